@@ -1,0 +1,85 @@
+"""An artifact folder on disk: opened with its sizes checked, verified by hash when asked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.runtime.errors import ArtifactError
+from edge.runtime.manifest import MANIFEST_NAME, Manifest, read_manifest
+
+TOKENIZER_NAME = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder with everything that an app needs: model, tokenizer, manifest and model card."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | Path, *, verify: bool = False) -> Artifact:
+        """Open an artifact; file names and sizes are checked always, hashes with `verify`.
+
+        Raises:
+            ArtifactError: the folder is no artifact, or a file is missing, truncated or altered.
+        """
+        folder = Path(folder)
+        artifact = cls(folder, read_manifest(folder))
+        artifact.check_sizes()
+        if verify:
+            artifact.check_hashes()
+        return artifact
+
+    def path(self, name: str) -> Path:
+        """The path of one of the artifact's files.
+
+        Raises:
+            ArtifactError: the manifest does not list such a file.
+        """
+        if name not in self.manifest.files:
+            raise ArtifactError(f"{self.folder}: the manifest lists no {name}; export it again")
+        return self.folder / name
+
+    def check_sizes(self) -> None:
+        for name, info in self.manifest.files.items():
+            path = self.folder / name
+            if path.is_symlink() or not path.is_file():
+                raise ArtifactError(f"{path} is missing or no plain file; export it again")
+            size = path.stat().st_size
+            if size != info.size:
+                raise ArtifactError(
+                    f"{path} has {size:,} bytes, the manifest says {info.size:,}:"
+                    " truncated or altered; copy or export it again"
+                )
+
+    def check_hashes(self) -> None:
+        for name, info in self.manifest.files.items():
+            if sha256_of(self.folder / name) != info.sha256:
+                raise ArtifactError(
+                    f"{self.folder / name} is altered: its sha256 is not the manifest's;"
+                    " copy or export it again"
+                )
+
+
+def find_artifacts(folder: str | Path) -> list[Path]:
+    """The folder itself if it is an artifact, else the artifacts directly inside it, by name.
+
+    Raises:
+        ArtifactError: neither.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST_NAME).is_file():
+        inner = sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST_NAME}"))
+        if inner:
+            return inner
+        read_manifest(folder)  # raises with the reason
+    return [folder]
+
+
+def sha256_of(path: str | Path) -> str:
+    """The sha256 of a file, in hex; read in pieces."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

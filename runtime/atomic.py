@@ -1,0 +1,158 @@
+"""Folders that appear whole or not at all.
+
+A folder is built beside its destination, on the same filesystem, flushed to disk and renamed into
+place. A reader sees what was there before or what is new; a crash or a full disk leaves the old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge.runtime.errors import EdgeError, OutputExistsError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextlib.contextmanager
+def new_folder(destination: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it becomes `destination`, on error it vanishes.
+
+    With `force` an existing folder is replaced, and stays until the new one is complete.
+
+    Raises:
+        OutputExistsError: `destination` exists and `force` is off, or it is not a folder.
+        EdgeError: the disk is full or the place can't be written.
+    """
+    destination = Path(destination)
+    check_destination(destination, force=force)
+    with readable_os_errors(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(
+            tempfile.mkdtemp(
+                prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent
+            )
+        )
+    try:
+        with readable_os_errors(destination):
+            yield staging
+            os.chmod(staging, 0o777 & ~_umask())  # mkdtemp's 0700 would hide it from other users
+            _flush_tree(staging)
+            _publish(staging, destination)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_file(destination: str | Path) -> Iterator[Path]:
+    """Yield a path to write; on success the file replaces `destination`, on error it vanishes.
+
+    Raises:
+        EdgeError: the disk is full or the place can't be written.
+    """
+    destination = Path(destination)
+    with readable_os_errors(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent
+        )
+        os.close(handle)
+    staging = Path(name)
+    try:
+        with readable_os_errors(destination):
+            yield staging
+            os.chmod(staging, 0o666 & ~_umask())
+            _flush(staging)
+            os.replace(staging, destination)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def check_destination(destination: Path, *, force: bool) -> None:
+    """Refuse early, before minutes of work, what `new_folder` would refuse at the end."""
+    if destination.is_dir() and not force and any(destination.iterdir()):
+        raise OutputExistsError(
+            f"{destination} exists already; give another --output, or --force to replace it"
+        )
+    if destination.exists() and not destination.is_dir():
+        raise OutputExistsError(f"{destination} is a file; --output must name a folder")
+
+
+@contextlib.contextmanager
+def readable_os_errors(destination: Path) -> Iterator[None]:
+    """Turn what the filesystem refuses into one line that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, EdgeError) or error.errno not in _READABLE:
+            raise
+        raise EdgeError(
+            f"{destination}: {_READABLE[error.errno]}; nothing was written there"
+        ) from error
+
+
+_READABLE = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than the limit set for files",
+    errno.EACCES: "no permission to write",
+    errno.EPERM: "no permission to write",
+    errno.EROFS: "the filesystem is read-only",
+}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _flush(path)
+    _flush(folder)
+
+
+def _publish(staging: Path, destination: Path) -> None:
+    if not destination.exists():
+        os.rename(staging, destination)
+    elif _exchange(staging, destination):
+        pass  # the old folder now bears the staging name and is removed with it
+    else:
+        old = staging.with_suffix(".old")
+        os.rename(destination, old)
+        try:
+            os.rename(staging, destination)
+        except OSError:
+            os.rename(old, destination)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _flush(destination.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step (renameat2, Linux); False where the system can't."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    status = rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    return status == 0

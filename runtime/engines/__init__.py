@@ -1,0 +1,21 @@
+"""One engine per artifact format; each needs one library, imported when it is loaded."""
+
+from __future__ import annotations
+
+from edge.runtime.engines.base import Engine
+from edge.runtime.registry import Entry, Registry
+
+ENGINES: Registry[Engine] = Registry(
+    "format",
+    "edge.runtime.engines.base:Engine",
+    {
+        "onnx": Entry("edge.runtime.engines.onnx:OnnxEngine", "onnx", ("onnxruntime",)),
+        "ctranslate2": Entry(
+            "edge.runtime.engines.ctranslate2:CTranslate2Engine", "ctranslate2", ("ctranslate2",)
+        ),
+        "gguf": Entry("edge.runtime.engines.gguf:GgufEngine", "gguf", ("llama_cpp",)),
+        "torchscript": Entry(
+            "edge.runtime.engines.torchscript:TorchScriptEngine", "torchscript", ("torch",)
+        ),
+    },
+)

@@ -1,0 +1,143 @@
+"""What every engine does: generate token ids for a batch, score targets, close.
+
+Engines know token ids only. Text, prompts, limits and checks live once, in `edge.runtime.Model`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from edge.runtime.artifact import Artifact
+from edge.runtime.errors import UnsupportedError
+from edge.runtime.options import GenerationOptions
+
+# Called with (row, token id) for each new token, eos included; True ends that row.
+TokenCallback = Callable[[int, int], bool]
+TokenIds = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids a decoder has to know. Ids from `pieces` up to `size` have no text: never emitted."""
+
+    size: int
+    pieces: int
+    pad: int
+    eos: int
+    start: int
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Vocabulary:
+        shape = artifact.manifest.architecture
+        return cls(
+            size=shape.vocab_size,
+            pieces=artifact.manifest.tokenizer.pieces,
+            pad=shape.pad_token_id,
+            eos=shape.eos_token_id,
+            start=shape.decoder_start_token_id,
+        )
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One generated sequence.
+
+    `token_ids` leave out the start token and eos. `score` is the sum of the tokens' natural
+    log-probabilities (eos included) divided by their number ** length_penalty. `finish_reason` is
+    "eos", "length" or "stop" (ended by the callback).
+    """
+
+    token_ids: tuple[int, ...]
+    score: float
+    finish_reason: str
+
+
+class Engine(abc.ABC):
+    """A loaded artifact of one format.
+
+    Subclasses take an `Artifact` and a number of threads; what they can't do raises
+    `UnsupportedError` naming the engines that can.
+    """
+
+    format: ClassVar[str]
+    # False: `Model` lets one call in at a time.
+    thread_safe: ClassVar[bool] = False
+    supports_beams: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
+        """Load the model files. `threads` None takes the manifest's tuned number, or one."""
+
+    @abc.abstractmethod
+    def generate(
+        self,
+        input_ids: Sequence[TokenIds],
+        options: GenerationOptions,
+        on_token: TokenCallback | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Generate for a batch of unpadded source ids (eos included).
+
+        Returns, for each row, `options.num_return_sequences` hypotheses, best first. `on_token`
+        needs greedy search or sampling with one sequence per row.
+        """
+
+    @abc.abstractmethod
+    def score(
+        self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
+    ) -> list[np.ndarray]:
+        """Natural log-probability of every target token given source and the tokens before it.
+
+        `target_ids` are unpadded and without the start token; eos counts like any other token.
+        Returns one float32 array of len(target) per row.
+        """
+
+    @property
+    @abc.abstractmethod
+    def threads(self) -> int:
+        """How many threads compute."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Free the model. Calling it twice does no harm."""
+
+    def check_options(self, options: GenerationOptions) -> None:
+        """Refuse what this engine can't do, naming those that can.
+
+        Raises:
+            UnsupportedError: beams, where the engine has none.
+        """
+        if options.num_beams > 1 and not self.supports_beams:
+            raise UnsupportedError(
+                f"{self.format} artifacts have no beam search: use num_beams 1, or an artifact of"
+                " format onnx, ctranslate2 or torchscript"
+            )
+
+
+def choose_threads(artifact: Artifact, threads: int | None) -> int:
+    """The caller's number of threads, else the one tuned at export, else 1.
+
+    One thread is the default because it is never far from the best for one short query, while too
+    many can double the time on a shared machine.
+    """
+    if threads is not None:
+        return threads
+    tuned = artifact.manifest.runtime.get("threads")
+    return tuned if isinstance(tuned, int) and tuned >= 1 else 1
+
+
+def pad_batch(
+    rows: Sequence[TokenIds], pad: int, *, dtype: type = np.int64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right-pad rows to one length: (ids [batch, length], mask [batch, length] of 0 and 1)."""
+    length = max(len(row) for row in rows)
+    ids = np.full((len(rows), length), pad, dtype=dtype)
+    mask = np.zeros((len(rows), length), dtype=dtype)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return ids, mask

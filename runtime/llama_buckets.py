@@ -1,0 +1,52 @@
+"""Which row of the relative position bias llama.cpp reads for a distance.
+
+llama.cpp's T5 has no setting for relative_attention_max_distance: its function
+`llama_relative_position_bucket` (src/llama-graph.cpp, src/llama-context.cpp) fixes it at 128. The
+exporter fills the table for that function, the engine checks that no distance leads outside of it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+LLAMA_MAX_DISTANCE = 128
+
+
+def llama_buckets(buckets: int, distances: int, *, bidirectional: bool) -> np.ndarray:
+    """The bucket of each distance 0 … distances - 1 towards earlier positions, int64 [distances].
+
+    Towards later positions, a bidirectional stack adds buckets // 2. A bucket may lie outside of
+    the table: llama.cpp does not check.
+    """
+    exact, large = large_buckets(buckets, distances, bidirectional=bidirectional)
+    return np.where(np.arange(distances) < exact, np.arange(distances), np.floor(large)).astype(
+        np.int64
+    )
+
+
+def large_buckets(buckets: int, distances: int, *, bidirectional: bool) -> tuple[int, np.ndarray]:
+    """The number of distances with a bucket of their own, and for every distance the logarithmic
+    bucket before it is rounded down (of use from that number on), float64 [distances]."""
+    count = buckets // 2 if bidirectional else buckets
+    exact = count // 2
+    if exact < 1 or exact == LLAMA_MAX_DISTANCE:  # it would divide by zero
+        return exact, np.full(distances, -1.0)
+    ratio = np.maximum(np.arange(distances, dtype=np.float64), 1.0) / exact
+    logarithm = np.log(ratio.astype(np.float32).astype(np.float64)).astype(np.float32)
+    step = np.float32(count - exact) * logarithm  # float32, as in C
+    large = (exact + step.astype(np.float64) / math.log(LLAMA_MAX_DISTANCE / exact)).astype(
+        np.float32
+    )
+    return exact, np.minimum(large.astype(np.float64), count - 1)
+
+
+def inside_table(buckets: int, distances: int) -> bool:
+    """Whether every distance below `distances` leads to a row of a table of `buckets` rows."""
+    for bidirectional in (True, False):
+        found = llama_buckets(buckets, distances, bidirectional=bidirectional)
+        limit = buckets // 2 if bidirectional else buckets
+        if found.size and (found.min() < 0 or found.max() >= limit):
+            return False
+    return True

@@ -1,0 +1,210 @@
+"""The manifest of an artifact folder: `edge.json`, read strictly and written last.
+
+It says what the files are, where they came from, how the model is to be used and how closely it
+follows its source. Every field is checked on reading, since an artifact may come from a stranger.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from edge.runtime.errors import ArtifactError
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "edge.json"
+_MAX_BYTES = 4 << 20
+_MAX_FILES = 1000
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of a T5-family encoder-decoder, in the words of transformers' T5Config."""
+
+    model_type: str
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_heads: int
+    num_layers: int
+    num_decoder_layers: int
+    relative_attention_num_buckets: int
+    relative_attention_max_distance: int
+    layer_norm_epsilon: float
+    dense_act_fn: str
+    is_gated_act: bool
+    tied_head: bool  # lm_head is the shared embedding itself
+    scale_decoder_outputs: bool  # decoder outputs are multiplied by d_model ** -0.5
+    pad_token_id: int
+    eos_token_id: int
+    decoder_start_token_id: int
+
+    @property
+    def inner_dim(self) -> int:
+        """Width of all heads together; d_kv is given, never d_model / num_heads."""
+        return self.num_heads * self.d_kv
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that an artifact was made from."""
+
+    model: str
+    weights_sha256: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """`pieces` is the number of real tokens; ids from there up to vocab_size are never emitted."""
+
+    sha256: str
+    pieces: int
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    sha256: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Limits:
+    max_input_tokens: int = 512
+    max_new_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything an app has to know about an artifact. See `edge.runtime.artifact.Artifact`."""
+
+    format: str
+    quantization: str
+    architecture: Architecture
+    source: Source
+    tokenizer: TokenizerInfo
+    files: dict[str, FileInfo]
+    prompt_template: str = "{input}"
+    generation: dict[str, Any] = field(default_factory=dict)  # GenerationOptions' defaults
+    limits: Limits = field(default_factory=Limits)
+    parity: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)  # engine settings, such as threads
+    created: str = ""
+    edge_version: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(info.size for info in self.files.values())
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """The manifest of an artifact folder.
+
+    Raises:
+        ArtifactError: no artifact there, or a manifest that is malformed or of a newer schema.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    if not path.is_file():
+        hint = ""
+        if (Path(folder) / "config.json").is_file():
+            hint = f" This is a model folder: edge export {folder} --format all --output DIR"
+        elif not Path(folder).exists():
+            hint = " There is no such folder."
+        elif Path(folder).is_dir():
+            inner = sorted(p.parent.name for p in Path(folder).glob(f"*/{MANIFEST_NAME}"))
+            if inner:
+                hint = f" It holds several: {', '.join(inner)}"
+        raise ArtifactError(f"{folder} is no artifact (no {MANIFEST_NAME}).{hint}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ArtifactError(f"{path}: larger than any manifest ({path.stat().st_size} bytes)")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ArtifactError(f"{path}: not readable as JSON ({error}); export it again") from None
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path}: a manifest must be a JSON object")
+    version = values.get("schema_version")
+    if not isinstance(version, int) or version < 1:
+        raise ArtifactError(f"{path}: schema_version is missing; export it again")
+    if version > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path}: schema {version} is newer than this edge reads ({SCHEMA_VERSION}); it was"
+            f" written by edge-t5 {values.get('edge_version', '?')}: pip install -U edge-t5"
+        )
+    manifest = _build(Manifest, values, str(path))
+    _check_files(manifest, path)
+    return manifest
+
+
+_T = TypeVar("_T")
+
+
+def _build(cls: type[_T], values: Any, where: str) -> _T:
+    """A dataclass from JSON, every field's type checked; unknown fields are passed over."""
+    if not isinstance(values, Mapping):
+        raise ArtifactError(f"{where}: must be an object, not {type(values).__name__}")
+    hints = get_type_hints(cls)
+    known = {}
+    for item in fields(cls):  # type: ignore[arg-type]
+        if item.name in values:
+            known[item.name] = _convert(
+                hints[item.name], values[item.name], f"{where}: {item.name}"
+            )
+    try:
+        return cls(**known)
+    except TypeError as error:
+        raise ArtifactError(f"{where}: {str(error).partition(') ')[2]}") from None
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if hasattr(kind, "__dataclass_fields__"):
+        return _build(kind, value, where)
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise ArtifactError(f"{where} must be an object")
+        _, inner = get_args(kind)
+        return {k: _convert(inner, v, f"{where}.{k}") for k, v in value.items()}
+    if kind is Any:
+        return value
+    options = get_args(kind) or (kind,)
+    if float in options and type(value) is int:
+        return float(value)
+    if type(value) not in options:
+        names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+        raise ArtifactError(f"{where} must be {names}, not {type(value).__name__}")
+    return value
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _check_files(manifest: Manifest, path: Path) -> None:
+    if not 0 < len(manifest.files) <= _MAX_FILES:
+        raise ArtifactError(f"{path}: {len(manifest.files)} files listed")
+    for name, info in manifest.files.items():
+        # Flat folders only: a name with a separator could point outside of the artifact.
+        if name in ("", ".", "..", MANIFEST_NAME) or "/" in name or "\\" in name or "\0" in name:
+            raise ArtifactError(f"{path}: {name!r} is no plain file name")
+        if info.size < 0 or not _SHA256.fullmatch(info.sha256):
+            raise ArtifactError(f"{path}: size or sha256 of {name!r} is malformed")
+    shape = manifest.architecture
+    counts = (shape.vocab_size, shape.d_model, shape.d_kv, shape.d_ff, shape.num_heads)
+    if min(counts) < 1 or min(shape.num_layers, shape.num_decoder_layers) < 1:
+        raise ArtifactError(f"{path}: the architecture has a dimension below 1")
+    special = (shape.pad_token_id, shape.eos_token_id, shape.decoder_start_token_id)
+    if not all(0 <= token < shape.vocab_size for token in special):
+        raise ArtifactError(f"{path}: a special token's id lies outside of the vocabulary")
+    if not 0 < manifest.tokenizer.pieces <= shape.vocab_size:
+        raise ArtifactError(f"{path}: tokenizer.pieces must lie between 1 and vocab_size")
+    if min(manifest.limits.max_input_tokens, manifest.limits.max_new_tokens) < 1:
+        raise ArtifactError(f"{path}: limits must be at least 1")

@@ -1,0 +1,194 @@
+"""Fixtures of the whole suite: one model trained for seconds, exported to all formats once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samples import FORMATS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and models that stands beside the project, where there is one."""
+    folder = Path(os.environ.get("EDGE_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no folder of shared data and models at {folder} (set EDGE_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.jsonl, dev.jsonl and test.jsonl of synthetic questions."""
+    from edge.train.synthetic import write_dataset
+
+    folder = tmp_path_factory.mktemp("data") / "questions"
+    write_dataset(folder, seed=3, sizes={"train": 1500, "dev": 60, "test": 60})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as `edge train --from-scratch tiny` leaves it after seconds of training."""
+    from edge.train.config import TrainConfig
+    from edge.train.trainer import train
+
+    output = tmp_path_factory.mktemp("model") / "tiny"
+    train(
+        TrainConfig(
+            data=dataset, output=output, from_scratch="tiny", max_minutes=0.3, max_source_length=64
+        )
+    )
+    return output
+
+
+@pytest.fixture(scope="session")
+def artifacts(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with artifacts of all formats, in float32 and 8 bit, named format-quantisation."""
+    from edge.export.publish import Publisher, plan_targets, publish_all
+    from edge.export.source import SourceModel
+
+    output = tmp_path_factory.mktemp("artifacts")
+    publish_all(Publisher(SourceModel.open(trained)), plan_targets("all", ("none", "auto")), output)
+    return output
+
+
+@pytest.fixture(scope="session", params=FORMATS)
+def float_artifact(request: pytest.FixtureRequest, artifacts: Path) -> Path:
+    """The float32 artifact of each format in turn."""
+    return artifacts / f"{request.param}-{'f32' if request.param == 'gguf' else 'float32'}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command line ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def edge(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Run the command line in this process: `edge("info", folder)`."""
+    from edge.cli.main import main
+
+    def call(*arguments: object) -> Finished:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Finished(int(ended.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def assert_refused(edge: Callable[..., Finished]) -> Callable[..., str]:
+    """Run a command line that must fail with one clear line; returns that line."""
+
+    def call(*arguments: object, status: int = 2) -> str:
+        ended = edge(*arguments)
+        assert ended.status == status, ended
+        lines = [line for line in ended.err.splitlines() if line.strip()]
+        assert len(lines) == 1, ended.err
+        assert lines[0].startswith("edge: ")
+        assert "Traceback" not in ended.err
+        assert "unexpected" not in lines[0]
+        return lines[0]
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a Unigram tokenizer of a few hundred pieces, for models with random weights."""
+    from edge.train.tokenizer import build_tokenizer, save_tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    texts = [
+        f"{a} {b} {c} of the old town near number {n}"
+        for n, (a, b, c) in enumerate(
+            (a, b, c)
+            for a in ("what is", "who made", "where was", "list all")
+            for b in ("the bridge", "a river", "some houses", "every school")
+            for c in ("in Berlin", "by Anna", "from Rome", "with stones")
+        )
+    ]
+    save_tokenizer(build_tokenizer(texts, vocab_size=250), folder)
+    return folder
+
+
+ModelFactory = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def random_model(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+    """Make a T5 folder with random weights: `random_model(tied=False, num_layers=3, …)`.
+
+    `written_by` 4 or 5 gives the folder the form that this version of transformers writes.
+    """
+
+    def make(*, tied: bool = True, written_by: int = 5, seed: int = 0, **changes: Any) -> Path:
+        import shutil
+
+        import torch
+        from transformers import T5Config, T5ForConditionalGeneration
+
+        shape: dict[str, Any] = {
+            "vocab_size": 260,  # more ids than the tokenizer has pieces, as FLAN-T5
+            "d_model": 64,
+            "d_kv": 16,
+            "d_ff": 96,
+            "num_layers": 2,
+            "num_decoder_layers": 2,
+            "num_heads": 4,
+            "feed_forward_proj": "gated-gelu",
+            "decoder_start_token_id": 0,
+        }
+        torch.manual_seed(seed)
+        config = T5Config(**{**shape, **changes}, tie_word_embeddings=tied)
+        model = T5ForConditionalGeneration(config).eval()
+        with torch.no_grad():
+            # Larger weights than a fresh model's: answers then depend on the input, and the best
+            # token leads by more than rounding.
+            for name, weight in model.named_parameters():
+                if weight.dim() == 2:
+                    scale = 1.0 if "relative" in name else 0.35
+                    weight.copy_(torch.randn_like(weight) * scale)
+            if not tied:
+                model.lm_head.weight = torch.nn.Parameter(
+                    torch.randn_like(model.shared.weight) * 0.35
+                )
+        folder = tmp_path_factory.mktemp("random") / "model"
+        model.save_pretrained(folder)
+        _write_as(folder, written_by, tied)
+        for file in small_tokenizer.iterdir():
+            shutil.copy(file, folder)
+        return folder
+
+    return make
+
+
+def _write_as(folder: Path, version: int, tied: bool) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    if version == 4:
+        config.pop("scale_decoder_outputs", None)
+        config["tie_word_embeddings"] = tied
+        config["transformers_version"] = "4.44.0"
+    else:
+        assert "scale_decoder_outputs" in config
+    path.write_text(json.dumps(config))
