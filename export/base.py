@@ -1,0 +1,80 @@
+"""What an exporter is, and the table of them."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edge.export.source import SourceModel
+from edge.runtime.errors import UsageError
+from edge.runtime.registry import Entry, Registry, unknown_name
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an artifact may be from its source model; docs/parity.md gives the reasons.
+
+    Log-probability errors are absolute differences in nats per token, on the source's own greedy
+    answers. `greedy` asks for identical greedy tokens on every parity input.
+    """
+
+    greedy: bool
+    max_error: float | None
+    mean_error: float
+
+
+# float32 arithmetic in another order: differences are rounding only.
+EXACT = Tolerance(greedy=True, max_error=1e-3, mean_error=1e-3)
+
+
+class Exporter(abc.ABC):
+    """Writes the model files of one format. Subclasses only fill an empty folder."""
+
+    format: ClassVar[str]
+    # Canonical name → what it means, in the order in which `edge export --help` lists them.
+    quantizations: ClassVar[Mapping[str, str]]
+    auto: ClassVar[str]  # what `--quantize auto` chooses
+    aliases: ClassVar[Mapping[str, str]] = {}  # other names for canonical ones
+    tolerances: ClassVar[Mapping[str, Tolerance]]
+
+    @abc.abstractmethod
+    def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
+        """Write the model files into `folder` (flat, no subfolders).
+
+        Returns settings for the manifest's `runtime` section, such as {"threads": 1}.
+        """
+
+    @classmethod
+    def resolve(cls, quantization: str) -> str:
+        """The canonical quantisation for what the user wrote.
+
+        Raises:
+            UsageError: this format has no such quantisation.
+        """
+        name = quantization.lower()
+        if name == "auto":
+            return cls.auto
+        name = cls.aliases.get(name, name)
+        if name not in cls.quantizations:
+            known = ("auto", *cls.quantizations, *cls.aliases)
+            raise UsageError(unknown_name(f"{cls.format} quantisation", quantization, known))
+        return name
+
+
+EXPORTERS: Registry[Exporter] = Registry(
+    "format",
+    "edge.export.base:Exporter",
+    {
+        "torchscript": Entry(
+            "edge.export.torchscript:TorchScriptExporter", "export", ("torch", "safetensors")
+        ),
+        "onnx": Entry("edge.export.onnx:OnnxExporter", "export", ("onnx", "onnxruntime")),
+        "ctranslate2": Entry(
+            "edge.export.ctranslate2:CTranslate2Exporter", "export", ("ctranslate2", "transformers")
+        ),
+        "gguf": Entry("edge.export.gguf:GgufExporter", "export", ("gguf", "llama_cpp")),
+    },
+)

@@ -1,0 +1,61 @@
+"""The README.md of an artifact: a model card with the hub's metadata block."""
+
+from __future__ import annotations
+
+import json
+
+from edge.runtime.manifest import Manifest
+
+_LIBRARIES = {
+    "onnx": "onnx",
+    "ctranslate2": "ctranslate2",
+    "gguf": "gguf",
+    "torchscript": "pytorch",
+}
+
+
+def model_card(manifest: Manifest) -> str:
+    """Markdown with the front matter that the hub reads (https://hf.co/docs/hub/model-cards)."""
+    shape = manifest.architecture
+    parity = manifest.parity
+    # JSON strings are valid YAML scalars, and keep a stranger's model name from becoming markup.
+    base = json.dumps(manifest.source.model, ensure_ascii=False)
+    name = manifest.source.model.replace("`", "'").replace("\n", " ")
+    return f"""---
+library_name: {_LIBRARIES.get(manifest.format, manifest.format)}
+pipeline_tag: text2text-generation
+base_model: {base}
+tags:
+- {shape.model_type}
+- {manifest.format}
+- {manifest.quantization}
+- edge-t5
+---
+
+# {name}, compiled to {manifest.format} ({manifest.quantization})
+
+Made with edge-t5 {manifest.edge_version} on {manifest.created}.
+
+| | |
+|---|---|
+| source | {name} |
+| source weights (sha256) | `{manifest.source.weights_sha256}` |
+| shape | {shape.num_layers} encoder and {shape.num_decoder_layers} decoder layers, width \
+{shape.d_model}, {shape.num_heads} heads × {shape.d_kv}, vocabulary {shape.vocab_size} |
+| size | {manifest.size / 1e6:.1f} MB |
+| longest input | {manifest.limits.max_input_tokens} tokens |
+| greedy answers identical to the source's | {parity["greedy_identical"]} of {parity["inputs"]} |
+| log-probability error per token | mean {parity["mean_error"]:.2g}, \
+largest {parity["max_error"]:.2g} nats |
+
+## Use
+
+```python
+from edge.runtime import load
+
+with load("path/to/this/folder") as model:
+    print(model.generate("your text").text)
+```
+
+Install with `pip install 'edge-t5[{manifest.format}]'`.
+"""

@@ -1,0 +1,186 @@
+"""Does an artifact answer as its source model does? Measured before anything is published.
+
+On a fixed set of inputs the source's greedy answers are compared with the artifact's, and the
+artifact's log-probability of each of the source's tokens with the source's own. Log-probabilities
+matter: a wrong scaling of the logits leaves greedy answers as they are and spoils beams, sampling
+and scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.export.base import Tolerance
+from edge.export.reference import TorchReference
+from edge.export.source import SourceModel
+from edge.runtime.artifact import TOKENIZER_NAME
+from edge.runtime.errors import ModelError, ParityError
+from edge.runtime.manifest import Limits
+from edge.runtime.model import Model
+from edge.runtime.options import GenerationOptions
+from edge.runtime.rows import Prompt
+from edge.runtime.tokenization import Tokenizer
+
+# Lengths from one word to a paragraph, so that a batch of them is padded; accents, digits, signs
+# outside of T5's vocabulary, other scripts.
+PARITY_TEXTS = (
+    "Yes",
+    "what is the uh the capital of France no sorry of Germany",
+    "Who wrote, I mean, who painted the Mona Lisa?",
+    "When did the war end in 1918 or wait when did it start?",
+    "summarize: The quick brown fox jumps over the lazy dog near the river bank.",
+    "How many people lived in São Paulo in 2010?",
+    "list the files that are larger than 100 MB, sorted by size",
+    "Wie heißt die Hauptstadt von Österreich?",
+    "What does {x} < 10 ~ y mean?",
+    "日本の首都はどこですか",
+    "Is it 3.14 or 2.718, approximately?",
+    "Which of the two rivers, the Rhine um the Danube, is the longer one and through how many"
+    " countries does it flow before it reaches the sea?",
+    "translate English to German: That is good.",
+    "In what year, no wait, in what country was the treaty that ended the Thirty Years' War signed,"
+    " who signed it first, and which of the negotiators, if any, refused to put his name under the"
+    " final text because of the terms on the western border?",
+)
+_NEW_TOKENS = 24
+# Not ending at once keeps a model that answers with eos alone from passing by silence.
+_MIN_NEW_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was measured; errors are in nats per token of the source's greedy answers."""
+
+    inputs: int
+    tokens: int
+    greedy_identical: int
+    max_error: float
+    mean_error: float
+
+    def as_manifest(self, tolerance: Tolerance) -> dict[str, Any]:
+        values = dataclasses.asdict(self)
+        values["max_error"] = round(self.max_error, 6)
+        values["mean_error"] = round(self.mean_error, 6)
+        return {**values, "tolerance": dataclasses.asdict(tolerance)}
+
+
+class ParityCheck:
+    """The source's answers to the fixed inputs, computed once for all artifacts of a source."""
+
+    def __init__(
+        self, source: SourceModel, prompt: Prompt, limits: Limits, tokenizer_folder: Path
+    ) -> None:
+        """`tokenizer_folder` holds the tokenizer.json that artifacts of this source get.
+
+        Inputs and answers keep to the artifacts' `limits`.
+
+        Raises:
+            ModelError: that tokenizer and the model's own disagree.
+        """
+        self._tokenizer = Tokenizer(
+            tokenizer_folder / TOKENIZER_NAME, eos=source.architecture.eos_token_id
+        )
+        self._check_pieces(source)
+        fields = dict.fromkeys(prompt.fields, "parity")
+        texts = [prompt.apply(text, fields) for text in PARITY_TEXTS]
+        _check_tokenizer(source, self._tokenizer, texts)
+        eos = source.architecture.eos_token_id
+        # The shortest input there is: eos alone.
+        longest = limits.max_input_tokens
+        rows = self._tokenizer.encode(texts)
+        self.input_ids = [[eos], *([*row[:-1][: longest - 1], eos] for row in rows)]
+        new_tokens = min(_NEW_TOKENS, limits.max_new_tokens)
+        self._options = GenerationOptions(
+            max_new_tokens=new_tokens, min_new_tokens=min(_MIN_NEW_TOKENS, new_tokens)
+        )
+        self._reference = TorchReference(source, pieces=self._tokenizer.pieces)
+
+    def _check_pieces(self, source: SourceModel) -> None:
+        if self._tokenizer.pieces > source.architecture.vocab_size:
+            raise ModelError(
+                f"{source.folder}: the tokenizer has {self._tokenizer.pieces} tokens, the model"
+                f" only {source.architecture.vocab_size}; they do not belong together"
+            )
+
+    @functools.cached_property
+    def _answers(self) -> list[list[int]]:
+        # Row by row: the source's answers then owe nothing to padding.
+        found = [self._reference.generate([ids], self._options)[0][0] for ids in self.input_ids]
+        return [list(hypothesis.token_ids) for hypothesis in found]
+
+    @functools.cached_property
+    def _log_probs(self) -> list[np.ndarray]:
+        return [
+            self._reference.score([ids], [self._target(answer)])[0]
+            for ids, answer in zip(self.input_ids, self._answers, strict=True)
+        ]
+
+    def _target(self, answer: list[int]) -> list[int]:
+        return [*answer, self._tokenizer.eos]
+
+    def measure(self, model: Model) -> Parity:
+        """Compare a loaded artifact with the source, all inputs in one padded batch."""
+        options = dataclasses.asdict(self._options)
+        found = model.generate_tokens(self.input_ids, batch_size=len(self.input_ids), **options)
+        assert isinstance(found, list)
+        pairs = zip(found, self._answers, strict=True)
+        identical = sum(list(one.token_ids) == answer for one, answer in pairs)
+        targets = [self._target(answer) for answer in self._answers]
+        scores = model.score_tokens(self.input_ids, targets, batch_size=len(targets))
+        errors = np.abs(np.concatenate(scores) - np.concatenate(self._log_probs))
+        return Parity(
+            inputs=len(self.input_ids),
+            tokens=int(errors.size),
+            greedy_identical=identical,
+            max_error=float(errors.max()) if np.isfinite(errors).all() else float("inf"),
+            mean_error=float(errors.mean()) if np.isfinite(errors).all() else float("inf"),
+        )
+
+
+def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
+    """Accept or refuse an artifact.
+
+    Raises:
+        ParityError: outside of the tolerance; says by how much.
+    """
+    problems = []
+    if tolerance.greedy and parity.greedy_identical < parity.inputs:
+        problems.append(
+            f"only {parity.greedy_identical} of {parity.inputs} greedy answers are the source's"
+        )
+    if tolerance.max_error is not None and not parity.max_error <= tolerance.max_error:
+        problems.append(
+            f"the largest log-probability error is {parity.max_error:.4g}"
+            f" (limit {tolerance.max_error:g})"
+        )
+    if not parity.mean_error <= tolerance.mean_error:
+        problems.append(
+            f"the mean log-probability error is {parity.mean_error:.4g}"
+            f" (limit {tolerance.mean_error:g})"
+        )
+    if problems:
+        raise ParityError(
+            f"{what} differs from its source by more than is accepted: {'; '.join(problems)}."
+            " Export with a finer --quantize, or accept more with --max-error and --mean-error"
+        )
+
+
+def _check_tokenizer(source: SourceModel, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """The runtime's tokenisation must be the one that the model was trained with."""
+    from transformers import AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    expected = own(list(texts))["input_ids"]
+    for text, ids, found in zip(texts, expected, tokenizer.encode(texts), strict=True):
+        if list(ids) != found:
+            raise ModelError(
+                f"{source.folder}: tokenizer.json and transformers disagree on {text!r}:"
+                f" {found[:8]}… against {list(ids)[:8]}…"
+            )

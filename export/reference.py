@@ -1,0 +1,121 @@
+"""transformers' own model as an engine: what every artifact is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge.export.source import SourceModel
+from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback, TokenIds, pad_batch
+from edge.runtime.errors import UnsupportedError
+from edge.runtime.options import GenerationOptions
+
+
+class TorchReference(Engine):
+    """Runs `SourceModel.torch_model` in float32 through transformers' `generate` and `forward`.
+
+    It shares no search code with the engines, so that an error of ours can't hide in both.
+    """
+
+    format = "torch"
+
+    def __init__(self, source: SourceModel, *, pieces: int, threads: int | None = None) -> None:
+        """`pieces`: ids from there up to the vocabulary's size are never emitted."""
+        self._source = source
+        self._pieces = pieces
+
+    @property
+    def threads(self) -> int:
+        import torch
+
+        return torch.get_num_threads()
+
+    def generate(
+        self,
+        input_ids: Sequence[TokenIds],
+        options: GenerationOptions,
+        on_token: TokenCallback | None = None,
+    ) -> list[list[Hypothesis]]:
+        import torch
+        from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
+
+        if on_token is not None:
+            raise UnsupportedError("the torch reference does not stream")
+        shape = self._source.architecture
+        ids, mask = pad_batch(input_ids, shape.pad_token_id)
+        sampling = (
+            {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
+            if options.do_sample
+            else {}
+        )
+        config = GenerationConfig(
+            max_new_tokens=options.max_new_tokens,
+            min_new_tokens=options.min_new_tokens or None,
+            num_beams=options.num_beams,
+            num_return_sequences=options.num_return_sequences,
+            length_penalty=options.length_penalty,
+            early_stopping=options.early_stopping,
+            do_sample=options.do_sample,
+            repetition_penalty=options.repetition_penalty,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
+            suppress_tokens=list(range(self._pieces, shape.vocab_size)) or None,
+            pad_token_id=shape.pad_token_id,
+            eos_token_id=shape.eos_token_id,
+            decoder_start_token_id=shape.decoder_start_token_id,
+            **sampling,
+        )
+        if options.seed is not None:
+            torch.manual_seed(options.seed)
+        with torch.inference_mode():
+            tokens = self._source.torch_model.generate(
+                input_ids=torch.from_numpy(ids),
+                attention_mask=torch.from_numpy(mask),
+                generation_config=config,
+                # The cache that transformers 5 makes itself has the encoder's number of layers,
+                # and fails where the decoder has more.
+                past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+            ).tolist()
+        copies = options.num_return_sequences
+        rows = [self._cut(row[1:]) for row in tokens]
+        sources = [row for row in input_ids for _ in range(copies)]
+        scored = self.score(sources, [row or [shape.eos_token_id] for row, _ in rows])
+        hypotheses = [
+            Hypothesis(
+                tuple(row[:-1] if reason == "eos" else row),
+                float(values.sum()) / len(values) ** options.length_penalty,
+                reason,
+            )
+            for (row, reason), values in zip(rows, scored, strict=True)
+        ]
+        return [hypotheses[i : i + copies] for i in range(0, len(hypotheses), copies)]
+
+    def _cut(self, tokens: list[int]) -> tuple[list[int], str]:
+        """Tokens up to and with eos, and why they end."""
+        eos = self._source.architecture.eos_token_id
+        if eos in tokens:
+            return tokens[: tokens.index(eos) + 1], "eos"
+        return tokens, "length"
+
+    def score(
+        self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
+    ) -> list[np.ndarray]:
+        import torch
+
+        shape = self._source.architecture
+        ids, mask = pad_batch(input_ids, shape.pad_token_id)
+        targets, _ = pad_batch(target_ids, shape.pad_token_id)
+        starts = np.full((len(targets), 1), shape.decoder_start_token_id, dtype=np.int64)
+        decoder_ids = np.concatenate([starts, targets[:, :-1]], axis=1)
+        with torch.inference_mode():
+            logits = self._source.torch_model(
+                input_ids=torch.from_numpy(ids),
+                attention_mask=torch.from_numpy(mask),
+                decoder_input_ids=torch.from_numpy(decoder_ids),
+            ).logits
+            log_probs = torch.log_softmax(logits.float(), dim=-1)
+            chosen = log_probs.gather(-1, torch.from_numpy(targets)[..., None])[..., 0].numpy()
+        return [chosen[row, : len(target)] for row, target in enumerate(target_ids)]
+
+    def close(self) -> None:
+        """Nothing to free: the model belongs to its source."""

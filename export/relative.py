@@ -1,0 +1,57 @@
+"""T5's relative position bias as a table by distance, for engines that have no buckets."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edge.export.source import SourceModel
+from edge.runtime.manifest import Architecture
+
+
+def encoder_bias_by_distance(source: SourceModel) -> np.ndarray:
+    """Bias of the encoder's attention: float32 [2 × reach + 1, heads].
+
+    Row `key - query + reach`, both positions' difference clipped to ±reach: beyond the maximum
+    distance all positions share the last bucket, so the table serves inputs of any length.
+    """
+    reach = source.architecture.relative_attention_max_distance
+    distances = np.arange(-reach, reach + 1)
+    return _biases(source, "encoder")[buckets(distances, source.architecture, bidirectional=True)]
+
+
+def decoder_bias_by_distance(source: SourceModel) -> np.ndarray:
+    """Bias of the decoder's self-attention: float32 [reach + 1, heads], row `query - key`."""
+    reach = source.architecture.relative_attention_max_distance
+    distances = -np.arange(reach + 1)
+    return _biases(source, "decoder")[buckets(distances, source.architecture, bidirectional=False)]
+
+
+def buckets(distances: np.ndarray, shape: Architecture, *, bidirectional: bool) -> np.ndarray:
+    """The bucket of each distance key - query (int64 → int64, same shape).
+
+    Source: Raffel et al. 2020 (arXiv:1910.10683), section 2.1, as Mesh TensorFlow implements it.
+    Computed with torch in float32, as transformers does: another logarithm could round a distance
+    at a bucket's border to the other side.
+    """
+    import torch
+
+    position = torch.from_numpy(np.asarray(distances, dtype=np.int64))
+    count = shape.relative_attention_num_buckets
+    first = torch.zeros_like(position)
+    if bidirectional:
+        count //= 2
+        first = (position > 0).long() * count
+        position = position.abs()
+    else:
+        position = -position.clamp(max=0)
+    exact = count // 2
+    ratio = torch.log(position.clamp(min=1).float() / exact)
+    ratio = ratio / math.log(shape.relative_attention_max_distance / exact)
+    large = (exact + (ratio * (count - exact)).long()).clamp(max=count - 1)
+    return (first + torch.where(position < exact, position, large)).numpy()
+
+
+def _biases(source: SourceModel, stack: str) -> np.ndarray:
+    return source.tensor(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")

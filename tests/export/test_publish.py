@@ -1,0 +1,150 @@
+"""Publishing: whole or not at all, checked against the source, with honest defaults."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.export.base import EXACT
+from edge.export.parity import Parity, check_tolerance
+from edge.export.publish import ExportOptions, Publisher, plan_targets
+from edge.export.source import SourceModel
+from edge.runtime import Artifact, load
+from edge.runtime.errors import OutputExistsError, ParityError, UsageError
+
+
+def test_a_plan_names_each_artifact_once() -> None:
+    names = [target.name for target in plan_targets("all", ("int8", "auto"))]
+    assert names == ["torchscript-int8", "onnx-int8", "ctranslate2-int8", "gguf-q8_0"]
+    with pytest.raises(UsageError, match="unknown onnx quantisation 'int9'.*Did you mean 'int8'"):
+        plan_targets("onnx", ("int9",))
+
+
+def test_an_existing_artifact_stays_until_forced(
+    artifacts: Path, trained: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "artifact"
+    shutil.copytree(artifacts / "onnx-float32", output)
+    publisher = Publisher(SourceModel.open(trained))
+    [target] = plan_targets("onnx", ("int8",))
+    with pytest.raises(OutputExistsError, match="--force"):
+        publisher.publish(target, output)
+    assert Artifact.open(output, verify=True).manifest.quantization == "float32"
+    publisher.publish(target, output, force=True)
+    assert Artifact.open(output, verify=True).manifest.quantization == "int8"
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_an_artifact_outside_of_the_tolerance_is_not_published(
+    trained: Path, tmp_path: Path
+) -> None:
+    publisher = Publisher(SourceModel.open(trained), ExportOptions(mean_error=1e-9))
+    [target] = plan_targets("onnx", ("int8",))
+    with pytest.raises(ParityError, match=r"mean log-probability error is .* \(limit 1e-09\)"):
+        publisher.publish(target, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tolerance_refuses_each_kind_of_difference() -> None:
+    fine = Parity(inputs=15, tokens=200, greedy_identical=15, max_error=1e-5, mean_error=1e-6)
+    check_tolerance(fine, EXACT, "x")
+    nan = float("nan")
+    for changes in (
+        {"greedy_identical": 14},
+        {"max_error": 2e-3},
+        {"max_error": nan, "mean_error": nan},
+    ):
+        with pytest.raises(ParityError):
+            check_tolerance(Parity(**{**vars(fine), **changes}), EXACT, "x")
+
+
+def test_a_wrong_scale_of_the_logits_is_caught(
+    random_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Greedy answers are the same then: only log-probabilities tell."""
+    import dataclasses
+
+    source = SourceModel.open(random_model(tied=False))
+    right = source.architecture
+    publisher = Publisher(source)
+    publisher._check._log_probs  # noqa: B018 - the reference's side, before the fault
+    source.architecture = dataclasses.replace(right, scale_decoder_outputs=True)
+    with pytest.raises(ParityError, match="log-probability error"):
+        publisher.publish(plan_targets("onnx", ("none",))[0], tmp_path / "out")
+
+
+def test_defaults_come_from_the_models_folder(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(trained, folder)
+    generation = {"num_beams": 3, "max_new_tokens": 17, "transformers_version": "5", "top_h": 1}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    record = json.loads((folder / "training.json").read_text())
+    record["prompt_template"] = "rewrite: {input}"
+    (folder / "training.json").write_text(json.dumps(record))
+    publisher = Publisher(SourceModel.open(folder))
+    for format_name, beams in (("onnx", 3), ("gguf", 1)):
+        publisher.publish(plan_targets(format_name, ("auto",))[0], tmp_path / format_name)
+        with load(tmp_path / format_name) as model:
+            assert model.defaults.num_beams == beams
+            assert model.defaults.max_new_tokens == 17
+            assert model.prompt.template == "rewrite: {input}"
+            assert model.artifact.manifest.limits.max_input_tokens == 64
+            ids, _ = model.encode(["x"])
+            assert ids == model.tokenizer.encode(["rewrite: x"])
+
+
+def test_options_win_over_the_folder(trained: Path, tmp_path: Path) -> None:
+    options = ExportOptions(
+        prompt="[{task}] {input}", max_input_tokens=33, generation={"max_new_tokens": 9}
+    )
+    publisher = Publisher(SourceModel.open(trained), options)
+    publisher.publish(plan_targets("onnx", ("int8",))[0], tmp_path / "out")
+    with load(tmp_path / "out") as model:
+        assert model.defaults.max_new_tokens == 9
+        assert model.artifact.manifest.limits.max_input_tokens == 33
+        with pytest.raises(UsageError, match="needs the field 'task'"):
+            model.generate("x")
+        assert model.generate("x", fields={"task": "linux"}).finish_reason
+
+
+_FULL = """
+import resource, sys
+from edge.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+main(["export", sys.argv[1], "--format", sys.argv[2], "--output", sys.argv[3], "--force"])
+"""
+
+
+@pytest.mark.parametrize("format_name", ["onnx", "ctranslate2", "gguf", "torchscript"])
+def test_a_full_disk_keeps_the_old_artifact(
+    format_name: str, artifacts: Path, trained: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "artifact"
+    shutil.copytree(artifacts / "onnx-int8", output)
+    ended = subprocess.run(
+        [sys.executable, "-c", _FULL, str(trained), format_name, str(output)],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+    assert "unexpected" not in ended.stderr
+    assert Artifact.open(output, verify=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_the_model_card_has_the_hubs_metadata(artifacts: Path) -> None:
+    import yaml
+
+    card = (artifacts / "onnx-int8" / "README.md").read_text()
+    _, front, body = card.split("---\n", 2)
+    metadata = yaml.safe_load(front)
+    assert metadata["pipeline_tag"] == "text2text-generation"
+    assert metadata["base_model"] == "tiny"
+    assert "edge.runtime" in body
