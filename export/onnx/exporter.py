@@ -1,0 +1,86 @@
+"""Writes an ONNX artifact's model files: two graphs over one file of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edge.export.base import EXACT, Exporter, Tolerance
+from edge.export.onnx.graph import WEIGHTS_NAME, Graph, WeightFile
+from edge.export.onnx.linear import BlockInt8, DynamicInt8, Float32, Precision
+from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
+from edge.export.source import SourceModel
+
+ENCODER_NAME = "encoder.onnx"
+DECODER_NAME = "decoder.onnx"
+
+
+class OnnxExporter(Exporter):
+    """Encoder and decoder graphs in float32 or with 8-bit weights."""
+
+    format = "onnx"
+    quantizations: ClassVar[Mapping[str, str]] = {
+        "float32": "weights and arithmetic in float32",
+        "int8": "8-bit weights: per output in the encoder, per block in the decoder and wo",
+    }
+    auto = "int8"
+    aliases: ClassVar[Mapping[str, str]] = {"none": "float32", "fp32": "float32"}
+    tolerances: ClassVar[Mapping[str, Tolerance]] = {
+        "float32": EXACT,
+        "int8": Tolerance(greedy=False, max_error=None, mean_error=0.1),
+    }
+
+    def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
+        weights = WeightFile(folder / WEIGHTS_NAME)
+        encoder: Precision = Float32(source)
+        decoder: Precision = Float32(source)
+        if quantization == "int8":
+            encoder, decoder = DynamicInt8(source), BlockInt8(source)
+        try:
+            _encoder_graph(source, encoder, weights).save(folder / ENCODER_NAME)
+            _decoder_graph(source, decoder, weights).save(folder / DECODER_NAME)
+        finally:
+            weights.close()
+        return {}
+
+
+def _encoder_graph(source: SourceModel, precision: Precision, weights: WeightFile) -> Graph:
+    graph = Graph("encoder", weights)
+    input_ids = graph.input("input_ids", INT64, ["batch", "source"])
+    mask = graph.input("attention_mask", INT64, ["batch", "source"])
+    heads = source.architecture.num_heads
+    for layer, cross in enumerate(EncoderEmitter(graph, source, precision).emit(input_ids, mask)):
+        shape = ["batch", heads, "source", source.architecture.d_kv]
+        graph.output(f"cross_key_{layer}", cross.key, FLOAT, shape)
+        graph.output(f"cross_value_{layer}", cross.value, FLOAT, shape)
+    return graph
+
+
+def _decoder_graph(source: SourceModel, precision: Precision, weights: WeightFile) -> Graph:
+    graph = Graph("decoder", weights)
+    shape = source.architecture
+    tokens = graph.input("decoder_input_ids", INT64, ["batch", "tokens"])
+    mask = graph.input("encoder_attention_mask", INT64, ["batch", "source"])
+    past = _key_values(graph, source, "past", "past")
+    cross = _key_values(graph, source, "cross", "source")
+    emitter = DecoderEmitter(graph, source, precision)
+    logits, present = emitter.emit(tokens, graph.op("Cast", mask, to=INT32), past, cross)
+    graph.output("logits", logits, FLOAT, ["batch", "tokens", shape.vocab_size])
+    for layer, cache in enumerate(present):
+        dims = ["batch", shape.num_heads, "present", shape.d_kv]
+        graph.output(f"present_key_{layer}", cache.key, FLOAT, dims)
+        graph.output(f"present_value_{layer}", cache.value, FLOAT, dims)
+    return graph
+
+
+def _key_values(graph: Graph, source: SourceModel, kind: str, length: str) -> list[KeyValue]:
+    shape = source.architecture
+    dims = ["batch", shape.num_heads, length, shape.d_kv]
+    return [
+        KeyValue(
+            graph.input(f"{kind}_key_{layer}", FLOAT, dims),
+            graph.input(f"{kind}_value_{layer}", FLOAT, dims),
+        )
+        for layer in range(shape.num_decoder_layers)
+    ]

@@ -1,0 +1,156 @@
+"""Matrix products and embeddings of each precision, as ONNX nodes over the source's weights."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge.export.onnx.graph import MICROSOFT, Graph
+from edge.export.source import SourceModel
+
+# Weights per scale in a block-quantised row, largest first.
+_BLOCKS = (128, 64, 32, 16)
+
+
+class Precision(abc.ABC):
+    """How weights are stored and multiplied.
+
+    `names` are state-dict names of weights [out, in] with one input; several are stacked along
+    their outputs, so that one product serves them all.
+    """
+
+    def __init__(self, source: SourceModel) -> None:
+        self._source = source
+
+    @abc.abstractmethod
+    def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
+        """x [..., in] times the stacked weights' transpose: [..., out]."""
+
+    @abc.abstractmethod
+    def embedding(self, graph: Graph, ids: str, name: str) -> str:
+        """Rows of a weight [vocabulary, width] by id: [..., width], float32."""
+
+    def _stacked(self, names: Sequence[str]) -> np.ndarray:
+        return np.concatenate([self._source.tensor(name) for name in names])
+
+
+class Float32(Precision):
+    """Weights as they are."""
+
+    def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
+        if names == ["lm_head.weight"] and self._source.architecture.tied_head:
+            # Stored once: the head is the embedding, multiplied untransposed.
+            return graph.op("MatMul", x, self._transposed_embedding(graph))
+        weight = graph.weight("+".join(names), lambda: self._stacked(names).T)
+        return graph.op("MatMul", x, weight)
+
+    def _transposed_embedding(self, graph: Graph) -> str:
+        return graph.op("Transpose", self._embedding_weight(graph, "shared.weight"), perm=[1, 0])
+
+    def embedding(self, graph: Graph, ids: str, name: str) -> str:
+        return graph.op("Gather", self._embedding_weight(graph, name), ids)
+
+    def _embedding_weight(self, graph: Graph, name: str) -> str:
+        return graph.weight(name, lambda: self._source.tensor(name))
+
+
+class BlockInt8(Precision):
+    """8-bit weights with one scale per block of a row, for decoder steps of few rows.
+
+    ONNX Runtime's MatMulNBits at accuracy level 4 quantises the activations by block as well, so
+    that an outlier spoils one block and not the whole row.
+    """
+
+    def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
+        width = self._source.tensor(names[0]).shape[1]
+        key = self._storage_key(names)
+        block = block_size(width)
+        values = graph.weight(f"{key}:blocks", lambda: self._quantized(names)[0])
+        scales = graph.weight(f"{key}:scales", lambda: self._quantized(names)[1])
+        rows = sum(self._source.tensor(name).shape[0] for name in names)
+        return graph.op(
+            "MatMulNBits",
+            x,
+            values,
+            scales,
+            domain=MICROSOFT,
+            K=width,
+            N=rows,
+            bits=8,
+            block_size=block,
+            accuracy_level=4,
+        )
+
+    def embedding(self, graph: Graph, ids: str, name: str) -> str:
+        width = self._source.tensor(name).shape[1]
+        values = graph.weight(f"{name}:blocks", lambda: self._quantized([name])[0])
+        scales = graph.weight(f"{name}:scales", lambda: self._quantized([name])[1])
+        rows = graph.op("Cast", graph.op("Gather", values, ids), to=1)  # [..., blocks, block]
+        signed = graph.op("Sub", rows, graph.constant(128.0, np.float32))
+        row_scales = graph.op("Unsqueeze", graph.op("Gather", scales, ids), graph.constant([-1]))
+        flat = graph.op("Reshape", graph.op("Mul", signed, row_scales), graph.constant([0, 0, -1]))
+        if width % block_size(width) == 0:
+            return flat
+        bounds = (graph.constant([0]), graph.constant([width]), graph.constant([-1]))
+        return graph.op("Slice", flat, *bounds)
+
+    def _storage_key(self, names: Sequence[str]) -> str:
+        tied = self._source.architecture.tied_head
+        return "+".join("shared.weight" if tied and n == "lm_head.weight" else n for n in names)
+
+    def _quantized(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        weight = self._stacked(names)
+        return quantize_blocks(weight, block_size(weight.shape[1]))
+
+
+class DynamicInt8(Precision):
+    """8-bit weights with one scale per output and activations quantised per call, for encoders.
+
+    `exact` names weights that stay in float32: T5's `wo` sees activations with outliers.
+    """
+
+    def __init__(self, source: SourceModel, exact: Sequence[str] = ("wo",)) -> None:
+        super().__init__(source)
+        self._exact = tuple(exact)
+        self._float32 = Float32(source)
+        self._blocks = BlockInt8(source)
+
+    def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
+        if names[0].split(".")[-2] in self._exact:
+            return self._blocks.linear(graph, x, names)
+        key = "+".join(names)
+        values = graph.weight(f"{key}:int8", lambda: quantize_columns(self._stacked(names).T)[0])
+        scales = graph.weight(f"{key}:scale", lambda: quantize_columns(self._stacked(names).T)[1])
+        return graph.op("DynamicQuantizeMatMul", x, values, scales, domain=MICROSOFT)
+
+    def embedding(self, graph: Graph, ids: str, name: str) -> str:
+        return self._blocks.embedding(graph, ids, name)
+
+
+def block_size(width: int) -> int:
+    """The largest block that divides a row; rows that none divides are padded by the last one."""
+    return next((block for block in _BLOCKS if width % block == 0), _BLOCKS[-1])
+
+
+def quantize_blocks(weight: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric 8-bit blocks in MatMulNBits' layout.
+
+    `weight` is [rows, width] float32. Returns values [rows, blocks, block] uint8 around the zero
+    point 128, and scales [rows, blocks] float32.
+    """
+    rows, width = weight.shape
+    padded = np.pad(weight, ((0, 0), (0, -width % block))).reshape(rows, -1, block)
+    extreme = np.abs(padded).max(axis=-1)
+    scales = (extreme / 127).astype(np.float32)
+    safe = np.where(scales == 0, 1, scales)[..., None]
+    values = np.clip(np.rint(padded / safe), -128, 127) + 128
+    return values.astype(np.uint8), scales
+
+
+def quantize_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric 8-bit columns: [in, out] float32 to int8 values and scales [out] float32."""
+    scales = (np.abs(weight).max(axis=0) / 127).astype(np.float32)
+    safe = np.where(scales == 0, 1, scales)
+    return np.rint(weight / safe).astype(np.int8), scales
