@@ -1,0 +1,107 @@
+"""`edge export`: a model folder compiled to artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge.cli.options import generation_options, given
+
+if TYPE_CHECKING:
+    from edge.export.publish import Exported, Target
+
+FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("model")
+@click.option("--format", "format_name", required=True, help=f"One of: {', '.join(FORMATS)}.")
+@click.option(
+    "--quantize",
+    "quantizations",
+    multiple=True,
+    default=("auto",),
+    help="auto, none, int8, or a format's own (docs/formats.md); repeatable.",
+)
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The artifact folder; for several artifacts the folder that holds them.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing artifact once the new is ready.")
+@click.option("--revision", help="Branch, tag or commit of a hub model.")
+@click.option(
+    "--prefix", help="Prompt around each input, such as 'rewrite: ' or '[{task}] {input}'."
+)
+@click.option("--max-input-tokens", type=click.IntRange(1), help="Longest input that is taken.")
+@click.option("--max-new-tokens-limit", type=click.IntRange(1), help="Longest answer to be asked.")
+@click.option(
+    "--max-error", type=float, help="Accept log-probabilities off by at most this (nats)."
+)
+@click.option("--mean-error", type=float, help="Accept a mean log-probability error up to this.")
+@generation_options
+def command(
+    model: str,
+    format_name: str,
+    quantizations: tuple[str, ...],
+    output: Path,
+    force: bool,
+    revision: str | None,
+    prefix: str | None,
+    max_input_tokens: int | None,
+    max_new_tokens_limit: int | None,
+    max_error: float | None,
+    mean_error: float | None,
+    **generation: Any,
+) -> None:
+    """Compile MODEL (a folder or a hub id) to self-contained artifacts.
+
+    Each artifact is checked against the model before it is published: greedy answers and
+    log-probabilities on a fixed set of inputs. The generation options become its defaults.
+    """
+    from edge.runtime.errors import UsageError
+    from edge.runtime.registry import unknown_name
+
+    if format_name not in FORMATS:
+        raise UsageError(unknown_name("format", format_name, FORMATS))
+    from edge.cli.console import quiet_libraries, status
+    from edge.export.publish import ExportOptions, Publisher, plan_targets, publish_all
+    from edge.export.source import SourceModel
+
+    quiet_libraries()
+    targets = plan_targets(format_name, quantizations)
+    source = SourceModel.open(model, revision=revision)
+    options = ExportOptions(
+        prompt=prefix,
+        max_input_tokens=max_input_tokens,
+        max_new_tokens_limit=max_new_tokens_limit,
+        generation=given(generation),
+        max_error=max_error,
+        mean_error=mean_error,
+    )
+    publisher = Publisher(source, options)
+    with status("exporting") as progress:
+        done = publish_all(
+            publisher,
+            targets,
+            output,
+            force=force,
+            on_start=lambda target: progress(f"exporting {target.name}"),
+            on_done=print_exported,
+        )
+    first = done[0].folder
+    click.echo(f"\nNext: edge run {first} 'your text', or edge bench {first} --data dev.jsonl")
+
+
+def print_exported(target: Target, exported: Exported) -> None:
+    """One line for one finished artifact."""
+    parity = exported.parity
+    click.echo(
+        f"{target.name:24} {exported.manifest.size / 1e6:9.1f} MB"
+        f"   greedy {parity.greedy_identical}/{parity.inputs} as the source"
+        f"   log-prob error mean {parity.mean_error:.1e} max {parity.max_error:.1e}"
+        f"   {exported.folder}"
+    )

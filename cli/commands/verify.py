@@ -1,0 +1,49 @@
+"""`edge verify`: is this artifact whole, and does it still answer as its source does?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge.cli.options import threads_option
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--source", help="Measure parity again, with this model folder or hub id.")
+@threads_option
+def command(artifact: Path, source: str | None, threads: int | None) -> None:
+    """Check every file of ARTIFACT by hash, load it and let it answer.
+
+    With --source its greedy answers and log-probabilities are compared with the model's again,
+    within the tolerance that the manifest states.
+    """
+    from edge.runtime.model import load
+
+    with load(artifact, threads=threads, verify=True) as model:
+        manifest = model.artifact.manifest
+        click.echo(f"files      {len(manifest.files)} files, {manifest.size:,} bytes: sha256 match")
+        fields = dict.fromkeys(model.prompt.fields, "test")
+        answer = model.generate("test", fields=fields, max_new_tokens=4)
+        click.echo(f"engine     {manifest.format} loads and answers ({answer.finish_reason})")
+        if source is None:
+            recorded = manifest.parity
+            click.echo(
+                f"parity     as recorded at export: {recorded.get('greedy_identical')} of"
+                f" {recorded.get('inputs')} greedy answers identical,"
+                f" mean log-prob error {recorded.get('mean_error')}"
+                if recorded
+                else "parity     not recorded"
+            )
+            return
+        from edge.cli.console import quiet_libraries
+        from edge.export.publish import remeasure_parity
+        from edge.export.source import SourceModel
+
+        quiet_libraries()
+        parity = remeasure_parity(model, SourceModel.open(source))
+        click.echo(
+            f"parity     {parity.greedy_identical} of {parity.inputs} greedy answers identical,"
+            f" log-prob error mean {parity.mean_error:.2e} max {parity.max_error:.2e}"
+        )

@@ -1,0 +1,37 @@
+"""Prints docs/commands.md: what `--help` says, for every command. `make help-docs` writes it."""
+
+from __future__ import annotations
+
+import click
+
+from edge.cli.main import COMMANDS, cli
+
+_WIDTH = 100
+_HEAD = """# Commands
+
+What `--help` prints; written by `make help-docs`.
+"""
+
+
+def help_text(command: click.Command, name: str) -> str:
+    """The help of one command, as on a terminal of a fixed width."""
+    context = click.Context(
+        command, info_name=name, max_content_width=_WIDTH, terminal_width=_WIDTH
+    )
+    lines = command.get_help(context).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def render() -> str:
+    """The whole page."""
+    parts = [_HEAD, f"```text\n{help_text(cli, 'edge')}\n```\n"]
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        parts.append(f"## edge {name}\n\n```text\n{help_text(command, f'edge {name}')}\n```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    click.echo(render(), nl=False)

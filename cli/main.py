@@ -1,0 +1,122 @@
+"""The entry point: finds a subcommand, runs it, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
+
+import click
+
+from edge.runtime.errors import EdgeError
+from edge.runtime.registry import unknown_name
+
+# Name → the line in `edge --help`. A command's module is imported when the command is used.
+COMMANDS = {
+    "quickstart": "Train, export, verify and benchmark a small model, to see it all work.",
+    "train": "Fine-tune a T5-family model on rows of text → text.",
+    "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
+    "bench": "Compare artifacts' accuracy and latency against a target.",
+    "run": "Answer a text, a file, or standard input.",
+    "verify": "Check an artifact's files, and its parity with its source.",
+    "info": "Show what an artifact is.",
+}
+_INTERRUPTED = 130
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"edge.cli.commands.{cmd_name}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise click.UsageError(unknown_name("command", args[0], tuple(COMMANDS)), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version() -> str:
+    try:
+        return metadata.version("edge-t5")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"edge {_version()}")
+        ctx.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli(debug: bool) -> None:
+    """Fine-tune a T5-family model, compile it for the CPU, and measure that it answers in time."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failure, 2 usage or bad input, 3 target missed."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments or bool(os.environ.get("EDGE_DEBUG"))
+    # Accepted anywhere: whoever adds it to a failed command puts it last.
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    sys.exit(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        status = cli.main(arguments, prog_name="edge", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.UsageError as error:
+        if debug:
+            raise
+        command = error.ctx.command_path if error.ctx else "edge"
+        return _say(f"{error.format_message()} (see {command} --help)", 2)
+    except click.ClickException as error:
+        return _say(error.format_message(), error.exit_code)
+    except EdgeError as error:
+        if debug:
+            raise
+        return _say(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted", _INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, say) has seen enough; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        reason = " ".join(str(error).split())
+        return _say(
+            f"unexpected {type(error).__name__}: {reason[:300]}"
+            " (run it again with --debug for the traceback, and report it)",
+            1,
+        )
+
+
+def _say(message: str, status: int) -> int:
+    click.echo(f"edge: {' '.join(message.split())}", err=True)
+    return status
