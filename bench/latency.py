@@ -65,12 +65,12 @@ def measure_latency(
     finally:
         if collecting:
             gc.enable()
-    return [
-        Latency(
-            runs, *(float(np.percentile(row, q)) for q in (25, 50, 75, 95)), float(length.mean())
-        )
-        for row, length in zip(times, lengths, strict=True)
-    ]
+    return [_summary(row, float(length.mean())) for row, length in zip(times, lengths, strict=True)]
+
+
+def _summary(times: np.ndarray, new_tokens: float) -> Latency:
+    p25, p50, p75, p95 = (float(value) for value in np.percentile(times, (25, 50, 75, 95)))
+    return Latency(len(times), p25, p50, p75, p95, new_tokens)
 
 
 def spread_rows(rows: Sequence[Row], runs: int) -> list[Row]:

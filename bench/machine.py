@@ -54,7 +54,8 @@ def _linux_cpu() -> tuple[str, set[str]]:
     path = Path("/proc/cpuinfo")
     if not path.is_file():
         return "", set()
-    name, flags = "", set()
+    name = ""
+    flags: set[str] = set()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         key, _, value = line.partition(":")
         match key.strip():

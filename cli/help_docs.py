@@ -16,7 +16,11 @@ What `--help` prints; written by `make help-docs`.
 def help_text(command: click.Command, name: str) -> str:
     """The help of one command, as on a terminal of a fixed width."""
     context = click.Context(
-        command, info_name=name, max_content_width=_WIDTH, terminal_width=_WIDTH
+        command,
+        info_name=name,
+        max_content_width=_WIDTH,
+        terminal_width=_WIDTH,
+        help_option_names=cli.context_settings["help_option_names"],
     )
     lines = command.get_help(context).splitlines()
     return "\n".join(line.rstrip() for line in lines)

@@ -18,7 +18,9 @@ class Tolerance:
     """How far an artifact may be from its source model; docs/parity.md gives the reasons.
 
     Log-probability errors are absolute differences in nats per token, on the source's own greedy
-    answers. `greedy` asks for identical greedy tokens on every parity input.
+    answers. `greedy` asks for identical greedy tokens on every parity input; an answer may part
+    from the source's only at a tie, where the source itself finds the two tokens equally good to
+    within both sides' errors.
     """
 
     greedy: bool
@@ -28,6 +30,9 @@ class Tolerance:
 
 # float32 arithmetic in another order: differences are rounding only.
 EXACT = Tolerance(greedy=True, max_error=1e-3, mean_error=1e-3)
+HALF = Tolerance(greedy=False, max_error=None, mean_error=0.05)
+EIGHT_BIT = Tolerance(greedy=False, max_error=None, mean_error=0.2)
+FOUR_BIT = Tolerance(greedy=False, max_error=None, mean_error=0.5)
 
 
 class Exporter(abc.ABC):

@@ -131,13 +131,14 @@ class Publisher:
         check_destination(Path(output), force=force)
         exporter = EXPORTERS.load(target.format)()
         tolerance = self._tolerance(exporter, target.quantization)
+        check = self.check  # before anything is written: it knows a tokenizer that does not fit
         with new_folder(output, force=force) as staging:
             settings = exporter.write(self.source, target.quantization, staging)
             self.source.write_tokenizer(staging)
             manifest = self._manifest(target, staging, settings)
             _write_manifest(staging, manifest)
             with load(staging) as model:
-                parity = self._check.measure(model)
+                parity = check.measure(model)
             check_tolerance(parity, tolerance, target.name)
             manifest = dataclasses.replace(manifest, parity=parity.as_manifest(tolerance))
             (staging / CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
@@ -201,7 +202,12 @@ class Publisher:
         return tolerance
 
     @functools.cached_property
-    def _check(self) -> ParityCheck:
+    def check(self) -> ParityCheck:
+        """The source's side of the comparison, computed once.
+
+        Raises:
+            ModelError: the tokenizer does not belong to the model.
+        """
         with tempfile.TemporaryDirectory(prefix="edge-parity-") as folder:
             self.source.write_tokenizer(Path(folder))
             return ParityCheck(self.source, self.prompt, self.limits, Path(folder))

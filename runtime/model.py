@@ -217,7 +217,7 @@ class Model:
     # -- scoring ---------------------------------------------------------------------------------
 
     @overload
-    def score(
+    def score(  # type: ignore[overload-overlap]
         self, inputs: str, targets: str, *, fields: Fields | None = None, on_long: OnLong = "error"
     ) -> np.ndarray: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class GenerationOptions:
         if problems:
             raise UsageError("; ".join(problems))
 
-    def _problems(self):  # type: ignore[no-untyped-def]
+    def _problems(self) -> Iterator[str]:
         def whole(name: str, low: int, high: int) -> str | None:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:

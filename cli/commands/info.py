@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @click.command()
@@ -61,7 +65,7 @@ def command(artifact: Path, as_json: bool) -> None:
     stdout_console().print(table, markup=False)
 
 
-def _plain(value: str):  # type: ignore[no-untyped-def]
+def _plain(value: str) -> Text:
     from rich.text import Text
 
     return Text(value)

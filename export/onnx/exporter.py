@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edge.export.base import EXACT, Exporter, Tolerance
-from edge.export.onnx.graph import WEIGHTS_NAME, Graph, WeightFile
+from edge.export.base import EIGHT_BIT, EXACT, Exporter, Tolerance
+from edge.export.onnx.graph import WEIGHTS_NAME, Dim, Graph, WeightFile
 from edge.export.onnx.linear import BlockInt8, DynamicInt8, Float32, Precision
 from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
 from edge.export.source import SourceModel
@@ -28,7 +28,7 @@ class OnnxExporter(Exporter):
     aliases: ClassVar[Mapping[str, str]] = {"none": "float32", "fp32": "float32"}
     tolerances: ClassVar[Mapping[str, Tolerance]] = {
         "float32": EXACT,
-        "int8": Tolerance(greedy=False, max_error=None, mean_error=0.1),
+        "int8": EIGHT_BIT,
     }
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _encoder_graph(source: SourceModel, precision: Precision, weights: WeightFil
     mask = graph.input("attention_mask", INT64, ["batch", "source"])
     heads = source.architecture.num_heads
     for layer, cross in enumerate(EncoderEmitter(graph, source, precision).emit(input_ids, mask)):
-        shape = ["batch", heads, "source", source.architecture.d_kv]
+        shape: list[Dim] = ["batch", heads, "source", source.architecture.d_kv]
         graph.output(f"cross_key_{layer}", cross.key, FLOAT, shape)
         graph.output(f"cross_value_{layer}", cross.value, FLOAT, shape)
     return graph
@@ -68,7 +68,7 @@ def _decoder_graph(source: SourceModel, precision: Precision, weights: WeightFil
     logits, present = emitter.emit(tokens, graph.op("Cast", mask, to=INT32), past, cross)
     graph.output("logits", logits, FLOAT, ["batch", "tokens", shape.vocab_size])
     for layer, cache in enumerate(present):
-        dims = ["batch", shape.num_heads, "present", shape.d_kv]
+        dims: list[Dim] = ["batch", shape.num_heads, "present", shape.d_kv]
         graph.output(f"present_key_{layer}", cache.key, FLOAT, dims)
         graph.output(f"present_value_{layer}", cache.value, FLOAT, dims)
     return graph
@@ -76,7 +76,7 @@ def _decoder_graph(source: SourceModel, precision: Precision, weights: WeightFil
 
 def _key_values(graph: Graph, source: SourceModel, kind: str, length: str) -> list[KeyValue]:
     shape = source.architecture
-    dims = ["batch", shape.num_heads, length, shape.d_kv]
+    dims: list[Dim] = ["batch", shape.num_heads, length, shape.d_kv]
     return [
         KeyValue(
             graph.input(f"{kind}_key_{layer}", FLOAT, dims),

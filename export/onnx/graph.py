@@ -43,7 +43,7 @@ class WeightFile:
     def _store(self, name: str, array: np.ndarray) -> TensorProto:
         self._handle.write(b"\0" * (-self._handle.tell() % _ALIGNMENT))
         offset = self._handle.tell()
-        self._handle.write(memoryview(array).cast("B"))
+        self._handle.write(array.data.cast("B"))
         tensor = TensorProto(
             name=name,
             dims=array.shape,
@@ -102,7 +102,7 @@ class Graph:
 
     def constant(self, value: int | float | Sequence[int], dtype: type = np.int64) -> str:
         """A small constant, stored in the graph once per value."""
-        array = np.array(value, dtype=dtype)
+        array: np.ndarray = np.array(value, dtype=dtype)
         name = f"const_{array.dtype}_{'_'.join(map(str, array.ravel().tolist()))}_{array.ndim}"
         self._initializers.setdefault(name, numpy_helper.from_array(array, name))
         return name

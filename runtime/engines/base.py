@@ -135,8 +135,8 @@ def pad_batch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Right-pad rows to one length: (ids [batch, length], mask [batch, length] of 0 and 1)."""
     length = max(len(row) for row in rows)
-    ids = np.full((len(rows), length), pad, dtype=dtype)
-    mask = np.zeros((len(rows), length), dtype=dtype)
+    ids: np.ndarray = np.full((len(rows), length), pad, dtype=dtype)
+    mask: np.ndarray = np.zeros((len(rows), length), dtype=dtype)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1

@@ -147,12 +147,21 @@ def _log_prob(logits: np.ndarray, token: int) -> float:
     return float(logits[token] - top - np.log(np.exp(logits - top).sum()))
 
 
+@dataclass(frozen=True)
+class _Beam:
+    """`rank` is the sum that beams compete by, `log_prob` the model's own; penalties differ."""
+
+    rank: float
+    log_prob: float
+    past: list[int]
+
+
 @dataclass
 class _BeamRow:
     """The beams of one input: those that run and those that ended, best first."""
 
-    running: list[tuple[float, list[int]]]
-    finished: list[tuple[float, float, list[int], str]] = field(default_factory=list)
+    running: list[_Beam]
+    finished: list[tuple[float, _Beam, str]] = field(default_factory=list)
     done: bool = False
 
 
@@ -169,11 +178,11 @@ def beam_search(
     Source: Freitag and Al-Onaizan 2017 (arXiv:1702.01806) and `GenerationMixin._beam_search`.
     """
     width = options.num_beams
-    rows = [_BeamRow([(0.0, [vocabulary.start])]) for _ in range(batch)]
+    rows = [_BeamRow([_Beam(0.0, 0.0, [vocabulary.start])]) for _ in range(batch)]
     for step in range(options.max_new_tokens):
         # The state's batch is always the running beams of the rows that are not done, in order.
         active = [row for row in rows if not row.done]
-        last = [[past[-1]] for row in active for _, past in row.running]
+        last = [[beam.past[-1]] for row in active for beam in row.running]
         log_probs = log_softmax(state.advance(np.array(last, dtype=np.int64))[:, -1])
         origins: list[int] = []
         first = 0
@@ -192,10 +201,8 @@ def beam_search(
         row.finished.sort(key=lambda ended: -ended[0])
     return [
         [
-            _hypothesis(past, log_prob, reason, vocabulary, options.length_penalty)
-            for _, log_prob, past, reason in row.finished[
-                : min(width, options.num_return_sequences)
-            ]
+            _hypothesis(beam.past, beam.log_prob, reason, vocabulary, options.length_penalty)
+            for _, beam, reason in row.finished[: min(width, options.num_return_sequences)]
         ]
         for row in rows
     ]
@@ -215,8 +222,8 @@ def _advance_row(
     width = options.num_beams
     totals = np.stack(
         [
-            process_logits(log_probs[beam], past, options, vocabulary) + np.float32(log_prob)
-            for beam, (log_prob, past) in enumerate(row.running)
+            process_logits(own, beam.past, options, vocabulary) + np.float32(beam.rank)
+            for own, beam in zip(log_probs, row.running, strict=True)
         ]
     )
     flat = totals.ravel()
@@ -224,25 +231,25 @@ def _advance_row(
     best = np.argpartition(-flat, keep - 1)[:keep]
     best = best[np.argsort(-flat[best], kind="stable")]
     last_step = length >= options.max_new_tokens
-    running: list[tuple[float, list[int]]] = []
+    running: list[_Beam] = []
     chosen: list[int] = []
     for rank, place in enumerate(best):
-        beam, token = divmod(int(place), totals.shape[1])
-        log_prob = float(flat[place])
-        if log_prob == -np.inf:
+        origin, token = divmod(int(place), totals.shape[1])
+        value = float(flat[place])
+        if value == -np.inf:
             continue
-        past = [*row.running[beam][1], token]
+        parent = row.running[origin]
+        own_log_prob = parent.log_prob + float(log_probs[origin, token])
+        beam = _Beam(value, own_log_prob, [*parent.past, token])
         ended = token == vocabulary.eos
         if ended or last_step:
             # Only what ranks among the first `width` may end: a poor early eos must not win.
             if rank < width:
                 reason = "eos" if ended else "length"
-                row.finished.append(
-                    (log_prob / length**options.length_penalty, log_prob, past, reason)
-                )
+                row.finished.append((value / length**options.length_penalty, beam, reason))
         elif len(running) < width:
-            running.append((log_prob, past))
-            chosen.append(beam)
+            running.append(beam)
+            chosen.append(origin)
     row.finished = sorted(row.finished, key=lambda item: -item[0])[:width]
     row.done = last_step or not running or _complete(row, running, options, length)
     row.running = running
@@ -251,7 +258,7 @@ def _advance_row(
 
 def _complete(
     row: _BeamRow,
-    running: list[tuple[float, list[int]]],
+    running: list[_Beam],
     options: GenerationOptions,
     length: int,
 ) -> bool:
@@ -259,4 +266,4 @@ def _complete(
         return False
     if options.early_stopping:
         return True
-    return running[0][0] / length**options.length_penalty <= row.finished[-1][0]
+    return running[0].rank / length**options.length_penalty <= row.finished[-1][0]

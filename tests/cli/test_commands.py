@@ -161,7 +161,7 @@ def test_export_writes_one_artifact_and_says_so(edge: Edge, trained: Path, tmp_p
         *("--prefix", "clean: ", "--num-beams", 2),
     )
     assert ended.status == 0, ended.err
-    assert "greedy 15/15" in ended.out
+    assert "/15 as the source" in ended.out
     values = json.loads(edge("info", tmp_path / "out", "--json").out)
     assert values["prompt_template"] == "clean: {input}"
     assert values["generation"]["num_beams"] == 2

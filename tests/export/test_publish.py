@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -52,28 +53,29 @@ def test_an_artifact_outside_of_the_tolerance_is_not_published(
 
 
 def test_the_tolerance_refuses_each_kind_of_difference() -> None:
-    fine = Parity(inputs=15, tokens=200, greedy_identical=15, max_error=1e-5, mean_error=1e-6)
+    fine = Parity(
+        inputs=15, tokens=200, greedy_identical=15, largest_gap=0, max_error=1e-5, mean_error=1e-6
+    )
     check_tolerance(fine, EXACT, "x")
+    check_tolerance(dataclasses.replace(fine, greedy_identical=14, largest_gap=1e-3), EXACT, "x")
     nan = float("nan")
     for changes in (
-        {"greedy_identical": 14},
+        {"greedy_identical": 14, "largest_gap": 0.1},
         {"max_error": 2e-3},
         {"max_error": nan, "mean_error": nan},
     ):
         with pytest.raises(ParityError):
-            check_tolerance(Parity(**{**vars(fine), **changes}), EXACT, "x")
+            check_tolerance(dataclasses.replace(fine, **changes), EXACT, "x")
 
 
 def test_a_wrong_scale_of_the_logits_is_caught(
     random_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Greedy answers are the same then: only log-probabilities tell."""
-    import dataclasses
-
     source = SourceModel.open(random_model(tied=False))
     right = source.architecture
     publisher = Publisher(source)
-    publisher._check._log_probs  # noqa: B018 - the reference's side, before the fault
+    publisher.check._log_probs  # noqa: B018 - the reference's side, before the fault
     source.architecture = dataclasses.replace(right, scale_decoder_outputs=True)
     with pytest.raises(ParityError, match="log-probability error"):
         publisher.publish(plan_targets("onnx", ("none",))[0], tmp_path / "out")
