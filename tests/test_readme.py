@@ -1,0 +1,87 @@
+"""The README's commands and code, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str, heading: str) -> list[str]:
+    """The code blocks of one language below a heading."""
+    section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(dataset, folder / "my-data")
+    shutil.copy(dataset / "dev.jsonl", folder / "questions.jsonl")
+    return folder
+
+
+def run(command: str, folder: Path) -> str:
+    # The README says so: `--from-scratch tiny` stands in for a model from the hub.
+    command = command.replace(
+        "--model google/flan-t5-small", "--from-scratch tiny --max-minutes 0.3"
+    )
+    program, *arguments = shlex.split(command, comments=True)
+    assert program == "edge"
+    ended = subprocess.run(
+        [sys.executable, "-m", "edge.cli", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "160"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_your_own_data_then_in_an_app(workplace: Path) -> None:
+    """All commands in order, each on what the one before left; then the Python example."""
+    commands = [
+        line for block in blocks("sh", "Your own data") for line in block.splitlines() if line
+    ]
+    assert len(commands) == 7
+    for command in commands:
+        assert run(command, workplace).strip(), command
+    answers = (workplace / "answers.jsonl").read_text().splitlines()
+    assert len(answers) == len((workplace / "questions.jsonl").read_text().splitlines())
+    [code] = blocks("python", "In an app")
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip()
+
+
+def test_the_first_screens_commands_exist() -> None:
+    """`make demo` runs the quickstart and `make test` this suite; dry, as they contain this test."""
+    [first] = [block for block in blocks("sh", "Try it: two commands") if "make" in block]
+    recipes = {}
+    for command in first.splitlines():
+        dry = subprocess.run(
+            ["make", "-n", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True
+        )
+        assert dry.returncode == 0, dry.stderr
+        recipes[command] = dry.stdout
+    assert "edge quickstart" in recipes["make demo"]
+    assert "pytest" in recipes["make test"]
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), f"{page.name}: {link}"

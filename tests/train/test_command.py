@@ -1,0 +1,47 @@
+"""`edge train` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+WriteRows = Callable[[str, Iterable[object]], Path]
+ROWS = [{"input": f"what uh is river {n}?", "target": f"what is river {n}?"} for n in range(60)]
+
+
+def test_it_prints_hyperparameters_then_figures_and_the_next_command(
+    edge: Callable[..., Any], write_rows: WriteRows, tmp_path: Path
+) -> None:
+    data, output = write_rows("rows.jsonl", ROWS), tmp_path / "out"
+    ended = edge(
+        "train", data, "--from-scratch", "tiny", "--output", output, "--epochs", 1,
+        "--dev-share", 0.1, "--vocab-size", 120, "--max-target-length", 32, "--threads", 1,
+    )  # fmt: skip
+    assert ended.status == 0, ended
+    assert ended.err.index("Hyperparameters") < ended.err.index("training")
+    for name in ("learning_rate", "batch_size", "warmup_share", "adam_beta2", "seed", "precision"):
+        assert name in ended.err
+    for name in ("eval_loss", "ROUGE-L", "exact match", "BLEU"):
+        assert name in ended.out
+    assert f"edge export {output} --format all --output" in ended.out
+    assert json.loads((output / "training.json").read_text())["data"]["train_rows"] < 60
+
+
+def test_mistakes_are_one_line(
+    assert_refused: Callable[..., str], write_rows: WriteRows, tmp_path: Path
+) -> None:
+    data, output = write_rows("rows.jsonl", ROWS), tmp_path / "out"
+    scratch = ("--from-scratch", "tiny", "--output", output)
+    assert "--dev-share 0.1" in assert_refused("train", data, *scratch)
+    assert "--model ID_OR_PATH" in assert_refused("train", data, "--output", output)
+    line = assert_refused("train", data, *scratch, "--batch-size", 0, "--learning-rate", -1)
+    assert "--batch-size 0" in line
+    assert "--learning-rate -1" in line
+    line = assert_refused("train", data, *scratch, "--dev-share", 0.5, "--input-column", "text")
+    assert "'input', 'target'" in line
+    output.mkdir()
+    (output / "precious.txt").write_text("mine")
+    assert "--force" in assert_refused("train", data, *scratch, "--dev-share", 0.5)
+    assert (output / "precious.txt").read_text() == "mine"

@@ -1,0 +1,66 @@
+"""Hyperparameters: all complaints at once, open fields decided."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edge.runtime.errors import UsageError
+from edge.train.config import TrainConfig
+from edge.train.scratch import quickstart_config
+
+
+def test_every_wrong_value_is_named_at_once() -> None:
+    config = TrainConfig(
+        data="d",
+        output="o",
+        model="m",
+        from_scratch="tiny",
+        batch_size=0,
+        learning_rate=-1.0,
+        dropout=1.0,
+        device="tpu",
+        dev_share=1.5,
+        target_column="input",
+    )
+    with pytest.raises(UsageError) as caught:
+        config.validate()
+    for word in (
+        "--model",
+        "--batch-size 0",
+        "--learning-rate -1.0",
+        "--dropout 1.0",
+        "'tpu'",
+        "--dev-share 1.5",
+        "--target-column",
+    ):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "epochs", "max_minutes", "weight_decay"])
+def test_not_a_number_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="nan"):
+        TrainConfig("d", "o", model="m", **{name: float("nan")}).validate()  # type: ignore[arg-type]
+
+
+def test_a_model_is_needed() -> None:
+    with pytest.raises(UsageError, match=r"--from-scratch tiny\|mini"):
+        TrainConfig("d", "o").validate()
+
+
+def test_defaults_depend_on_the_model() -> None:
+    scratch = TrainConfig("d", "o", from_scratch="tiny").resolved()
+    tuned = TrainConfig("d", "o", model="google/flan-t5-small").resolved()
+    assert scratch.learning_rate is not None
+    assert tuned.learning_rate is not None
+    assert scratch.learning_rate > tuned.learning_rate
+    assert tuned.vocab_size is None
+    assert TrainConfig("d", "o", model="m", learning_rate=1e-5).resolved().learning_rate == 1e-5
+
+
+def test_hyperparameters_are_json() -> None:
+    config = quickstart_config("d", "o", 2).resolved()
+    values = json.loads(json.dumps(config.hyperparameters(), allow_nan=False))
+    assert values["max_minutes"] == 2
+    assert values["from_scratch"] == "tiny"

@@ -1,0 +1,95 @@
+"""Text metrics of predictions against references, and what their values mean.
+
+Used after training and by the benchmark alike, so that a figure means the same in both places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge.runtime.errors import MissingExtraError, UsageError
+
+# Upper border (excluded) of each eval_loss band; a border's own value belongs to the worse band.
+_EVAL_LOSS_BANDS = ((1.0, "excellent"), (2.0, "good"), (5.0, "decent"), (10.0, "weak"))
+# Lower border (included) of each ROUGE-L band but the best, which starts above its border.
+_ROUGE_L_BANDS = ((0.3, "good"), (0.2, "decent"), (0.1, "weak"))
+
+
+def text_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Exact match and mean ROUGE-L as fractions (0 to 1), corpus BLEU in points (0 to 100).
+
+    Raises:
+        UsageError: the two differ in length or are empty.
+        MissingExtraError: rouge-score or sacrebleu is not installed.
+    """
+    if len(predictions) != len(references):
+        raise UsageError(
+            f"{len(predictions)} predictions can't be scored against {len(references)} references"
+        )
+    if not references:
+        raise UsageError("there is nothing to score: no predictions and no references")
+    return {
+        "exact_match": exact_match(predictions, references),
+        "rouge_l": rouge_l(predictions, references),
+        "bleu": bleu(predictions, references),
+    }
+
+
+def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """The share of predictions equal to their reference; white space is collapsed, nothing else."""
+    pairs = zip(predictions, references, strict=True)
+    hits = sum(" ".join(p.split()) == " ".join(r.split()) for p, r in pairs)
+    return hits / len(references)
+
+
+def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """Mean sentence-level ROUGE-L F1 without stemming, 0 to 1.
+
+    Source: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004), as computed by
+    the package rouge-score: lower-cased, split at anything but letters and digits.
+    """
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError:
+        raise _missing("rouge-score") from None
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    total = 0.0
+    for prediction, reference in zip(predictions, references, strict=True):
+        total += scorer.score(reference, prediction)["rougeL"].fmeasure
+    return total / len(references)
+
+
+def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """Corpus BLEU, 0 to 100, with sacrebleu's defaults (13a tokens, exponential smoothing).
+
+    Source: Post, "A Call for Clarity in Reporting BLEU Scores" (2018).
+    """
+    try:
+        import sacrebleu
+    except ImportError:
+        raise _missing("sacrebleu") from None
+    return float(sacrebleu.corpus_bleu(list(predictions), [list(references)]).score)
+
+
+def fit_band_eval_loss(value: float) -> str:
+    """excellent < 1 ≤ good < 2 ≤ decent < 5 ≤ weak < 10 ≤ poor; not a number is poor."""
+    for border, name in _EVAL_LOSS_BANDS:
+        if value < border:
+            return name
+    return "poor"
+
+
+def fit_band_rouge_l(value: float) -> str:
+    """poor < 0.1 ≤ weak < 0.2 ≤ decent < 0.3 ≤ good ≤ 0.5 < excellent; not a number is poor."""
+    if value > 0.5:
+        return "excellent"
+    for border, name in _ROUGE_L_BANDS:
+        if value >= border:
+            return name
+    return "poor"
+
+
+def _missing(package: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{package} is not installed; get it with: pip install 'edge-t5[bench]' (or [train])"
+    )

@@ -1,0 +1,48 @@
+"""How far a run is, by steps, by the clock or by both, and the learning rate that goes with it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Plan:
+    """Warm-up, then linear decay to zero at the end of the steps or the time, whichever is first.
+
+    A run that is planned by time ends in time on a slow machine too, and with a learning rate of
+    zero, not in the middle of its schedule.
+    """
+
+    steps: int | None
+    seconds: float | None
+    warmup_share: float = 0.05
+    _started: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since `start`."""
+        return time.monotonic() - self._started
+
+    def progress(self, step: int) -> float:
+        """0 at the start, 1 at the end."""
+        by_step = step / self.steps if self.steps else 0.0
+        by_clock = self.elapsed / self.seconds if self.seconds else 0.0
+        return min(1.0, max(by_step, by_clock))
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied by, 0 to 1."""
+        progress = self.progress(step)
+        if progress < self.warmup_share:
+            # The first step is one that learns, not one at rate zero.
+            by_step = 1 / (self.steps * self.warmup_share) if self.steps else 0.0
+            return min(1.0, max(progress / self.warmup_share, by_step, 0.02))
+        return (1.0 - progress) / (1.0 - self.warmup_share)
+
+    def seconds_left(self, step: int) -> float | None:
+        """An estimate, None before there is anything to estimate from."""
+        progress = self.progress(step)
+        return self.elapsed * (1 - progress) / progress if progress > 0.001 else None

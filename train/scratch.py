@@ -1,0 +1,218 @@
+"""Small T5s from nothing: their shapes, and an initialisation that can copy before it has learnt.
+
+A T5 with random weights needs hours of data to discover that an output word can be taken from the
+input. Tasks that rewrite text (cleaning a spoken question, say) are mostly copying, so the circuit
+that copies is wired in by hand and training only has to learn where to leave it. The circuit is
+the induction head of Olsson et al., "In-context Learning and Induction Heads" (2022), spread over
+an encoder-decoder:
+
+1. The first encoder layer looks 1, 2 and 3 tokens back, by nothing but its relative position bias,
+   and adds a code of each of those tokens to the position, each in its own directions.
+2. The decoder's first self-attention does the same, 1 and 2 tokens back.
+3. The last cross-attention compares the decoder's last three tokens with the three tokens before
+   each source position, and emits the source token that stands there.
+
+The tied embedding makes the emitted embedding the logit of its own token, so it is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    from edge.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a T5. `layers` is encoder, decoder; `d_kv` × `heads` need not be `d_model`."""
+
+    d_model: int
+    layers: tuple[int, int]
+    d_ff: int
+    heads: int
+    d_kv: int
+    vocab_size: int
+
+
+SHAPES = {
+    "tiny": Shape(d_model=128, layers=(4, 1), d_ff=384, heads=4, d_kv=64, vocab_size=2000),
+    "mini": Shape(d_model=256, layers=(6, 2), d_ff=768, heads=6, d_kv=64, vocab_size=4000),
+}
+
+# How far back the encoder looks; the decoder looks one less, since it holds the last token itself.
+_LOOK_BACK = 3
+_BIAS = 6.0  # position bias of the token looked at: e^6 outweighs some 25 other positions
+_CODE_SCALE = 1.0  # of a neighbour's code beside the token's own embedding
+_MATCH_SCORE = 5.0  # of a source position whose predecessors match; higher learns slower
+_EMIT_SCALE = 12.0  # of the emitted embedding beside the decoder's own, which must not win
+_QUIET = 0.3  # every other output projection, so that random layers don't drown the circuit
+# Dimensions of a cross-attention head given to the last, the last but one and the third last token.
+_MATCH_SHARES = ((0.5, 0.5, 0.0), (0.36, 0.32, 0.32))
+
+
+def shape_named(name: str) -> Shape:
+    """The shape called `name`.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in SHAPES:
+        raise UsageError(f"--from-scratch {name!r}: the shapes are {', '.join(SHAPES)}")
+    return SHAPES[name]
+
+
+def new_model(
+    shape: Shape,
+    *,
+    vocab_size: int | None = None,
+    dropout: float = 0.05,
+    seed: int = 0,
+    copy_biased: bool = True,
+) -> T5ForConditionalGeneration:
+    """A T5 of that shape with tied embeddings, gated GELU and the copying circuit wired in."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    encoder_layers, decoder_layers = shape.layers
+    config = T5Config(
+        vocab_size=vocab_size or shape.vocab_size,
+        d_model=shape.d_model,
+        d_kv=shape.d_kv,
+        d_ff=shape.d_ff,
+        num_layers=encoder_layers,
+        num_decoder_layers=decoder_layers,
+        num_heads=shape.heads,
+        relative_attention_max_distance=64,
+        dropout_rate=dropout,
+        feed_forward_proj="gated-gelu",
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = T5ForConditionalGeneration(config)
+        if copy_biased:
+            wire_copying(model)
+    return model
+
+
+def wire_copying(model: T5ForConditionalGeneration) -> None:
+    """Overwrite the weights of `model` (tied, freshly initialised) with the copying circuit.
+
+    Draws from torch's global generator. Needs at least three heads.
+
+    Raises:
+        UsageError: the model has fewer than three heads or an untied output head.
+    """
+    import torch
+
+    config = model.config
+    if config.num_heads < _LOOK_BACK:
+        raise UsageError(f"the copying circuit needs {_LOOK_BACK} heads, not {config.num_heads}")
+    if model.lm_head.weight.data_ptr() != model.shared.weight.data_ptr():
+        raise UsageError("the copying circuit needs an output head tied to the embedding")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith((".o.weight", ".wo.weight")):
+                parameter.mul_(_QUIET)
+        # read[i] turns an embedding into the code of a token i+1 back; write[i] is where it goes.
+        read = [_directions(config.d_kv, config.d_model) for _ in range(_LOOK_BACK)]
+        write = [_directions(config.d_kv, config.d_model) for _ in range(_LOOK_BACK)]
+        encoder = model.encoder.block[0].layer[0].SelfAttention
+        _look_back(encoder, list(zip(read, write, strict=True)), config.d_kv)
+        # The decoder's token i back is compared with the source's token i+1 back: same code.
+        decoder = model.decoder.block[0].layer[0].SelfAttention
+        decoder_write = [_directions(config.d_kv, config.d_model) for _ in range(_LOOK_BACK - 1)]
+        _look_back(decoder, list(zip(read[1:], decoder_write, strict=True)), config.d_kv)
+        cross = model.decoder.block[-1].layer[1].EncDecAttention
+        _match_and_emit(cross, [read[0], *decoder_write], write, config.d_kv)
+
+
+def _directions(count: int, width: int) -> torch.Tensor:
+    """Random orthonormal rows, (count, width)."""
+    import torch
+
+    return torch.linalg.qr(torch.randn(width, width))[0][:count]
+
+
+def _look_back(
+    attention: torch.nn.Module,
+    codes: list[tuple[torch.Tensor, torch.Tensor]],
+    d_kv: int,
+) -> None:
+    """Head i of a self-attention looks i+1 tokens back, reads codes[i][0], writes codes[i][1]."""
+    for head, (read, write) in enumerate(codes):
+        rows = slice(head * d_kv, (head + 1) * d_kv)
+        # Small queries: position alone decides at first, and gradients still reach them.
+        attention.q.weight[rows] *= 0.1
+        attention.v.weight[rows] = read
+        attention.o.weight[:, rows] = write.T * _CODE_SCALE
+        # Bucket n is "n tokens back" in both stacks while n is small.
+        attention.relative_attention_bias.weight[:, head] = 0.0
+        attention.relative_attention_bias.weight[head + 1, head] = _BIAS
+
+
+def _match_and_emit(
+    attention: torch.nn.Module,
+    queries: list[torch.Tensor],
+    keys: list[torch.Tensor],
+    d_kv: int,
+) -> None:
+    """Two heads of a cross-attention: compare the last tokens, emit what stands at the match.
+
+    `queries[i]` finds the decoder's token i back, `keys[i]` the source's token i+1 back; both are
+    (d_kv, d_model) and meet in the same code.
+    """
+    width = keys[0].shape[1]
+    emit = _directions(width, width)
+    for head, shares in enumerate(_MATCH_SHARES):
+        rows = slice(head * d_kv, (head + 1) * d_kv)
+        sizes = [round(share * d_kv) for share in shares]
+        sizes[-1] = d_kv - sum(sizes[:-1])
+        start = head * d_kv
+        for query, key, size in zip(queries, keys, sizes, strict=True):
+            # Heads read the codes from opposite ends, so they don't share their accidents.
+            part = slice(0, size) if head == 0 else slice(d_kv - size, d_kv)
+            attention.q.weight[start : start + size] = query[part]
+            attention.k.weight[start : start + size] = key[part]
+            start += size
+        # A code of d_kv numbers of size 1 meets itself with d_kv. The norms before query and key
+        # have shrunk both by about 1.6, since three (two) codes lie beside the embedding.
+        scale = (_MATCH_SCORE / d_kv) ** 0.5 * 1.6
+        attention.q.weight[rows] *= scale
+        attention.k.weight[rows] *= scale
+        seen = emit[head * d_kv : (head + 1) * d_kv]
+        count = seen.shape[0]
+        attention.v.weight[rows][:count] = seen
+        attention.o.weight[:, rows][:, :count] = seen.T * _EMIT_SCALE
+
+
+def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.6) -> TrainConfig:
+    """How `edge quickstart` trains on its synthetic questions: the tiny shape, planned by time.
+
+    `minutes` is training proper; the tokenizer and the evaluation take seconds more.
+    """
+    from edge.train.config import TrainConfig
+
+    return TrainConfig(
+        data=data,
+        output=output,
+        from_scratch="tiny",
+        max_minutes=minutes,
+        max_source_length=64,
+        max_target_length=48,
+        # A second thread gains a seventh on a quiet machine; where another process wants a core,
+        # two threads wait for each other at every operation and a step takes ten times as long.
+        threads=1,
+        dropout=0.0,  # no row is seen often enough to be memorised, and dropout costs a third
+        rename_share=0.0,  # the rows' names are invented already, thousands of them
+    )
