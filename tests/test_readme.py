@@ -67,7 +67,7 @@ def test_your_own_data_then_in_an_app(workplace: Path) -> None:
 
 
 def test_the_first_screens_commands_exist() -> None:
-    """`make demo` runs the quickstart and `make test` this suite; dry, as they contain this test."""
+    """`make demo` runs the quickstart, `make test` this suite: dry, as both contain this test."""
     [first] = [block for block in blocks("sh", "Try it: two commands") if "make" in block]
     recipes = {}
     for command in first.splitlines():

@@ -92,8 +92,9 @@ def command(
             on_start=lambda target: progress(f"exporting {target.name}"),
             on_done=print_exported,
         )
-    first = done[0].folder
-    click.echo(f"\nNext: edge run {first} 'your text', or edge bench {first} --data dev.jsonl")
+    click.echo(
+        f"\nNext: edge bench {output} --data dev.jsonl, edge run {done[0].folder} 'your text'"
+    )
 
 
 def print_exported(target: Target, exported: Exported) -> None:
