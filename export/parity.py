@@ -147,14 +147,17 @@ class ParityCheck:
         )
 
     def _gap(self, row: int, answer: list[int]) -> float:
-        """How much better, in nats, the source finds its own token where the answers part."""
+        """How far apart, in nats, the source finds the two tokens where the answers part.
+
+        Large, too, where a token was taken that the options forbid, however good it is.
+        """
         own, other = self._target(self._answers[row]), self._target(answer)
         place = next(
             i for i, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]
         )
         ids = [self.input_ids[row], self.input_ids[row]]
         scores = self._reference.score(ids, [own[: place + 1], other[: place + 1]])
-        return float(scores[0][place] - scores[1][place])
+        return abs(float(scores[0][place] - scores[1][place]))
 
 
 def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:

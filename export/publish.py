@@ -32,7 +32,6 @@ from edge.runtime.manifest import (
 from edge.runtime.model import Model, load
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
-from edge.runtime.tokenization import Tokenizer
 
 CARD_NAME = "README.md"
 _DEFAULT_NEW_TOKENS = 64
@@ -151,7 +150,6 @@ class Publisher:
 
     def _manifest(self, target: Target, staging: Path, settings: Mapping[str, Any]) -> Manifest:
         shape = self.source.architecture
-        tokenizer = staging / TOKENIZER_NAME
         generation = self.generation
         if not ENGINES.load(target.format).supports_beams:
             # A default that the engine can't follow would make every plain call fail.
@@ -163,9 +161,7 @@ class Publisher:
             quantization=target.quantization,
             architecture=shape,
             source=Source(self.source.name, self.source.weights_sha256, self.source.revision),
-            tokenizer=TokenizerInfo(
-                sha256_of(tokenizer), Tokenizer(tokenizer, eos=shape.eos_token_id).pieces
-            ),
+            tokenizer=TokenizerInfo(sha256_of(staging / TOKENIZER_NAME), self.source.pieces),
             files={path.name: _file_info(path) for path in sorted(staging.iterdir())},
             prompt_template=self.prompt.template,
             generation=generation.non_default(),

@@ -9,6 +9,9 @@ import numpy as np
 from edge.export.source import SourceModel
 from edge.runtime.manifest import Architecture
 
+# Added to scores that must not count. Finite, since -inf minus -inf is NaN in a softmax.
+MASKED = -1e9
+
 
 def encoder_bias_by_distance(source: SourceModel) -> np.ndarray:
     """Bias of the encoder's attention: float32 [2 × reach + 1, heads].
@@ -22,10 +25,16 @@ def encoder_bias_by_distance(source: SourceModel) -> np.ndarray:
 
 
 def decoder_bias_by_distance(source: SourceModel) -> np.ndarray:
-    """Bias of the decoder's self-attention: float32 [reach + 1, heads], row `query - key`."""
+    """Bias of the decoder's self-attention: float32 [reach + 2, heads].
+
+    Row 0 masks keys after the query; row `1 + query - key` is for those up to it, the difference
+    clipped to reach.
+    """
     reach = source.architecture.relative_attention_max_distance
     distances = -np.arange(reach + 1)
-    return _biases(source, "decoder")[buckets(distances, source.architecture, bidirectional=False)]
+    rows = buckets(distances, source.architecture, bidirectional=False)
+    masked = np.full((1, source.architecture.num_heads), MASKED, dtype=np.float32)
+    return np.concatenate([masked, _biases(source, "decoder")[rows]])
 
 
 def buckets(distances: np.ndarray, shape: Architecture, *, bidirectional: bool) -> np.ndarray:

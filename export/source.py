@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import numpy as np
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.errors import ModelError
 from edge.runtime.manifest import Architecture
+from edge.runtime.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,6 +109,14 @@ class SourceModel:
 
         tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_NAME))
+
+    @functools.cached_property
+    def pieces(self) -> int:
+        """How many ids have a piece of text; a model may have more ids than that."""
+        with tempfile.TemporaryDirectory(prefix="edge-tokenizer-") as folder:
+            self.write_tokenizer(Path(folder))
+            eos = self.architecture.eos_token_id
+            return Tokenizer(Path(folder) / TOKENIZER_NAME, eos=eos).pieces
 
     # -- reference -------------------------------------------------------------------------------
 

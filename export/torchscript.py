@@ -7,21 +7,20 @@ are not passed on to users, who can't act on them.
 from __future__ import annotations
 
 import io
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from edge.export.base import EIGHT_BIT, EXACT, Exporter, Tolerance
+from edge.export.relative import decoder_bias_by_distance, encoder_bias_by_distance
 from edge.export.source import SourceModel
 from edge.export.torchscript_model import Int8Embedding, PositionBias, ScriptedT5
-from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.tokenization import Tokenizer
 
 MODEL_NAME = "model.ts"
 
@@ -67,15 +66,15 @@ def build_model(source: SourceModel) -> ScriptedT5:
     """The scriptable model with the source's weights, in float32 and eval mode."""
     shape = source.architecture
     with torch.device("meta"):  # nothing is allocated or initialised twice
-        model = ScriptedT5(shape, pieces=_pieces(source))
+        model = ScriptedT5(shape, pieces=source.pieces)
     weights = _Weights(source)
     model.shared = nn.Embedding.from_pretrained(weights("shared"))
-    _set_bias(model.encoder.bias, weights, "encoder")
+    _set_bias(model.encoder.bias, encoder_bias_by_distance(source))
     _set(model.encoder.norm, weights("encoder.final_layer_norm"))
     for index, layer in enumerate(model.encoder.layers):
         _set_self_attention(layer.attention, weights, f"encoder.block.{index}.layer.0")
         _set_feed_forward(layer.feed_forward, weights, f"encoder.block.{index}.layer.1")
-    _set_bias(model.bias, weights, "decoder")
+    _set_bias(model.bias, decoder_bias_by_distance(source))
     _set(model.norm, weights("decoder.final_layer_norm"))
     for index, layer in enumerate(model.layers):
         block = f"decoder.block.{index}.layer"
@@ -126,9 +125,8 @@ def _set(layer: nn.Module, weight: torch.Tensor) -> None:
     layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
 
 
-def _set_bias(bias: PositionBias, weights: _Weights, stack: str) -> None:
-    table = weights(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias")
-    bias.table = nn.Parameter(table, requires_grad=False)
+def _set_bias(bias: PositionBias, table: np.ndarray) -> None:
+    bias.table = nn.Parameter(torch.from_numpy(table), requires_grad=False)
 
 
 def _set_self_attention(layer: Any, weights: _Weights, name: str) -> None:
@@ -152,11 +150,3 @@ def _set_feed_forward(layer: Any, weights: _Weights, name: str) -> None:
     gated = [f"{dense}.wi_0", f"{dense}.wi_1"]
     _set(layer.wi, weights(*(gated if layer.gated else [f"{dense}.wi"])))
     _set(layer.wo, weights(f"{dense}.wo"))
-
-
-def _pieces(source: SourceModel) -> int:
-    """How many ids have a piece of text."""
-    with tempfile.TemporaryDirectory() as scratch:
-        source.write_tokenizer(Path(scratch))
-        path = Path(scratch) / TOKENIZER_NAME
-        return Tokenizer(path, eos=source.architecture.eos_token_id).pieces

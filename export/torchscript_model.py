@@ -11,8 +11,6 @@ TorchScript compiles this source, so its types and its control flow stay plain.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -159,30 +157,14 @@ class DecoderLayer(nn.Module):
 
 
 class PositionBias(nn.Module):
-    """The relative position bias of one stack."""
+    """The relative position bias of one stack, by distance (see `edge.export.relative`)."""
 
     def __init__(self, shape: Architecture, *, bidirectional: bool) -> None:
         super().__init__()
-        self.table = nn.Parameter(
-            torch.empty(shape.relative_attention_num_buckets, shape.num_heads), requires_grad=False
-        )
+        self.reach = shape.relative_attention_max_distance
         self.bidirectional = bidirectional
-        self.max_distance = shape.relative_attention_max_distance
-
-    def bucket(self, relative: torch.Tensor) -> torch.Tensor:
-        """The bucket of key position - query position; near ones exact, far ones by logarithm."""
-        buckets = self.table.size(0)
-        base = torch.zeros_like(relative)
-        if self.bidirectional:
-            buckets = buckets // 2
-            base = (relative > 0).to(torch.long) * buckets
-            distance = relative.abs()
-        else:
-            distance = -torch.clamp(relative, max=0)
-        exact = buckets // 2
-        ratio = torch.log(distance.float() / exact) / math.log(self.max_distance / exact)
-        far = torch.clamp(exact + (ratio * (buckets - exact)).to(torch.long), max=buckets - 1)
-        return base + torch.where(distance < exact, distance, far)
+        rows = 2 * self.reach + 1 if bidirectional else self.reach + 2
+        self.table = nn.Parameter(torch.empty(rows, shape.num_heads), requires_grad=False)
 
     def forward(self, first: int, queries: int) -> torch.Tensor:
         """Bias [1, h, queries, first + queries] of the queries from position `first` on; in a
@@ -191,10 +173,11 @@ class PositionBias(nn.Module):
         key = torch.arange(first + queries, device=device)
         query = torch.arange(first, first + queries, device=device)
         relative = key.unsqueeze(0) - query.unsqueeze(1)
-        bias = self.table[self.bucket(relative)].permute(2, 0, 1).unsqueeze(0)
-        if not self.bidirectional and queries > 1:
-            bias = bias.masked_fill(relative > 0, -1e9)
-        return bias
+        if self.bidirectional:
+            row = torch.clamp(relative, -self.reach, self.reach) + self.reach
+        else:
+            row = torch.clamp(-relative, -1, self.reach) + 1
+        return self.table[row].permute(2, 0, 1).unsqueeze(0)
 
 
 class Encoder(nn.Module):

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -91,15 +92,22 @@ def readable_os_errors(destination: Path) -> Iterator[None]:
     """Turn what the filesystem refuses into one line that names the place."""
     try:
         yield
-    except OSError as error:
-        if isinstance(error, EdgeError) or error.errno not in _READABLE:
+    except Exception as error:
+        reason = _READABLE.get(_error_number(error))
+        if reason is None:
             raise
-        raise EdgeError(
-            f"{destination}: {_READABLE[error.errno]}; nothing was written there"
-        ) from error
+        raise EdgeError(f"{destination}: {reason}; nothing was written there") from error
 
 
-_READABLE = {
+def _error_number(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # safetensors and tokenizers, written in Rust, have exceptions of their own, with this text.
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None
+
+
+_READABLE: dict[int | None, str] = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would be larger than the limit set for files",

@@ -89,6 +89,16 @@ class GenerationOptions:
         if not all(isinstance(text, str) and text for text in self.stop_strings):
             yield "stop_strings must be non-empty texts"
 
+    @property
+    def is_plain_greedy(self) -> bool:
+        """Whether the best token of the model's own distribution is taken at every step."""
+        return (
+            self.num_beams == 1
+            and not self.do_sample
+            and self.repetition_penalty == 1.0
+            and self.no_repeat_ngram_size == 0
+        )
+
     def override(self, values: Mapping[str, Any]) -> GenerationOptions:
         """These options with some replaced; None leaves one as it is. `stop` is `stop_strings`.
 

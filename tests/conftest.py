@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of shared data and models at {folder} (set EDGE_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Matrices this small take a hundred times longer where torch's threads wait for a core."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +185,9 @@ def random_model(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
             if not tied:
                 model.lm_head.weight = torch.nn.Parameter(head * 0.3)
             else:
-                model.shared.weight.copy_(head * 2.0)
+                # Small embeddings under a strong last norm: a tied head would echo its input else.
+                model.shared.weight.copy_(head * 0.4)
+                model.decoder.final_layer_norm.weight.fill_(6.0)
         folder = tmp_path_factory.mktemp("random") / "model"
         model.save_pretrained(folder)
         _write_as(folder, written_by, tied)

@@ -63,7 +63,7 @@ def command(
     report = measure(folders, rows, target_ms, runs, None, output / "report.json")
     _show(report, rows)
     click.echo(f"Whole path: {time.monotonic() - started:.0f} s. Everything is in {output}/.")
-    _next_steps(artifacts / exported[0].folder.name)
+    _next_steps(artifacts / "onnx-int8")
 
 
 def _prepare(output: Path, force: bool) -> None:

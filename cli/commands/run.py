@@ -149,9 +149,12 @@ def _run_file(
         for line in lines:
             click.echo(line)
         return
+    count = 0
     with new_file(output_file) as staging, staging.open("w", encoding="utf-8") as handle:
         for line in lines:
             handle.write(line + "\n")
+            count += 1
+    click.echo(f"{count} answers written to {output_file}", err=True)
 
 
 def _answered_lines(

@@ -1,4 +1,4 @@
-"""Writes an ONNX artifact's model files: two graphs over one file of weights."""
+"""Writes an ONNX artifact's model files: the greedy search as one graph, and its two halves."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edge.export.base import EIGHT_BIT, EXACT, Exporter, Tolerance
-from edge.export.onnx.graph import WEIGHTS_NAME, Dim, Graph, WeightFile
-from edge.export.onnx.linear import BlockInt8, DynamicInt8, Float32, Precision
+from edge.export.base import EIGHT_BIT, EXACT, FOUR_BIT, Exporter, Tolerance
+from edge.export.onnx.files import write_graphs
+from edge.export.onnx.graph import Dim, Graph, Weights
+from edge.export.onnx.greedy import emit_greedy
+from edge.export.onnx.linear import BlockInt4, BlockInt8, DynamicInt8, Float32, Precision
 from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
 from edge.export.source import SourceModel
 
+GREEDY_NAME = "model.onnx"
 ENCODER_NAME = "encoder.onnx"
 DECODER_NAME = "decoder.onnx"
 
@@ -23,29 +26,34 @@ class OnnxExporter(Exporter):
     quantizations: ClassVar[Mapping[str, str]] = {
         "float32": "weights and arithmetic in float32",
         "int8": "8-bit weights: per output in the encoder, per block in the decoder and wo",
+        "int4": "as int8, with 4-bit blocks in the decoder but for wo and lm_head",
     }
     auto = "int8"
     aliases: ClassVar[Mapping[str, str]] = {"none": "float32", "fp32": "float32"}
     tolerances: ClassVar[Mapping[str, Tolerance]] = {
         "float32": EXACT,
         "int8": EIGHT_BIT,
+        "int4": FOUR_BIT,
     }
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
-        weights = WeightFile(folder / WEIGHTS_NAME)
+        weights = Weights()
         encoder: Precision = Float32(source)
         decoder: Precision = Float32(source)
-        if quantization == "int8":
-            encoder, decoder = DynamicInt8(source), BlockInt8(source)
-        try:
-            _encoder_graph(source, encoder, weights).save(folder / ENCODER_NAME)
-            _decoder_graph(source, decoder, weights).save(folder / DECODER_NAME)
-        finally:
-            weights.close()
-        return {}
+        if quantization in ("int8", "int4"):
+            encoder = DynamicInt8(source)
+            decoder = BlockInt8(source) if quantization == "int8" else BlockInt4(source)
+        greedy = Graph("greedy", weights)
+        emit_greedy(greedy, source, encoder, decoder)
+        others = {
+            ENCODER_NAME: _encoder_graph(source, encoder, weights),
+            DECODER_NAME: _decoder_graph(source, decoder, weights),
+        }
+        write_graphs(folder, weights, (GREEDY_NAME, greedy), others)
+        return {"threads": 1}
 
 
-def _encoder_graph(source: SourceModel, precision: Precision, weights: WeightFile) -> Graph:
+def _encoder_graph(source: SourceModel, precision: Precision, weights: Weights) -> Graph:
     graph = Graph("encoder", weights)
     input_ids = graph.input("input_ids", INT64, ["batch", "source"])
     mask = graph.input("attention_mask", INT64, ["batch", "source"])
@@ -57,7 +65,7 @@ def _encoder_graph(source: SourceModel, precision: Precision, weights: WeightFil
     return graph
 
 
-def _decoder_graph(source: SourceModel, precision: Precision, weights: WeightFile) -> Graph:
+def _decoder_graph(source: SourceModel, precision: Precision, weights: Weights) -> Graph:
     graph = Graph("decoder", weights)
     shape = source.architecture
     tokens = graph.input("decoder_input_ids", INT64, ["batch", "tokens"])
@@ -65,7 +73,8 @@ def _decoder_graph(source: SourceModel, precision: Precision, weights: WeightFil
     past = _key_values(graph, source, "past", "past")
     cross = _key_values(graph, source, "cross", "source")
     emitter = DecoderEmitter(graph, source, precision)
-    logits, present = emitter.emit(tokens, graph.op("Cast", mask, to=INT32), past, cross)
+    bias = emitter.position_bias(tokens, past[0].key)
+    logits, present = emitter.emit(tokens, graph.op("Cast", mask, to=INT32), past, cross, bias)
     graph.output("logits", logits, FLOAT, ["batch", "tokens", shape.vocab_size])
     for layer, cache in enumerate(present):
         dims: list[Dim] = ["batch", shape.num_heads, "present", shape.d_kv]

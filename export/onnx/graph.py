@@ -1,9 +1,8 @@
-"""A small builder of ONNX graphs whose weights lie in one file beside them, stored once."""
+"""A small builder of ONNX graphs that share their weights. `edge.export.onnx.files` writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,60 +12,39 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 21
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
-WEIGHTS_NAME = "weights.bin"
-# Page-aligned, so that ONNX Runtime can map a weight instead of reading it.
-_ALIGNMENT = 4096
-# Below this a tensor stays in the graph: shapes and norms are read at load anyway.
-_INLINE_BYTES = 1024
 
 Dim = int | str
 
 
-class WeightFile:
-    """The file of weights that the graphs of one artifact share. Each name is stored once."""
+class Weights:
+    """The weights that the graphs of one artifact share. Each name is held, and stored, once."""
 
-    def __init__(self, path: Path) -> None:
-        self._handle = path.open("wb")
-        self._name = path.name
-        self._tensors: dict[str, TensorProto] = {}
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
 
-    def add(self, name: str, make: Callable[[], np.ndarray]) -> TensorProto:
-        """The initialiser called `name`; `make` is called the first time only."""
-        if name not in self._tensors:
-            array = np.ascontiguousarray(make())
-            if array.nbytes < _INLINE_BYTES:
-                self._tensors[name] = numpy_helper.from_array(array, name)
-            else:
-                self._tensors[name] = self._store(name, array)
-        return self._tensors[name]
+    def add(self, name: str, make: Callable[[], np.ndarray]) -> None:
+        """Hold the weight called `name`; `make` is called the first time only."""
+        if name not in self._arrays:
+            self._arrays[name] = np.ascontiguousarray(make())
 
-    def _store(self, name: str, array: np.ndarray) -> TensorProto:
-        self._handle.write(b"\0" * (-self._handle.tell() % _ALIGNMENT))
-        offset = self._handle.tell()
-        self._handle.write(array.data.cast("B"))
-        tensor = TensorProto(
-            name=name,
-            dims=array.shape,
-            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-            data_location=TensorProto.EXTERNAL,
-        )
-        entries = {"location": self._name, "offset": offset, "length": array.nbytes}
-        for key, value in entries.items():
-            tensor.external_data.add(key=key, value=str(value))
-        return tensor
+    def array(self, name: str) -> np.ndarray:
+        return self._arrays[name]
 
-    def close(self) -> None:
-        self._handle.close()
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays.values())
 
 
 class Graph:
     """One graph under construction. Values are named by strings, as ONNX does."""
 
-    def __init__(self, name: str, weights: WeightFile) -> None:
+    def __init__(self, name: str, weights: Weights, parent: Graph | None = None) -> None:
         self._name = name
         self._weights = weights
+        self._parent = parent
         self._nodes: list[onnx.NodeProto] = []
-        self._initializers: dict[str, TensorProto] = {}
+        self._constants: dict[str, TensorProto] = {}
+        self.weight_names: dict[str, None] = {}  # in order of use
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._count = 0
@@ -89,36 +67,50 @@ class Graph:
     ) -> list[str]:
         """A node with several outputs."""
         self._count += 1
-        names = [f"{kind}_{self._count}" + (f"_{i}" if i else "") for i in range(outputs)]
+        # A body sees the values of the graph around it, so its own names must differ from those.
+        scope = f"{self._name}/" if self._parent else ""
+        names = [f"{scope}{kind}_{self._count}" + (f"_{i}" if i else "") for i in range(outputs)]
         self._nodes.append(
             helper.make_node(kind, list(inputs), names, name=names[0], domain=domain, **attributes)
         )
         return names
 
     def weight(self, name: str, make: Callable[[], np.ndarray]) -> str:
-        """A weight from the shared file."""
-        self._initializers.setdefault(name, self._weights.add(name, make))
+        """A weight, stored once for this graph and all bodies in it."""
+        if self._parent:
+            return self._parent.weight(name, make)
+        self._weights.add(name, make)
+        self.weight_names[name] = None
         return name
 
     def constant(self, value: int | float | Sequence[int], dtype: type = np.int64) -> str:
-        """A small constant, stored in the graph once per value."""
+        """A small constant, stored once per value for this graph and all bodies in it."""
+        if self._parent:
+            return self._parent.constant(value, dtype)
         array: np.ndarray = np.array(value, dtype=dtype)
         name = f"const_{array.dtype}_{'_'.join(map(str, array.ravel().tolist()))}_{array.ndim}"
-        self._initializers.setdefault(name, numpy_helper.from_array(array, name))
+        self._constants.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
-    def save(self, path: Path) -> None:
-        graph = helper.make_graph(
+    def body(self, name: str) -> Graph:
+        """A graph for a control-flow operator of this one; it may use this one's values."""
+        return Graph(name, self._weights, self)
+
+    def proto(self, weights: Sequence[TensorProto] = ()) -> onnx.GraphProto:
+        """The graph as ONNX stores it; a body has no weights of its own."""
+        return helper.make_graph(
             self._nodes,
             self._name,
             self._inputs,
             self._outputs,
-            initializer=list(self._initializers.values()),
+            initializer=[*self._constants.values(), *weights],
         )
-        model = helper.make_model(
-            graph,
+
+    def model(self, weights: Sequence[TensorProto]) -> onnx.ModelProto:
+        """The graph as a model, with its weights' initialisers."""
+        return helper.make_model(
+            self.proto(weights),
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
             producer_name="edge-t5",
         )
-        path.write_bytes(model.SerializeToString())

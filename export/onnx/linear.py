@@ -64,12 +64,12 @@ class BlockInt8(Precision):
     """
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
+        return self._product(graph, x, names, bits=8)
+
+    def _product(self, graph: Graph, x: str, names: Sequence[str], bits: int) -> str:
         width = self._source.tensor(names[0]).shape[1]
-        key = self._storage_key(names)
-        block = block_size(width)
-        values = graph.weight(f"{key}:blocks", lambda: self._quantized(names)[0])
-        scales = graph.weight(f"{key}:scales", lambda: self._quantized(names)[1])
         rows = sum(self._source.tensor(name).shape[0] for name in names)
+        values, scales = self._blocks(graph, self._storage_key(names), names, bits)
         return graph.op(
             "MatMulNBits",
             x,
@@ -78,15 +78,14 @@ class BlockInt8(Precision):
             domain=MICROSOFT,
             K=width,
             N=rows,
-            bits=8,
-            block_size=block,
+            bits=bits,
+            block_size=block_size(width),
             accuracy_level=4,
         )
 
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
         width = self._source.tensor(name).shape[1]
-        values = graph.weight(f"{name}:blocks", lambda: self._quantized([name])[0])
-        scales = graph.weight(f"{name}:scales", lambda: self._quantized([name])[1])
+        values, scales = self._blocks(graph, name, [name], 8)
         rows = graph.op("Cast", graph.op("Gather", values, ids), to=1)  # [..., blocks, block]
         signed = graph.op("Sub", rows, graph.constant(128.0, np.float32))
         row_scales = graph.op("Unsqueeze", graph.op("Gather", scales, ids), graph.constant([-1]))
@@ -96,13 +95,36 @@ class BlockInt8(Precision):
         bounds = (graph.constant([0]), graph.constant([width]), graph.constant([-1]))
         return graph.op("Slice", flat, *bounds)
 
+    def _blocks(self, graph: Graph, key: str, names: Sequence[str], bits: int) -> tuple[str, str]:
+        """Names of the quantised values and their scales; a tied head shares the embedding's."""
+
+        def quantized() -> tuple[np.ndarray, np.ndarray]:
+            weight = self._stacked(names)
+            return quantize_blocks(weight, block_size(weight.shape[1]), bits)
+
+        return (
+            graph.weight(f"{key}:blocks{bits}", lambda: quantized()[0]),
+            graph.weight(f"{key}:scales{bits}", lambda: quantized()[1]),
+        )
+
     def _storage_key(self, names: Sequence[str]) -> str:
         tied = self._source.architecture.tied_head
         return "+".join("shared.weight" if tied and n == "lm_head.weight" else n for n in names)
 
-    def _quantized(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        weight = self._stacked(names)
-        return quantize_blocks(weight, block_size(weight.shape[1]))
+
+class BlockInt4(BlockInt8):
+    """4-bit blocks, but for what `exact` names and the embedding, which keep 8 bits.
+
+    lm_head decides between near-equal tokens, and wo sees activations with outliers.
+    """
+
+    def __init__(self, source: SourceModel, exact: Sequence[str] = ("lm_head", "wo")) -> None:
+        super().__init__(source)
+        self._exact = tuple(exact)
+
+    def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
+        bits = 8 if names[0].split(".")[-2] in self._exact else 4
+        return self._product(graph, x, names, bits)
 
 
 class DynamicInt8(Precision):
@@ -134,19 +156,27 @@ def block_size(width: int) -> int:
     return next((block for block in _BLOCKS if width % block == 0), _BLOCKS[-1])
 
 
-def quantize_blocks(weight: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric 8-bit blocks in MatMulNBits' layout.
+def quantize_blocks(weight: np.ndarray, block: int, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric blocks of 8 or 4 bits in MatMulNBits' layout, around the middle value.
 
-    `weight` is [rows, width] float32. Returns values [rows, blocks, block] uint8 around the zero
-    point 128, and scales [rows, blocks] float32.
+    `weight` is [rows, width] float32. Returns values [rows, blocks, block × bits / 8] uint8 (two
+    4-bit values in a byte, the first in the low half) and scales [rows, blocks] float32.
     """
     rows, width = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -width % block))).reshape(rows, -1, block)
-    extreme = np.abs(padded).max(axis=-1)
-    scales = (extreme / 127).astype(np.float32)
+    middle = 1 << (bits - 1)
+    if bits == 8:
+        scales = np.abs(padded).max(axis=-1) / (middle - 1)
+    else:
+        # The value of largest magnitude becomes -8, the range's longer end (as llama.cpp's Q4_0).
+        place = np.abs(padded).argmax(axis=-1)[..., None]
+        scales = np.take_along_axis(padded, place, axis=-1)[..., 0] / -middle
     safe = np.where(scales == 0, 1, scales)[..., None]
-    values = np.clip(np.rint(padded / safe), -128, 127) + 128
-    return values.astype(np.uint8), scales
+    values = np.clip(np.rint(padded / safe), -middle, middle - 1) + middle
+    packed = values.astype(np.uint8)
+    if bits == 4:
+        packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
+    return np.ascontiguousarray(packed), scales.astype(np.float32)
 
 
 def quantize_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

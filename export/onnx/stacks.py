@@ -9,12 +9,10 @@ from onnx import TensorProto
 
 from edge.export.onnx.graph import MICROSOFT, Graph
 from edge.export.onnx.linear import Precision
-from edge.export.relative import decoder_bias_by_distance, encoder_bias_by_distance
+from edge.export.relative import MASKED, decoder_bias_by_distance, encoder_bias_by_distance
 from edge.export.source import SourceModel
 
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
-# Added to scores that must not count. Finite, since -inf minus -inf is NaN in a softmax.
-_MASKED = -1e9
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Emitter:
             domain=MICROSOFT,
             num_heads=self.shape.num_heads,
             scale=1.0,
-            mask_filter_value=_MASKED,
+            mask_filter_value=MASKED,
         )
         return context, KeyValue(present_key, present_value)
 
@@ -197,12 +195,14 @@ class DecoderEmitter(Emitter):
     """Tokens and caches → logits and longer caches."""
 
     def emit(
-        self, token_ids: str, mask: str, past: list[KeyValue], cross: list[KeyValue]
+        self, token_ids: str, mask: str, past: list[KeyValue], cross: list[KeyValue], bias: str
     ) -> tuple[str, list[KeyValue]]:
-        """`token_ids` [batch, n], `mask` int32 [batch, source] → logits [batch, n, vocab]."""
+        """`token_ids` [batch, n], `mask` int32 [batch, source] → logits [batch, n, vocab].
+
+        `bias` [1, heads, n, past + n] comes from `position_bias`, or from `bias_of_last` in a loop.
+        """
         graph = self.graph
         hidden = self.precision.embedding(graph, token_ids, "shared.weight")
-        bias = self._position_bias(token_ids, past[0].key)
         x = self.norm(hidden, "decoder.block.0.layer.0.layer_norm")
         present = []
         for layer in range(self.shape.num_decoder_layers):
@@ -233,7 +233,7 @@ class DecoderEmitter(Emitter):
             x = self.graph.op("Mul", x, scale)
         return self.precision.linear(self.graph, x, ["lm_head.weight"])
 
-    def _position_bias(self, token_ids: str, past_key: str) -> str:
+    def position_bias(self, token_ids: str, past_key: str) -> str:
         """The bias by distance, which also hides later tokens of the same call."""
         graph = self.graph
         reach = self.shape.relative_attention_max_distance
@@ -246,10 +246,23 @@ class DecoderEmitter(Emitter):
         keys = graph.op("Range", graph.constant(0), total, graph.constant(1))
         distance = self.outer_difference(queries, keys)
         clipped = graph.op("Clip", distance, graph.constant(-1), graph.constant(reach))
-        table = graph.weight("decoder.bias_by_distance", self._bias_table)
-        return self.bias(table, graph.op("Add", clipped, graph.constant(1)))
+        return self.bias(self._bias_table(), graph.op("Add", clipped, graph.constant(1)))
 
-    def _bias_table(self) -> np.ndarray:
-        """Row 0 is for keys after the query, row 1 + d for keys d before it."""
-        hidden = np.full((1, self.shape.num_heads), _MASKED, dtype=np.float32)
-        return np.concatenate([hidden, decoder_bias_by_distance(self.source)])
+    def bias_of_last(self, longest: str) -> str:
+        """The bias of the last of `longest` (int64 scalar) positions: [1, heads, 1, longest].
+
+        Its last t columns are the bias of position t - 1 of a shorter sequence, so a loop slices
+        instead of computing.
+        """
+        graph = self.graph
+        last = graph.op("Sub", longest, graph.constant(1))
+        keys = graph.op("Range", graph.constant(0), longest, graph.constant(1))
+        reach = graph.constant(self.shape.relative_attention_max_distance)
+        distance = graph.op("Min", graph.op("Sub", last, keys), reach)
+        rows = graph.op("Unsqueeze", distance, graph.constant([0]))
+        return self.bias(self._bias_table(), graph.op("Add", rows, graph.constant(1)))
+
+    def _bias_table(self) -> str:
+        return self.graph.weight(
+            "decoder.bias_by_distance", lambda: decoder_bias_by_distance(self.source)
+        )

@@ -130,6 +130,26 @@ def choose_threads(artifact: Artifact, threads: int | None) -> int:
     return tuned if isinstance(tuned, int) and tuned >= 1 else 1
 
 
+def greedy_hypotheses(
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    log_probs: np.ndarray,
+    finished: np.ndarray,
+    length_penalty: float,
+) -> list[list[Hypothesis]]:
+    """What a greedy loop inside of a model file returns, as hypotheses.
+
+    `tokens` [batch, steps], `lengths` [batch] with eos counted, `log_probs` [batch] sums,
+    `finished` [batch] whether the row ended with eos.
+    """
+    groups = []
+    for row, length, total, ended in zip(tokens, lengths, log_probs, finished, strict=True):
+        ids = row[: length - 1] if ended else row[:length]
+        score = float(total) / int(length) ** length_penalty
+        groups.append([Hypothesis(tuple(ids.tolist()), score, "eos" if ended else "length")])
+    return groups
+
+
 def pad_batch(
     rows: Sequence[TokenIds], pad: int, *, dtype: type = np.int64
 ) -> tuple[np.ndarray, np.ndarray]:

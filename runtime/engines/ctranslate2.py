@@ -121,7 +121,7 @@ class CTranslate2Engine(Engine):
                 self._hypothesis(tokens, total, row * copies + place in stopped, options)
                 for place, (tokens, total) in enumerate(zip(hypotheses, totals, strict=True))
             ]
-            groups.append(sorted(group, key=lambda h: -h.score) if options.do_sample else group)
+            groups.append(sorted(group, key=lambda h: -h.score))
         return groups
 
     def _search(

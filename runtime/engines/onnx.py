@@ -1,60 +1,109 @@
-"""The ONNX engine: encoder and decoder graphs under ONNX Runtime."""
+"""The ONNX engine, under ONNX Runtime.
+
+Plain greedy search is one graph (`model.onnx`: encoder and a loop of decoder steps). Everything
+else (beams, sampling, penalties, streaming, scoring) steps through `encoder.onnx` and
+`decoder.onnx`, which take their weights from the same file and are opened at their first use.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime as ort
 
 from edge.runtime.artifact import Artifact
-from edge.runtime.engines.base import TokenIds, Vocabulary, choose_threads, pad_batch
+from edge.runtime.engines.base import (
+    Hypothesis,
+    TokenCallback,
+    TokenIds,
+    Vocabulary,
+    choose_threads,
+    greedy_hypotheses,
+    pad_batch,
+)
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
 from edge.runtime.errors import ArtifactError, UsageError
+from edge.runtime.options import GenerationOptions
+
+_GREEDY, _ENCODER, _DECODER = "model.onnx", "encoder.onnx", "decoder.onnx"
 
 
 class OnnxEngine(SteppingEngine):
-    """Runs `encoder.onnx` once per input and `decoder.onnx` once per step."""
+    """The graphs of one artifact, each in an ONNX Runtime session of its own."""
 
     format = "onnx"
     thread_safe = True
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
         self.vocabulary = Vocabulary.of(artifact)
+        self._artifact = artifact
         self._shape = artifact.manifest.architecture
         self._threads = choose_threads(artifact, threads)
-        self._encoder: ort.InferenceSession | None = self._open(artifact, "encoder.onnx")
-        self._decoder: ort.InferenceSession | None = self._open(artifact, "decoder.onnx")
+        self._lock = threading.Lock()
+        self._closed = False
+        self._graphs: dict[str, ort.InferenceSession] = {}
+        self._graph(_GREEDY)
 
-    def _open(self, artifact: Artifact, name: str) -> ort.InferenceSession:
+    def _graph(self, name: str) -> ort.InferenceSession:
+        """The graph of that file, loaded at its first use.
+
+        Raises:
+            ArtifactError: ONNX Runtime can't load it.
+        """
+        with self._lock:
+            if self._closed:
+                raise UsageError("the engine is closed")
+            if name not in self._graphs:
+                self._graphs[name] = self._open(name)
+            return self._graphs[name]
+
+    def _open(self, name: str) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Two graphs with pools that spin between calls would take the cores from each other.
+        # Graphs whose pools spin between calls would take the cores from each other.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        artifact.path("weights.bin")
+        path = self._artifact.path(name)
         try:
-            return ort.InferenceSession(
-                str(artifact.path(name)), options, providers=["CPUExecutionProvider"]
-            )
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class of theirs
             reason = str(error).strip().splitlines()[0]
             raise ArtifactError(
-                f"{artifact.folder / name}: ONNX Runtime {ort.__version__} can't load it ({reason})"
+                f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
             ) from error
 
     @property
     def threads(self) -> int:
         return self._threads
 
-    def start(self, input_ids: Sequence[TokenIds]) -> OnnxState:
-        if self._encoder is None or self._decoder is None:
-            raise UsageError("the engine is closed")
+    def generate(
+        self,
+        input_ids: Sequence[TokenIds],
+        options: GenerationOptions,
+        on_token: TokenCallback | None = None,
+    ) -> list[list[Hypothesis]]:
+        if on_token is not None or not options.is_plain_greedy:
+            return super().generate(input_ids, options, on_token)
         ids, mask = pad_batch(input_ids, self.vocabulary.pad)
-        names = [output.name for output in self._encoder.get_outputs()]
+        feeds = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "max_new_tokens": np.array(options.max_new_tokens),
+            "min_new_tokens": np.array(options.min_new_tokens),
+        }
+        names = ["tokens", "lengths", "log_probs", "finished"]
+        tokens, lengths, log_probs, finished = self._graph(_GREEDY).run(names, feeds)
+        return greedy_hypotheses(tokens, lengths, log_probs, finished, options.length_penalty)
+
+    def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:
+        encoder, decoder = self._graph(_ENCODER), self._graph(_DECODER)
+        ids, mask = pad_batch(input_ids, self.vocabulary.pad)
+        names = [output.name for output in encoder.get_outputs()]
         feeds = {"input_ids": _value(ids), "attention_mask": _value(mask)}
-        cross = self._encoder.run_with_ort_values(names, feeds)
+        cross = encoder.run_with_ort_values(names, feeds)
         values = dict(zip(names, cross, strict=True)) | {"encoder_attention_mask": _value(mask)}
         shape = self._shape
         empty = np.zeros((len(ids), shape.num_heads, 0, shape.d_kv), dtype=np.float32)
@@ -63,13 +112,15 @@ class OnnxEngine(SteppingEngine):
             for layer in range(shape.num_decoder_layers)
             for kind in ("key", "value")
         }
-        return OnnxState(self._decoder, values, past)
+        return _OnnxState(decoder, values, past)
 
     def close(self) -> None:
-        self._encoder = self._decoder = None
+        with self._lock:
+            self._closed = True
+            self._graphs.clear()
 
 
-class OnnxState(DecoderState):
+class _OnnxState(DecoderState):
     """The caches of one batch, kept as ONNX Runtime's own values between steps."""
 
     def __init__(

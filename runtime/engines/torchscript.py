@@ -26,6 +26,7 @@ from edge.runtime.engines.base import (
     TokenIds,
     Vocabulary,
     choose_threads,
+    greedy_hypotheses,
     pad_batch,
 )
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
@@ -68,24 +69,16 @@ class TorchScriptEngine(SteppingEngine):
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
     ) -> list[list[Hypothesis]]:
-        if on_token is not None or not _is_plain_greedy(options):
+        if on_token is not None or not options.is_plain_greedy:
             return super().generate(input_ids, options, on_token)
         ids, mask = self._inputs(input_ids)
         with _running():
             tokens, sums, lengths, finished = self._model.greedy(
                 ids, mask, options.max_new_tokens, options.min_new_tokens
             )
-        rows = zip(tokens.tolist(), sums.tolist(), lengths.tolist(), finished.tolist(), strict=True)
-        return [
-            [
-                Hypothesis(
-                    tuple(row[: length - 1] if ended else row[:length]),
-                    total / length**options.length_penalty,
-                    "eos" if ended else "length",
-                )
-            ]
-            for row, total, length, ended in rows
-        ]
+        return greedy_hypotheses(
+            tokens.numpy(), lengths.numpy(), sums.numpy(), finished.numpy(), options.length_penalty
+        )
 
     def _inputs(self, input_ids: Sequence[TokenIds]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask [batch, length], with this engine's threads switched on."""
@@ -127,16 +120,6 @@ def _running() -> Iterator[None]:
     the first two, then 30; without it 31 from the first)."""
     with torch.inference_mode(), torch.jit.optimized_execution(False):
         yield
-
-
-def _is_plain_greedy(options: GenerationOptions) -> bool:
-    """Whether the script's own loop does what the options ask for."""
-    return (
-        options.num_beams == 1
-        and not options.do_sample
-        and options.repetition_penalty == 1.0
-        and options.no_repeat_ngram_size == 0
-    )
 
 
 def _choose_backend() -> None:

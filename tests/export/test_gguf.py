@@ -7,14 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import T5Config, T5ForConditionalGeneration
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from edge.export.gguf import GgufExporter
 from edge.export.gguf_buckets import bias_tables
@@ -26,84 +24,11 @@ from edge.runtime.errors import ArtifactError, ModelError, UsageError
 from edge.runtime.gguf_header import POSITION_LIMIT, read_header
 from edge.runtime.llama_buckets import llama_buckets
 from edge.runtime.llama_library import llama_library
+from samples import save_letter_model
 
 T5_TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "t5-tokenizer" / "tokenizer.json"
-VOCAB_SIZE = 160  # more than the tokenizer has
 F32 = 0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Matrices this small take a hundred times longer where torch's threads wait for a core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def save_tokenizer(folder: Path) -> None:
-    letters = [chr(code) for code in range(33, 127)]
-    pieces = ["<pad>", "</s>", "<unk>", "▁", *letters]
-    tokenizer = Tokenizer(models.Unigram([(piece, -1.0 - i) for i, piece in enumerate(pieces)], 2))
-    tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", 1)]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "TokenizersBackend",
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-
-
-def save_model(
-    folder: Path, *, tied: bool = True, scaled: bool = True, **changes: object
-) -> SourceModel:
-    """A random T5 in `folder`: 2 encoder and 1 decoder layers, 3 heads × 16 ≠ d_model 64."""
-    settings = {
-        "vocab_size": VOCAB_SIZE,
-        "d_model": 64,
-        "d_kv": 16,
-        "num_heads": 3,
-        "d_ff": 96,
-        "num_layers": 2,
-        "num_decoder_layers": 1,
-        "relative_attention_num_buckets": 32,
-        "relative_attention_max_distance": 128,
-        "feed_forward_proj": "gated-gelu",
-        "decoder_start_token_id": 0,
-        "pad_token_id": 0,
-        "eos_token_id": 1,
-        **changes,
-    }
-    torch.manual_seed(7)
-    config = T5Config(**settings)
-    model = T5ForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "relative_attention_bias" in name:
-                weight.normal_(0, 1.5)  # so that a wrong bucket shows
-            elif "layer_norm" in name:
-                weight.uniform_(0.5, 1.5)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not tied:
-        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight) * 0.3)
-    model.config.scale_decoder_outputs = scaled
-    model.save_pretrained(folder)
-    config_path = folder / "config.json"
-    saved = json.loads(config_path.read_text(encoding="utf-8"))
-    saved["scale_decoder_outputs"] = scaled
-    config_path.write_text(json.dumps(saved), encoding="utf-8")
-    save_tokenizer(folder)
-    source = SourceModel.open(folder)
-    assert source.architecture.tied_head is tied
-    assert source.architecture.scale_decoder_outputs is scaled
-    return source
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def log_probs(source: SourceModel, ids: list[int], target: list[int]) -> np.ndarray:
@@ -129,7 +54,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_f32_answers_as_the_source(kind: str, tmp_path: Path) -> None:
-    source = save_model(tmp_path / "model", **KINDS[kind])
+    source = save_letter_model(tmp_path / "model", **KINDS[kind])
     # The publisher's own parity check asks for identical greedy tokens.
     exported = Publisher(source).publish(Target("gguf", "f32"), tmp_path / "out")
     assert exported.parity.max_error < 5e-3
@@ -141,7 +66,7 @@ def test_f32_answers_as_the_source(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quantization", ["f16", "q8_0", "q4_0", "q4_k_m"])
 def test_quantised_stay_close(quantization: str, tmp_path: Path) -> None:
-    source = save_model(tmp_path / "model")
+    source = save_letter_model(tmp_path / "model")
     # Random weights are harder to quantise than trained ones; the limit is this test's own.
     options = ExportOptions(mean_error=0.5)
     exported = Publisher(source, options).publish(Target("gguf", quantization), tmp_path / "out")
@@ -159,7 +84,7 @@ def test_quantised_stay_close(quantization: str, tmp_path: Path) -> None:
 
 def test_rows_that_no_block_divides(tmp_path: Path) -> None:
     """llama.cpp keeps such weights at 16 bits."""
-    source = save_model(tmp_path / "model", d_model=40, d_ff=50, d_kv=12)
+    source = save_letter_model(tmp_path / "model", d_model=40, d_ff=50, d_kv=12)
     for quantization in ("q8_0", "q4_k_m"):
         out = tmp_path / quantization
         exported = Publisher(source).publish(Target("gguf", quantization), out)
@@ -172,7 +97,7 @@ def test_another_maximum_distance(buckets: int, distance: int, tmp_path: Path) -
         "relative_attention_num_buckets": buckets,
         "relative_attention_max_distance": distance,
     }
-    source = save_model(tmp_path / "model", **changes)
+    source = save_letter_model(tmp_path / "model", **changes)
     Publisher(source).publish(Target("gguf", "f32"), tmp_path / "out")
     with load(tmp_path / "out") as model:
         ids, target = random_ids(400, 3), random_ids(300, 4)
@@ -181,7 +106,7 @@ def test_another_maximum_distance(buckets: int, distance: int, tmp_path: Path) -
 
 
 def test_a_maximum_distance_beyond_llama_cpps(tmp_path: Path) -> None:
-    source = save_model(tmp_path / "model", relative_attention_max_distance=300)
+    source = save_letter_model(tmp_path / "model", relative_attention_max_distance=300)
     Publisher(source).publish(Target("gguf", "f32"), tmp_path / "out")
     header = read_header(tmp_path / "out" / "model.gguf")
     assert header.metadata[POSITION_LIMIT] == 4096
@@ -196,7 +121,7 @@ def test_a_maximum_distance_beyond_llama_cpps(tmp_path: Path) -> None:
 
 
 def test_t5s_own_buckets_are_left_alone(tmp_path: Path) -> None:
-    shape = save_model(tmp_path / "model").architecture
+    shape = save_letter_model(tmp_path / "model").architecture
     bias = np.arange(96, dtype=np.float32).reshape(32, 3)
     tables = bias_tables(shape, bias, bias + 1)
     np.testing.assert_array_equal(tables.decoder, bias + 1)
@@ -209,7 +134,7 @@ def test_t5s_own_buckets_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_activation_that_llama_cpp_lacks(tmp_path: Path) -> None:
-    source = save_model(tmp_path / "model", feed_forward_proj="gated-silu")
+    source = save_letter_model(tmp_path / "model", feed_forward_proj="gated-silu")
     with pytest.raises(ModelError, match="relu or gated gelu_new only, not with gated silu"):
         GgufExporter().write(source, "f32", tmp_path)
 
@@ -225,7 +150,7 @@ def test_names_of_quantisations() -> None:
 
 
 def test_a_weight_that_is_no_number(tmp_path: Path) -> None:
-    source = save_model(tmp_path / "model")
+    source = save_letter_model(tmp_path / "model")
     tensor = source.tensor
 
     def damaged(name: str) -> np.ndarray:
@@ -259,7 +184,7 @@ except EdgeError as error:
 @pytest.mark.parametrize("room", [50_000, 10_000_000])
 def test_a_file_that_may_not_grow(room: int, tmp_path: Path) -> None:
     """Once while the float32 file is written, once while llama.cpp writes its own."""
-    save_model(tmp_path / "model", vocab_size=3000)
+    save_letter_model(tmp_path / "model", vocab_size=3000)
     out = tmp_path / "out"
     out.mkdir()
     if room == 10_000_000:  # the float32 file fits, so llama.cpp's must be kept from growing
@@ -311,7 +236,7 @@ def llama_tokens(path: Path, text: str) -> list[int]:
 
 @pytest.mark.skipif(not T5_TOKENIZER.is_file(), reason="T5's tokenizer is not here")
 def test_llama_cpp_tokenises_as_tokenizer_json(tmp_path: Path) -> None:
-    save_model(tmp_path / "model", vocab_size=32128)
+    save_letter_model(tmp_path / "model", vocab_size=32128)
     (tmp_path / "model" / "tokenizer.json").write_bytes(T5_TOKENIZER.read_bytes())
     GgufExporter().write(SourceModel.open(tmp_path / "model"), "q8_0", tmp_path)
     tokenizer = Tokenizer.from_file(str(T5_TOKENIZER))
@@ -321,7 +246,7 @@ def test_llama_cpp_tokenises_as_tokenizer_json(tmp_path: Path) -> None:
 
 def test_a_tokenizer_that_is_not_unigram(tmp_path: Path) -> None:
     """llama.cpp has no use for its pieces, but the model runs."""
-    save_model(tmp_path / "model")
+    save_letter_model(tmp_path / "model")
     tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3}, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -335,7 +260,7 @@ def test_a_tokenizer_that_is_not_unigram(tmp_path: Path) -> None:
 
 
 def test_a_malformed_tokenizer(tmp_path: Path) -> None:
-    source = save_model(tmp_path / "model")
+    source = save_letter_model(tmp_path / "model")
     path = tmp_path / "model" / "tokenizer.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     values["model"]["vocab"][5] = ["lonely"]

@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import T5Config, T5ForConditionalGeneration
 
 from edge.export.publish import Publisher, Target
 from edge.export.source import SourceModel
@@ -25,52 +23,22 @@ from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError, Uns
 from edge.runtime.gguf_header import check_model, read_header
 from edge.runtime.manifest import Limits
 from edge.runtime.model import Generation, Model
+from samples import save_letter_model
 
 ROWS = [[5, 1], [7, 8, 9, 10, 11, 12, 1], [1], [20, 30, 1], list(range(3, 63))]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> SourceModel:
-    """A random T5: 2 encoder and 1 decoder layers, 3 heads × 16 ≠ d_model 64, 100 of 120 ids."""
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(11)
-    shape = {"d_model": 64, "d_kv": 16, "num_heads": 3, "d_ff": 96, "vocab_size": 120}
-    config = T5Config(
-        **shape,
-        num_layers=2,
-        num_decoder_layers=1,
-        feed_forward_proj="gated-gelu",
-        decoder_start_token_id=0,
+    return save_letter_model(
+        tmp_path_factory.mktemp("model"),
+        vocab_size=120,  # of which 100 have a piece
         relative_attention_max_distance=64,
+        seed=11,
+        tied=False,  # with a tied head every answer is the start token, again and again
+        scaled=False,
     )
-    model = T5ForConditionalGeneration(config)
-    with torch.no_grad():
-        model.shared.weight.mul_(3)  # so that the answers are not all alike
-    model.save_pretrained(folder)
-    letters = [chr(code) for code in range(33, 127)]
-    pieces = ["<pad>", "</s>", "<unk>", "▁", *letters, "é", "ü"]
-    tokenizer = Tokenizer(models.Unigram([(piece, -1.0 - i) for i, piece in enumerate(pieces)], 2))
-    tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", 1)]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(
-        '{"tokenizer_class": "TokenizersBackend", "eos_token": "</s>", "pad_token": "<pad>",'
-        ' "unk_token": "<unk>"}',
-        encoding="utf-8",
-    )
-    return SourceModel.open(folder)
 
 
 @pytest.fixture(scope="module")

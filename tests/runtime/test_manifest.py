@@ -38,27 +38,27 @@ def test_a_whole_artifact_opens(copy: Path) -> None:
 
 
 def test_a_truncated_file_is_noticed_without_hashing(copy: Path) -> None:
-    path = copy / "weights.bin"
+    path = copy / "model.onnx"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ArtifactError, match=r"weights\.bin has .* truncated or altered"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx has .* truncated or altered"):
         Artifact.open(copy)
 
 
 def test_an_altered_byte_is_noticed_by_verify(copy: Path) -> None:
-    path = copy / "weights.bin"
+    path = copy / "model.onnx"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     Artifact.open(copy)
-    with pytest.raises(ArtifactError, match=r"weights\.bin is altered"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx is altered"):
         Artifact.open(copy, verify=True)
 
 
 def test_a_missing_file_and_a_link_are_refused(copy: Path, tmp_path: Path) -> None:
-    (copy / "weights.bin").rename(tmp_path / "elsewhere")
-    with pytest.raises(ArtifactError, match=r"weights\.bin is missing"):
+    (copy / "model.onnx").rename(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match=r"model\.onnx is missing"):
         Artifact.open(copy)
-    (copy / "weights.bin").symlink_to(tmp_path / "elsewhere")
+    (copy / "model.onnx").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtifactError, match="no plain file"):
         Artifact.open(copy)
 
@@ -69,7 +69,7 @@ def test_a_newer_schema_says_what_to_do(copy: Path) -> None:
         Artifact.open(copy)
 
 
-@pytest.mark.parametrize("name", ["../weights.bin", "/etc/passwd", "a/b", "..", "edge.json", ""])
+@pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "a/b", "..", "edge.json", ""])
 def test_file_names_can_not_leave_the_folder(copy: Path, name: str) -> None:
     change(copy, lambda m: m["files"].update({name: {"sha256": "0" * 64, "size": 1}}))
     with pytest.raises(ArtifactError, match="no plain file name"):

@@ -243,7 +243,7 @@ def test_a_damaged_model_file_is_one_clear_error(float_artifact: Path, tmp_path:
         (n for n in manifest["files"] if n != "tokenizer.json"),
         key=lambda n: manifest["files"][n]["size"],
     )
-    model_file = "decoder.onnx" if manifest["format"] == "onnx" else biggest
+    model_file = "model.onnx" if manifest["format"] == "onnx" else biggest
     path = folder / model_file
     path.write_bytes(b"\x93noise" * (path.stat().st_size // 6 + 1))
     manifest["files"][model_file] = {"sha256": sha256_of(path), "size": path.stat().st_size}

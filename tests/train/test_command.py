@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -45,3 +47,35 @@ def test_mistakes_are_one_line(
     (output / "precious.txt").write_text("mine")
     assert "--force" in assert_refused("train", data, *scratch, "--dev-share", 0.5)
     assert (output / "precious.txt").read_text() == "mine"
+
+
+_FULL = """
+import resource, sys
+from edge.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+main(["train", *sys.argv[1:]])
+"""
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_model(
+    write_rows: WriteRows, tmp_path: Path
+) -> None:
+    data, output = write_rows("rows.jsonl", ROWS), tmp_path / "out"
+    output.mkdir()
+    (output / "config.json").write_text("the old model")
+    options = ("--dev-share", "0.1", "--epochs", "1", "--vocab-size", "120", "--force")
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-c", _FULL, str(data), "--from-scratch", "tiny"),
+            *("--output", str(output), *options),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1, ended.stderr
+    complaint = ended.stderr.strip().splitlines()[-1]
+    assert complaint.startswith(f"edge: {output}: "), ended.stderr
+    assert "nothing was written there" in complaint
+    assert "Traceback" not in ended.stderr
+    assert [path.name for path in output.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "rows.jsonl"]

@@ -1,0 +1,169 @@
+"""The whole greedy search as one graph: encoder, then a Loop of decoder steps.
+
+An app in any language runs it with ONNX Runtime alone: ids in, ids out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from edge.export.onnx.graph import Dim, Graph
+from edge.export.onnx.linear import Precision
+from edge.export.onnx.stacks import (
+    FLOAT,
+    INT32,
+    INT64,
+    DecoderEmitter,
+    EncoderEmitter,
+    KeyValue,
+)
+from edge.export.source import SourceModel
+
+BOOL = TensorProto.BOOL
+_NEVER = -1e30
+
+
+def emit_greedy(graph: Graph, source: SourceModel, encoder: Precision, decoder: Precision) -> None:
+    """Fill `graph` with the search.
+
+    Inputs: input_ids and attention_mask int64 [batch, source]; max_new_tokens and min_new_tokens
+    int64 scalars, both counting eos. Outputs: tokens int64 [batch, steps], pad after eos; lengths
+    int64 [batch], eos counted; log_probs float32 [batch], sums of the tokens' natural logarithms;
+    finished bool [batch], whether eos was reached.
+    """
+    input_ids = graph.input("input_ids", INT64, ["batch", "source"])
+    mask = graph.input("attention_mask", INT64, ["batch", "source"])
+    longest = graph.input("max_new_tokens", INT64, [])
+    shortest = graph.input("min_new_tokens", INT64, [])
+    cross = EncoderEmitter(graph, source, encoder).emit(input_ids, mask)
+    search = _Search(graph, source, decoder, cross, graph.op("Cast", mask, to=INT32))
+    tokens, lengths, log_probs, finished = search.emit(input_ids, longest, shortest)
+    graph.output("tokens", tokens, INT64, ["batch", "steps"])
+    graph.output("lengths", lengths, INT64, ["batch"])
+    graph.output("log_probs", log_probs, FLOAT, ["batch"])
+    graph.output("finished", finished, BOOL, ["batch"])
+
+
+class _Search:
+    """The Loop and its body. Loop state: last token, finished, log_probs, lengths, caches."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        source: SourceModel,
+        precision: Precision,
+        cross: list[KeyValue],
+        mask: str,
+    ) -> None:
+        self.graph = graph
+        self.source = source
+        self.shape = source.architecture
+        self.precision = precision
+        self.cross = cross
+        self.mask = mask
+
+    def emit(self, input_ids: str, longest: str, shortest: str) -> list[str]:
+        graph = self.graph
+        bias = DecoderEmitter(graph, self.source, self.precision).bias_of_last(longest)
+        batch = graph.op("Shape", input_ids, start=0, end=1)
+        column = graph.op("Concat", batch, graph.constant([1]), axis=0)
+        start = graph.constant(self.shape.decoder_start_token_id)
+        dims = (graph.constant([self.shape.num_heads, 0, self.shape.d_kv]),)
+        empty = graph.op(
+            "Expand",
+            graph.constant(0.0, np.float32),
+            graph.op("Concat", batch, *dims, axis=0),
+        )
+        state = [
+            graph.op("Expand", start, column),
+            graph.op("Cast", graph.op("Expand", graph.constant(0), batch), to=BOOL),
+            graph.op("Expand", graph.constant(0.0, np.float32), batch),
+            graph.op("Expand", graph.constant(0), batch),
+            *[empty] * (2 * self.shape.num_decoder_layers),
+        ]
+        body = self._body(longest, shortest, bias)
+        outputs = graph.ops("Loop", longest, "", *state, outputs=len(state) + 1, body=body.proto())
+        _, finished, log_probs, lengths = outputs[:4]
+        tokens = graph.op("Transpose", outputs[-1], perm=[1, 0])
+        return [tokens, lengths, log_probs, finished]
+
+    def _body(self, longest: str, shortest: str, bias: str) -> Graph:
+        body = self.graph.body("step")
+        step = body.input("step_number", INT64, [])
+        body.input("step_condition", BOOL, [])
+        token = body.input("step_token", INT64, ["batch", 1])
+        finished = body.input("step_finished", BOOL, ["batch"])
+        log_probs = body.input("step_log_probs", FLOAT, ["batch"])
+        lengths = body.input("step_lengths", INT64, ["batch"])
+        past = self._caches(body)
+        emitter = DecoderEmitter(body, self.source, self.precision)
+        sliced = self._bias_of(body, bias, step, longest)
+        logits, present = emitter.emit(token, self.mask, past, self.cross, sliced)
+        row = body.op("Squeeze", logits, body.constant([1]))  # [batch, vocab]
+        best, gained = self._choose(body, row, step, shortest)
+        # Rows that ended go on with pad, which counts for nothing.
+        running = body.op("Not", finished)
+        pad = body.constant(self.shape.pad_token_id)
+        best = body.op("Where", finished, pad, best)
+        gained = body.op("Where", finished, body.constant(0.0, np.float32), gained)
+        is_eos = body.op("Equal", best, body.constant(self.shape.eos_token_id))
+        now_finished = body.op("Or", finished, body.op("And", is_eos, running))
+        waiting = body.op("Cast", body.op("Not", now_finished), to=INT32)
+        go_on = body.op("Cast", body.op("ReduceMax", waiting, keepdims=0), to=BOOL)
+        body.output("next_condition", go_on, BOOL, [])
+        following = body.op("Unsqueeze", best, body.constant([1]))
+        body.output("next_token", following, INT64, ["batch", 1])
+        body.output("next_finished", now_finished, BOOL, ["batch"])
+        body.output("next_log_probs", body.op("Add", log_probs, gained), FLOAT, ["batch"])
+        counted = body.op("Add", lengths, body.op("Cast", running, to=INT64))
+        body.output("next_lengths", counted, INT64, ["batch"])
+        dims: list[Dim] = ["batch", self.shape.num_heads, "present", self.shape.d_kv]
+        for layer, cache in enumerate(present):
+            body.output(f"next_key_{layer}", cache.key, FLOAT, dims)
+            body.output(f"next_value_{layer}", cache.value, FLOAT, dims)
+        body.output("emitted", best, INT64, ["batch"])
+        return body
+
+    def _caches(self, body: Graph) -> list[KeyValue]:
+        dims: list[Dim] = ["batch", self.shape.num_heads, "past", self.shape.d_kv]
+        return [
+            KeyValue(
+                body.input(f"step_key_{layer}", FLOAT, dims),
+                body.input(f"step_value_{layer}", FLOAT, dims),
+            )
+            for layer in range(self.shape.num_decoder_layers)
+        ]
+
+    @staticmethod
+    def _bias_of(body: Graph, bias: str, step: str, longest: str) -> str:
+        """The last step + 1 columns of the bias."""
+        first = body.op("Sub", body.op("Sub", longest, step), body.constant(1))
+        axis = body.constant([0])
+        bounds = (body.op("Unsqueeze", first, axis), body.op("Unsqueeze", longest, axis))
+        return body.op("Slice", bias, *bounds, body.constant([3]))
+
+    def _choose(self, body: Graph, row: str, step: str, shortest: str) -> tuple[str, str]:
+        """The best allowed token [batch] and its log-probability [batch]."""
+        allowed = row
+        pieces = self.source.pieces
+        if pieces < self.shape.vocab_size:
+            bounds = (body.constant([0]), body.constant([pieces]), body.constant([1]))
+            allowed = body.op("Slice", row, *bounds)
+        # eos is out of the question until so many tokens are there, as in transformers.
+        early = body.op("Less", step, shortest)
+        penalty = body.op(
+            "Where", early, body.constant(_NEVER, np.float32), body.constant(0.0, np.float32)
+        )
+        eos = body.weight("greedy.eos", self._eos_column)
+        allowed = body.op("Add", allowed, body.op("Mul", eos, penalty))
+        best = body.op("ArgMax", allowed, axis=1, keepdims=0)
+        everything = body.op("LogSoftmax", row, axis=1)
+        place = body.op("Unsqueeze", best, body.constant([1]))
+        gained = body.op("GatherElements", everything, place, axis=1)
+        return best, body.op("Squeeze", gained, body.constant([1]))
+
+    def _eos_column(self) -> np.ndarray:
+        column = np.zeros((1, self.source.pieces), dtype=np.float32)
+        column[0, self.shape.eos_token_id] = 1.0
+        return column
