@@ -46,7 +46,8 @@ format: install
 
 # docs/commands.md is what `--help` prints; a test keeps the two alike.
 help-docs: install
-	$(BIN)/python -m edge.cli.help_docs > docs/commands.md
+	$(BIN)/python -m edge.cli.help_docs > docs/commands.md.new
+	mv docs/commands.md.new docs/commands.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info edge-demo

@@ -173,7 +173,7 @@ def quantize_blocks(weight: np.ndarray, block: int, bits: int = 8) -> tuple[np.n
         scales = np.take_along_axis(padded, place, axis=-1)[..., 0] / -middle
     safe = np.where(scales == 0, 1, scales)[..., None]
     values = np.clip(np.rint(padded / safe), -middle, middle - 1) + middle
-    packed = values.astype(np.uint8)
+    packed: np.ndarray = values.astype(np.uint8)
     if bits == 4:
         packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
     return np.ascontiguousarray(packed), scales.astype(np.float32)
