@@ -20,6 +20,11 @@ _GENERATION = (
     click.option("--top-p", type=float, help="Sample among the best tokens of this mass."),
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repeats."),
     click.option("--no-repeat-ngram-size", type=int, help="Never repeat n-grams of this size."),
+    click.option(
+        "--prompt-lookup-num-tokens",
+        type=int,
+        help="Longest draft from the input (onnx): faster where answers copy, the same answers.",
+    ),
     click.option("--seed", type=int, help="Make sampling repeatable."),
     click.option("--stop", multiple=True, help="End an answer before this text (repeatable)."),
 )

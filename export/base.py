@@ -44,6 +44,8 @@ class Exporter(abc.ABC):
     auto: ClassVar[str]  # what `--quantize auto` chooses
     aliases: ClassVar[Mapping[str, str]] = {}  # other names for canonical ones
     tolerances: ClassVar[Mapping[str, Tolerance]]
+    # What takes a quantisation's place where the model does not bear it.
+    finer: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:

@@ -52,6 +52,7 @@ PARITY_TEXTS = (
 _NEW_TOKENS = 24
 # Not ending at once keeps a model that answers with eos alone from passing by silence.
 _MIN_NEW_TOKENS = 4
+_DRAFT_TOKENS = 6
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,17 @@ class Parity:
     tokens: int
     greedy_identical: int
     largest_gap: float  # of the answers that differ: see `ParityCheck._gap`; 0 where none does
+    # Answers that drafting from the input leaves as they are, and how far apart, in nats, the
+    # artifact finds the tokens where the others part. None where an engine has no drafts.
+    lookup_identical: int | None
+    lookup_gap: float | None
     max_error: float
     mean_error: float
 
     def as_manifest(self, tolerance: Tolerance) -> dict[str, Any]:
         values = dataclasses.asdict(self)
-        values["largest_gap"] = round(self.largest_gap, 6)
-        values["max_error"] = round(self.max_error, 6)
-        values["mean_error"] = round(self.mean_error, 6)
-        return {**values, "tolerance": dataclasses.asdict(tolerance)}
+        rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+        return {**rounded, "tolerance": dataclasses.asdict(tolerance)}
 
 
 class ParityCheck:
@@ -137,27 +140,59 @@ class ParityCheck:
         targets = [self._target(answer) for answer in self._answers]
         scores = model.score_tokens(self.input_ids, targets, batch_size=len(targets))
         errors = np.abs(np.concatenate(scores) - np.concatenate(self._log_probs))
+        lookup_identical, lookup_gap = self._with_lookup(model)
         return Parity(
             inputs=len(self.input_ids),
             tokens=int(errors.size),
             greedy_identical=len(answers) - len(differing),
             largest_gap=max((self._gap(row, answers[row]) for row in differing), default=0.0),
+            lookup_identical=lookup_identical,
+            lookup_gap=lookup_gap,
             max_error=float(errors.max()) if np.isfinite(errors).all() else float("inf"),
             mean_error=float(errors.mean()) if np.isfinite(errors).all() else float("inf"),
         )
+
+    def _with_lookup(self, model: Model) -> tuple[int | None, float | None]:
+        """How many answers are the same with and without drafts (which are for single rows), and
+        the largest gap of the others."""
+        if not model.engine.supports_prompt_lookup:
+            return None, None
+        plain, drafted = (
+            model.generate_tokens(
+                self.input_ids,
+                batch_size=1,
+                **{**dataclasses.asdict(self._options), "prompt_lookup_num_tokens": tokens},
+            )
+            for tokens in (0, _DRAFT_TOKENS)
+        )
+        assert isinstance(plain, list)
+        assert isinstance(drafted, list)
+        gaps = []
+        for row, pair in enumerate(zip(plain, drafted, strict=True)):
+            one, other = (self._target(list(answer.token_ids)) for answer in pair)
+            if one != other:
+                place, one, other = _where_they_part(one, other)
+                ids = [self.input_ids[row]] * 2
+                scores = model.score_tokens(ids, [one, other])
+                gaps.append(abs(float(scores[0][place] - scores[1][place])))
+        return len(plain) - len(gaps), max(gaps, default=0.0)
 
     def _gap(self, row: int, answer: list[int]) -> float:
         """How far apart, in nats, the source finds the two tokens where the answers part.
 
         Large, too, where a token was taken that the options forbid, however good it is.
         """
-        own, other = self._target(self._answers[row]), self._target(answer)
-        place = next(
-            i for i, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]
-        )
+        place, own, other = _where_they_part(self._target(self._answers[row]), self._target(answer))
         ids = [self.input_ids[row], self.input_ids[row]]
-        scores = self._reference.score(ids, [own[: place + 1], other[: place + 1]])
+        scores = self._reference.score(ids, [own, other])
         return abs(float(scores[0][place] - scores[1][place]))
+
+
+def _where_they_part(one: list[int], other: list[int]) -> tuple[int, list[int], list[int]]:
+    """The first place where two different answers differ, and both up to there."""
+    pairs = zip(one, other, strict=False)
+    place = next(i for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    return place, one[: place + 1], other[: place + 1]
 
 
 def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
@@ -172,6 +207,11 @@ def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
     if tolerance.greedy and not parity.largest_gap <= tie:
         problems.append(
             f"only {parity.greedy_identical} of {parity.inputs} greedy answers are the source's"
+        )
+    if parity.lookup_identical is not None and not (parity.lookup_gap or 0.0) <= tie:
+        problems.append(
+            f"drafting from the input changes {parity.inputs - parity.lookup_identical}"
+            f" of {parity.inputs} answers"
         )
     if tolerance.max_error is not None and not parity.max_error <= tolerance.max_error:
         problems.append(

@@ -20,7 +20,7 @@ from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.atomic import check_destination, new_folder
 from edge.runtime.engines import ENGINES
-from edge.runtime.errors import EdgeError, ModelError, UsageError
+from edge.runtime.errors import EdgeError, ModelError, ParityError, UsageError
 from edge.runtime.manifest import (
     MANIFEST_NAME,
     FileInfo,
@@ -122,6 +122,9 @@ class Publisher:
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
         """Write one artifact and publish it once it has passed the parity check.
 
+        Where it fails, the exporter's next finer quantisation takes its place, if there is one; the
+        manifest says what the artifact is.
+
         Raises:
             OutputExistsError: `output` exists and `force` is off.
             ParityError: the artifact is outside of the tolerance; nothing is left behind.
@@ -129,6 +132,17 @@ class Publisher:
         """
         check_destination(Path(output), force=force)
         exporter = EXPORTERS.load(target.format)()
+        try:
+            return self._publish(exporter, target, output, force=force)
+        except ParityError:
+            finer = exporter.finer.get(target.quantization)
+            if finer is None:
+                raise
+            return self.publish(Target(target.format, finer), output, force=force)
+
+    def _publish(
+        self, exporter: Exporter, target: Target, output: str | Path, *, force: bool
+    ) -> Exported:
         tolerance = self._tolerance(exporter, target.quantization)
         check = self.check  # before anything is written: it knows a tokenizer that does not fit
         with new_folder(output, force=force) as staging:

@@ -50,8 +50,9 @@ class Generation:
     `token_ids` leave out the start token and eos; `score` is the mean log-probability per token in
     nats (eos counted; with another length_penalty, the sum divided by length ** length_penalty);
     `finish_reason` is "eos", "length" or "stop"; `input_tokens` counts eos; `truncated` says that
-    the input was cut to the limit. `alternatives` holds the further sequences of
-    num_return_sequences, best first.
+    the input was cut to the limit; `steps` is how many decoder steps the answer took where tokens
+    were drafted from the input (prompt_lookup_num_tokens), else None. `alternatives` holds the
+    further sequences of num_return_sequences, best first.
     """
 
     text: str
@@ -61,6 +62,7 @@ class Generation:
     input_tokens: int
     truncated: bool
     timings: Timings
+    steps: int | None = None
     alternatives: tuple[Generation, ...] = ()
 
 
@@ -375,6 +377,7 @@ class Model:
                     input_tokens=len(input_ids[row]),
                     truncated=truncated[row],
                     timings=timings,
+                    steps=hypothesis.steps,
                 )
                 for hypothesis, text, was_cut in group
             ]

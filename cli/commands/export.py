@@ -100,8 +100,11 @@ def command(
 def print_exported(target: Target, exported: Exported) -> None:
     """One line for one finished artifact."""
     parity = exported.parity
+    made = exported.manifest.quantization
+    if made != target.quantization:
+        click.echo(f"{target.name}: this model does not bear it; {made} takes its place")
     click.echo(
-        f"{target.name:24} {exported.manifest.size / 1e6:9.1f} MB"
+        f"{target.format + '-' + made:24} {exported.manifest.size / 1e6:9.1f} MB"
         f"   greedy {parity.greedy_identical}/{parity.inputs} as the source"
         f"   log-prob error mean {parity.mean_error:.1e} max {parity.max_error:.1e}"
         f"   {exported.folder}"

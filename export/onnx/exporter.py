@@ -10,47 +10,66 @@ from edge.export.base import EIGHT_BIT, EXACT, FOUR_BIT, Exporter, Tolerance
 from edge.export.onnx.files import write_graphs
 from edge.export.onnx.graph import Dim, Graph, Weights
 from edge.export.onnx.greedy import emit_greedy
-from edge.export.onnx.linear import BlockInt4, BlockInt8, DynamicInt8, Float32, Precision
+from edge.export.onnx.linear import BlockInt4, BlockInt8, Float32, Precision
+from edge.export.onnx.speculative import emit_speculative
 from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
 from edge.export.source import SourceModel
 
 GREEDY_NAME = "model.onnx"
+SPECULATIVE_NAME = "speculative.onnx"
 ENCODER_NAME = "encoder.onnx"
 DECODER_NAME = "decoder.onnx"
 
 
 class OnnxExporter(Exporter):
-    """Encoder and decoder graphs in float32 or with 8-bit weights."""
+    """Encoder and decoder graphs in float32 or with weights of 8 or 4 bits."""
 
     format = "onnx"
     quantizations: ClassVar[Mapping[str, str]] = {
         "float32": "weights and arithmetic in float32",
-        "int8": "8-bit weights: per output in the encoder, per block in the decoder and wo",
-        "int4": "as int8, with 4-bit blocks in the decoder but for wo and lm_head",
+        "int8": "8-bit weights, and activations in matrix products; a scale per block",
+        "int4_mixed": "as int8, with 4-bit weights in the decoder but for lm_head",
+        "int4": "as int8, with 4-bit weights in the decoder",
     }
     auto = "int8"
     aliases: ClassVar[Mapping[str, str]] = {"none": "float32", "fp32": "float32"}
     tolerances: ClassVar[Mapping[str, Tolerance]] = {
         "float32": EXACT,
         "int8": EIGHT_BIT,
+        "int4_mixed": FOUR_BIT,
         "int4": FOUR_BIT,
     }
+    finer: ClassVar[Mapping[str, str]] = {"int4": "int4_mixed", "int4_mixed": "int8"}
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
         weights = Weights()
-        encoder: Precision = Float32(source)
-        decoder: Precision = Float32(source)
-        if quantization in ("int8", "int4"):
-            encoder = DynamicInt8(source)
-            decoder = BlockInt8(source) if quantization == "int8" else BlockInt4(source)
+        encoder, decoder = _precisions(source, quantization)
         greedy = Graph("greedy", weights)
         emit_greedy(greedy, source, encoder, decoder)
+        speculative = Graph("speculative", weights)
+        emit_speculative(speculative, source, encoder, decoder)
         others = {
+            SPECULATIVE_NAME: speculative,
             ENCODER_NAME: _encoder_graph(source, encoder, weights),
             DECODER_NAME: _decoder_graph(source, decoder, weights),
         }
         write_graphs(folder, weights, (GREEDY_NAME, greedy), others)
         return {"threads": 1}
+
+
+def _precisions(source: SourceModel, quantization: str) -> tuple[Precision, Precision]:
+    """How encoder and decoder are computed: 4 bits pay only where weights are read per token."""
+    if quantization == "float32":
+        return Float32(source), Float32(source)
+    encoder = BlockInt8(source)
+    match quantization:
+        case "int8":
+            return encoder, BlockInt8(source)
+        case "int4_mixed":
+            # lm_head decides between near-equal tokens.
+            return encoder, BlockInt4(source, exact=("lm_head",))
+        case _:
+            return encoder, BlockInt4(source)
 
 
 def _encoder_graph(source: SourceModel, precision: Precision, weights: Weights) -> Graph:

@@ -101,7 +101,7 @@ class _Search:
         sliced = self._bias_of(body, bias, step, longest)
         logits, present = emitter.emit(token, self.mask, past, self.cross, sliced)
         row = body.op("Squeeze", logits, body.constant([1]))  # [batch, vocab]
-        best, gained = self._choose(body, row, step, shortest)
+        best, gained = Choice(body, self.source).emit(row, step, shortest)
         # Rows that ended go on with pad, which counts for nothing.
         running = body.op("Not", finished)
         pad = body.constant(self.shape.pad_token_id)
@@ -143,22 +143,38 @@ class _Search:
         bounds = (body.op("Unsqueeze", first, axis), body.op("Unsqueeze", longest, axis))
         return body.op("Slice", bias, *bounds, body.constant([3]))
 
-    def _choose(self, body: Graph, row: str, step: str, shortest: str) -> tuple[str, str]:
-        """The best allowed token [batch] and its log-probability [batch]."""
-        allowed = row
+
+class Choice:
+    """Takes the best allowed token of each row of logits."""
+
+    def __init__(self, body: Graph, source: SourceModel) -> None:
+        self.body = body
+        self.source = source
+        self.shape = source.architecture
+
+    def emit(self, rows: str, numbers: str, shortest: str) -> tuple[str, str]:
+        """Best tokens [rows] and their log-probabilities [rows].
+
+        `rows` is [rows, vocab]; `numbers` (int64, scalar or [rows]) counts the new tokens before
+        each row's; eos is out of the question until there are `shortest`, as in transformers.
+        """
+        body = self.body
+        allowed = rows
         pieces = self.source.pieces
         if pieces < self.shape.vocab_size:
             bounds = (body.constant([0]), body.constant([pieces]), body.constant([1]))
-            allowed = body.op("Slice", row, *bounds)
-        # eos is out of the question until so many tokens are there, as in transformers.
-        early = body.op("Less", step, shortest)
+            allowed = body.op("Slice", rows, *bounds)
         penalty = body.op(
-            "Where", early, body.constant(_NEVER, np.float32), body.constant(0.0, np.float32)
+            "Where",
+            body.op("Less", numbers, shortest),
+            body.constant(_NEVER, np.float32),
+            body.constant(0.0, np.float32),
         )
+        column = body.op("Reshape", penalty, body.constant([-1, 1]))
         eos = body.weight("greedy.eos", self._eos_column)
-        allowed = body.op("Add", allowed, body.op("Mul", eos, penalty))
+        allowed = body.op("Add", allowed, body.op("Mul", eos, column))
         best = body.op("ArgMax", allowed, axis=1, keepdims=0)
-        everything = body.op("LogSoftmax", row, axis=1)
+        everything = body.op("LogSoftmax", rows, axis=1)
         place = body.op("Unsqueeze", best, body.constant([1]))
         gained = body.op("GatherElements", everything, place, axis=1)
         return best, body.op("Squeeze", gained, body.constant([1]))

@@ -57,10 +57,11 @@ class Float32(Precision):
 
 
 class BlockInt8(Precision):
-    """8-bit weights with one scale per block of a row, for decoder steps of few rows.
+    """8-bit weights with one scale per block of a row.
 
     ONNX Runtime's MatMulNBits at accuracy level 4 quantises the activations by block as well, so
-    that an outlier spoils one block and not the whole row.
+    that an outlier spoils one block and not the whole row, and an answer owes nothing to the other
+    rows of its batch. (DynamicQuantizeMatMul, a third faster in an encoder, has one scale for all.)
     """
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
@@ -113,42 +114,15 @@ class BlockInt8(Precision):
 
 
 class BlockInt4(BlockInt8):
-    """4-bit blocks, but for what `exact` names and the embedding, which keep 8 bits.
+    """4-bit blocks, but for the weights that `exact` names and the embedding, which keep 8 bits."""
 
-    lm_head decides between near-equal tokens, and wo sees activations with outliers.
-    """
-
-    def __init__(self, source: SourceModel, exact: Sequence[str] = ("lm_head", "wo")) -> None:
+    def __init__(self, source: SourceModel, exact: Sequence[str] = ()) -> None:
         super().__init__(source)
         self._exact = tuple(exact)
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
         bits = 8 if names[0].split(".")[-2] in self._exact else 4
         return self._product(graph, x, names, bits)
-
-
-class DynamicInt8(Precision):
-    """8-bit weights with one scale per output and activations quantised per call, for encoders.
-
-    `exact` names weights that stay in float32: T5's `wo` sees activations with outliers.
-    """
-
-    def __init__(self, source: SourceModel, exact: Sequence[str] = ("wo",)) -> None:
-        super().__init__(source)
-        self._exact = tuple(exact)
-        self._float32 = Float32(source)
-        self._blocks = BlockInt8(source)
-
-    def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
-        if names[0].split(".")[-2] in self._exact:
-            return self._blocks.linear(graph, x, names)
-        key = "+".join(names)
-        values = graph.weight(f"{key}:int8", lambda: quantize_columns(self._stacked(names).T)[0])
-        scales = graph.weight(f"{key}:scale", lambda: quantize_columns(self._stacked(names).T)[1])
-        return graph.op("DynamicQuantizeMatMul", x, values, scales, domain=MICROSOFT)
-
-    def embedding(self, graph: Graph, ids: str, name: str) -> str:
-        return self._blocks.embedding(graph, ids, name)
 
 
 def block_size(width: int) -> int:
@@ -177,10 +151,3 @@ def quantize_blocks(weight: np.ndarray, block: int, bits: int = 8) -> tuple[np.n
     if bits == 4:
         packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
     return np.ascontiguousarray(packed), scales.astype(np.float32)
-
-
-def quantize_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric 8-bit columns: [in, out] float32 to int8 values and scales [out] float32."""
-    scales = (np.abs(weight).max(axis=0) / 127).astype(np.float32)
-    safe = np.where(scales == 0, 1, scales)
-    return np.rint(weight / safe).astype(np.int8), scales

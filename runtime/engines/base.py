@@ -49,12 +49,14 @@ class Hypothesis:
 
     `token_ids` leave out the start token and eos. `score` is the sum of the tokens' natural
     log-probabilities (eos included) divided by their number ** length_penalty. `finish_reason` is
-    "eos", "length" or "stop" (ended by the callback).
+    "eos", "length" or "stop" (ended by the callback). `steps` counts the decoder's steps where
+    tokens were drafted (see prompt_lookup_num_tokens); else each token was a step.
     """
 
     token_ids: tuple[int, ...]
     score: float
     finish_reason: str
+    steps: int | None = None
 
 
 class Engine(abc.ABC):
@@ -68,6 +70,7 @@ class Engine(abc.ABC):
     # False: `Model` lets one call in at a time.
     thread_safe: ClassVar[bool] = False
     supports_beams: ClassVar[bool] = True
+    supports_prompt_lookup: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:

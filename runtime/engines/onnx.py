@@ -1,12 +1,14 @@
 """The ONNX engine, under ONNX Runtime.
 
-Plain greedy search is one graph (`model.onnx`: encoder and a loop of decoder steps). Everything
-else (beams, sampling, penalties, streaming, scoring) steps through `encoder.onnx` and
-`decoder.onnx`, which take their weights from the same file and are opened at their first use.
+Plain greedy search is one graph (`model.onnx`: encoder and a loop of decoder steps), as is the one
+that drafts from the input (`speculative.onnx`). Everything else (beams, sampling, penalties,
+streaming, scoring) steps through `encoder.onnx` and `decoder.onnx`. All take their weights from
+`model.onnx`, and are opened at their first use.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Sequence
 
@@ -27,7 +29,8 @@ from edge.runtime.engines.stepping import DecoderState, SteppingEngine
 from edge.runtime.errors import ArtifactError, UsageError
 from edge.runtime.options import GenerationOptions
 
-_GREEDY, _ENCODER, _DECODER = "model.onnx", "encoder.onnx", "decoder.onnx"
+_GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
+_ENCODER, _DECODER = "encoder.onnx", "decoder.onnx"
 
 
 class OnnxEngine(SteppingEngine):
@@ -35,6 +38,7 @@ class OnnxEngine(SteppingEngine):
 
     format = "onnx"
     thread_safe = True
+    supports_prompt_lookup = True
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
         self.vocabulary = Vocabulary.of(artifact)
@@ -87,16 +91,35 @@ class OnnxEngine(SteppingEngine):
     ) -> list[list[Hypothesis]]:
         if on_token is not None or not options.is_plain_greedy:
             return super().generate(input_ids, options, on_token)
+        if options.prompt_lookup_num_tokens and len(input_ids) == 1:
+            return [[self._draft_and_check(input_ids, options)]]
+        feeds = self._feeds(input_ids, options)
+        names = ["tokens", "lengths", "log_probs", "finished"]
+        tokens, lengths, log_probs, finished = self._graph(_GREEDY).run(names, feeds)
+        return greedy_hypotheses(tokens, lengths, log_probs, finished, options.length_penalty)
+
+    def _draft_and_check(
+        self, input_ids: Sequence[TokenIds], options: GenerationOptions
+    ) -> Hypothesis:
+        """Greedy search of one row that drafts from the input; the answer is plain greedy's."""
+        feeds = self._feeds(input_ids, options)
+        feeds["draft_tokens"] = np.array(options.prompt_lookup_num_tokens)
+        names = ["tokens", "log_probs", "finished", "steps"]
+        tokens, log_probs, finished, steps = self._graph(_SPECULATIVE).run(names, feeds)
+        lengths = np.array([tokens.shape[1]])
+        [[found]] = greedy_hypotheses(tokens, lengths, log_probs, finished, options.length_penalty)
+        return dataclasses.replace(found, steps=int(steps))
+
+    def _feeds(
+        self, input_ids: Sequence[TokenIds], options: GenerationOptions
+    ) -> dict[str, np.ndarray]:
         ids, mask = pad_batch(input_ids, self.vocabulary.pad)
-        feeds = {
+        return {
             "input_ids": ids,
             "attention_mask": mask,
             "max_new_tokens": np.array(options.max_new_tokens),
             "min_new_tokens": np.array(options.min_new_tokens),
         }
-        names = ["tokens", "lengths", "log_probs", "finished"]
-        tokens, lengths, log_probs, finished = self._graph(_GREEDY).run(names, feeds)
-        return greedy_hypotheses(tokens, lengths, log_probs, finished, options.length_penalty)
 
     def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:
         encoder, decoder = self._graph(_ENCODER), self._graph(_DECODER)

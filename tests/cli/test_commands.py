@@ -63,7 +63,8 @@ def test_run_over_a_file_keeps_columns_and_order(
 ) -> None:
     output = tmp_path / "answers.jsonl"
     source = dataset / "dev.jsonl"
-    ended = edge("run", artifacts / "onnx-int8", "--input", source, "--output", output)
+    artifact = artifacts / "onnx-float32"
+    ended = edge("run", artifact, "--input", source, "--output", output)
     assert ended.status == 0, ended.err
     asked = [json.loads(line) for line in source.read_text().splitlines()]
     answered = [json.loads(line) for line in output.read_text().splitlines()]
@@ -71,7 +72,7 @@ def test_run_over_a_file_keeps_columns_and_order(
     assert all(row["output"] for row in answered)
     lines = tmp_path / "lines.txt"
     lines.write_text("\n".join(row["input"] for row in asked[:3]) + "\n")
-    plain = edge("run", artifacts / "onnx-int8", "--input", lines)
+    plain = edge("run", artifact, "--input", lines)
     assert plain.out.splitlines() == [row["output"] for row in answered[:3]]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from edge.export.base import EXACT
 from edge.export.parity import Parity, check_tolerance
-from edge.export.publish import ExportOptions, Publisher, plan_targets
+from edge.export.publish import ExportOptions, Publisher, Target, plan_targets
 from edge.export.source import SourceModel
 from edge.runtime import Artifact, load
 from edge.runtime.errors import OutputExistsError, ParityError, UsageError
@@ -52,15 +52,42 @@ def test_an_artifact_outside_of_the_tolerance_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_does_not_bear_4_bits_gets_the_next_finer_quantisation(
+    trained: Path, tmp_path: Path
+) -> None:
+    source = SourceModel.open(trained)
+    [target] = plan_targets("onnx", ("int4",))
+    errors = {
+        name: Publisher(source).publish(Target("onnx", name), tmp_path / name).parity.mean_error
+        for name in ("int4", "int8")
+    }
+    assert errors["int8"] < errors["int4"]
+    between = (errors["int8"] + errors["int4"]) / 2
+    publisher = Publisher(source, ExportOptions(mean_error=between))
+    exported = publisher.publish(target, tmp_path / "out")
+    made = exported.manifest.quantization
+    assert made in ("int4_mixed", "int8")
+    assert exported.parity.mean_error <= between
+    assert Artifact.open(tmp_path / "out", verify=True).manifest.quantization == made
+
+
 def test_the_tolerance_refuses_each_kind_of_difference() -> None:
     fine = Parity(
-        inputs=15, tokens=200, greedy_identical=15, largest_gap=0, max_error=1e-5, mean_error=1e-6
+        inputs=15,
+        tokens=200,
+        greedy_identical=15,
+        largest_gap=0,
+        lookup_identical=None,
+        lookup_gap=None,
+        max_error=1e-5,
+        mean_error=1e-6,
     )
     check_tolerance(fine, EXACT, "x")
     check_tolerance(dataclasses.replace(fine, greedy_identical=14, largest_gap=1e-3), EXACT, "x")
     nan = float("nan")
     for changes in (
         {"greedy_identical": 14, "largest_gap": 0.1},
+        {"lookup_identical": 14, "lookup_gap": 0.1},
         {"max_error": 2e-3},
         {"max_error": nan, "mean_error": nan},
     ):

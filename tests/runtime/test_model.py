@@ -16,6 +16,7 @@ from edge.runtime.errors import (
     UnsupportedError,
     UsageError,
 )
+from edge.runtime.rows import read_rows
 from samples import TEXTS
 
 
@@ -177,6 +178,46 @@ def test_a_repetition_penalty_changes_what_repeats(model: Model) -> None:
         TEXTS[0], min_new_tokens=40, max_new_tokens=40, repetition_penalty=5.0
     )
     assert len(set(penalised.token_ids)) > len(set(free.token_ids))
+
+
+def test_drafts_from_the_input_change_the_speed_and_nothing_else(
+    model: Model, dataset: Path
+) -> None:
+    """On engines that can't draft the option does nothing."""
+    texts = [*TEXTS, *(row.input for row in read_rows(dataset / "dev.jsonl"))]
+    steps = tokens = 0
+    for text in texts:
+        plain = model.generate(text)
+        for longest in (1, 8):
+            drafted = model.generate(text, prompt_lookup_num_tokens=longest)
+            assert drafted.token_ids == plain.token_ids
+            assert drafted.finish_reason == plain.finish_reason
+            assert drafted.score == pytest.approx(plain.score, abs=1e-3)
+        steps += drafted.steps or 0
+        tokens += len(plain.token_ids) + (plain.finish_reason == "eos")
+    assert plain.steps is None
+    if model.engine.supports_prompt_lookup:
+        assert steps < 0.7 * tokens
+    else:
+        assert steps == 0
+    # Limits count tokens, not steps.
+    for options in ({"max_new_tokens": 5}, {"min_new_tokens": 30, "max_new_tokens": 33}):
+        drafted = model.generate(TEXTS[0], prompt_lookup_num_tokens=8, **options)
+        assert drafted.token_ids == model.generate(TEXTS[0], **options).token_ids
+
+
+def test_an_answer_owes_nothing_to_the_rows_it_shares_a_batch_with(
+    artifacts: Path, dataset: Path
+) -> None:
+    """8-bit activations too: one scale for a whole batch would let its largest value spoil all."""
+    texts = [row.input for row in read_rows(dataset / "dev.jsonl")]
+    with load(artifacts / "onnx-int8") as model:
+        several, _ = model.encode(texts)
+        target = [several[0]] * len(several)
+        together = model.score_tokens(several, target, batch_size=len(several))
+        apart = model.score_tokens(several, target, batch_size=2)
+        for one, other in zip(together, apart, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_several_threads_get_their_own_answers(model: Model) -> None:
