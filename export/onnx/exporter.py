@@ -10,7 +10,7 @@ from edge.export.base import EIGHT_BIT, EXACT, FOUR_BIT, Exporter, Tolerance
 from edge.export.onnx.files import write_graphs
 from edge.export.onnx.graph import Dim, Graph, Weights
 from edge.export.onnx.greedy import emit_greedy
-from edge.export.onnx.linear import BlockInt4, BlockInt8, Float32, Precision
+from edge.export.onnx.linear import BlockInt4, BlockInt8, Float32, Precision, RowInt8
 from edge.export.onnx.speculative import emit_speculative
 from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
 from edge.export.source import SourceModel
@@ -27,7 +27,7 @@ class OnnxExporter(Exporter):
     format = "onnx"
     quantizations: ClassVar[Mapping[str, str]] = {
         "float32": "weights and arithmetic in float32",
-        "int8": "8-bit weights, and activations in matrix products; a scale per block",
+        "int8": "8-bit weights, and activations in matrix products",
         "int4_mixed": "as int8, with 4-bit weights in the decoder but for lm_head",
         "int4": "as int8, with 4-bit weights in the decoder",
     }
@@ -61,7 +61,7 @@ def _precisions(source: SourceModel, quantization: str) -> tuple[Precision, Prec
     """How encoder and decoder are computed: 4 bits pay only where weights are read per token."""
     if quantization == "float32":
         return Float32(source), Float32(source)
-    encoder = BlockInt8(source)
+    encoder = RowInt8(source)
     match quantization:
         case "int8":
             return encoder, BlockInt8(source)

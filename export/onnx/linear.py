@@ -12,6 +12,7 @@ from edge.export.source import SourceModel
 
 # Weights per scale in a block-quantised row, largest first.
 _BLOCKS = (128, 64, 32, 16)
+_COLUMN_LIMIT = 63
 
 
 class Precision(abc.ABC):
@@ -57,11 +58,10 @@ class Float32(Precision):
 
 
 class BlockInt8(Precision):
-    """8-bit weights with one scale per block of a row.
+    """8-bit weights with one scale per block of a row, for decoder steps of few rows.
 
     ONNX Runtime's MatMulNBits at accuracy level 4 quantises the activations by block as well, so
-    that an outlier spoils one block and not the whole row, and an answer owes nothing to the other
-    rows of its batch. (DynamicQuantizeMatMul, a third faster in an encoder, has one scale for all.)
+    that an outlier spoils one block and not the whole row.
     """
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
@@ -125,6 +125,48 @@ class BlockInt4(BlockInt8):
         return self._product(graph, x, names, bits)
 
 
+class RowInt8(Precision):
+    """8-bit products with one scale per output and one per row of activations, for encoders.
+
+    Each row is brought to the range of -1 to 1 first, so that an answer owes nothing to the other
+    rows of its batch (DynamicQuantizeMatMul has one scale for all). Weights use 7 of their 8 bits:
+    without VNNI instructions the processor adds pairs of products in 16 bits, which two full ranges
+    overflow in silence. `exact` names weights whose activations have outliers; they get blocks.
+    """
+
+    def __init__(self, source: SourceModel, exact: Sequence[str] = ("wo",)) -> None:
+        super().__init__(source)
+        self._exact = tuple(exact)
+        self._blocks = BlockInt8(source)
+        self._quantized: dict[tuple[Graph, str], tuple[str, str]] = {}
+
+    def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
+        if names[0].split(".")[-2] in self._exact:
+            return self._blocks.linear(graph, x, names)
+        key = "+".join(names)
+        values = graph.weight(f"{key}:columns", lambda: quantize_columns(self._stacked(names).T)[0])
+        scales = graph.weight(f"{key}:scale", lambda: quantize_columns(self._stacked(names).T)[1])
+        rows, largest = self._rows(graph, x)
+        step, middle = graph.constant(1 / 127, np.float32), graph.constant(128, np.uint8)
+        product = graph.op(
+            "MatMulIntegerToFloat", rows, values, step, scales, middle, domain=MICROSOFT
+        )
+        return graph.op("Mul", product, largest)
+
+    def _rows(self, graph: Graph, x: str) -> tuple[str, str]:
+        """x in 8 bits and each row's largest magnitude, once for all products of x."""
+        if (graph, x) not in self._quantized:
+            magnitudes = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([-1]), keepdims=1)
+            largest = graph.op("Max", magnitudes, graph.constant(1e-12, np.float32))
+            step, middle = graph.constant(1 / 127, np.float32), graph.constant(128, np.uint8)
+            rows = graph.op("QuantizeLinear", graph.op("Div", x, largest), step, middle)
+            self._quantized[graph, x] = rows, largest
+        return self._quantized[graph, x]
+
+    def embedding(self, graph: Graph, ids: str, name: str) -> str:
+        return self._blocks.embedding(graph, ids, name)
+
+
 def block_size(width: int) -> int:
     """The largest block that divides a row; rows that none divides are padded by the last one."""
     return next((block for block in _BLOCKS if width % block == 0), _BLOCKS[-1])
@@ -151,3 +193,10 @@ def quantize_blocks(weight: np.ndarray, block: int, bits: int = 8) -> tuple[np.n
     if bits == 4:
         packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
     return np.ascontiguousarray(packed), scales.astype(np.float32)
+
+
+def quantize_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric 7-bit columns: [in, out] float32 to int8 values of -63 to 63 and scales [out]."""
+    scales = (np.abs(weight).max(axis=0) / _COLUMN_LIMIT).astype(np.float32)
+    safe = np.where(scales == 0, 1, scales)
+    return np.rint(weight / safe).astype(np.int8), scales
