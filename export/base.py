@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,6 +46,7 @@ class Exporter(abc.ABC):
     tolerances: ClassVar[Mapping[str, Tolerance]]
     # What takes a quantisation's place where the model does not bear it.
     finer: ClassVar[Mapping[str, str]] = {}
+    supports_shortlist: ClassVar[bool] = False
 
     @abc.abstractmethod
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
@@ -53,6 +54,16 @@ class Exporter(abc.ABC):
 
         Returns settings for the manifest's `runtime` section, such as {"threads": 1}.
         """
+
+    def write_listed(
+        self, source: SourceModel, quantization: str, folder: Path, listed: Sequence[int]
+    ) -> None:
+        """Like `write`, with searches that choose among the `listed` ids and the input's own.
+
+        Raises:
+            UsageError: the format has no shortlists (`supports_shortlist`).
+        """
+        raise UsageError(f"--shortlist is for --format onnx, not {self.format}")
 
     @classmethod
     def resolve(cls, quantization: str) -> str:
