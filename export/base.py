@@ -27,6 +27,11 @@ class Tolerance:
     max_error: float | None
     mean_error: float
 
+    @property
+    def tie(self) -> float:
+        """Two tokens that are equally good to within both sides' errors may change places."""
+        return 2 * (self.max_error or self.mean_error)
+
 
 # float32 arithmetic in another order: differences are rounding only.
 EXACT = Tolerance(greedy=True, max_error=1e-3, mean_error=1e-3)
@@ -60,10 +65,9 @@ class Exporter(abc.ABC):
     ) -> None:
         """Like `write`, with searches that choose among the `listed` ids and the input's own.
 
-        Raises:
-            UsageError: the format has no shortlists (`supports_shortlist`).
+        Only where `supports_shortlist`.
         """
-        raise UsageError(f"--shortlist is for --format onnx, not {self.format}")
+        raise NotImplementedError
 
     @classmethod
     def resolve(cls, quantization: str) -> str:

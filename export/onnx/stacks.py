@@ -206,7 +206,8 @@ class DecoderEmitter(Emitter):
     ) -> tuple[str, list[KeyValue]]:
         """`token_ids` [batch, n], `mask` int32 [batch, source] → logits [batch, n, columns].
 
-        Columns are those of `head`, by default the vocabulary. `bias` [1, heads, n, past + n] comes from `position_bias`, or from `bias_of_last` in a loop.
+        Columns are those of `head`, by default the vocabulary. `bias` [1, heads, n, past + n] comes
+        from `position_bias`, or from `bias_of_last` in a loop.
         """
         graph = self.graph
         hidden = self.precision.embedding(graph, token_ids, "shared.weight")

@@ -2,8 +2,8 @@
 
 Plain greedy search is one graph (`model.onnx`: encoder and a loop of decoder steps), as is the one
 that drafts from the input (`speculative.onnx`). Everything else (beams, sampling, penalties,
-streaming, scoring) steps through `encoder.onnx` and `decoder.onnx`; where a shortlist restricts all
-of these, scores come from `scoring.onnx`, a decoder with the whole head. All take their weights from
+streaming, scoring) steps through `encoder.onnx` and `decoder.onnx`. Where a shortlist restricts
+these, scores come from `scoring.onnx`, a decoder with the whole head. All take their weights from
 `model.onnx`, and are opened at their first use.
 """
 
