@@ -85,14 +85,17 @@ class Shortlist:
                 " nothing left to gain; leave it out, or lower --shortlist-frequent"
                 f" ({frequent:,}; the targets alone have {len(targets):,})"
             )
+        judge = self._dev_file or self._train_file
         self._facts: dict[str, Any] = {
             "size": len(self.ids),
             "pieces": pieces,
             "in_targets": len(targets),
             "frequent": frequent,
-            "data": self._train_file.name,
+            "data": _name(self._train_file, request),
             "data_sha256": sha256_of(self._train_file),
             "rows": len(rows),
+            "judged_on": _name(judge, request),
+            "judged_sha256": sha256_of(judge),
         }
 
     def _rows(self, request: ShortlistRequest) -> tuple[list[Row], list[Row]]:
@@ -139,11 +142,8 @@ class Shortlist:
             if one.token_ids != other.token_ids
         ]
         self._check(model, before, after, differing, tolerance)
-        judge = self._dev_file or self._train_file
         return {
             **self._facts,
-            "judged_on": judge.name,
-            "judged_sha256": sha256_of(judge),
             "judged_rows": len(self._judged),
             "greedy_identical": len(before) - len(differing),
             "before": self._figures(before),
@@ -229,3 +229,8 @@ def _files(data: Path) -> tuple[Path, Path | None]:
     if train is None:
         raise DataError("the folder has no train.jsonl", path=data)
     return train, split_file(data, "dev")
+
+
+def _name(file: Path, request: ShortlistRequest) -> str:
+    """A file of the data by name: no path of the machine goes into a manifest."""
+    return f"{request.data.resolve().name}/{file.name}" if request.data.is_dir() else file.name

@@ -100,8 +100,11 @@ def command(
         generation=given(generation),
         max_error=max_error,
         mean_error=mean_error,
-        shortlist=shortlist
-        and ShortlistRequest(shortlist, shortlist_frequent, Columns(input_column, target_column)),
+        shortlist=ShortlistRequest(
+            shortlist, shortlist_frequent, Columns(input_column, target_column)
+        )
+        if shortlist
+        else None,
     )
     publisher = Publisher(source, options)
     with status("exporting") as progress:
