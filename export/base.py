@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,11 @@ class Tolerance:
     max_error: float | None
     mean_error: float
 
+    @property
+    def tie(self) -> float:
+        """Two tokens that are equally good to within both sides' errors may change places."""
+        return 2 * (self.max_error or self.mean_error)
+
 
 # float32 arithmetic in another order: differences are rounding only.
 EXACT = Tolerance(greedy=True, max_error=1e-3, mean_error=1e-3)
@@ -46,6 +51,7 @@ class Exporter(abc.ABC):
     tolerances: ClassVar[Mapping[str, Tolerance]]
     # What takes a quantisation's place where the model does not bear it.
     finer: ClassVar[Mapping[str, str]] = {}
+    supports_shortlist: ClassVar[bool] = False
 
     @abc.abstractmethod
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
@@ -53,6 +59,15 @@ class Exporter(abc.ABC):
 
         Returns settings for the manifest's `runtime` section, such as {"threads": 1}.
         """
+
+    def write_listed(
+        self, source: SourceModel, quantization: str, folder: Path, listed: Sequence[int]
+    ) -> None:
+        """Like `write`, with searches that choose among the `listed` ids and the input's own.
+
+        Only where `supports_shortlist`.
+        """
+        raise NotImplementedError
 
     @classmethod
     def resolve(cls, quantization: str) -> str:

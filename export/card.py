@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from edge.export.shortlist import shortlist_line
 from edge.runtime.manifest import Manifest
 
 _LIBRARIES = {
@@ -12,6 +13,10 @@ _LIBRARIES = {
     "gguf": "gguf",
     "torchscript": "pytorch",
 }
+
+
+def _shortlist_row(manifest: Manifest) -> str:
+    return f"| shortlist | {shortlist_line(facts)} |\n" if (facts := manifest.shortlist) else ""
 
 
 def model_card(manifest: Manifest) -> str:
@@ -45,7 +50,7 @@ Made with edge-t5 {manifest.edge_version} on {manifest.created}.
 | size | {manifest.size / 1e6:.1f} MB |
 | longest input | {manifest.limits.max_input_tokens} tokens |
 | greedy answers identical to the source's | {parity["greedy_identical"]} of {parity["inputs"]} |
-| log-probability error per token | mean {parity["mean_error"]:.2g}, \
+{_shortlist_row(manifest)}| log-probability error per token | mean {parity["mean_error"]:.2g}, \
 largest {parity["max_error"]:.2g} nats |
 
 ## Use

@@ -80,11 +80,17 @@ class ParityCheck:
     """The source's answers to the fixed inputs, computed once for all artifacts of a source."""
 
     def __init__(
-        self, source: SourceModel, prompt: Prompt, limits: Limits, tokenizer_folder: Path
+        self,
+        source: SourceModel,
+        prompt: Prompt,
+        limits: Limits,
+        tokenizer_folder: Path,
+        listed: Sequence[int] | None = None,
     ) -> None:
         """`tokenizer_folder` holds the tokenizer.json that artifacts of this source get.
 
-        Inputs and answers keep to the artifacts' `limits`.
+        Inputs and answers keep to the artifacts' `limits`. With `listed`, the ids of a shortlist,
+        the source chooses among these and each input's own.
 
         Raises:
             ModelError: that tokenizer and the model's own disagree.
@@ -105,7 +111,7 @@ class ParityCheck:
         self._options = GenerationOptions(
             max_new_tokens=new_tokens, min_new_tokens=min(_MIN_NEW_TOKENS, new_tokens)
         )
-        self._reference = TorchReference(source, pieces=self.tokenizer.pieces)
+        self._reference = TorchReference(source, pieces=self.tokenizer.pieces, listed=listed)
 
     def _check_pieces(self, source: SourceModel) -> None:
         if self.tokenizer.pieces > source.architecture.vocab_size:
@@ -171,7 +177,7 @@ class ParityCheck:
         for row, pair in enumerate(zip(plain, drafted, strict=True)):
             one, other = (self._target(list(answer.token_ids)) for answer in pair)
             if one != other:
-                place, one, other = _where_they_part(one, other)
+                place, one, other = where_they_part(one, other)
                 ids = [self.input_ids[row]] * 2
                 scores = model.score_tokens(ids, [one, other])
                 gaps.append(abs(float(scores[0][place] - scores[1][place])))
@@ -182,13 +188,13 @@ class ParityCheck:
 
         Large, too, where a token was taken that the options forbid, however good it is.
         """
-        place, own, other = _where_they_part(self._target(self._answers[row]), self._target(answer))
+        place, own, other = where_they_part(self._target(self._answers[row]), self._target(answer))
         ids = [self.input_ids[row], self.input_ids[row]]
         scores = self._reference.score(ids, [own, other])
         return abs(float(scores[0][place] - scores[1][place]))
 
 
-def _where_they_part(one: list[int], other: list[int]) -> tuple[int, list[int], list[int]]:
+def where_they_part(one: list[int], other: list[int]) -> tuple[int, list[int], list[int]]:
     """The first place where two different answers differ, and both up to there."""
     pairs = zip(one, other, strict=False)
     place = next(i for i, pair in enumerate(pairs) if pair[0] != pair[1])
@@ -202,8 +208,7 @@ def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
         ParityError: outside of the tolerance; says by how much.
     """
     problems = []
-    # Two tokens that the source finds equally good to within both errors may change places.
-    tie = 2 * (tolerance.max_error or tolerance.mean_error)
+    tie = tolerance.tie
     if tolerance.greedy and not parity.largest_gap <= tie:
         problems.append(
             f"only {parity.greedy_identical} of {parity.inputs} greedy answers are the source's"

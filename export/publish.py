@@ -16,6 +16,7 @@ from typing import Any
 from edge.export.base import EXPORTERS, Exporter, Tolerance
 from edge.export.card import model_card
 from edge.export.parity import Parity, ParityCheck, check_tolerance
+from edge.export.shortlist import Shortlist, ShortlistRequest, read_shortlist
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.atomic import check_destination, new_folder
@@ -29,7 +30,7 @@ from edge.runtime.manifest import (
     Source,
     TokenizerInfo,
 )
-from edge.runtime.model import Model, load
+from edge.runtime.model import Generation, Model, load
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
 
@@ -65,6 +66,7 @@ class ExportOptions:
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     max_error: float | None = None
     mean_error: float | None = None
+    shortlist: ShortlistRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Publisher:
             EdgeError: the disk is full, or another failure that a person can mend.
         """
         check_destination(Path(output), force=force)
+        self.check_target(target)
         exporter = EXPORTERS.load(target.format)()
         try:
             return self._publish(exporter, target, output, force=force)
@@ -145,6 +148,7 @@ class Publisher:
     ) -> Exported:
         tolerance = self._tolerance(exporter, target.quantization)
         check = self.check  # before anything is written: it knows a tokenizer that does not fit
+        shortlist = self.shortlist
         with new_folder(output, force=force) as staging:
             settings = exporter.write(self.source, target.quantization, staging)
             self.source.write_tokenizer(staging)
@@ -152,13 +156,61 @@ class Publisher:
             _write_manifest(staging, manifest)
             with load(staging) as model:
                 parity = check.measure(model)
+                answers = shortlist.answers(model) if shortlist else []
             check_tolerance(parity, tolerance, target.name)
             manifest = dataclasses.replace(manifest, parity=parity.as_manifest(tolerance))
+            if shortlist:
+                manifest = self._restrict(exporter, manifest, staging, shortlist, answers)
             (staging / CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
             files = {**manifest.files, CARD_NAME: _file_info(staging / CARD_NAME)}
             manifest = dataclasses.replace(manifest, files=files)
             _write_manifest(staging, manifest)
         return Exported(Path(output), manifest, parity)
+
+    def _restrict(
+        self,
+        exporter: Exporter,
+        manifest: Manifest,
+        staging: Path,
+        shortlist: Shortlist,
+        before: list[Generation],
+    ) -> Manifest:
+        """Put files with the shortlist in the place of those with the full head, which passed.
+
+        They must answer as the source does when it chooses among the same ids.
+        """
+        for name in manifest.files:
+            if name != TOKENIZER_NAME:
+                (staging / name).unlink()
+        exporter.write_listed(self.source, manifest.quantization, staging, shortlist.ids)
+        shortlist.write(staging)
+        files = {
+            path.name: _file_info(path)
+            for path in sorted(staging.iterdir())
+            if path.name != MANIFEST_NAME
+        }
+        # Not empty: it says that there is a list. The figures come once they are measured.
+        manifest = dataclasses.replace(
+            manifest, files=files, shortlist={"size": len(shortlist.ids)}
+        )
+        _write_manifest(staging, manifest)
+        check = ParityCheck(self.source, self.prompt, self.limits, staging, shortlist.ids)
+        tolerance = self._tolerance(exporter, manifest.quantization)
+        with load(staging) as model:
+            parity = check.measure(model)
+            check_tolerance(parity, tolerance, f"{manifest.format} with a shortlist")
+            facts = shortlist.compare(model, before, tolerance)
+        facts["parity"] = parity.as_manifest(tolerance)
+        return dataclasses.replace(manifest, shortlist=facts)
+
+    def check_target(self, target: Target) -> None:
+        """Refuse, before anything is made, what the target's format does not offer.
+
+        Raises:
+            UsageError: a shortlist for a format that has none.
+        """
+        if self.options.shortlist and not EXPORTERS.load(target.format).supports_shortlist:
+            raise UsageError(f"--shortlist is for --format onnx, not {target.format}")
 
     # -- what the manifest says ------------------------------------------------------------------
 
@@ -212,6 +264,18 @@ class Publisher:
         return tolerance
 
     @functools.cached_property
+    def shortlist(self) -> Shortlist | None:
+        """The shortlist that the options ask for, made once for all targets.
+
+        Raises:
+            DataError: its data can't be used.
+            UsageError: it would gain nothing.
+        """
+        if self.options.shortlist is None:
+            return None
+        return Shortlist(self.options.shortlist, self.check.tokenizer)
+
+    @functools.cached_property
     def check(self) -> ParityCheck:
         """The source's side of the comparison, computed once.
 
@@ -235,7 +299,8 @@ def remeasure_parity(model: Model, source: SourceModel) -> Parity:
         raise ModelError(
             f"{source.folder}: its weights are not those that {model.artifact.folder} was made from"
         )
-    check = ParityCheck(source, model.prompt, manifest.limits, model.artifact.folder)
+    listed = read_shortlist(model.artifact)
+    check = ParityCheck(source, model.prompt, manifest.limits, model.artifact.folder, listed)
     parity = check.measure(model)
     recorded = manifest.parity.get("tolerance")
     if isinstance(recorded, Mapping):
@@ -286,8 +351,9 @@ def publish_all(
     Destinations are checked first, so that nothing is made before a refusal.
     """
     places = {target: destination(output, target, targets) for target in targets}
-    for place in places.values():
+    for target, place in places.items():
         check_destination(place, force=force)
+        publisher.check_target(target)
     done = []
     for target, place in places.items():
         if on_start:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +21,19 @@ class TorchReference(Engine):
 
     format = "torch"
 
-    def __init__(self, source: SourceModel, *, pieces: int, threads: int | None = None) -> None:
-        """`pieces`: ids from there up to the vocabulary's size are never emitted."""
+    def __init__(
+        self,
+        source: SourceModel,
+        *,
+        pieces: int,
+        threads: int | None = None,
+        listed: Sequence[int] | None = None,
+    ) -> None:
+        """`pieces`: ids from there up to the vocabulary's size are never emitted; with `listed`,
+        none but these and those of the input."""
         self._source = source
         self._pieces = pieces
+        self._listed = listed
 
     @property
     def threads(self) -> int:
@@ -65,6 +75,10 @@ class TorchReference(Engine):
             decoder_start_token_id=shape.decoder_start_token_id,
             **sampling,
         )
+        allowed: Any = None
+        if self._listed is not None:
+            rows_allowed = [sorted({*self._listed, *row}) for row in input_ids]
+            allowed = lambda row, _: rows_allowed[row]  # noqa: E731
         if options.seed is not None:
             torch.manual_seed(options.seed)
         with torch.inference_mode():
@@ -72,6 +86,7 @@ class TorchReference(Engine):
                 input_ids=torch.from_numpy(ids),
                 attention_mask=torch.from_numpy(mask),
                 generation_config=config,
+                prefix_allowed_tokens_fn=allowed,
                 # The cache that transformers 5 makes itself has the encoder's number of layers,
                 # and fails where the decoder has more.
                 past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),

@@ -93,6 +93,7 @@ class Manifest:
     generation: dict[str, Any] = field(default_factory=dict)  # GenerationOptions' defaults
     limits: Limits = field(default_factory=Limits)
     parity: dict[str, Any] = field(default_factory=dict)
+    shortlist: dict[str, Any] = field(default_factory=dict)  # what searches choose among, if listed
     runtime: dict[str, Any] = field(default_factory=dict)  # engine settings, such as threads
     created: str = ""
     edge_version: str = ""

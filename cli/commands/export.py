@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import generation_options, given
+from edge.cli.options import column_options, generation_options, given
 
 if TYPE_CHECKING:
     from edge.export.publish import Exported, Target
@@ -42,6 +42,17 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
     "--max-error", type=float, help="Accept log-probabilities off by at most this (nats)."
 )
 @click.option("--mean-error", type=float, help="Accept a mean log-probability error up to this.")
+@click.option(
+    "--shortlist",
+    type=click.Path(path_type=Path),
+    help="Rows with targets: answers choose among their tokens and the input's own (onnx).",
+)
+@click.option(
+    "--shortlist-frequent",
+    type=click.IntRange(0),
+    help="Ids listed in any case, from the vocabulary's most frequent; default: an eighth, ≤ 4000.",
+)
+@column_options
 @generation_options
 def command(
     model: str,
@@ -55,6 +66,10 @@ def command(
     max_new_tokens_limit: int | None,
     max_error: float | None,
     mean_error: float | None,
+    shortlist: Path | None,
+    shortlist_frequent: int | None,
+    input_column: str,
+    target_column: str,
     **generation: Any,
 ) -> None:
     """Compile MODEL (a folder or a hub id) to self-contained artifacts.
@@ -69,8 +84,12 @@ def command(
         raise UsageError(unknown_name("format", format_name, FORMATS))
     from edge.cli.console import quiet_libraries, status
     from edge.export.publish import ExportOptions, Publisher, plan_targets, publish_all
+    from edge.export.shortlist import ShortlistRequest
     from edge.export.source import SourceModel
+    from edge.runtime.rows import Columns
 
+    if shortlist is None and shortlist_frequent is not None:
+        raise UsageError("--shortlist-frequent needs --shortlist DATA")
     quiet_libraries()
     targets = plan_targets(format_name, quantizations)
     source = SourceModel.open(model, revision=revision)
@@ -81,6 +100,11 @@ def command(
         generation=given(generation),
         max_error=max_error,
         mean_error=mean_error,
+        shortlist=ShortlistRequest(
+            shortlist, shortlist_frequent, Columns(input_column, target_column)
+        )
+        if shortlist
+        else None,
     )
     publisher = Publisher(source, options)
     with status("exporting") as progress:
@@ -109,3 +133,7 @@ def print_exported(target: Target, exported: Exported) -> None:
         f"   log-prob error mean {parity.mean_error:.1e} max {parity.max_error:.1e}"
         f"   {exported.folder}"
     )
+    if facts := exported.manifest.shortlist:
+        from edge.export.shortlist import shortlist_line
+
+        click.echo(f"  shortlist: {shortlist_line(facts)}")

@@ -53,6 +53,12 @@ def command(artifact: Path, as_json: bool) -> None:
         )
         if parity
         else "not measured",
+        "shortlist": (
+            f"{manifest.shortlist.get('size')} of {manifest.tokenizer.pieces} ids"
+            f" (targets of {manifest.shortlist.get('data')})"
+        )
+        if manifest.shortlist
+        else "none: searches choose among all ids",
         "runtime": ", ".join(f"{k}={v}" for k, v in manifest.runtime.items()) or "defaults",
         "made": f"{manifest.created} by edge-t5 {manifest.edge_version}",
     }

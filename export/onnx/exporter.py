@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from edge.export.base import EIGHT_BIT, EXACT, FOUR_BIT, Exporter, Tolerance
 from edge.export.onnx.files import write_graphs
 from edge.export.onnx.graph import Dim, Graph, Weights
 from edge.export.onnx.greedy import emit_greedy
+from edge.export.onnx.head import Extra, FullHead, Head, ListedHead
 from edge.export.onnx.linear import BlockInt4, BlockInt8, Float32, Precision, RowInt8
 from edge.export.onnx.speculative import emit_speculative
 from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
@@ -19,6 +20,7 @@ GREEDY_NAME = "model.onnx"
 SPECULATIVE_NAME = "speculative.onnx"
 ENCODER_NAME = "encoder.onnx"
 DECODER_NAME = "decoder.onnx"
+SCORING_NAME = "scoring.onnx"  # the decoder with the whole head, beside a shortlist
 
 
 class OnnxExporter(Exporter):
@@ -41,20 +43,35 @@ class OnnxExporter(Exporter):
     }
     finer: ClassVar[Mapping[str, str]] = {"int4": "int4_mixed", "int4_mixed": "int8"}
 
+    supports_shortlist = True
+
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
+        self._write(source, quantization, folder, None)
+        return {"threads": 1}
+
+    def write_listed(
+        self, source: SourceModel, quantization: str, folder: Path, listed: Sequence[int]
+    ) -> None:
+        self._write(source, quantization, folder, listed)
+
+    def _write(
+        self, source: SourceModel, quantization: str, folder: Path, listed: Sequence[int] | None
+    ) -> None:
         weights = Weights()
         encoder, decoder = _precisions(source, quantization)
         greedy = Graph("greedy", weights)
-        emit_greedy(greedy, source, encoder, decoder)
+        emit_greedy(greedy, source, encoder, decoder, listed)
         speculative = Graph("speculative", weights)
-        emit_speculative(speculative, source, encoder, decoder)
+        emit_speculative(speculative, source, encoder, decoder, listed)
         others = {
             SPECULATIVE_NAME: speculative,
-            ENCODER_NAME: _encoder_graph(source, encoder, weights),
-            DECODER_NAME: _decoder_graph(source, decoder, weights),
+            ENCODER_NAME: _encoder_graph(source, encoder, decoder, weights, listed),
+            DECODER_NAME: _decoder_graph(source, decoder, weights, listed),
         }
+        if listed is not None:
+            # Scores are of any target: they need the whole head.
+            others[SCORING_NAME] = _decoder_graph(source, decoder, weights, None)
         write_graphs(folder, weights, (GREEDY_NAME, greedy), others)
-        return {"threads": 1}
 
 
 def _precisions(source: SourceModel, quantization: str) -> tuple[Precision, Precision]:
@@ -72,7 +89,13 @@ def _precisions(source: SourceModel, quantization: str) -> tuple[Precision, Prec
             return encoder, BlockInt4(source)
 
 
-def _encoder_graph(source: SourceModel, precision: Precision, weights: Weights) -> Graph:
+def _encoder_graph(
+    source: SourceModel,
+    precision: Precision,
+    decoder: Precision,
+    weights: Weights,
+    listed: Sequence[int] | None,
+) -> Graph:
     graph = Graph("encoder", weights)
     input_ids = graph.input("input_ids", INT64, ["batch", "source"])
     mask = graph.input("attention_mask", INT64, ["batch", "source"])
@@ -81,10 +104,15 @@ def _encoder_graph(source: SourceModel, precision: Precision, weights: Weights) 
         shape: list[Dim] = ["batch", heads, "source", source.architecture.d_kv]
         graph.output(f"cross_key_{layer}", cross.key, FLOAT, shape)
         graph.output(f"cross_value_{layer}", cross.value, FLOAT, shape)
+    if listed is not None:
+        extra = Extra.of_input(graph, source, decoder, listed, input_ids, mask)
+        extra.outputs(graph, source)
     return graph
 
 
-def _decoder_graph(source: SourceModel, precision: Precision, weights: Weights) -> Graph:
+def _decoder_graph(
+    source: SourceModel, precision: Precision, weights: Weights, listed: Sequence[int] | None
+) -> Graph:
     graph = Graph("decoder", weights)
     shape = source.architecture
     tokens = graph.input("decoder_input_ids", INT64, ["batch", "tokens"])
@@ -93,7 +121,13 @@ def _decoder_graph(source: SourceModel, precision: Precision, weights: Weights) 
     cross = _key_values(graph, source, "cross", "source")
     emitter = DecoderEmitter(graph, source, precision)
     bias = emitter.position_bias(tokens, past[0].key)
-    logits, present = emitter.emit(tokens, graph.op("Cast", mask, to=INT32), past, cross, bias)
+    head: Head = FullHead(source, precision)
+    if listed is not None:
+        head = ListedHead(graph, source, precision, listed, Extra.inputs(graph, source))
+    cast = graph.op("Cast", mask, to=INT32)
+    logits, present = emitter.emit(tokens, cast, past, cross, bias, head)
+    if isinstance(head, ListedHead):
+        logits = head.over_vocabulary(graph, logits)
     graph.output("logits", logits, FLOAT, ["batch", "tokens", shape.vocab_size])
     for layer, cache in enumerate(present):
         dims: list[Dim] = ["batch", shape.num_heads, "present", shape.d_kv]

@@ -5,10 +5,13 @@ An app in any language runs it with ONNX Runtime alone: ids in, ids out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import TensorProto
 
 from edge.export.onnx.graph import Dim, Graph
+from edge.export.onnx.head import Head, search_head
 from edge.export.onnx.linear import Precision
 from edge.export.onnx.stacks import (
     FLOAT,
@@ -24,20 +27,27 @@ BOOL = TensorProto.BOOL
 _NEVER = -1e30
 
 
-def emit_greedy(graph: Graph, source: SourceModel, encoder: Precision, decoder: Precision) -> None:
-    """Fill `graph` with the search.
+def emit_greedy(
+    graph: Graph,
+    source: SourceModel,
+    encoder: Precision,
+    decoder: Precision,
+    listed: Sequence[int] | None = None,
+) -> None:
+    """Fill `graph` with the search; it chooses among `listed` ids and the input's, or all ids.
 
     Inputs: input_ids and attention_mask int64 [batch, source]; max_new_tokens and min_new_tokens
     int64 scalars, both counting eos. Outputs: tokens int64 [batch, steps], pad after eos; lengths
-    int64 [batch], eos counted; log_probs float32 [batch], sums of the tokens' natural logarithms;
-    finished bool [batch], whether eos was reached.
+    int64 [batch], eos counted; log_probs float32 [batch], sums of the tokens' natural logarithms
+    (normalised over what is chosen among); finished bool [batch], whether eos was reached.
     """
     input_ids = graph.input("input_ids", INT64, ["batch", "source"])
     mask = graph.input("attention_mask", INT64, ["batch", "source"])
     longest = graph.input("max_new_tokens", INT64, [])
     shortest = graph.input("min_new_tokens", INT64, [])
     cross = EncoderEmitter(graph, source, encoder).emit(input_ids, mask)
-    search = _Search(graph, source, decoder, cross, graph.op("Cast", mask, to=INT32))
+    head = search_head(graph, source, decoder, listed, input_ids, mask)
+    search = _Search(graph, source, decoder, head, cross, graph.op("Cast", mask, to=INT32))
     tokens, lengths, log_probs, finished = search.emit(input_ids, longest, shortest)
     graph.output("tokens", tokens, INT64, ["batch", "steps"])
     graph.output("lengths", lengths, INT64, ["batch"])
@@ -53,6 +63,7 @@ class _Search:
         graph: Graph,
         source: SourceModel,
         precision: Precision,
+        head: Head,
         cross: list[KeyValue],
         mask: str,
     ) -> None:
@@ -60,6 +71,7 @@ class _Search:
         self.source = source
         self.shape = source.architecture
         self.precision = precision
+        self.head = head
         self.cross = cross
         self.mask = mask
 
@@ -99,9 +111,9 @@ class _Search:
         past = self._caches(body)
         emitter = DecoderEmitter(body, self.source, self.precision)
         sliced = self._bias_of(body, bias, step, longest)
-        logits, present = emitter.emit(token, self.mask, past, self.cross, sliced)
-        row = body.op("Squeeze", logits, body.constant([1]))  # [batch, vocab]
-        best, gained = Choice(body, self.source).emit(row, step, shortest)
+        logits, present = emitter.emit(token, self.mask, past, self.cross, sliced, self.head)
+        chosen = Choice(body, self.head).emit(logits, step, shortest)
+        best, gained = (body.op("Squeeze", value, body.constant([1])) for value in chosen)
         # Rows that ended go on with pad, which counts for nothing.
         running = body.op("Not", finished)
         pad = body.constant(self.shape.pad_token_id)
@@ -145,25 +157,20 @@ class _Search:
 
 
 class Choice:
-    """Takes the best allowed token of each row of logits."""
+    """Takes the best allowed token of each position's logits."""
 
-    def __init__(self, body: Graph, source: SourceModel) -> None:
+    def __init__(self, body: Graph, head: Head) -> None:
         self.body = body
-        self.source = source
-        self.shape = source.architecture
+        self.head = head
 
-    def emit(self, rows: str, numbers: str, shortest: str) -> tuple[str, str]:
-        """Best tokens [rows] and their log-probabilities [rows].
+    def emit(self, logits: str, numbers: str, shortest: str) -> tuple[str, str]:
+        """Best tokens [batch, n] and their log-probabilities [batch, n].
 
-        `rows` is [rows, vocab]; `numbers` (int64, scalar or [rows]) counts the new tokens before
-        each row's; eos is out of the question until there are `shortest`, as in transformers.
+        `logits` is [batch, n, columns]; `numbers` (int64, scalar or [n]) counts the new tokens
+        before each position's; eos is out of the question until there are `shortest`, as in
+        transformers.
         """
-        body = self.body
-        allowed = rows
-        pieces = self.source.pieces
-        if pieces < self.shape.vocab_size:
-            bounds = (body.constant([0]), body.constant([pieces]), body.constant([1]))
-            allowed = body.op("Slice", rows, *bounds)
+        body, head = self.body, self.head
         penalty = body.op(
             "Where",
             body.op("Less", numbers, shortest),
@@ -171,15 +178,10 @@ class Choice:
             body.constant(0.0, np.float32),
         )
         column = body.op("Reshape", penalty, body.constant([-1, 1]))
-        eos = body.weight("greedy.eos", self._eos_column)
-        allowed = body.op("Add", allowed, body.op("Mul", eos, column))
-        best = body.op("ArgMax", allowed, axis=1, keepdims=0)
-        everything = body.op("LogSoftmax", rows, axis=1)
-        place = body.op("Unsqueeze", best, body.constant([1]))
-        gained = body.op("GatherElements", everything, place, axis=1)
-        return best, body.op("Squeeze", gained, body.constant([1]))
-
-    def _eos_column(self) -> np.ndarray:
-        column = np.zeros((1, self.source.pieces), dtype=np.float32)
-        column[0, self.shape.eos_token_id] = 1.0
-        return column
+        held_back = body.op("Mul", head.eos(body), column)
+        allowed = body.op("Add", head.choosable(body, logits), held_back)
+        best = body.op("ArgMax", allowed, axis=2, keepdims=0)
+        everything = body.op("LogSoftmax", logits, axis=2)
+        place = body.op("Unsqueeze", best, body.constant([2]))
+        gained = body.op("GatherElements", everything, place, axis=2)
+        return head.ids(body, best), body.op("Squeeze", gained, body.constant([2]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from edge.export.source import SourceModel
 # Weights per scale in a block-quantised row, largest first.
 _BLOCKS = (128, 64, 32, 16)
 _COLUMN_LIMIT = 63
+_LISTED = "lm_head.weight:listed"
+
+Make = Callable[[], np.ndarray]  # a weight [out, in], read when it is needed
 
 
 class Precision(abc.ABC):
@@ -33,6 +36,17 @@ class Precision(abc.ABC):
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
         """Rows of a weight [vocabulary, width] by id: [..., width], float32."""
 
+    @abc.abstractmethod
+    def listed_head(self, graph: Graph, x: str, listed: np.ndarray) -> str:
+        """x [..., d_model] times the `listed` rows of lm_head (int64 [n]), stored apart: [..., n].
+
+        Every graph of an artifact gives the same list.
+        """
+
+    @abc.abstractmethod
+    def head_rows(self, graph: Graph, ids: str) -> str:
+        """Rows of lm_head by id [batch, n], float32 and transposed: [batch, d_model, n]."""
+
     def _stacked(self, names: Sequence[str]) -> np.ndarray:
         return np.concatenate([self._source.tensor(name) for name in names])
 
@@ -44,14 +58,27 @@ class Float32(Precision):
         if names == ["lm_head.weight"] and self._source.architecture.tied_head:
             # Stored once: the head is the embedding, multiplied untransposed.
             return graph.op("MatMul", x, self._transposed_embedding(graph))
-        weight = graph.weight("+".join(names), lambda: self._stacked(names).T)
-        return graph.op("MatMul", x, weight)
+        return graph.op("MatMul", x, self._transposed(graph, names))
+
+    def _transposed(self, graph: Graph, names: Sequence[str]) -> str:
+        return graph.weight("+".join(names), lambda: self._stacked(names).T)
 
     def _transposed_embedding(self, graph: Graph) -> str:
         return graph.op("Transpose", self._embedding_weight(graph, "shared.weight"), perm=[1, 0])
 
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
         return graph.op("Gather", self._embedding_weight(graph, name), ids)
+
+    def listed_head(self, graph: Graph, x: str, listed: np.ndarray) -> str:
+        weight = graph.weight(_LISTED, lambda: self._source.tensor("lm_head.weight")[listed].T)
+        return graph.op("MatMul", x, weight)
+
+    def head_rows(self, graph: Graph, ids: str) -> str:
+        if self._source.architecture.tied_head:
+            rows = self.embedding(graph, ids, "shared.weight")
+            return graph.op("Transpose", rows, perm=[0, 2, 1])
+        weight = self._transposed(graph, ["lm_head.weight"])
+        return graph.op("Transpose", graph.op("Gather", weight, ids, axis=1), perm=[1, 0, 2])
 
     def _embedding_weight(self, graph: Graph, name: str) -> str:
         return graph.weight(name, lambda: self._source.tensor(name))
@@ -65,12 +92,30 @@ class BlockInt8(Precision):
     """
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
-        return self._product(graph, x, names, bits=8)
-
-    def _product(self, graph: Graph, x: str, names: Sequence[str], bits: int) -> str:
         width = self._source.tensor(names[0]).shape[1]
         rows = sum(self._source.tensor(name).shape[0] for name in names)
-        values, scales = self._blocks(graph, self._storage_key(names), names, bits)
+        bits = self._bits(names)
+        values, scales = self._blocks(
+            graph, self._storage_key(names), lambda: self._stacked(names), bits
+        )
+        return self._product(graph, x, values, scales, (rows, width), bits)
+
+    def listed_head(self, graph: Graph, x: str, listed: np.ndarray) -> str:
+        bits = self._bits(["lm_head.weight"])
+        values, scales = self._blocks(
+            graph, _LISTED, lambda: self._source.tensor("lm_head.weight")[listed], bits
+        )
+        shape = (listed.size, self._source.architecture.d_model)
+        return self._product(graph, x, values, scales, shape, bits)
+
+    def _bits(self, names: Sequence[str]) -> int:
+        return 8
+
+    @staticmethod
+    def _product(
+        graph: Graph, x: str, values: str, scales: str, shape: tuple[int, int], bits: int
+    ) -> str:
+        rows, width = shape
         return graph.op(
             "MatMulNBits",
             x,
@@ -85,10 +130,22 @@ class BlockInt8(Precision):
         )
 
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
-        width = self._source.tensor(name).shape[1]
-        values, scales = self._blocks(graph, name, [name], 8)
-        rows = graph.op("Cast", graph.op("Gather", values, ids), to=1)  # [..., blocks, block]
-        signed = graph.op("Sub", rows, graph.constant(128.0, np.float32))
+        return self._rows(graph, ids, name, lambda: self._source.tensor(name), 8)
+
+    def head_rows(self, graph: Graph, ids: str) -> str:
+        names = ["lm_head.weight"]
+        key, bits = self._storage_key(names), self._bits(names)
+        rows = self._rows(graph, ids, key, lambda: self._stacked(names), bits)
+        return graph.op("Transpose", rows, perm=[0, 2, 1])
+
+    def _rows(self, graph: Graph, ids: str, key: str, weight: Make, bits: int) -> str:
+        """Rows of a stored weight by id: [..., width], float32."""
+        width = self._source.architecture.d_model
+        values, scales = self._blocks(graph, key, weight, bits)
+        packed = graph.op("Gather", values, ids)  # [..., blocks, block × bits / 8]
+        numbers = packed if bits == 8 else _unpacked(graph, packed, block_size(width))
+        middle = graph.constant(float(1 << (bits - 1)), np.float32)
+        signed = graph.op("Sub", graph.op("Cast", numbers, to=1), middle)
         row_scales = graph.op("Unsqueeze", graph.op("Gather", scales, ids), graph.constant([-1]))
         flat = graph.op("Reshape", graph.op("Mul", signed, row_scales), graph.constant([0, 0, -1]))
         if width % block_size(width) == 0:
@@ -96,12 +153,12 @@ class BlockInt8(Precision):
         bounds = (graph.constant([0]), graph.constant([width]), graph.constant([-1]))
         return graph.op("Slice", flat, *bounds)
 
-    def _blocks(self, graph: Graph, key: str, names: Sequence[str], bits: int) -> tuple[str, str]:
+    def _blocks(self, graph: Graph, key: str, weight: Make, bits: int) -> tuple[str, str]:
         """Names of the quantised values and their scales; a tied head shares the embedding's."""
 
         def quantized() -> tuple[np.ndarray, np.ndarray]:
-            weight = self._stacked(names)
-            return quantize_blocks(weight, block_size(weight.shape[1]), bits)
+            array = weight()
+            return quantize_blocks(array, block_size(array.shape[1]), bits)
 
         return (
             graph.weight(f"{key}:blocks{bits}", lambda: quantized()[0]),
@@ -120,12 +177,21 @@ class BlockInt4(BlockInt8):
         super().__init__(source)
         self._exact = tuple(exact)
 
-    def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
-        bits = 8 if names[0].split(".")[-2] in self._exact else 4
-        return self._product(graph, x, names, bits)
+    def _bits(self, names: Sequence[str]) -> int:
+        return 8 if names[0].split(".")[-2] in self._exact else 4
 
 
-class RowInt8(Precision):
+def _unpacked(graph: Graph, packed: str, block: int) -> str:
+    """4-bit values [batch, n, blocks, block / 2] → [batch, n, blocks, block]."""
+    low = graph.op("BitwiseAnd", packed, graph.constant(15, np.uint8))
+    high = graph.op("BitShift", packed, graph.constant(4, np.uint8), direction="RIGHT")
+    axis = graph.constant([-1])
+    halves = [graph.op("Unsqueeze", half, axis) for half in (low, high)]
+    pairs = graph.op("Concat", *halves, axis=-1)
+    return graph.op("Reshape", pairs, graph.constant([0, 0, 0, block]))
+
+
+class RowInt8(BlockInt8):
     """8-bit products with one scale per output and one per row of activations, for encoders.
 
     Each row is brought to the range of -1 to 1 first, so that an answer owes nothing to the other
@@ -137,23 +203,22 @@ class RowInt8(Precision):
     def __init__(self, source: SourceModel, exact: Sequence[str] = ("wo",)) -> None:
         super().__init__(source)
         self._exact = tuple(exact)
-        self._blocks = BlockInt8(source)
         self._quantized: dict[tuple[Graph, str], tuple[str, str]] = {}
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
         if names[0].split(".")[-2] in self._exact:
-            return self._blocks.linear(graph, x, names)
+            return super().linear(graph, x, names)
         key = "+".join(names)
         values = graph.weight(f"{key}:columns", lambda: quantize_columns(self._stacked(names).T)[0])
         scales = graph.weight(f"{key}:scale", lambda: quantize_columns(self._stacked(names).T)[1])
-        rows, largest = self._rows(graph, x)
+        rows, largest = self._quantize_rows(graph, x)
         step, middle = graph.constant(1 / 127, np.float32), graph.constant(128, np.uint8)
         product = graph.op(
             "MatMulIntegerToFloat", rows, values, step, scales, middle, domain=MICROSOFT
         )
         return graph.op("Mul", product, largest)
 
-    def _rows(self, graph: Graph, x: str) -> tuple[str, str]:
+    def _quantize_rows(self, graph: Graph, x: str) -> tuple[str, str]:
         """x in 8 bits and each row's largest magnitude, once for all products of x."""
         if (graph, x) not in self._quantized:
             magnitudes = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([-1]), keepdims=1)
@@ -162,9 +227,6 @@ class RowInt8(Precision):
             rows = graph.op("QuantizeLinear", graph.op("Div", x, largest), step, middle)
             self._quantized[graph, x] = rows, largest
         return self._quantized[graph, x]
-
-    def embedding(self, graph: Graph, ids: str, name: str) -> str:
-        return self._blocks.embedding(graph, ids, name)
 
 
 def block_size(width: int) -> int:

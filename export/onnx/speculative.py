@@ -11,10 +11,13 @@ Lookup Decoding", for drafts from the prompt, here from the encoder's input.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edge.export.onnx.graph import Dim, Graph
 from edge.export.onnx.greedy import BOOL, Choice
+from edge.export.onnx.head import Head, search_head
 from edge.export.onnx.linear import Precision
 from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
 from edge.export.source import SourceModel
@@ -24,9 +27,13 @@ _BEFORE_OUTPUT, _BEFORE_TEXT = -1, -2
 
 
 def emit_speculative(
-    graph: Graph, source: SourceModel, encoder: Precision, decoder: Precision
+    graph: Graph,
+    source: SourceModel,
+    encoder: Precision,
+    decoder: Precision,
+    listed: Sequence[int] | None = None,
 ) -> None:
-    """Fill `graph` with the search, for one input at a time.
+    """Fill `graph` with the search, for one input at a time; `listed` as in `emit_greedy`.
 
     Inputs as those of `emit_greedy` with a batch of 1, and draft_tokens int64 scalar, the longest
     draft. Outputs: tokens int64 [1, new tokens] with eos; log_probs float32 [1]; finished bool [1];
@@ -38,7 +45,8 @@ def emit_speculative(
     shortest = graph.input("min_new_tokens", INT64, [])
     drafts = graph.input("draft_tokens", INT64, [])
     cross = EncoderEmitter(graph, source, encoder).emit(ids, mask)
-    search = _Search(graph, source, decoder, cross, graph.op("Cast", mask, to=INT32))
+    head = search_head(graph, source, decoder, listed, ids, mask)
+    search = _Search(graph, source, decoder, head, cross, graph.op("Cast", mask, to=INT32))
     output, log_probs, finished, steps = search.emit(ids, longest, shortest, drafts)
     graph.output("tokens", output, INT64, [1, "new"])
     graph.output("log_probs", log_probs, FLOAT, [1])
@@ -54,6 +62,7 @@ class _Search:
         graph: Graph,
         source: SourceModel,
         precision: Precision,
+        head: Head,
         cross: list[KeyValue],
         mask: str,
     ) -> None:
@@ -61,6 +70,7 @@ class _Search:
         self.source = source
         self.shape = source.architecture
         self.precision = precision
+        self.head = head
         self.cross = cross
         self.mask = mask
 
@@ -109,11 +119,11 @@ class _Search:
         tokens = body.op("Unsqueeze", body.op("Concat", last, draft, axis=0), body.constant([0]))
         emitter = DecoderEmitter(body, self.source, self.precision)
         bias = emitter.position_bias(tokens, past[0].key)
-        logits, present = emitter.emit(tokens, self.mask, past, self.cross, bias)
-        rows = body.op("Squeeze", logits, body.constant([0]))  # [1 + drafted, vocab]
-        choice = Choice(body, self.source)
-        numbers = body.op("Add", have, _range(body, _scalar(body, _length(body, rows))))
-        best, gained = choice.emit(rows, numbers, shortest)
+        logits, present = emitter.emit(tokens, self.mask, past, self.cross, bias, self.head)
+        count = body.op("Shape", tokens, start=1, end=2)  # 1 + drafted
+        numbers = body.op("Add", have, _range(body, _scalar(body, count)))
+        chosen = Choice(body, self.head).emit(logits, numbers, shortest)
+        best, gained = (body.op("Squeeze", value, body.constant([0])) for value in chosen)
         taken, ended, agreed = self._taken(body, draft, best)
         fresh = _slice(body, best, body.constant([0]), taken, 0)
         gains = body.op("ReduceSum", _slice(body, gained, body.constant([0]), taken, 0), keepdims=1)

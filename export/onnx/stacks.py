@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from edge.export.onnx.graph import MICROSOFT, Graph
+from edge.export.onnx.head import FullHead, Head
 from edge.export.onnx.linear import Precision
 from edge.export.relative import MASKED, decoder_bias_by_distance, encoder_bias_by_distance
 from edge.export.source import SourceModel
@@ -195,11 +196,18 @@ class DecoderEmitter(Emitter):
     """Tokens and caches → logits and longer caches."""
 
     def emit(
-        self, token_ids: str, mask: str, past: list[KeyValue], cross: list[KeyValue], bias: str
+        self,
+        token_ids: str,
+        mask: str,
+        past: list[KeyValue],
+        cross: list[KeyValue],
+        bias: str,
+        head: Head | None = None,
     ) -> tuple[str, list[KeyValue]]:
-        """`token_ids` [batch, n], `mask` int32 [batch, source] → logits [batch, n, vocab].
+        """`token_ids` [batch, n], `mask` int32 [batch, source] → logits [batch, n, columns].
 
-        `bias` [1, heads, n, past + n] comes from `position_bias`, or from `bias_of_last` in a loop.
+        Columns are those of `head`, by default the vocabulary. `bias` [1, heads, n, past + n] comes
+        from `position_bias`, or from `bias_of_last` in a loop.
         """
         graph = self.graph
         hidden = self.precision.embedding(graph, token_ids, "shared.weight")
@@ -225,13 +233,13 @@ class DecoderEmitter(Emitter):
                 else f"decoder.block.{layer + 1}.layer.0.layer_norm"
             )
             hidden, x = self.add_and_norm(hidden, update, following)
-        return self._logits(x), present
+        return self._logits(x, head or FullHead(self.source, self.precision)), present
 
-    def _logits(self, x: str) -> str:
+    def _logits(self, x: str, head: Head) -> str:
         if self.shape.scale_decoder_outputs:
             scale = self.graph.constant(self.shape.d_model**-0.5, np.float32)
             x = self.graph.op("Mul", x, scale)
-        return self.precision.linear(self.graph, x, ["lm_head.weight"])
+        return head.logits(self.graph, x)
 
     def position_bias(self, token_ids: str, past_key: str) -> str:
         """The bias by distance, which also hides later tokens of the same call."""

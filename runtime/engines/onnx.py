@@ -2,7 +2,8 @@
 
 Plain greedy search is one graph (`model.onnx`: encoder and a loop of decoder steps), as is the one
 that drafts from the input (`speculative.onnx`). Everything else (beams, sampling, penalties,
-streaming, scoring) steps through `encoder.onnx` and `decoder.onnx`. All take their weights from
+streaming, scoring) steps through `encoder.onnx` and `decoder.onnx`. Where a shortlist restricts
+these, scores come from `scoring.onnx`, a decoder with the whole head. All take their weights from
 `model.onnx`, and are opened at their first use.
 """
 
@@ -30,7 +31,7 @@ from edge.runtime.errors import ArtifactError, UsageError
 from edge.runtime.options import GenerationOptions
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
-_ENCODER, _DECODER = "encoder.onnx", "decoder.onnx"
+_ENCODER, _DECODER, _SCORING = "encoder.onnx", "decoder.onnx", "scoring.onnx"
 
 
 class OnnxEngine(SteppingEngine):
@@ -122,9 +123,18 @@ class OnnxEngine(SteppingEngine):
         }
 
     def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:
-        encoder, decoder = self._graph(_ENCODER), self._graph(_DECODER)
+        return self._start(input_ids, _DECODER)
+
+    def start_scoring(self, input_ids: Sequence[TokenIds]) -> DecoderState:
+        # With a shortlist, decoder.onnx gives no logits to ids outside of it.
+        restricted = _SCORING in self._artifact.manifest.files
+        return self._start(input_ids, _SCORING if restricted else _DECODER)
+
+    def _start(self, input_ids: Sequence[TokenIds], decoder_name: str) -> DecoderState:
+        encoder, decoder = self._graph(_ENCODER), self._graph(decoder_name)
         ids, mask = pad_batch(input_ids, self.vocabulary.pad)
-        names = [output.name for output in encoder.get_outputs()]
+        taken = {value.name for value in decoder.get_inputs()}
+        names = [value.name for value in encoder.get_outputs() if value.name in taken]
         feeds = {"input_ids": _value(ids), "attention_mask": _value(mask)}
         cross = encoder.run_with_ort_values(names, feeds)
         values = dict(zip(names, cross, strict=True)) | {"encoder_attention_mask": _value(mask)}

@@ -33,6 +33,10 @@ class SteppingEngine(Engine):
     def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:
         """Encode a batch of unpadded source ids."""
 
+    def start_scoring(self, input_ids: Sequence[TokenIds]) -> DecoderState:
+        """Like `start`, for scores of any target: where searches are restricted, this is not."""
+        return self.start(input_ids)
+
     def generate(
         self,
         input_ids: Sequence[TokenIds],
@@ -47,7 +51,7 @@ class SteppingEngine(Engine):
     def score(
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
     ) -> list[np.ndarray]:
-        state = self.start(input_ids)
+        state = self.start_scoring(input_ids)
         length = max(len(row) for row in target_ids)
         decoder_ids = np.full((len(target_ids), length), self.vocabulary.pad, dtype=np.int64)
         for row, target in enumerate(target_ids):
