@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import datetime
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ Progress = Callable[[str, str, int, int], None]
 Point = tuple[tuple[int, ...], int]
 
 _ROUND = 5  # timed answers of one engine before the next has its turn
-_SCREENING_ROUNDS, _SCREENING_RUNS = 3, 3
+_SCREENING_ROUNDS, _SCREENING_RUNS = 4, 2
+_HOPELESS = 1.5  # times the fastest
 
 
 @dataclass(frozen=True)
@@ -278,13 +279,7 @@ class Runner:
         try:
             for threads in thread_counts(most_threads):
                 started[threads] = start(dataclasses.replace(self.spec, threads=threads))
-            best = min(started)
-            if len(started) > 1:
-                times: dict[int, list[float]] = {threads: [] for threads in started}
-                for _ in range(_SCREENING_ROUNDS):
-                    for threads, process in started.items():
-                        times[threads] += process.time(*point, _SCREENING_RUNS).ms
-                best = min(started, key=lambda threads: statistics.median(times[threads]))
+            best = screen(started, point)
             self.process = started.pop(best)
             self.spec = dataclasses.replace(self.spec, threads=best)
         finally:
@@ -334,11 +329,27 @@ class Ids:
         from tokenizers import Tokenizer
 
         self._pieces = Tokenizer.from_file(str(model / "tokenizer.json")).get_vocab_size()
-        self._eos = shape.eos_token_id
+        self.eos = shape.eos_token_id
 
     def of_length(self, length: int) -> tuple[int, ...]:
         drawn = np.random.default_rng(length).integers(3, self._pieces, length - 1)
-        return (*drawn.tolist(), self._eos)
+        return (*drawn.tolist(), self.eos)
+
+
+def screen(processes: Mapping[int, EngineProcess], point: Point) -> int:
+    """The number of threads whose process answers fastest, by the median of a few rounds.
+
+    Raises:
+        EngineFailedError: one of them can't.
+    """
+    times: dict[int, list[float]] = {threads: [] for threads in processes}
+    for _ in range(_SCREENING_ROUNDS if len(times) > 1 else 0):
+        for threads in times:
+            times[threads] += processes[threads].time(*point, _SCREENING_RUNS).ms
+        best = min(statistics.median(found) for found in times.values())
+        # What is far behind is not asked again: it may take seconds each time.
+        times = {t: ms for t, ms in times.items() if statistics.median(ms) < _HOPELESS * best}
+    return min(times, key=lambda threads: statistics.median(times[threads] or [0.0]))
 
 
 def thread_counts(most: int) -> list[int]:

@@ -21,9 +21,7 @@ from edge.bench.peers.table import engine_of
 # Seconds that an engine may take before it counts as hung.
 _LONGEST_ANSWER = 600
 _LONGEST_PREPARATION = 3600
-_PROGRAM = (
-    "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('peers', None, '__main__')"
-)
+_PROGRAM = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('peers', None, '__main__')"
 # Threads are set for each engine, never inherited.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -51,7 +51,13 @@ def bench_shapes(
             tasks: dict[str, TaskID] = {}
 
             def on_progress(
-                phase: str, what: str, done: int, of: int, *, progress: Any = progress, tasks: Any = tasks
+                phase: str,
+                what: str,
+                done: int,
+                of: int,
+                *,
+                progress: Any = progress,
+                tasks: Any = tasks,
             ) -> None:
                 if phase not in tasks:
                     tasks[phase] = progress.add_task(phase, total=of)
@@ -81,7 +87,9 @@ def bench_shapes(
 
 def _missed(report: EngineReport) -> str:
     own = [(row.speed.p95, row.name) for row in report.rows if row.own and row.speed]
-    best = "none could be measured" if not own else "the best p95 is {:.1f} ms ({})".format(*min(own))
+    best = (
+        "none could be measured" if not own else "the best p95 is {:.1f} ms ({})".format(*min(own))
+    )
     return f"{report.model}: no artifact meets the target {report.settings.target_ms:g} ms: {best}"
 
 

@@ -50,15 +50,9 @@ def main(argument: str) -> None:
             _serve(peer, spec, answer)
     except Exception as error:
         # Our own error for a library that is missing keeps Python's as its cause.
-        missing = next((e for e in (error, error.__cause__) if _is_missing(e, peer)), None)
-        answer(missing=missing.name) if missing else answer(error=_reason(error))
-
-
-def _is_missing(error: BaseException | None, peer: Peer) -> bool:
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return False
-    known = {library.partition(".")[0] for library in peer.libraries}
-    return error.name.partition(".")[0] in known
+        chain = (error, error.__cause__)
+        missing = next((e.name for e in chain if isinstance(e, ModuleNotFoundError)), None)
+        answer(missing=missing) if missing else answer(error=_reason(error))
 
 
 def _prepare(peer: Peer, spec: Spec) -> None:

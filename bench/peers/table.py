@@ -14,9 +14,7 @@ _LLAMA = ("llama_cpp",)
 _OPENVINO = ("openvino", "nncf")
 
 PEERS: dict[str, Peer] = {
-    "transformers-float32": Peer(
-        "transformers", "float32", 32, _HF, transformers_eager("float32")
-    ),
+    "transformers-float32": Peer("transformers", "float32", 32, _HF, transformers_eager("float32")),
     "transformers-bfloat16": Peer(
         "transformers", "bfloat16", 16, _HF, transformers_eager("bfloat16")
     ),
@@ -24,7 +22,7 @@ PEERS: dict[str, Peer] = {
         "torch dynamic int8", "int8", 8, _HF, transformers_eager("float32", quantized=True)
     ),
     "ctranslate2-int8": Peer(
-        "CTranslate2", "int8", 8, ("ctranslate2", *_HF), ctranslate2, convert_ctranslate2
+        "CTranslate2", "int8", 8, ("ctranslate2",), ctranslate2, convert_ctranslate2
     ),
     "llama-q8_0": Peer("llama.cpp", "Q8_0", 8, _LLAMA, llama, write_gguf("q8_0")),
     "llama-q4_0": Peer("llama.cpp", "Q4_0", 4, _LLAMA, llama, write_gguf("q4_0")),
