@@ -165,12 +165,12 @@ def run_engines(
         runners = [Runner(row, spec) for row, spec in zip(rows, specs, strict=True)]
         for place, runner in enumerate(runners):
             notify("prepare", runner.row.name, place, len(runners))
-            runner.guard(lambda runner=runner: prepared.make(runner.spec))
+            runner.guard(prepared.make, runner.spec)
         notify("prepare", "", len(runners), len(runners))
         for place, runner in enumerate(runners):
             notify("threads", runner.row.name, place, len(runners))
             stack.callback(runner.close)
-            runner.guard(lambda runner=runner: runner.start(point, settings.threads))
+            runner.guard(runner.start, point, settings.threads)
         notify("threads", "", len(runners), len(runners))
         before = read_bandwidth(settings.threads)
         measure(runners, _with_one(point), settings.runs, lambda *of: notify("latency", "", *of))
@@ -238,7 +238,7 @@ def measure(
             # Another engine starts each round: none always follows the same neighbour.
             runner = runners[(done // _ROUND + turn) % len(runners)]
             for point in points:
-                runner.guard(lambda r=runner, p=point, n=size: r.time(p, n))
+                runner.guard(runner.time, point, size)
         done += size
         on_progress(done, runs)
 
@@ -258,12 +258,12 @@ class Runner:
         self.times: dict[Point, list[float]] = {}
         self._peak_rss = 0
 
-    def guard(self, action: Callable[[], None]) -> None:
-        """Run `action` unless the engine failed before; its failure ends the engine's part."""
+    def guard(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Call `action` unless the engine failed before; its failure ends the engine's part."""
         if self.row.failure:
             return
         try:
-            action()
+            action(*arguments)
         except EngineMissingError as error:
             self._fail(f"not installed: {error}")
         except EngineFailedError as error:

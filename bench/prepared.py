@@ -117,11 +117,12 @@ class Prepared:
 
     def _forget_older(self, spec: Spec) -> None:
         """Drop what earlier exporters made for the same target: models are large."""
-        if spec.engine == OWN:
-            for folder in self.home.glob(f"{spec.target}-*"):
-                if re.fullmatch(rf"{re.escape(spec.target)}-[0-9a-f]{{8}}", folder.name):
-                    if folder != spec.cache:
-                        shutil.rmtree(folder, ignore_errors=True)
+        if spec.engine != OWN:
+            return
+        made = re.compile(rf"{re.escape(spec.target)}-[0-9a-f]{{8}}")
+        for folder in self.home.iterdir():
+            if made.fullmatch(folder.name) and folder != spec.cache:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def size_of(spec: Spec) -> int:

@@ -116,11 +116,10 @@ def follow_script(model: onnx.ModelProto) -> None:
     script = helper.make_tensor_value_info(_SCRIPT, TensorProto.INT64, ["script"])
     graph.input.append(script)
     body = next((_body(node) for node in graph.node if node.op_type == "Loop"), None)
-    longer = body and _producer(body, "next_output", "Concat")
-    fresh = longer and _producer(body, longer.input[1], "Slice")
-    if not fresh:
+    longer = _producer(body, "next_output", "Concat") if body else None
+    fresh = _producer(body, longer.input[1], "Slice") if body and longer else None
+    if not (body and longer and fresh):
         raise EdgeError(f"{_GRAPH}: its search is not built as the replay expects; export it again")
-    assert body
     best, before = fresh.input[0], longer.input[0]
     place = next(i for i, node in enumerate(body.node) if best in node.output)
     chosen = f"{best}_chosen"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +152,8 @@ def _on_artifact(model: Model, rows: Sequence[Row], draft_tokens: int) -> Gain:
     tokens = sum(len(f.token_ids) + (f.finish_reason == "eos") for f in found)
     return _compare(
         "this artifact, its data",
-        [lambda ids=ids: _generate(model, ids, 0) for ids in encoded],
-        [lambda ids=ids: _generate(model, ids, draft_tokens) for ids in encoded],
+        [partial(_generate, model, ids, 0) for ids in encoded],
+        [partial(_generate, model, ids, draft_tokens) for ids in encoded],
         tokens / sum(f.steps or len(f.token_ids) for f in found),
     )
 
@@ -197,8 +199,8 @@ def _replayed(
         gains.append(
             _compare(
                 what,
-                [lambda s=s, a=a: player.plain(s, len(a)) for s, a in pairs],
-                [lambda s=s, a=a: player.drafted(s, a, draft_tokens) for s, a in pairs],
+                [partial(player.plain, s, len(a)) for s, a in pairs],
+                [partial(player.drafted, s, a, draft_tokens) for s, a in pairs],
                 sum(len(answer) for _, answer in pairs) / sum(steps),
             )
         )
@@ -216,7 +218,7 @@ def _always_wrong(ids: Ids) -> tuple[tuple[int, ...], tuple[int, ...]]:
     length = _NOTHING_COPIED[1]
     *answer, wrong = _fresh(ids, ())[: length + 1]
     source = [wrong]
-    for pair in zip(answer, answer[1:], strict=False):
+    for pair in itertools.pairwise(answer):
         source += [*pair, wrong]
     return (*source, ids.eos), tuple(answer)
 

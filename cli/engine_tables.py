@@ -38,7 +38,7 @@ def bench_shapes(
     from edge.bench.engines import run_engines
     from edge.bench.peers.table import PEERS
     from edge.bench.prepared import Prepared, default_cache
-    from edge.cli.console import progress_bar, status, stdout_console
+    from edge.cli.console import progress_bar, status
     from edge.runtime.atomic import new_file
     from edge.runtime.errors import TargetMissedError
 
@@ -184,8 +184,8 @@ def report_notes(report: EngineReport) -> list[str]:
         for bits, floor in report.floors.items()
     )
     notes = [
-        f"{settings.runs} answers of each engine, batch 1, greedy, exactly {settings.new_tokens} new"
-        f" tokens, one process each, taking turns; the best number of threads up to"
+        f"{settings.runs} answers of each engine, batch 1, greedy, exactly {settings.new_tokens}"
+        f" new tokens, one process each, taking turns; the best number of threads up to"
         f" {settings.threads} of {machine['cores']} cores, {machine['cpu']}.",
         f"Floor: decoder weights read once per token at {report.bandwidth / 1e9:.1f} GB/s, measured"
         f" in this run: {floors}.",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
     from rich.table import Table
 
     from edge.bench.speculation import SpeculationReport
@@ -50,7 +52,7 @@ def bench_speculation(
                 cache=cache or default_cache(),
                 runs=runs,
                 threads=threads,
-                on_progress=lambda phase, done, of, p=progress, t=task: p.update(t, completed=done),
+                on_progress=partial(_show, progress, task),
             )
         reports.append(report)
         stdout_console().print(speculation_table(report))
@@ -63,6 +65,10 @@ def bench_speculation(
         values = {"schema_version": 1, "reports": [report.as_json() for report in reports]}
         with new_file(json_file) as staging:
             staging.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _show(progress: Progress, task: TaskID, phase: str, done: int, of: int) -> None:
+    progress.update(task, description=phase, completed=done, total=of)
 
 
 def speculation_table(report: SpeculationReport) -> Table:

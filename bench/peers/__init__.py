@@ -1,4 +1,4 @@
-"""The engines of a comparison, one in a process of its own: our artifacts and those we compare with.
+"""The engines of a comparison: our artifacts and those we compare with, each in its own process.
 
 This package is a program, too: `bench/process.py` starts it as `peers`, in the environment where an
 engine's libraries are, and talks to it by lines of JSON. Nothing of ours is imported here but where

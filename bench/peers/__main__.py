@@ -118,7 +118,7 @@ def _peak_rss() -> int:
     """The most memory that this process had resident, in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent had before this program started
-        line = next(l for l in status.read_text().splitlines() if l.startswith("VmHWM:"))
+        line = next(one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     import resource
 

@@ -59,7 +59,7 @@ def _by_generate(model: Any) -> Generate:
 def export_optimum(spec: Spec) -> None:
     from optimum.exporters.onnx import main_export
 
-    # Not merged: Optimum takes the head size as d_model // num_heads there, wrong for FLAN-T5-small.
+    # Not merged: there Optimum takes d_model // num_heads as head size, wrong for FLAN-T5-small.
     main_export(
         str(spec.model),
         output=str(spec.cache),

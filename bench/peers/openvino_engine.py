@@ -1,4 +1,4 @@
-"""OpenVINO on Optimum's ONNX export, weights compressed by nncf, greedy search in a loop of ours."""
+"""OpenVINO on Optimum's ONNX export, weights compressed by nncf; the greedy loop is ours."""
 
 from __future__ import annotations
 
