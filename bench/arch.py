@@ -176,7 +176,7 @@ def _write_tokenizer(folder: Path, pieces: int) -> None:
 
 
 def _pieces() -> Iterator[str]:
-    """Word mark, printable ASCII, then syllables: first of two letters, then of three, and so on."""
+    """Word mark, printable ASCII, then syllables: of two letters first, of three, and so on."""
     yield "▁"
     yield from (sign for sign in string.printable if not sign.isspace())
     for length in itertools.count(2):

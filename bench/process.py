@@ -1,4 +1,4 @@
-"""One engine's process, from the parent's side: started, asked, stopped while others are measured."""
+"""One engine's process, from the parent's side: started, asked, stopped while others run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from edge.bench.peers.table import engine_of
 # Seconds that an engine may take before it counts as hung.
 _LONGEST_ANSWER = 600
 _LONGEST_PREPARATION = 3600
-_PROGRAM = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('peers', None, '__main__')"
+_PROGRAM = (
+    "import runpy, sys; sys.path.append(sys.argv.pop(1));"
+    "runpy.run_module('peers', None, '__main__')"
+)
 # Threads are set for each engine, never inherited.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -72,7 +75,7 @@ class EngineProcess:
         if separate and (interpreter := peers_python()) is None:
             raise EngineMissingError("the peers' environment (make peers)")
         fields = {**dataclasses.asdict(spec), "prepare": preparing}
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
         # -P: a folder called `train` or `export` where the command runs is not a library.
         command = [str(interpreter), "-P", "-c", _PROGRAM, str(Path(__file__).parent)]
         self._process = subprocess.Popen(
