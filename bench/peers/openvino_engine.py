@@ -29,8 +29,10 @@ def compress(bits: int) -> Callable[[Spec], None]:
                     mode=nncf.CompressWeightsMode.INT4_SYM,
                     group_size=_GROUP,
                     all_layers=True,
-                    # A table of a few numbers for each head, which no group of 128 fits.
-                    ignored_scope=nncf.IgnoredScope(patterns=[".*relative_attention_bias.*"]),
+                    advanced_parameters=nncf.AdvancedCompressionParameters(
+                        # Smaller groups where a matrix is no multiple of it.
+                        group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
+                    ),
                 )
             path = (spec.cache / name).with_suffix(".xml")
             openvino.save_model(model, path, compress_to_fp16=False)
