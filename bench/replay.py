@@ -2,9 +2,9 @@
 
 Random weights copy nothing, so that their drafts would all be wrong. Here the graph that drafts
 from the input (`speculative.onnx`) gets one more input, `script`: each token that it takes for
-greedy search's choice comes from there. Encoder, decoder steps, logits and the choice itself are computed
-as ever, and drafting, checking and the draft's width follow the script's tokens: with a trained
-model's source and answer, the steps are that model's, at the larger shape's cost.
+greedy search's choice comes from there. Encoder, decoder steps, logits and the choice itself are
+computed as ever, and drafting, checking and the draft's width follow the script's tokens: with a
+trained model's source and answer, the steps are that model's, at the larger shape's cost.
 """
 
 from __future__ import annotations

@@ -110,12 +110,12 @@ def command(
             draft_tokens=other["draft_tokens"] or 6,
             replay=other["replay"],
             cache=other["cache"],
-            runs=runs or 30,
+            runs=30 if runs is None else runs,
             threads=threads,
             json_file=json_file,
         )
         return
-    report = measure(folders, rows, target_ms, runs or 100, threads, json_file)
+    report = measure(folders, rows, target_ms, 100 if runs is None else runs, threads, json_file)
     stdout_console().print(report_table(report))
     for note in report_notes(report):
         click.echo(note)
