@@ -114,6 +114,9 @@ class EngineProcess:
     def sleep(self) -> None:
         """Stop the process where the system can: threads that spin would take a core."""
         self._signal("SIGSTOP")
+        if hasattr(os, "waitid") and self._process.poll() is None:
+            # The signal takes a moment: nothing else is measured before it stands still (or ended).
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def answer(self, seconds: float) -> dict[str, Any]:
         """The next line of the process.
