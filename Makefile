@@ -59,7 +59,7 @@ $(PEERS_VENV)/.installed: bench/peers/requirements.txt
 	$(PEERS_VENV)/bin/pip install --quiet -r bench/peers/requirements.txt
 	touch $@
 
-# docs/engines.md explains the tables. Takes about an hour on two cores; nothing else should run.
+# docs/engines.md explains the tables. Takes long; nothing else should run.
 SHAPES ?= flan-t5-small flan-t5-base
 SPECULATION_MODEL ?= ../shared/models/disfl-tiny
 SPECULATION_DATA ?= ../shared/data/disfl_qa/dev.jsonl
