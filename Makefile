@@ -10,7 +10,7 @@ ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-fast lint types format help-docs clean
+.PHONY: demo install test test-fast lint types format help-docs peers bench-engines clean
 
 install: $(VENV)/.installed
 
@@ -49,5 +49,31 @@ help-docs: install
 	$(BIN)/python -m edge.cli.help_docs > docs/commands.md.new
 	mv docs/commands.md.new docs/commands.md
 
+# The engines that we compare with and that need older libraries than ours.
+PEERS_VENV ?= .venv-peers
+
+peers: $(PEERS_VENV)/.installed
+
+$(PEERS_VENV)/.installed: bench/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/pip install --quiet -r bench/peers/requirements.txt
+	touch $@
+
+# docs/engines.md explains the tables. Takes long; nothing else should run.
+SHAPES ?= flan-t5-small flan-t5-base
+SPECULATION_MODEL ?= ../shared/models/disfl-tiny
+SPECULATION_DATA ?= ../shared/data/disfl_qa/dev.jsonl
+
+bench-engines: export EDGE_PEERS_PYTHON = $(abspath $(PEERS_VENV)/bin/python)
+bench-engines: install peers
+	for shape in $(SHAPES); do \
+	  $(BIN)/edge bench --arch $$shape --quantize int8 --quantize int4 --peers --scaling \
+	    --json runs/engines-$$shape.json || [ $$? -eq 3 ] || exit 1; \
+	done
+	test -d $(SPECULATION_MODEL) || { echo "no $(SPECULATION_MODEL): speculation left out"; exit 0; }; \
+	$(BIN)/edge export $(SPECULATION_MODEL) --format onnx --force --output build/speculation && \
+	$(BIN)/edge bench build/speculation --data $(SPECULATION_DATA) --threads 2 --speculation \
+	  --replay $(lastword $(SHAPES)) --json runs/speculation.json
+
 clean:
-	rm -rf $(VENV) build *.egg-info edge-demo
+	rm -rf $(VENV) $(PEERS_VENV) build *.egg-info edge-demo

@@ -1,0 +1,188 @@
+"""Model shapes with random weights: how fast an engine is depends on the shape, not on training.
+
+A folder written here is a Hugging Face model folder like any other, but its answers are noise:
+whatever is measured with it is speed only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.export.source import expected_shapes
+from edge.runtime.atomic import new_folder
+from edge.runtime.errors import UsageError
+from edge.runtime.manifest import Architecture
+from edge.runtime.registry import unknown_name
+
+PIECES = 32_100  # of T5's own vocabulary; its models have 32,128 ids
+_VOCABULARY = 32_128
+# Small embeddings under a strong last norm: a tied head would echo the decoder's input else.
+_TIED_SCALE = 0.1
+
+
+def _t5(**changes: Any) -> Architecture:
+    """FLAN-T5's family (T5 v1.1): gated gelu, a head of its own, unscaled; `changes` on top."""
+    values: dict[str, Any] = {
+        "model_type": "t5",
+        "vocab_size": _VOCABULARY,
+        "d_kv": 64,
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "dense_act_fn": "gelu_new",
+        "is_gated_act": True,
+        "tied_head": False,
+        "scale_decoder_outputs": False,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 0,
+        **changes,
+    }
+    return Architecture(**values)
+
+
+SHAPES: dict[str, Architecture] = {
+    "flan-t5-small": _t5(d_model=512, num_heads=6, d_ff=1024, num_layers=8, num_decoder_layers=8),
+    "flan-t5-base": _t5(d_model=768, num_heads=12, d_ff=2048, num_layers=12, num_decoder_layers=12),
+    # T5 v1.0: relu without a gate, the embedding is the head, its input scaled.
+    "t5-small": _t5(
+        d_model=512,
+        num_heads=8,
+        d_ff=2048,
+        num_layers=6,
+        num_decoder_layers=6,
+        dense_act_fn="relu",
+        is_gated_act=False,
+        tied_head=True,
+        scale_decoder_outputs=True,
+    ),
+}
+
+
+def shape_of(name: str) -> Architecture:
+    """The shape called `name`.
+
+    Raises:
+        UsageError: no such shape.
+    """
+    if name not in SHAPES:
+        raise UsageError(unknown_name("architecture", name, tuple(SHAPES)))
+    return SHAPES[name]
+
+
+def write_model(shape: Architecture, folder: str | Path, *, seed: int = 0) -> Path:
+    """Write a Hugging Face folder of this shape with random weights, the same for the same seed.
+
+    Raises:
+        UsageError: a shape that the folder's config.json has no words for.
+        OutputExistsError: `folder` exists.
+    """
+    config = _config(shape)
+    with new_folder(folder, force=False) as staging:
+        _write_json(staging / "config.json", config)
+        _write_json(staging / "generation_config.json", _generation(shape))
+        _write_tokenizer(staging, min(PIECES, shape.vocab_size))
+        _write_weights(shape, staging / "model.safetensors", seed)
+    return Path(folder)
+
+
+def _config(shape: Architecture) -> dict[str, Any]:
+    """config.json as transformers 4 wrote it, which 5 reads too: peers use either."""
+    if shape.scale_decoder_outputs is not shape.tied_head:
+        raise UsageError("a shape scales its head's input exactly where the head is tied")
+    function = shape.dense_act_fn
+    if shape.is_gated_act:
+        function = "gated-gelu" if function == "gelu_new" else f"gated-{function}"
+    values = dataclasses.asdict(shape)
+    for name in ("dense_act_fn", "is_gated_act", "tied_head", "scale_decoder_outputs"):
+        del values[name]
+    return {
+        **values,
+        "architectures": ["T5ForConditionalGeneration"],
+        "dropout_rate": 0.0,
+        "feed_forward_proj": function,
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": shape.tied_head,
+        "use_cache": True,
+    }
+
+
+def _generation(shape: Architecture) -> dict[str, Any]:
+    names = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+    return {name: getattr(shape, name) for name in names}
+
+
+def _write_weights(shape: Architecture, path: Path, seed: int) -> None:
+    from safetensors.numpy import save_file
+
+    tensors = {}
+    for place, (name, size) in enumerate(expected_shapes(shape).items()):
+        # A stream of its own for each: the order of writing does not matter.
+        draw = np.random.default_rng((seed, place))
+        if name.endswith("layer_norm.weight"):
+            tensors[name] = np.full(size, _norm(shape, name), np.float32)
+        else:
+            weight = draw.standard_normal(size, dtype=np.float32)
+            tensors[name] = weight * np.float32(_scale(shape, name, size))
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _norm(shape: Architecture, name: str) -> float:
+    undone = shape.tied_head and name == "decoder.final_layer_norm.weight"
+    return 1 / _TIED_SCALE if undone else 1.0
+
+
+def _scale(shape: Architecture, name: str, size: tuple[int, ...]) -> float:
+    """A standard deviation that keeps every layer's output near 1, so that logits differ."""
+    if name == "shared.weight":
+        return _TIED_SCALE if shape.tied_head else 1.0
+    if "relative_attention_bias" in name:
+        return 0.5
+    if name.endswith(".q.weight"):
+        return float((size[1] * shape.d_kv) ** -0.5)  # T5 does not divide by the root of d_kv
+    return float(size[1] ** -0.5)
+
+
+def _write_tokenizer(folder: Path, pieces: int) -> None:
+    """A Unigram vocabulary of exactly `pieces` made-up pieces; encoding appends </s>."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    specials = ["<pad>", "</s>", "<unk>"]
+    made = list(itertools.islice(_pieces(), pieces - len(specials)))
+    scored = [(piece, -1.0 - place / 1000) for place, piece in enumerate([*specials, *made])]
+    tokenizer = Tokenizer(models.Unigram(scored, 2))
+    tokenizer.add_special_tokens(specials)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # both 4 and 5 know it
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+    }
+    _write_json(folder / "tokenizer_config.json", settings)
+
+
+def _pieces() -> Iterator[str]:
+    """Word mark, printable ASCII, then syllables: of two letters first, of three, and so on."""
+    yield "▁"
+    yield from (sign for sign in string.printable if not sign.isspace())
+    for length in itertools.count(2):
+        for letters in itertools.product(string.ascii_lowercase, repeat=length):
+            yield "".join(letters)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,13 @@
+"""The engines of a comparison: our artifacts and those we compare with, each in its own process.
+
+This package is a program, too: `bench/process.py` starts it as `peers`, in the environment where an
+engine's libraries are, and talks to it by lines of JSON. Nothing of ours is imported here but where
+our own artifacts are made or run, since Optimum lives in an environment without it.
+
+    argument         the fields of `Spec`, and "prepare"
+    first answer     {"ready": true, …}, {"missing": library} or {"error": reason}
+    line in          {"input_ids": […], "new_tokens": 16, "runs": 5}
+    line out         {"ms": [milliseconds of each run], "peak_rss": bytes} or {"error": reason}
+
+With "prepare" the program converts the model, says that it is ready, and ends.
+"""

@@ -1,0 +1,107 @@
+"""OpenVINO on Optimum's ONNX export, weights compressed by nncf; the greedy loop is ours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from .hugging_face import ENCODER, FIRST_STEP, NEXT_STEP
+from .spec import Generate, Spec
+
+_GROUP = 128  # weights that share a scale at 4 bits, as in our own
+
+
+def compress(bits: int) -> Callable[[Spec], None]:
+    def prepare(spec: Spec) -> None:
+        import nncf
+        import openvino
+
+        spec.cache.mkdir()
+        core = openvino.Core()
+        for name in (ENCODER, FIRST_STEP, NEXT_STEP):
+            model = core.read_model(spec.base / name)
+            if bits == 8 or name == ENCODER:  # the encoder computes much with what it reads once
+                model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+            else:
+                model = nncf.compress_weights(
+                    model,
+                    mode=nncf.CompressWeightsMode.INT4_SYM,
+                    group_size=_GROUP,
+                    all_layers=True,
+                    advanced_parameters=nncf.AdvancedCompressionParameters(
+                        # Smaller groups where a matrix is no multiple of it.
+                        group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
+                    ),
+                )
+            path = (spec.cache / name).with_suffix(".xml")
+            openvino.save_model(model, path, compress_to_fp16=False)
+        shutil.copy(spec.model / "config.json", spec.cache)
+
+    return prepare
+
+
+def openvino(spec: Spec) -> Generate:
+    """Encoder, first step, further steps; keys and values go from step to step without a copy."""
+    import json
+
+    import numpy as np
+    import openvino as ov
+
+    core = ov.Core()
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": spec.threads}
+
+    def request(name: str) -> Any:
+        path = (spec.cache / name).with_suffix(".xml")
+        return core.compile_model(path, "CPU", settings).create_infer_request()
+
+    encoder, first = request(ENCODER), request(FIRST_STEP)
+    following = request(NEXT_STEP)
+    # Two requests take turns: what one put out is what the other takes in.
+    turns = (following, following.get_compiled_model().create_infer_request())
+    config = json.loads((spec.cache / "config.json").read_text(encoding="utf-8"))
+    start, eos = config["decoder_start_token_id"], config["eos_token_id"]
+    taken = {port.any_name for port in following.get_compiled_model().inputs}
+    presents = [
+        port.any_name
+        for port in first.get_compiled_model().outputs
+        if port.any_name.startswith("present")
+    ]
+    pasts = {name: name.replace("present", "past_key_values") for name in presents}
+    fixed = [name for name in presents if ".encoder." in name]
+    moving = [name for name in presents if ".decoder." in name]
+
+    def pick(step: Any) -> int:
+        logits = step.get_tensor("logits").data[0, -1]
+        logits[eos] = -np.inf  # an answer of exactly so many tokens does not end before
+        return int(logits.argmax())
+
+    def generate(input_ids: list[int], new_tokens: int) -> list[int]:
+        ids = ov.Tensor(np.array([input_ids]))
+        mask = ov.Tensor(np.ones((1, len(input_ids)), np.int64))
+        encoder.set_tensor("input_ids", ids)
+        encoder.set_tensor("attention_mask", mask)
+        encoder.infer()
+        hidden = encoder.get_tensor("last_hidden_state")
+        first.set_tensor("input_ids", ov.Tensor(np.array([[start]])))
+        first.set_tensor("encoder_hidden_states", hidden)
+        first.set_tensor("encoder_attention_mask", mask)
+        first.infer()
+        for step in turns:
+            step.set_tensor("encoder_attention_mask", mask)
+            if "encoder_hidden_states" in taken:
+                step.set_tensor("encoder_hidden_states", hidden)
+            for name in fixed:
+                step.set_tensor(pasts[name], first.get_tensor(name))
+        found, before = [pick(first)], first
+        while len(found) < new_tokens:
+            step = turns[len(found) % 2]
+            step.set_tensor("input_ids", ov.Tensor(np.array([found[-1:]])))
+            for name in moving:
+                step.set_tensor(pasts[name], before.get_tensor(name))
+            step.infer()
+            found.append(pick(step))
+            before = step
+        return found
+
+    return generate

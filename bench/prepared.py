@@ -1,0 +1,138 @@
+"""Where the models, artifacts and conversions of the engine benchmark are kept between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import edge.bench.arch
+import edge.export
+from edge.bench.arch import shape_of, write_model
+from edge.bench.peers.spec import Spec
+from edge.bench.peers.table import OWN, PEERS
+from edge.bench.process import prepare
+from edge.export.base import EXPORTERS
+from edge.export.publish import Target
+from edge.runtime.errors import UsageError
+
+# What `edge bench --arch` makes where nothing else is asked for.
+DEFAULT_TARGETS = (
+    Target("onnx", "int8"),
+    Target("onnx", "int4"),
+    Target("ctranslate2", "int8"),
+    Target("gguf", "q8_0"),
+    Target("torchscript", "int8"),
+)
+
+
+def default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge" / "bench"
+
+
+def choose_targets(formats: Sequence[str], quantizations: Sequence[str]) -> list[Target]:
+    """The artifacts that `--format` and `--quantize` ask for; neither: the usual ones.
+
+    A quantisation without a format means every format that has it.
+
+    Raises:
+        UsageError: an unknown format, or a quantisation that none of the formats has.
+        MissingExtraError: a format's library is not installed.
+    """
+    if not formats and not quantizations:
+        return list(DEFAULT_TARGETS)
+    targets = []
+    for quantization in quantizations or ("auto",):
+        found, refusals = [], []
+        for name in formats or EXPORTERS.names():
+            try:
+                found.append(Target(name, EXPORTERS.load(name).resolve(quantization)))
+            except UsageError as error:
+                refusals.append(error)
+        if refusals and (formats or not found):
+            raise refusals[0]
+        targets += found
+    return list(dict.fromkeys(targets))
+
+
+def bits_of(quantization: str) -> int:
+    """Bits of a decoder weight, which every quantisation has as the first number of its name."""
+    found = re.search(r"\d+", quantization)
+    assert found, quantization
+    return int(found[0])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The folder of one model, `model`, and what is made from it for each engine."""
+
+    home: Path
+    model: Path
+
+    @classmethod
+    def of_shape(cls, arch: str, cache: Path) -> Prepared:
+        """The random-weight model of a shape, written at its first use.
+
+        Raises:
+            UsageError: no such shape.
+        """
+        shape = shape_of(arch)
+        home = cache / f"{arch}-{_digest([Path(edge.bench.arch.__file__)])}"
+        model = home / "model"
+        if not model.is_dir():
+            write_model(shape, model)
+        return cls(home, model)
+
+    def artifact(self, target: Target, threads: int = 1) -> Spec:
+        """Our own artifact; another version of the exporters makes another."""
+        exporters = sorted(Path(next(iter(edge.export.__path__))).rglob("*.py"))
+        cache = self.home / f"{target.name}-{_digest(exporters)}"
+        return Spec(OWN, self.model, cache, self.home, threads, target.name)
+
+    def peer(self, name: str, threads: int = 1) -> Spec:
+        base = self._peers / (PEERS[name].made_from or name)
+        return Spec(name, self.model, self._peers / name, base, threads)
+
+    @property
+    def _peers(self) -> Path:
+        return self.home / "peers"
+
+    def make(self, spec: Spec) -> None:
+        """Convert for an engine what is not there yet, and what that starts from.
+
+        Raises:
+            EngineMissingError, EngineFailedError: of `edge.bench.process`.
+        """
+        if spec.engine != OWN:
+            self._peers.mkdir(parents=True, exist_ok=True)
+            if base := PEERS[spec.engine].made_from:
+                self.make(self.peer(base))
+        if not spec.cache.exists():
+            prepare(spec)
+            self._forget_older(spec)
+
+    def _forget_older(self, spec: Spec) -> None:
+        """Drop what earlier exporters made for the same target: models are large."""
+        if spec.engine != OWN:
+            return
+        made = re.compile(rf"{re.escape(spec.target)}-[0-9a-f]{{8}}")
+        for folder in self.home.iterdir():
+            if made.fullmatch(folder.name) and folder != spec.cache:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def size_of(spec: Spec) -> int:
+    """Bytes of what the engine loads: its conversion, or the model folder itself."""
+    folder = spec.cache if spec.cache.is_dir() else spec.model
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _digest(files: Sequence[Path]) -> str:
+    joined = hashlib.sha256()
+    for file in files:
+        joined.update(file.read_bytes())
+    return joined.hexdigest()[:8]

@@ -1,0 +1,205 @@
+"""One engine's process, from the parent's side: started, asked, stopped while others run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge.bench.peers.spec import Spec
+from edge.bench.peers.table import engine_of
+
+# Seconds that an engine may take before it counts as hung.
+_LONGEST_ANSWER = 600
+_LONGEST_PREPARATION = 3600
+_PROGRAM = (
+    "import runpy, sys; sys.path.append(sys.argv.pop(1));"
+    "runpy.run_module('peers', None, '__main__')"
+)
+# Threads are set for each engine, never inherited.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class EngineMissingError(Exception):
+    """An engine whose libraries are not installed; the text names what is missing."""
+
+
+class EngineFailedError(Exception):
+    """An engine that reported an error, crashed or hung; the text says which."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """Milliseconds of each run, and the most bytes that the process had resident so far."""
+
+    ms: list[float]
+    peak_rss: int
+
+
+def peers_python() -> Path | None:
+    """The interpreter of the peers' own environment (`make peers`), where there is one."""
+    given = os.environ.get("EDGE_PEERS_PYTHON")
+    if given:
+        return Path(given) if Path(given).is_file() else None
+    root = Path(__file__).resolve().parent.parent
+    places = [folder / ".venv-peers" / "bin" / "python" for folder in (Path.cwd(), root)]
+    return next((place for place in places if place.is_file()), None)
+
+
+def prepare(spec: Spec) -> None:
+    """Convert the model for an engine, in a process of its own: its memory goes with it.
+
+    Raises:
+        EngineMissingError, EngineFailedError: see there.
+    """
+    with _started(spec, prepare=True) as process:
+        process.answer(_LONGEST_PREPARATION)
+
+
+class EngineProcess:
+    """An engine that is loaded and waits for `time`; it sleeps in between."""
+
+    def __init__(self, spec: Spec, *, preparing: bool = False) -> None:
+        """Start the process; `answer` tells how that went."""
+        interpreter: Path | None = Path(sys.executable)
+        separate = engine_of(spec.engine, spec.target).separate
+        if separate and (interpreter := peers_python()) is None:
+            raise EngineMissingError("the peers' environment (make peers)")
+        fields = {**dataclasses.asdict(spec), "prepare": preparing}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
+        # -P: a folder called `train` or `export` where the command runs is not a library.
+        command = [str(interpreter), "-P", "-c", _PROGRAM, str(Path(__file__).parent)]
+        self._process = subprocess.Popen(
+            [*command, json.dumps(fields, default=str)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=_environment(spec.threads, separate=separate),
+            start_new_session=True,  # Ctrl-C is the parent's to handle
+        )
+        self.ready: dict[str, Any] = {}
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def time(self, input_ids: Sequence[int], new_tokens: int, runs: int) -> Timed:
+        """Time answers of exactly `new_tokens`, after one that is not counted.
+
+        Raises:
+            EngineFailedError: the engine can't, or is gone.
+        """
+        asked = {"input_ids": list(input_ids), "new_tokens": new_tokens, "runs": runs}
+        assert self._process.stdin
+        self._signal("SIGCONT")
+        try:
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise EngineFailedError(self._ending()) from None
+        found = self.answer(_LONGEST_ANSWER)
+        self.sleep()
+        return Timed(found["ms"], found["peak_rss"])
+
+    def sleep(self) -> None:
+        """Stop the process where the system can: threads that spin would take a core."""
+        self._signal("SIGSTOP")
+        if hasattr(os, "waitid") and self._process.poll() is None:
+            # The signal takes a moment: nothing else is measured before it stands still (or ended).
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def answer(self, seconds: float) -> dict[str, Any]:
+        """The next line of the process.
+
+        Raises:
+            EngineMissingError, EngineFailedError: see there.
+        """
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        try:
+            assert self._process.stdout
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise EngineFailedError(f"no answer within {seconds:g} s")
+        if not line.endswith("\n"):
+            raise EngineFailedError(self._ending())
+        found: dict[str, Any] = json.loads(line)
+        if "missing" in found:
+            raise EngineMissingError(found["missing"])
+        if "error" in found:
+            raise EngineFailedError(found["error"])
+        return found
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            assert stream
+            with contextlib.suppress(OSError):
+                stream.close()
+
+    def _signal(self, name: str) -> None:
+        number = getattr(signal, name, None)
+        if number is not None:
+            self._process.send_signal(number)
+
+    def _ending(self) -> str:
+        """How the process ended, with the last line that it wrote."""
+        status = self._process.wait()
+        self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, self._errors.tell() - 2000))
+        lines = self._errors.read().decode("utf-8", "replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        how = f"crashed ({signal.Signals(-status).name})" if status < 0 else f"ended ({status})"
+        return f"{how}: {said[:200]}" if said else how
+
+
+@contextlib.contextmanager
+def _started(spec: Spec, *, prepare: bool) -> Iterator[EngineProcess]:
+    process = EngineProcess(spec, preparing=prepare)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def start(spec: Spec) -> EngineProcess:
+    """Load an engine.
+
+    Raises:
+        EngineMissingError, EngineFailedError: see there.
+    """
+    process = EngineProcess(spec)
+    try:
+        process.ready = process.answer(_LONGEST_ANSWER)
+    except BaseException:
+        process.close()
+        raise
+    process.sleep()
+    return process
+
+
+def _environment(threads: int, *, separate: bool) -> dict[str, str]:
+    values = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+    values |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if separate:
+        values.pop("PYTHONPATH", None)  # ours: libraries of another environment
+    return values

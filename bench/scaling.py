@@ -1,0 +1,64 @@
+"""How the cost of an answer grows with its length and with the input's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+NEW_TOKENS = (16, 32, 64, 128)
+INPUT_TOKENS = (16, 32, 128, 512)
+
+_LEAST_MS = 1e-6  # noise can make a difference of medians negative
+_Point = tuple[tuple[int, ...], int]
+
+
+@dataclass(frozen=True)
+class ScalingPoint:
+    """Medians in milliseconds: the whole answer, one of one token (so the encoder, above all), and
+    each further token."""
+
+    input_tokens: int
+    new_tokens: int
+    ms: float
+    first_ms: float
+    per_token_ms: float
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """One engine's points: longer and longer answers, and longer and longer inputs."""
+
+    name: str
+    by_new_tokens: list[ScalingPoint]
+    by_input_tokens: list[ScalingPoint]
+
+    @property
+    def flatness(self) -> float:
+        """The dearest token over the cheapest, answers of different lengths; 1 is flat."""
+        costs = [max(point.per_token_ms, _LEAST_MS) for point in self.by_new_tokens]
+        return max(costs) / min(costs)
+
+
+def scaling_points(
+    ids: Callable[[int], tuple[int, ...]], input_tokens: int, new_tokens: int
+) -> list[_Point]:
+    """What is measured: every length once, the other one as in the main table."""
+    points = [(ids(input_tokens), length) for length in NEW_TOKENS]
+    points += [(ids(length), new_tokens) for length in INPUT_TOKENS]
+    return list(dict.fromkeys(points))
+
+
+def scaling_table(
+    name: str, points: Sequence[_Point], times: Mapping[_Point, Sequence[float]]
+) -> Scaling:
+    """The points of one engine from its times in milliseconds. `points` is `scaling_points`'s."""
+    found = []
+    for ids, new_tokens in points:
+        ms, first = (statistics.median(times[ids, length]) for length in (new_tokens, 1))
+        found.append(ScalingPoint(len(ids), new_tokens, ms, first, (ms - first) / (new_tokens - 1)))
+    common = points[-1][1]
+    by_input = [point for point in found if point.new_tokens == common]
+    return Scaling(
+        name, found[: len(NEW_TOKENS)], sorted(by_input, key=lambda point: point.input_tokens)
+    )

@@ -1,0 +1,202 @@
+"""`edge bench --arch`: the engine benchmark run, its tables and its notes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+    from rich.table import Table
+
+    from edge.bench.engines import EngineReport, EngineRow, Settings
+    from edge.bench.scaling import Scaling
+    from edge.export.publish import Target
+
+
+def bench_shapes(
+    archs: Sequence[str],
+    targets: Sequence[Target],
+    settings: Settings,
+    *,
+    cache: Path | None,
+    peers: bool,
+    scaling: bool,
+    json_file: Path | None,
+) -> None:
+    """Measure every shape, print its tables as soon as they are there, and write the reports.
+
+    Raises:
+        UsageError: no such shape.
+        TargetMissedError: none of our artifacts meets the target, on some shape.
+    """
+    from edge.bench.arch import shape_of
+    from edge.bench.engines import run_engines
+    from edge.bench.peers.table import PEERS
+    from edge.bench.prepared import Prepared, default_cache
+    from edge.cli.console import progress_bar, status
+    from edge.runtime.atomic import new_file
+    from edge.runtime.errors import TargetMissedError
+
+    shapes = {arch: shape_of(arch) for arch in archs}  # a wrong name before any work
+    reports: list[EngineReport] = []
+    for arch, shape in shapes.items():
+        with status(f"writing random weights of {arch}"):
+            prepared = Prepared.of_shape(arch, cache or default_cache())
+        with progress_bar() as progress:
+            tasks: dict[str, TaskID] = {}
+
+            def on_progress(
+                phase: str,
+                what: str,
+                done: int,
+                of: int,
+                *,
+                progress: Any = progress,
+                tasks: Any = tasks,
+            ) -> None:
+                if phase not in tasks:
+                    tasks[phase] = progress.add_task(phase, total=of)
+                label = f"{phase} {what}".strip()
+                progress.update(tasks[phase], completed=done, total=of, description=label)
+
+            report = run_engines(
+                arch,
+                prepared,
+                shape,
+                targets,
+                settings,
+                peers=tuple(PEERS) if peers else (),
+                scaling=scaling,
+                on_progress=on_progress,
+            )
+        reports.append(report)
+        print_report(report)
+        if json_file is not None:  # after every shape: a later one may be interrupted
+            values = {"schema_version": 1, "reports": [report.as_json() for report in reports]}
+            with new_file(json_file) as staging:
+                staging.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    missed = [report for report in reports if not report.any_meets_target]
+    if missed:
+        raise TargetMissedError("; ".join(_missed(report) for report in missed))
+
+
+def _missed(report: EngineReport) -> str:
+    own = [(row.speed.p95, row.name) for row in report.rows if row.own and row.speed]
+    best = (
+        "none could be measured" if not own else "the best p95 is {:.1f} ms ({})".format(*min(own))
+    )
+    return f"{report.model}: no artifact meets the target {report.settings.target_ms:g} ms: {best}"
+
+
+def print_report(report: EngineReport) -> None:
+    from edge.cli.console import stdout_console
+
+    console = stdout_console()
+    console.print(engine_table(report))
+    for scaling in report.scaling:
+        console.print(scaling_table(scaling))
+    for note in report_notes(report):
+        click.echo(note)
+
+
+def engine_table(report: EngineReport) -> Table:
+    """One line for each engine: ours first, then the peers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    settings = report.settings
+    kind = ", random weights: speed only" if report.random_weights else ""
+    table = Table(
+        title=f"{report.model}{kind}: {settings.input_tokens} tokens in, {settings.new_tokens} out"
+    )
+    table.add_column("engine")
+    table.add_column("quantisation")
+    compared = any(not row.own for row in report.rows)
+    numbers = ["threads", "size", "load", "p50 (p5–p95)", "per token", "peak RSS"]
+    for name in [*numbers, *(["× best peer"] if compared else []), "× floor"]:
+        table.add_column(name, justify="right")
+    table.add_column(f"p95 ≤ {settings.target_ms:g} ms")
+    for row in report.rows:
+        if row.speed is None:
+            # Over the figures' place: a reason is longer than a column is wide.
+            blanks = [""] * (len(numbers) + compared + 1)
+            table.add_row(Text(row.engine), Text(row.quantization), *blanks, _reason(row))
+            continue
+        speed = row.speed
+        verdict = Text("✓ meets", "green") if report.meets_target(row) else Text("✗ misses", "red")
+        table.add_row(
+            Text(row.engine, "bold" if row.own else ""),
+            Text(row.quantization),
+            str(speed.threads),
+            f"{row.size / 1e6:.1f} MB",
+            f"{speed.load_ms:.0f} ms",
+            f"{speed.p50:.1f} ms ({speed.p5:.1f}–{speed.p95:.1f})",
+            f"{speed.per_token_ms:.2f} ms",
+            f"{speed.peak_rss / 1e6:.0f} MB",
+            *([_times(report.times_faster(row))] if compared else []),
+            _times(report.times_floor(row)),
+            verdict,
+        )
+    return table
+
+
+def _reason(row: EngineRow) -> Any:
+    from rich.text import Text
+
+    return Text(row.failure if len(row.failure) <= 60 else row.failure[:59] + "…", "yellow")
+
+
+def _times(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def scaling_table(scaling: Scaling) -> Table:
+    """What an answer costs at growing lengths."""
+    from rich.table import Table
+
+    table = Table(title=f"{scaling.name}: dearest token over cheapest {scaling.flatness:.2f}")
+    for name in ("tokens in", "tokens out", "p50", "first token", "per token"):
+        table.add_column(name, justify="right")
+    for points in (scaling.by_new_tokens, scaling.by_input_tokens):
+        for point in points:
+            table.add_row(
+                str(point.input_tokens),
+                str(point.new_tokens),
+                f"{point.ms:.1f} ms",
+                f"{point.first_ms:.1f} ms",
+                f"{point.per_token_ms:.2f} ms",
+            )
+        table.add_section()
+    return table
+
+
+def report_notes(report: EngineReport) -> list[str]:
+    """What a reader of the table has to know."""
+    settings, machine = report.settings, report.machine
+    floors = ", ".join(
+        f"{floor.ms:.1f} ms at {bits} bits ({floor.bytes_per_token / 1e6:.0f} MB per token,"
+        f" {floor.encoder_ms:.1f} ms once)"
+        for bits, floor in report.floors.items()
+    )
+    notes = [
+        f"{settings.runs} answers of each engine, batch 1, greedy, exactly {settings.new_tokens}"
+        f" new tokens, one process each, taking turns; the best number of threads up to"
+        f" {settings.threads} of {machine['cores']} cores, {machine['cpu']}.",
+        f"Floor: decoder weights read once per token at {report.bandwidth / 1e9:.1f} GB/s, measured"
+        f" in this run: {floors}.",
+    ]
+    for row in report.rows:
+        if row.own and row.speed and row.size:
+            over = (row.speed.peak_rss - _ALLOWANCE) / row.size
+            notes.append(f"{row.name}: peak RSS is {over:.2f} × the artifact + 80 MB.")
+    failed = [row for row in report.rows if row.failure]
+    notes += [f"{row.name}: {row.failure}" for row in failed if len(row.failure) > 60]
+    return notes
+
+
+_ALLOWANCE = 80e6  # bytes: Python, numpy and the engine itself
