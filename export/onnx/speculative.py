@@ -24,6 +24,8 @@ from edge.export.source import SourceModel
 
 # Ids that no token has: what stands before the first token matches nothing, not even itself.
 _BEFORE_OUTPUT, _BEFORE_TEXT = -1, -2
+# The place of a draft that was wrong: after every query's.
+_NOWHERE = 1 << 40
 
 
 def emit_speculative(
@@ -55,7 +57,12 @@ def emit_speculative(
 
 
 class _Search:
-    """Loop state: output (start token first), log_probs, finished, draft width, steps, caches."""
+    """Loop state: output (start token first), log_probs, finished, draft width, steps, caches and
+    the places in the output that their keys stand for.
+
+    A draft that was wrong stays in the caches, at a place that is after every query: hiding it
+    costs nothing, cutting it out would copy all caches at every step.
+    """
 
     def __init__(
         self,
@@ -88,6 +95,7 @@ class _Search:
             graph.op("Cast", graph.constant(0), to=BOOL),
             graph.op("Identity", drafts),
             graph.op("Identity", graph.constant(0)),
+            graph.op("Expand", graph.constant(0), graph.constant([0])),
             *[empty] * (2 * self.shape.num_decoder_layers),
         ]
         body = self._body(text, longest, shortest, drafts)
@@ -112,16 +120,17 @@ class _Search:
         body.input("step_finished", BOOL, [])
         width = body.input("step_width", INT64, [])
         steps = body.input("step_steps", INT64, [])
+        places = body.input("step_places", INT64, ["past"])
         past = self._caches(body)
         have = body.op("Sub", _length(body, output), body.constant([1]))  # new tokens so far, [1]
         draft = self._draft(body, text, output, width, body.op("Sub", longest, have))
         last = _slice(body, output, body.constant([-1]), _end(body), 0)
         tokens = body.op("Unsqueeze", body.op("Concat", last, draft, axis=0), body.constant([0]))
         emitter = DecoderEmitter(body, self.source, self.precision)
-        bias = emitter.position_bias(tokens, past[0].key)
+        offsets = _range(body, _scalar(body, body.op("Shape", tokens, start=1, end=2)))
+        numbers = body.op("Add", have, offsets)  # of the new tokens before each row's
+        bias = emitter.bias_between(numbers, body.op("Concat", places, numbers, axis=0))
         logits, present = emitter.emit(tokens, self.mask, past, self.cross, bias, self.head)
-        count = body.op("Shape", tokens, start=1, end=2)  # 1 + drafted
-        numbers = body.op("Add", have, _range(body, _scalar(body, count)))
         chosen = Choice(body, self.head).emit(logits, numbers, shortest)
         best, gained = (body.op("Squeeze", value, body.constant([0])) for value in chosen)
         taken, ended, agreed = self._taken(body, draft, best)
@@ -136,12 +145,14 @@ class _Search:
         next_width = self._next_width(body, width, draft, agreed, drafts)
         body.output("next_width", next_width, INT64, [])
         body.output("next_steps", body.op("Add", steps, body.constant(1)), INT64, [])
-        kept = body.op("Add", have, taken)  # positions whose token was right, [1]
-        dims: list[Dim] = [1, self.shape.num_heads, "kept", self.shape.d_kv]
+        right = body.op("Less", offsets, taken)
+        fresh_places = body.op("Where", right, numbers, body.constant(_NOWHERE))
+        next_places = body.op("Concat", places, fresh_places, axis=0)
+        body.output("next_places", next_places, INT64, ["present"])
+        dims: list[Dim] = [1, self.shape.num_heads, "present", self.shape.d_kv]
         for layer, cache in enumerate(present):
-            for kind, value in (("key", cache.key), ("value", cache.value)):
-                cut = _slice(body, value, body.constant([0]), kept, 2)
-                body.output(f"next_{kind}_{layer}", cut, FLOAT, dims)
+            body.output(f"next_key_{layer}", cache.key, FLOAT, dims)
+            body.output(f"next_value_{layer}", cache.value, FLOAT, dims)
         return body
 
     def _caches(self, body: Graph) -> list[KeyValue]:

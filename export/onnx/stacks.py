@@ -244,7 +244,6 @@ class DecoderEmitter(Emitter):
     def position_bias(self, token_ids: str, past_key: str) -> str:
         """The bias by distance, which also hides later tokens of the same call."""
         graph = self.graph
-        reach = self.shape.relative_attention_max_distance
         fresh, length = self.positions(token_ids)
         past_length = graph.op(
             "Squeeze", graph.op("Shape", past_key, start=2, end=3), graph.constant([0])
@@ -252,6 +251,15 @@ class DecoderEmitter(Emitter):
         queries = graph.op("Add", fresh, past_length)
         total = graph.op("Add", past_length, length)
         keys = graph.op("Range", graph.constant(0), total, graph.constant(1))
+        return self.bias_between(queries, keys)
+
+    def bias_between(self, queries: str, keys: str) -> str:
+        """The bias [1, heads, queries, keys] of tokens at those places, int64 vectors.
+
+        A key after its query is hidden, wherever it stands in the cache.
+        """
+        graph = self.graph
+        reach = self.shape.relative_attention_max_distance
         distance = self.outer_difference(queries, keys)
         clipped = graph.op("Clip", distance, graph.constant(-1), graph.constant(reach))
         return self.bias(self._bias_table(), graph.op("Add", clipped, graph.constant(1)))
