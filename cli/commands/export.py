@@ -42,6 +42,9 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
     "--max-error", type=float, help="Accept log-probabilities off by at most this (nats)."
 )
 @click.option("--mean-error", type=float, help="Accept a mean log-probability error up to this.")
+@click.option(
+    "--tune", is_flag=True, help="Then choose threads and engine settings, as edge tune does."
+)
 @generation_options
 def command(
     model: str,
@@ -55,6 +58,7 @@ def command(
     max_new_tokens_limit: int | None,
     max_error: float | None,
     mean_error: float | None,
+    tune: bool,
     **generation: Any,
 ) -> None:
     """Compile MODEL (a folder or a hub id) to self-contained artifacts.
@@ -92,6 +96,10 @@ def command(
             on_start=lambda target: progress(f"exporting {target.name}"),
             on_done=print_exported,
         )
+    if tune:
+        from edge.cli.commands.tune import tune_all
+
+        tune_all([exported.folder for exported in done])
     click.echo(
         f"\nNext: edge bench {output} --data dev.jsonl, edge run {done[0].folder} 'your text'"
     )

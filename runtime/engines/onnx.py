@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime as ort
@@ -21,6 +22,7 @@ from edge.runtime.engines.base import (
     TokenCallback,
     TokenIds,
     Vocabulary,
+    choose_setting,
     choose_threads,
     greedy_hypotheses,
     pad_batch,
@@ -39,12 +41,14 @@ class OnnxEngine(SteppingEngine):
     format = "onnx"
     thread_safe = True
     supports_prompt_lookup = True
+    settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {"spinning": (True, False)}
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
         self.vocabulary = Vocabulary.of(artifact)
         self._artifact = artifact
         self._shape = artifact.manifest.architecture
         self._threads = choose_threads(artifact, threads)
+        self._spinning = choose_setting(artifact, "spinning", self.settings["spinning"])
         self._lock = threading.Lock()
         self._closed = False
         self._graphs: dict[str, ort.InferenceSession] = {}
@@ -68,6 +72,10 @@ class OnnxEngine(SteppingEngine):
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Threads that wait for their next piece of work spin, or sleep and leave the core to others.
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "1" if self._spinning else "0"
+        )
         # Graphs whose pools spin between calls would take the cores from each other.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         path = self._artifact.path(name)
@@ -78,6 +86,15 @@ class OnnxEngine(SteppingEngine):
             raise ArtifactError(
                 f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
             ) from error
+
+    @classmethod
+    def tunable(cls, threads: Sequence[int]) -> list[dict[str, Any]]:
+        """Spinning matters only where a second thread waits."""
+        return [
+            {"threads": number, "spinning": spinning}
+            for number in threads
+            for spinning in ((True, False) if number > 1 else (True,))
+        ]
 
     @property
     def threads(self) -> int:
