@@ -231,7 +231,7 @@ class _Measure:
         return load(self._folder, threads=settings["threads"], settings=others)
 
     def _turn(self, model: Model, first: int, count: int) -> list[float]:
-        """Milliseconds of `count` answers from the input number `first` on, after an untimed one."""
+        """Milliseconds of `count` answers, input `first` and on, after an untimed one."""
         self._answer(model, first)
         collecting = gc.isenabled()
         gc.disable()

@@ -72,7 +72,7 @@ class OnnxEngine(SteppingEngine):
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Threads that wait for their next piece of work spin, or sleep and leave the core to others.
+        # Threads that wait for work spin, or sleep and leave the core to others.
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "1" if self._spinning else "0"
         )
