@@ -8,11 +8,34 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import re
 import threading
 from types import ModuleType
 
+from edge.runtime.errors import UnsupportedError
+from edge.runtime.processor import cpu_info
+
 _ERROR = 4  # enum ggml_log_level
 _MAX_LINE = 300  # characters
+# llama.cpp's names of instruction sets → Linux's.
+_FLAGS = {
+    "SSE3": "pni",
+    "SSSE3": "ssse3",
+    "AVX": "avx",
+    "AVX2": "avx2",
+    "AVX_VNNI": "avx_vnni",
+    "F16C": "f16c",
+    "FMA": "fma",
+    "BMI2": "bmi2",
+    "AVX512": "avx512f",
+    "AVX512_VBMI": "avx512vbmi",
+    "AVX512_VNNI": "avx512_vnni",
+    "AVX512_BF16": "avx512_bf16",
+    "AMX_INT8": "amx_int8",
+    "DOTPROD": "asimddp",
+    "MATMUL_INT8": "i8mm",
+    "SVE": "sve",
+}
 
 _lock = threading.Lock()
 _errors: collections.deque[str] = collections.deque(maxlen=20)
@@ -24,16 +47,41 @@ def llama_library() -> ModuleType:
 
     Raises:
         ModuleNotFoundError: llama-cpp-python is not installed.
+        UnsupportedError: it was built for another processor.
     """
     from llama_cpp import llama_cpp
 
     with _lock:
         if not _ready:
+            check_instructions(llama_cpp.llama_print_system_info().decode(), cpu_info()[1])
             callback = llama_cpp.llama_log_callback(_keep_errors)
             _ready.extend((llama_cpp, callback))
             llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
             llama_cpp.llama_backend_init()
     return llama_cpp
+
+
+def check_instructions(built: str, flags: frozenset[str]) -> None:
+    """Refuse a library that would end the process by an instruction the processor has not.
+
+    llama-cpp-python is built for the processor that it is installed on, and may then be carried
+    elsewhere (a container image, say).
+
+    Args:
+        built: what `llama_print_system_info` says, such as "CPU : AVX2 = 1 | AVX512 = 1 | ".
+        flags: the processor's, as Linux names them; empty where they are not known.
+
+    Raises:
+        UnsupportedError: an instruction set is missing.
+    """
+    used = re.findall(r"\b(\w+) = 1\b", built)
+    missing = [name for name in used if name in _FLAGS and _FLAGS[name] not in flags]
+    if flags and missing:
+        raise UnsupportedError(
+            f"llama-cpp-python was built for a processor with {', '.join(missing)}, which this one"
+            " has not: build it here (pip install --force-reinstall --no-cache-dir --no-binary"
+            " llama-cpp-python llama-cpp-python), or use format onnx or ctranslate2"
+        )
 
 
 def forget_errors() -> None:

@@ -9,6 +9,7 @@ streaming, scoring) steps through `encoder.onnx` and `decoder.onnx`. All take th
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -28,11 +29,12 @@ from edge.runtime.engines.base import (
     pad_batch,
 )
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
-from edge.runtime.errors import ArtifactError, UsageError
+from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
 from edge.runtime.options import GenerationOptions
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
 _ENCODER, _DECODER = "encoder.onnx", "decoder.onnx"
+_OLDEST = (1, 22)  # of ONNX Runtime
 
 
 class OnnxEngine(SteppingEngine):
@@ -44,6 +46,13 @@ class OnnxEngine(SteppingEngine):
     settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {"spinning": (True, False)}
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
+        """Open the greedy search's graph.
+
+        Raises:
+            UnsupportedError: an ONNX Runtime older than the operators.
+            ArtifactError: ONNX Runtime can't load the graph, or a setting is none.
+        """
+        _check_version(ort.__version__)
         self.vocabulary = Vocabulary.of(artifact)
         self._artifact = artifact
         self._shape = artifact.manifest.architecture
@@ -158,6 +167,23 @@ class OnnxEngine(SteppingEngine):
         with self._lock:
             self._closed = True
             self._graphs.clear()
+
+
+def _check_version(version: str) -> None:
+    """Refuse an ONNX Runtime that can't run the graphs, or runs them wrongly in silence.
+
+    1.21 and older have no 8-bit MatMulNBits; 1.20 gave wrong log-probabilities in padded batches.
+
+    Raises:
+        UnsupportedError: it is older than that.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise UnsupportedError(
+            f"ONNX Runtime {version} is too old for the operators of onnx artifacts, which need"
+            f" {oldest} or newer: pip install -U 'onnxruntime>={oldest}'"
+        )
 
 
 class _OnnxState(DecoderState):
