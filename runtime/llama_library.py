@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import collections
 import ctypes
-import re
 import threading
+from collections.abc import Collection, Iterable
 from types import ModuleType
 
 from edge.runtime.errors import UnsupportedError
@@ -19,22 +19,19 @@ _ERROR = 4  # enum ggml_log_level
 _MAX_LINE = 300  # characters
 # llama.cpp's names of instruction sets → Linux's.
 _FLAGS = {
-    "SSE3": "pni",
-    "SSSE3": "ssse3",
-    "AVX": "avx",
-    "AVX2": "avx2",
-    "AVX_VNNI": "avx_vnni",
-    "F16C": "f16c",
-    "FMA": "fma",
-    "BMI2": "bmi2",
-    "AVX512": "avx512f",
-    "AVX512_VBMI": "avx512vbmi",
-    "AVX512_VNNI": "avx512_vnni",
-    "AVX512_BF16": "avx512_bf16",
-    "AMX_INT8": "amx_int8",
-    "DOTPROD": "asimddp",
-    "MATMUL_INT8": "i8mm",
-    "SVE": "sve",
+    "sse3": "pni",
+    "ssse3": "ssse3",
+    "avx": "avx",
+    "avx2": "avx2",
+    "avx_vnni": "avx_vnni",
+    "f16c": "f16c",
+    "fma": "fma",
+    "bmi2": "bmi2",
+    "avx512": "avx512f",
+    "avx512_vbmi": "avx512vbmi",
+    "avx512_vnni": "avx512_vnni",
+    "avx512_bf16": "avx512_bf16",
+    "amx_int8": "amx_int8",
 }
 
 _lock = threading.Lock()
@@ -53,7 +50,7 @@ def llama_library() -> ModuleType:
 
     with _lock:
         if not _ready:
-            check_instructions(llama_cpp.llama_print_system_info().decode(), cpu_info()[1])
+            check_instructions(_instructions(getattr(llama_cpp, "_lib", None)), cpu_info()[1])
             callback = llama_cpp.llama_log_callback(_keep_errors)
             _ready.extend((llama_cpp, callback))
             llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
@@ -61,27 +58,36 @@ def llama_library() -> ModuleType:
     return llama_cpp
 
 
-def check_instructions(built: str, flags: frozenset[str]) -> None:
+def check_instructions(used: Iterable[str], flags: Collection[str]) -> None:
     """Refuse a library that would end the process by an instruction the processor has not.
 
     llama-cpp-python is built for the processor that it is installed on, and may then be carried
     elsewhere (a container image, say).
 
     Args:
-        built: what `llama_print_system_info` says, such as "CPU : AVX2 = 1 | AVX512 = 1 | ".
-        flags: the processor's, as Linux names them; empty where they are not known.
+        used: the instruction sets that it was built for, in Linux's words.
+        flags: the processor's; empty where they are not known.
 
     Raises:
-        UnsupportedError: an instruction set is missing.
+        UnsupportedError: one is missing.
     """
-    used = re.findall(r"\b(\w+) = 1\b", built)
-    missing = [name for name in used if name in _FLAGS and _FLAGS[name] not in flags]
+    missing = [name for name in used if name not in flags]
     if flags and missing:
         raise UnsupportedError(
             f"llama-cpp-python was built for a processor with {', '.join(missing)}, which this one"
             " has not: build it here (pip install --force-reinstall --no-cache-dir --no-binary"
             " llama-cpp-python llama-cpp-python), or use format onnx or ctranslate2"
         )
+
+
+def _instructions(library: object) -> list[str]:
+    """The instruction sets that llama.cpp was built for, in Linux's words.
+
+    These functions return constants. `llama_print_system_info` says the same and more, but runs
+    code built for those instructions on the way.
+    """
+    names = {name: getattr(library, f"ggml_cpu_has_{name}", None) for name in _FLAGS}
+    return [_FLAGS[name] for name, has in names.items() if has is not None and has()]
 
 
 def forget_errors() -> None:

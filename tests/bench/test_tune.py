@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,16 @@ TEXT = "where was um was the bridge built?"
 def copy_of(artifacts: Path, format_name: str, tmp_path: Path) -> Path:
     name = f"{format_name}-{EIGHT_BIT.get(format_name, 'int8')}"
     return Path(shutil.copytree(artifacts / name, tmp_path / name))
+
+
+@pytest.fixture(autouse=True)
+def torch_threads_as_before() -> Iterator[None]:
+    """The torchscript engine sets PyTorch's threads, which would slow down what comes after."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
