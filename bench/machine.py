@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
+
+from edge.runtime.processor import cpu_info, usable_cores
 
 _LIBRARIES = (
     "edge-t5",
@@ -32,7 +32,7 @@ _FLAGS = (
 
 def machine_info() -> dict[str, Any]:
     """Processor, cores, instruction sets, system and library versions."""
-    cpu, flags = _linux_cpu()
+    cpu, flags = cpu_info()
     return {
         "cpu": cpu or platform.processor() or platform.machine(),
         "cores": usable_cores(),
@@ -41,29 +41,6 @@ def machine_info() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: v for name in _LIBRARIES if (v := _version(name))},
     }
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, which a container often limits."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _linux_cpu() -> tuple[str, set[str]]:
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return "", set()
-    name = ""
-    flags: set[str] = set()
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        match key.strip():
-            case "model name":
-                name = name or value.strip()
-            case "flags" | "Features":
-                flags = flags or set(value.split())
-    return name, flags
 
 
 def _version(name: str) -> str | None:

@@ -6,13 +6,13 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import NoReturn
 
 import click
 
 from edge.runtime.errors import EdgeError
 from edge.runtime.registry import unknown_name
+from edge.runtime.version import edge_version
 
 # Name → the line in `edge --help`. A command's module is imported when the command is used.
 COMMANDS = {
@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "Fine-tune a T5-family model on rows of text → text.",
     "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
     "bench": "Compare artifacts' accuracy and latency against a target.",
+    "tune": "Choose an artifact's threads and engine settings by measuring them here.",
     "run": "Answer a text, a file, or standard input.",
     "verify": "Check an artifact's files, and its parity with its source.",
     "info": "Show what an artifact is.",
@@ -48,16 +49,9 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _version() -> str:
-    try:
-        return metadata.version("edge-t5")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
-
-
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(f"edge {_version()}")
+        click.echo(f"edge {edge_version()}")
         ctx.exit()
 
 

@@ -57,5 +57,5 @@ def threads_option(function: F) -> F:
     return click.option(
         "--threads",
         type=click.IntRange(1, 1024),
-        help="Threads that compute; default: what was tuned at export, else 1.",
+        help="Threads that compute; default: what edge tune chose, else 1.",
     )(function)

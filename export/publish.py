@@ -9,7 +9,6 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from edge.runtime.manifest import (
 from edge.runtime.model import Generation, Model, load
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
+from edge.runtime.version import edge_version
 
 CARD_NAME = "README.md"
 _DEFAULT_NEW_TOKENS = 64
@@ -317,14 +317,6 @@ _SAVED_OPTIONS = (
     "repetition_penalty",
     "no_repeat_ngram_size",
 )
-
-
-def edge_version() -> str:
-    """The installed version, or "0+unknown" in a source tree that is not installed."""
-    try:
-        return metadata.version("edge-t5")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
 
 
 @contextlib.contextmanager

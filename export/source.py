@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MODEL_TYPES = ("t5", "mt5")
+# T5 has a position bias in the first layer of each stack; umT5, say, has one in every layer.
+_OTHER_BIAS = re.compile(r"(encoder|decoder)\.block\.[1-9]\d*\..*relative_attention_bias\.weight")
 ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
 TRAINING_RECORD = "training.json"
 _HUB_FILES = ("*.json", "*.safetensors", "spiece.model", "*.md")
@@ -228,6 +231,11 @@ class SourceModel:
         for path in self._files:
             with safe_open(path, framework="pt") as handle:
                 shapes |= {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118
+        for name in filter(_OTHER_BIAS.fullmatch, shapes):
+            raise ModelError(
+                f"{self.folder}: {name} is no weight of T5, whose layers share one position bias;"
+                f" another architecture than {self.architecture.model_type}, such as umT5"
+            )
         for name, expected in expected_shapes(self.architecture).items():
             if name not in shapes:
                 raise ModelError(f"{self.folder}: the weights lack {name}")

@@ -115,7 +115,8 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, encoded: torch.Tensor) -> list[torch.Tensor]:
         """[key, value], each [b, h, s, d]: the same at every step, so computed once."""
-        return split_heads(self.kv(encoded), 2, self.heads)
+        parts = split_heads(self.kv(encoded), 2, self.heads)
+        return [part.contiguous() for part in parts]  # else every step would lay them out anew
 
     def forward(
         self, hidden: torch.Tensor, bias: torch.Tensor, key: torch.Tensor, value: torch.Tensor

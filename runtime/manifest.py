@@ -13,12 +13,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from edge.runtime.atomic import new_file
 from edge.runtime.errors import ArtifactError
+from edge.runtime.version import edge_version
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "edge.json"
 _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Manifest:
         return sum(info.size for info in self.files.values())
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return to_json(asdict(self))
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -139,12 +142,40 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise ArtifactError(f"{path}: schema_version is missing; export it again")
     if version > SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path}: schema {version} is newer than this edge reads ({SCHEMA_VERSION}); it was"
-            f" written by edge-t5 {values.get('edge_version', '?')}: pip install -U edge-t5"
+            f"{path}: schema {version} is newer than edge-t5 {edge_version()} reads"
+            f" ({SCHEMA_VERSION}); {_which_reads(values.get('edge_version'))}"
         )
     manifest = _build(Manifest, values, str(path))
     _check_files(manifest, path)
     return manifest
+
+
+def _which_reads(writer: object) -> str:
+    """What to install to read an artifact of a newer schema, written by that version of edge."""
+    if isinstance(writer, str) and _VERSION.fullmatch(writer) and writer != "0+unknown":
+        return f"edge-t5 {writer} wrote it and reads it: pip install 'edge-t5>={writer}'"
+    return "it does not say which version wrote it: pip install -U edge-t5"
+
+
+def replace_runtime(folder: str | Path, runtime: Mapping[str, Any]) -> None:
+    """Put other engine settings into an artifact's manifest, in one step.
+
+    All else stays as it is in the file, fields that this version does not know included.
+
+    Raises:
+        ArtifactError: no artifact there, or a manifest that is malformed or of a newer schema.
+        EdgeError: the place can't be written; the manifest is then what it was.
+    """
+    read_manifest(folder)
+    path = Path(folder) / MANIFEST_NAME
+    values = json.loads(path.read_text(encoding="utf-8"))
+    with new_file(path) as staging:
+        staging.write_text(to_json({**values, "runtime": dict(runtime)}), encoding="utf-8")
+
+
+def to_json(values: Mapping[str, Any]) -> str:
+    """A manifest's values as the text of its file."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 _T = TypeVar("_T")

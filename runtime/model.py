@@ -66,23 +66,37 @@ class Generation:
     alternatives: tuple[Generation, ...] = ()
 
 
-def load(path: str | Path, *, threads: int | None = None, verify: bool = False) -> Model:
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    verify: bool = False,
+) -> Model:
     """Open an artifact folder with the engine of its format.
 
     Args:
         path: the artifact folder.
-        threads: how many threads compute; None takes what was tuned at export, else one.
+        threads: how many threads compute; None takes what was tuned (at most the cores that there
+            are), else one.
+        settings: other engine settings in place of those in the manifest's `runtime` section, such
+            as {"spinning": False}; docs/runtime.md lists them.
         verify: also check every file's sha256 (sizes are always checked).
 
     Raises:
         ArtifactError: missing, truncated or altered, or of a newer schema.
         MissingExtraError: the engine's library is not installed.
+        UsageError: a number of threads, or a setting, that there is not.
     """
     if threads is not None and not 1 <= threads <= 1024:
         raise UsageError(f"threads must be from 1 to 1024, not {threads}")
     artifact = Artifact.open(path, verify=verify)
-    engine = ENGINES.load(artifact.manifest.format)(artifact, threads=threads)
-    return Model(artifact, engine)
+    engine_class = ENGINES.load(artifact.manifest.format)
+    if settings:
+        engine_class.check_settings(settings)
+        runtime = {**artifact.manifest.runtime, **settings}
+        artifact = replace(artifact, manifest=replace(artifact.manifest, runtime=runtime))
+    return Model(artifact, engine_class(artifact, threads=threads))
 
 
 class Model:

@@ -53,7 +53,7 @@ def test_your_own_data_then_in_an_app(workplace: Path) -> None:
     commands = [
         line for block in blocks("sh", "Your own data") for line in block.splitlines() if line
     ]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         printed = run(command, workplace)
         assert printed.strip() or "--output answers.jsonl" in command, command

@@ -53,6 +53,9 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
     help="Ids listed in any case, from the vocabulary's most frequent; default: an eighth, ≤ 4000.",
 )
 @column_options
+@click.option(
+    "--tune", is_flag=True, help="Then choose threads and engine settings, as edge tune does."
+)
 @generation_options
 def command(
     model: str,
@@ -70,6 +73,7 @@ def command(
     shortlist_frequent: int | None,
     input_column: str,
     target_column: str,
+    tune: bool,
     **generation: Any,
 ) -> None:
     """Compile MODEL (a folder or a hub id) to self-contained artifacts.
@@ -116,6 +120,10 @@ def command(
             on_start=lambda target: progress(f"exporting {target.name}"),
             on_done=print_exported,
         )
+    if tune:
+        from edge.cli.commands.tune import tune_all
+
+        tune_all([exported.folder for exported in done])
     click.echo(
         f"\nNext: edge bench {output} --data dev.jsonl, edge run {done[0].folder} 'your text'"
     )

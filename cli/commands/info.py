@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -59,7 +59,7 @@ def command(artifact: Path, as_json: bool) -> None:
         )
         if manifest.shortlist
         else "none: searches choose among all ids",
-        "runtime": ", ".join(f"{k}={v}" for k, v in manifest.runtime.items()) or "defaults",
+        "runtime": _runtime(manifest.runtime),
         "made": f"{manifest.created} by edge-t5 {manifest.edge_version}",
     }
     table = Table(show_header=False, box=None, title=str(artifact), title_justify="left")
@@ -69,6 +69,17 @@ def command(artifact: Path, as_json: bool) -> None:
     for name, info in manifest.files.items():
         table.add_row(f"  {name}", f"{info.size:,} bytes")
     stdout_console().print(table, markup=False)
+
+
+def _runtime(settings: dict[str, Any]) -> str:
+    """The engine settings, and when and on what they were tuned."""
+    text = ", ".join(f"{name}={value}" for name, value in settings.items() if name != "tuned")
+    tuned = settings.get("tuned")
+    if isinstance(tuned, dict) and isinstance(machine := tuned.get("machine"), dict):
+        text += (
+            f" (tuned {tuned.get('date')} on {machine.get('cpu')}, {machine.get('cores')} cores)"
+        )
+    return text or "defaults"
 
 
 def _plain(value: str) -> Text:

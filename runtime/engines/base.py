@@ -6,15 +6,17 @@ Engines know token ids only. Text, prompts, limits and checks live once, in `edg
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from edge.runtime.artifact import Artifact
-from edge.runtime.errors import UnsupportedError
+from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
 from edge.runtime.options import GenerationOptions
+from edge.runtime.processor import usable_cores
+from edge.runtime.registry import unknown_name
 
 # Called with (row, token id) for each new token, eos included; True ends that row.
 TokenCallback = Callable[[int, int], bool]
@@ -71,6 +73,8 @@ class Engine(abc.ABC):
     thread_safe: ClassVar[bool] = False
     supports_beams: ClassVar[bool] = True
     supports_prompt_lookup: ClassVar[bool] = False
+    # What the manifest's `runtime` section may set beside threads → its values, the default first.
+    settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @abc.abstractmethod
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
@@ -99,6 +103,15 @@ class Engine(abc.ABC):
         Returns one float32 array of len(target) per row.
         """
 
+    @classmethod
+    def tunable(cls, threads: Sequence[int]) -> list[dict[str, Any]]:
+        """The settings worth measuring on a machine, for the numbers of threads that may be tried.
+
+        Each is what the manifest's `runtime` section may hold; of two that are equally fast, the
+        earlier is to be preferred.
+        """
+        return [{"threads": number} for number in threads]
+
     @property
     @abc.abstractmethod
     def threads(self) -> int:
@@ -107,6 +120,19 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Free the model. Calling it twice does no harm."""
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that this engine has not.
+
+        Raises:
+            UsageError: an unknown name or a value that the setting can't have.
+        """
+        for name, value in settings.items():
+            if name not in cls.settings:
+                raise UsageError(unknown_name(f"{cls.format} setting", name, (*cls.settings,)))
+            if not _among(value, cls.settings[name]):
+                raise UsageError(f"{name} must be {_either(cls.settings[name])}, not {value!r}")
 
     def check_options(self, options: GenerationOptions) -> None:
         """Refuse what this engine can't do, naming those that can.
@@ -122,15 +148,49 @@ class Engine(abc.ABC):
 
 
 def choose_threads(artifact: Artifact, threads: int | None) -> int:
-    """The caller's number of threads, else the one tuned at export, else 1.
+    """The caller's number of threads, else the tuned one, else 1.
 
     One thread is the default because it is never far from the best for one short query, while too
-    many can double the time on a shared machine.
+    many can double the time on a shared machine. An artifact that was tuned elsewhere gets no more
+    threads than there are cores here.
+
+    Raises:
+        ArtifactError: the manifest's number is none.
     """
     if threads is not None:
         return threads
-    tuned = artifact.manifest.runtime.get("threads")
-    return tuned if isinstance(tuned, int) and tuned >= 1 else 1
+    tuned = artifact.manifest.runtime.get("threads", 1)
+    if type(tuned) is not int or tuned < 1:
+        raise _wrong_setting(artifact, "threads", "a whole number from 1 on", tuned)
+    return min(tuned, usable_cores())
+
+
+def choose_setting(artifact: Artifact, name: str, values: Sequence[Any]) -> Any:
+    """A setting of the manifest's `runtime` section: one of `values`, by default the first.
+
+    Raises:
+        ArtifactError: the manifest holds something else.
+    """
+    chosen = artifact.manifest.runtime.get(name, values[0])
+    if not _among(chosen, values):
+        raise _wrong_setting(artifact, name, _either(values), chosen)
+    return chosen
+
+
+def _among(value: object, values: Sequence[Any]) -> bool:
+    """Whether it is one of them, of the same type: 1 is not True."""
+    return any(type(value) is type(known) and value == known for known in values)
+
+
+def _either(values: Sequence[Any]) -> str:
+    return " or ".join(str(value) for value in values)
+
+
+def _wrong_setting(artifact: Artifact, name: str, wanted: str, found: object) -> ArtifactError:
+    return ArtifactError(
+        f"{artifact.folder}: runtime.{name} in edge.json must be {wanted}, not {found!r:.40};"
+        " edge tune sets it anew"
+    )
 
 
 def greedy_hypotheses(

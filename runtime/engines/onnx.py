@@ -10,8 +10,10 @@ these, scores come from `scoring.onnx`, a decoder with the whole head. All take 
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime as ort
@@ -22,16 +24,18 @@ from edge.runtime.engines.base import (
     TokenCallback,
     TokenIds,
     Vocabulary,
+    choose_setting,
     choose_threads,
     greedy_hypotheses,
     pad_batch,
 )
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
-from edge.runtime.errors import ArtifactError, UsageError
+from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
 from edge.runtime.options import GenerationOptions
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
 _ENCODER, _DECODER, _SCORING = "encoder.onnx", "decoder.onnx", "scoring.onnx"
+_OLDEST = (1, 22)  # of ONNX Runtime
 
 
 class OnnxEngine(SteppingEngine):
@@ -40,12 +44,21 @@ class OnnxEngine(SteppingEngine):
     format = "onnx"
     thread_safe = True
     supports_prompt_lookup = True
+    settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {"spinning": (True, False)}
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
+        """Open the greedy search's graph.
+
+        Raises:
+            UnsupportedError: an ONNX Runtime older than the operators.
+            ArtifactError: ONNX Runtime can't load the graph, or a setting is none.
+        """
+        _check_version(ort.__version__)
         self.vocabulary = Vocabulary.of(artifact)
         self._artifact = artifact
         self._shape = artifact.manifest.architecture
         self._threads = choose_threads(artifact, threads)
+        self._spinning = choose_setting(artifact, "spinning", self.settings["spinning"])
         self._lock = threading.Lock()
         self._closed = False
         self._graphs: dict[str, ort.InferenceSession] = {}
@@ -69,6 +82,10 @@ class OnnxEngine(SteppingEngine):
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Threads that wait for work spin, or sleep and leave the core to others.
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "1" if self._spinning else "0"
+        )
         # Graphs whose pools spin between calls would take the cores from each other.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         path = self._artifact.path(name)
@@ -79,6 +96,15 @@ class OnnxEngine(SteppingEngine):
             raise ArtifactError(
                 f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
             ) from error
+
+    @classmethod
+    def tunable(cls, threads: Sequence[int]) -> list[dict[str, Any]]:
+        """Spinning matters only where a second thread waits."""
+        return [
+            {"threads": number, "spinning": spinning}
+            for number in threads
+            for spinning in ((True, False) if number > 1 else (True,))
+        ]
 
     @property
     def threads(self) -> int:
@@ -151,6 +177,23 @@ class OnnxEngine(SteppingEngine):
         with self._lock:
             self._closed = True
             self._graphs.clear()
+
+
+def _check_version(version: str) -> None:
+    """Refuse an ONNX Runtime that can't run the graphs, or runs them wrongly in silence.
+
+    1.21 and older have no 8-bit MatMulNBits; 1.20 gave wrong log-probabilities in padded batches.
+
+    Raises:
+        UnsupportedError: it is older than that.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise UnsupportedError(
+            f"ONNX Runtime {version} is too old for the operators of onnx artifacts, which need"
+            f" {oldest} or newer: pip install -U 'onnxruntime>={oldest}'"
+        )
 
 
 class _OnnxState(DecoderState):

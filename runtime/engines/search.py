@@ -54,6 +54,23 @@ def _banned_by_ngrams(past: list[int], size: int) -> list[int]:
     return [past[i + size - 1] for i in starts if tuple(past[i : i + size - 1]) == tail]
 
 
+def _next_token(
+    logits: np.ndarray,
+    past: list[int],
+    options: GenerationOptions,
+    vocabulary: Vocabulary,
+    random: np.random.Generator,
+) -> int:
+    """The token that follows `past`, from one row's logits [vocab]."""
+    if not options.is_plain_greedy:
+        return _pick(process_logits(logits, past, options, vocabulary), options, random)
+    # Greedy search reads the row where it lies: it may be the engine's own memory.
+    best = int(logits[: vocabulary.pieces].argmax())
+    if best == vocabulary.eos and len(past) - 1 < options.min_new_tokens:
+        return int(process_logits(logits, past, options, vocabulary).argmax())
+    return best
+
+
 def _pick(scores: np.ndarray, options: GenerationOptions, random: np.random.Generator) -> int:
     """The next token from processed scores: the best, or one drawn after temperature and cuts."""
     if not options.do_sample:
@@ -120,8 +137,7 @@ def sample_search(
         logits = state.advance(last)[:, -1]
         still = []
         for place, row in enumerate(active):
-            scores = process_logits(logits[place], rows[row].past, options, vocabulary)
-            token = _pick(scores, options, random)
+            token = _next_token(logits[place], rows[row].past, options, vocabulary, random)
             rows[row].log_prob += _log_prob(logits[place], token)
             rows[row].past.append(token)
             stopped = on_token is not None and on_token(row, token)

@@ -62,6 +62,19 @@ def test_what_is_no_usable_model(folder: Path, change: Any, complaint: str) -> N
     assert complaint in str(caught.value)
 
 
+def test_another_attention_under_t5s_name(folder: Path) -> None:
+    """umT5 has a position bias in every layer; transformers' T5 would pass over it in silence."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    bias = weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+    name = "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"
+    save_file({**weights, name: bias.clone()}, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"block\.1\..* is no weight of T5.*umT5"):
+        SourceModel.open(folder)
+
+
 def test_pickle_is_never_loaded(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="pickle, which is never loaded"):

@@ -12,6 +12,7 @@ import pytest
 
 from edge.runtime import Artifact
 from edge.runtime.errors import ArtifactError
+from edge.runtime.manifest import replace_runtime
 
 
 @pytest.fixture
@@ -65,8 +66,28 @@ def test_a_missing_file_and_a_link_are_refused(copy: Path, tmp_path: Path) -> No
 
 def test_a_newer_schema_says_what_to_do(copy: Path) -> None:
     change(copy, lambda m: m.update(schema_version=99, edge_version="7.1"))
-    with pytest.raises(ArtifactError, match=r"schema 99 is newer.*edge-t5 7\.1.*pip install -U"):
+    with pytest.raises(ArtifactError, match=r"schema 99 is newer than edge-t5 .* reads") as caught:
         Artifact.open(copy)
+    assert "edge-t5 7.1 wrote it and reads it: pip install 'edge-t5>=7.1'" in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [None, 7, "0+unknown", "7.1'; rm -rf ~; '", "\x1b[2J"])
+def test_a_newer_schema_of_an_unknown_version(copy: Path, version: object) -> None:
+    change(copy, lambda m: m.update(schema_version=99, edge_version=version))
+    with pytest.raises(ArtifactError, match="which version wrote it: pip install -U edge-t5") as c:
+        Artifact.open(copy)
+    assert "rm -rf" not in str(c.value)
+    assert "\x1b" not in str(c.value)
+
+
+def test_runtime_settings_are_replaced_alone(copy: Path) -> None:
+    change(copy, lambda m: m.update(of_a_later_version={"β": [1, 2.5]}))
+    before = json.loads((copy / "edge.json").read_text(encoding="utf-8"))
+    replace_runtime(copy, {"threads": 3})
+    after = json.loads((copy / "edge.json").read_text(encoding="utf-8"))
+    assert after == {**before, "runtime": {"threads": 3}}
+    assert list(after) == list(before)
+    Artifact.open(copy, verify=True)
 
 
 @pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "a/b", "..", "edge.json", ""])

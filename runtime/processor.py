@@ -1,0 +1,60 @@
+"""The processor that this process runs on: its cores and its instruction sets."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may use; affinity and a container's quota may limit them."""
+    cores = len(_affinity())
+    quota = _quota()
+    return cores if quota is None else max(1, min(cores, quota))
+
+
+def physical_cores() -> int:
+    """Like `usable_cores`, with the hardware threads of one core counted once."""
+    siblings = {
+        path.read_text(encoding="utf-8").strip() if path.is_file() else str(core)
+        for core in _affinity()
+        for path in [_TOPOLOGY / f"cpu{core}" / "topology" / "thread_siblings_list"]
+    }
+    return max(1, min(usable_cores(), len(siblings)))
+
+
+@functools.cache
+def cpu_info() -> tuple[str, frozenset[str]]:
+    """The processor's name and its flags as Linux names them; empty on other systems."""
+    if not _CPU_INFO.is_file():
+        return "", frozenset()
+    name = ""
+    flags: frozenset[str] = frozenset()
+    for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        match key.strip():
+            case "model name":
+                name = name or value.strip()
+            case "flags" | "Features":
+                flags = flags or frozenset(value.split())
+    return name, flags
+
+
+def _affinity() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _quota() -> int | None:
+    """Cores' worth of time that the control group (version 2) grants, rounded up, or None."""
+    try:
+        granted, period = _QUOTA.read_text(encoding="utf-8").split()
+        return None if granted == "max" else -(-int(granted) // int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
