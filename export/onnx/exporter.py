@@ -43,7 +43,7 @@ class OnnxExporter(Exporter):
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
         weights = Weights()
-        encoder, decoder = _precisions(source, quantization)
+        encoder, decoder = precisions(source, quantization)
         greedy = Graph("greedy", weights)
         emit_greedy(greedy, source, encoder, decoder)
         speculative = Graph("speculative", weights)
@@ -57,7 +57,7 @@ class OnnxExporter(Exporter):
         return {"threads": 1}
 
 
-def _precisions(source: SourceModel, quantization: str) -> tuple[Precision, Precision]:
+def precisions(source: SourceModel, quantization: str) -> tuple[Precision, Precision]:
     """How encoder and decoder are computed: 4 bits pay only where weights are read per token."""
     if quantization == "float32":
         return Float32(source), Float32(source)

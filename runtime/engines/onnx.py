@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -64,20 +65,7 @@ class OnnxEngine(SteppingEngine):
             return self._graphs[name]
 
     def _open(self, name: str) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Graphs whose pools spin between calls would take the cores from each other.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        path = self._artifact.path(name)
-        try:
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of theirs
-            reason = str(error).strip().splitlines()[0]
-            raise ArtifactError(
-                f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
-            ) from error
+        return open_session(self._artifact.path(name), self._threads)
 
     @property
     def threads(self) -> int:
@@ -141,6 +129,27 @@ class OnnxEngine(SteppingEngine):
         with self._lock:
             self._closed = True
             self._graphs.clear()
+
+
+def open_session(path: Path, threads: int) -> ort.InferenceSession:
+    """A graph's file as a session on the CPU.
+
+    Raises:
+        ArtifactError: ONNX Runtime can't load it.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Graphs whose pools spin between calls would take the cores from each other.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of theirs
+        reason = str(error).strip().splitlines()[0]
+        raise ArtifactError(
+            f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
+        ) from error
 
 
 class _OnnxState(DecoderState):
