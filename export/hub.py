@@ -45,7 +45,7 @@ class HubPublisher(Publisher):
                 f"--layout hub has no place for {', '.join(given)}: whoever loads the folder with"
                 " Optimum or transformers.js does that"
             )
-        check_generation(options.generation)
+        check_generation(self.generation)
 
     def exporter(self, target: Target) -> Exporter:
         assert target.format == HubExporter.format, target  # the command refuses the others

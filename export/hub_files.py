@@ -28,13 +28,13 @@ _TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 _NOT_STORED = ("seed", "stop_strings", "prompt_lookup_num_tokens")
 
 
-def check_generation(options: Mapping[str, Any]) -> None:
-    """Refuse generation options that generation_config.json can't hold.
+def check_generation(options: GenerationOptions) -> None:
+    """Refuse generation defaults that generation_config.json can't hold.
 
     Raises:
         UsageError: names them.
     """
-    lost = [name for name in _NOT_STORED if name in options]
+    lost = [name for name in _NOT_STORED if name in options.non_default()]
     if lost:
         raise UsageError(
             f"{', '.join(lost)}: no place for it in the hub layout's {GENERATION_NAME}; give it"
