@@ -5,12 +5,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-fast lint types format help-docs clean
+.PHONY: demo install test test-fast interop peers lint types format help-docs clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +30,20 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -q -m 'not slow'
+
+# Other programs load our exports: Optimum in an environment of its own, transformers.js in Node.js.
+# EDGE_PEERS_PYTHON names the Python of another environment with Optimum.
+interop: install $(if $(EDGE_PEERS_PYTHON),,peers)
+	EDGE_PEERS_PYTHON=$(or $(EDGE_PEERS_PYTHON),$(CURDIR)/$(PEERS)/bin/python) \
+		$(BIN)/python -m pytest -q tests/interop
+
+# Optimum needs transformers below 4.58, which this project's own environment must not have.
+peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: setup.cfg
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet '.[optimum]'
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .
@@ -50,4 +65,4 @@ help-docs: install
 	mv docs/commands.md.new docs/commands.md
 
 clean:
-	rm -rf $(VENV) build *.egg-info edge-demo
+	rm -rf $(VENV) $(PEERS) build *.egg-info edge-demo

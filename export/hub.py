@@ -21,6 +21,7 @@ from edge.runtime.errors import UsageError
 from edge.runtime.manifest import Manifest
 from edge.runtime.model import Model
 
+
 class HubPublisher(Publisher):
     """Makes folders that Optimum's `ORTModelForSeq2SeqLM` and transformers.js load.
 

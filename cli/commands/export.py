@@ -102,7 +102,9 @@ def command(
             on_done=print_exported,
         )
     if layout == "hub":
-        click.echo(f"\nNext: {done[0].folder}/README.md shows how Optimum and transformers.js load it")
+        click.echo(
+            f"\nNext: {done[0].folder}/README.md shows how Optimum and transformers.js load it"
+        )
     else:
         click.echo(
             f"\nNext: edge bench {output} --data dev.jsonl, edge run {done[0].folder} 'your text'"

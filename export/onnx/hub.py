@@ -84,7 +84,7 @@ class _Decoders:
         cross = self._cross(graph, self._encoded_input(graph))
         empty = self._emitter(graph).no_past(graph.op("Shape", tokens, start=0, end=1))
         past = [KeyValue(empty, empty)] * self.shape.num_decoder_layers
-        self._emit(graph, tokens, mask, past, cross, give_cross=True)
+        self._emit(graph, tokens, mask, past, cross, cross)
         return graph
 
     def with_past(self) -> Graph:
@@ -92,7 +92,7 @@ class _Decoders:
         graph = Graph("decoder_with_past_model", self.weights)
         mask, tokens = self._mask_and_tokens(graph)
         past, cross = self._past_inputs(graph, self.shape.d_kv)
-        self._emit(graph, tokens, mask, past, cross, give_cross=False)
+        self._emit(graph, tokens, mask, past, cross, None)
         return graph
 
     def merged(self) -> Graph:
@@ -108,8 +108,8 @@ class _Decoders:
         given_past, given_cross = self._past_inputs(graph, "head_size")
         use_past = graph.input("use_cache_branch", TensorProto.BOOL, [1])
         past = self._past_or_none(graph, tokens, use_past, given_past)
-        cross = self._given_or_computed(graph, use_past, given_cross, encoded)
-        self._emit(graph, tokens, mask, past, cross, give_cross=True)
+        cross, present = self._given_or_computed(graph, use_past, given_cross, encoded)
+        self._emit(graph, tokens, mask, past, cross, present)
         return graph
 
     # -- inputs ----------------------------------------------------------------------------------
@@ -127,9 +127,7 @@ class _Decoders:
         dims: list[Dim] = ["batch_size", "encoder_sequence_length", self.shape.d_model]
         return graph.input("encoder_hidden_states", FLOAT, dims)
 
-    def _past_inputs(
-        self, graph: Graph, head_size: Dim
-    ) -> tuple[list[KeyValue], list[KeyValue]]:
+    def _past_inputs(self, graph: Graph, head_size: Dim) -> tuple[list[KeyValue], list[KeyValue]]:
         """Past self-attention and cross-attention of each layer, in Optimum's order."""
         pairs: dict[str, list[KeyValue]] = {"decoder": [], "encoder": []}
         lengths = {
@@ -165,23 +163,37 @@ class _Decoders:
 
     def _given_or_computed(
         self, graph: Graph, use_past: str, given: Sequence[KeyValue], encoded: str
-    ) -> list[KeyValue]:
-        computed = graph.body("compute_cross")
-        passed = graph.body("pass_cross")
-        for body, pairs in ((computed, self._cross(computed, encoded)), (passed, given)):
-            for layer, pair in enumerate(pairs):
-                dims: list[Dim] = ["batch_size", self.shape.num_heads, "source", self.shape.d_kv]
-                name = f"{'computed' if body is computed else 'passed'}_{layer}"
-                body.output(f"{name}_key", pair.key, FLOAT, dims)
-                body.output(f"{name}_value", pair.value, FLOAT, dims)
-        chosen = graph.ops(
+    ) -> tuple[list[KeyValue], list[KeyValue]]:
+        """The cross-attention's keys and values for the layers, and for the outputs.
+
+        As in Optimum's own export the outputs are empty where the caller has them: they would be
+        copied at every step.
+        """
+        computed = graph.body("computed")
+        cross = self._cross(computed, encoded)
+        self._give(computed, cross, "inner")
+        self._give(computed, cross, "outer")
+        passed = graph.body("passed")
+        self._give(passed, given, "inner")
+        dims = passed.constant([0, self.shape.num_heads, 1, self.shape.d_kv])
+        empty = passed.op("Expand", passed.constant(0.0, np.float32), dims)
+        self._give(passed, [KeyValue(empty, empty)] * len(given), "outer")
+        values = graph.ops(
             "If",
             graph.op("Squeeze", use_past, graph.constant([0])),
-            outputs=2 * len(given),
+            outputs=4 * len(given),
             then_branch=passed.proto(),
             else_branch=computed.proto(),
         )
-        return [KeyValue(*chosen[i : i + 2]) for i in range(0, len(chosen), 2)]
+        pairs = [KeyValue(*values[i : i + 2]) for i in range(0, len(values), 2)]
+        return pairs[: len(given)], pairs[len(given) :]
+
+    def _give(self, body: Graph, pairs: Sequence[KeyValue], side: str) -> None:
+        dims: list[Dim] = [f"{side}_batch", self.shape.num_heads, f"{side}_length", self.shape.d_kv]
+        for layer, pair in enumerate(pairs):
+            name = f"{body.name}_{side}_{layer}"
+            body.output(f"{name}_key", pair.key, FLOAT, dims)
+            body.output(f"{name}_value", pair.value, FLOAT, dims)
 
     # -- nodes and outputs -----------------------------------------------------------------------
 
@@ -198,9 +210,9 @@ class _Decoders:
         mask: str,
         past: list[KeyValue],
         cross: list[KeyValue],
-        *,
-        give_cross: bool,
+        present_cross: list[KeyValue] | None,
     ) -> None:
+        """The layers, and the outputs in Optimum's order."""
         emitter = self._emitter(graph)
         bias = emitter.position_bias(tokens, past[0].key)
         logits, present = emitter.emit(tokens, mask, past, cross, bias)
@@ -210,11 +222,13 @@ class _Decoders:
             name = f"present.{layer}"
             length = "past_decoder_sequence_length + decoder_sequence_length"
             self._present(graph, f"{name}.decoder", present[layer], length)
-            if give_cross:
+            if present_cross is not None:
                 length = "encoder_sequence_length_out"
-                self._present(graph, f"{name}.encoder", cross[layer], length)
+                self._present(graph, f"{name}.encoder", present_cross[layer], length)
 
     def _present(self, graph: Graph, name: str, pair: KeyValue, length: str) -> None:
-        dims: list[Dim] = ["batch_size", self.shape.num_heads, length, self.shape.d_kv]
+        # The merged decoder's are empty after the first step.
+        batch = "batch_size_out" if name.endswith("encoder") else "batch_size"
+        dims: list[Dim] = [batch, self.shape.num_heads, length, self.shape.d_kv]
         graph.output(f"{name}.key", pair.key, FLOAT, dims)
         graph.output(f"{name}.value", pair.value, FLOAT, dims)

@@ -90,8 +90,10 @@ class _HubState(DecoderState):
         feeds = {name: value for name, value in known.items() if name in inputs}
         names = [one.name for one in self._session.get_outputs()]
         logits, *present = self._session.run(names, feeds)
-        keys = [name.replace(_PRESENT, _PAST) for name in names[1:]]
-        self._given |= dict(zip(keys, present, strict=True))
+        for name, value in zip(names[1:], present, strict=True):
+            # The cross-attention's keys and values stay those of the first step.
+            if ".encoder." not in name or not self._started:
+                self._given[name.replace(_PRESENT, _PAST)] = value
         self._session, self._started = self._later, True
         return np.asarray(logits)
 

@@ -46,7 +46,11 @@ def test_transformers_js_generates_what_torch_generates(
     with torch.inference_mode():
         for ids, tokens in zip(results["ids"], results["tokens"], strict=True):
             expected = source.torch_model.generate(
-                torch.tensor([ids]), max_new_tokens=16, num_beams=1, do_sample=False, use_cache=False
+                torch.tensor([ids]),
+                max_new_tokens=16,
+                num_beams=1,
+                do_sample=False,
+                use_cache=False,
             )
             assert tokens == expected[0].tolist()
     assert len(set(map(tuple, results["tokens"]))) == len(TEXTS)
