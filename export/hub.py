@@ -18,7 +18,6 @@ from edge.runtime.artifact import Artifact
 from edge.runtime.atomic import new_folder
 from edge.runtime.engines.base import Vocabulary
 from edge.runtime.errors import UsageError
-from edge.runtime.manifest import Manifest
 from edge.runtime.model import Model
 
 
@@ -28,7 +27,7 @@ class HubPublisher(Publisher):
     They hold no manifest: what was measured against the source stands in the model card.
     """
 
-    def __init__(self, source: SourceModel, options: ExportOptions = ExportOptions()) -> None:
+    def __init__(self, source: SourceModel, options: ExportOptions) -> None:
         """As `Publisher`.
 
         Raises:
@@ -74,7 +73,7 @@ class HubPublisher(Publisher):
 
 def _models(artifact: Artifact) -> Iterator[Model]:
     """The folder as Optimum runs it by either pair of decoders, the merged one last."""
-    manifest: Manifest = artifact.manifest
+    manifest = artifact.manifest
     for merged in (False, True):
         vocabulary = Vocabulary.of(artifact)
         engine = HubEngine(artifact.folder, manifest.architecture, vocabulary, merged=merged)

@@ -154,7 +154,7 @@ class EncoderEmitter(Emitter):
         return self.cross_key_values(self.last_hidden_state(input_ids, attention_mask))
 
     def cross_key_values(self, encoded: str) -> list[KeyValue]:
-        """What the decoder's layers attend to, from `last_hidden_state`'s [batch, source, width]."""
+        """What the decoder's layers attend to, from `last_hidden_state`'s output."""
         return [self._cross(encoded, layer) for layer in range(self.shape.num_decoder_layers)]
 
     def last_hidden_state(self, input_ids: str, attention_mask: str) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from conftest import SHAPES, TEXTS
 from edge.export.onnx.hub_engine import HubEngine
 from edge.export.source import SourceModel
 from edge.runtime.engines.base import Vocabulary
 from edge.runtime.options import GenerationOptions
+from interop_samples import SHAPES, TEXTS
 
 _LENGTHS = {"max_new_tokens": 16, "min_new_tokens": 6}
 OPTIONS = (

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from conftest import SHAPES, TEXTS
 from edge.export.source import SourceModel
 from edge.runtime.tokenization import Tokenizer
+from interop_samples import SHAPES, TEXTS
 from node import installed
 
 SCRIPT = Path(__file__).with_name("run_transformers_js.mjs")
