@@ -3,10 +3,10 @@
 Optimum's `ORTModelForSeq2SeqLM` and transformers.js load it. Names, order and element types of
 inputs and outputs are those of optimum-onnx 0.1.0 (`TextSeq2SeqOnnxConfig`); the nodes are ours.
 
-Each of the two programs fetches only the files that it opens, and a browser has no folder in which
-one file could point into another. So the encoder and the merged decoder hold their own weights (they
-share none but the embedding); the other two decoders take theirs from the merged one's file by
-offset.
+Each of the two programs fetches only the files that it opens, and a browser has no folder in
+which one file could point into another. So the encoder and the merged decoder hold their own
+weights (they share none but the embedding); the other two decoders take theirs from the merged
+one's file by offset.
 """
 
 from __future__ import annotations
