@@ -5,12 +5,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Programs that we compare with, or that load our exports, and that need transformers below 4.58.
+# EDGE_PEERS_PYTHON names the Python of another environment that has them.
+PEERS_VENV ?= .venv-peers
+PEERS := $(if $(EDGE_PEERS_PYTHON),,peers)
+PEERS_PYTHON := $(or $(EDGE_PEERS_PYTHON),$(abspath $(PEERS_VENV)/bin/python))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-fast lint types format help-docs peers bench-engines clean
+.PHONY: demo install test test-fast interop peers bench-engines lint types format help-docs clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +34,10 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -q -m 'not slow'
+
+# Other programs load our exports: Optimum in an environment of its own, transformers.js in Node.js.
+interop: install $(PEERS)
+	EDGE_PEERS_PYTHON=$(PEERS_PYTHON) $(BIN)/python -m pytest -q tests/interop
 
 lint: install
 	$(BIN)/ruff check .
@@ -49,9 +58,6 @@ help-docs: install
 	$(BIN)/python -m edge.cli.help_docs > docs/commands.md.new
 	mv docs/commands.md.new docs/commands.md
 
-# The engines that we compare with and that need older libraries than ours.
-PEERS_VENV ?= .venv-peers
-
 peers: $(PEERS_VENV)/.installed
 
 $(PEERS_VENV)/.installed: bench/peers/requirements.txt
@@ -64,8 +70,8 @@ SHAPES ?= flan-t5-small flan-t5-base
 SPECULATION_MODEL ?= ../shared/models/disfl-tiny
 SPECULATION_DATA ?= ../shared/data/disfl_qa/dev.jsonl
 
-bench-engines: export EDGE_PEERS_PYTHON = $(abspath $(PEERS_VENV)/bin/python)
-bench-engines: install peers
+bench-engines: export EDGE_PEERS_PYTHON := $(PEERS_PYTHON)
+bench-engines: install $(PEERS)
 	for shape in $(SHAPES); do \
 	  $(BIN)/edge bench --arch $$shape --quantize int8 --quantize int4 --peers --scaling \
 	    --json runs/engines-$$shape.json || [ $$? -eq 3 ] || exit 1; \

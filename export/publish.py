@@ -134,7 +134,7 @@ class Publisher:
         """
         check_destination(Path(output), force=force)
         self.check_target(target)
-        exporter = EXPORTERS.load(target.format)()
+        exporter = self.exporter(target)
         try:
             return self._publish(exporter, target, output, force=force)
         except ParityError:
@@ -142,6 +142,10 @@ class Publisher:
             if finer is None:
                 raise
             return self.publish(Target(target.format, finer), output, force=force)
+
+    def exporter(self, target: Target) -> Exporter:
+        """Who writes the target's model files."""
+        return EXPORTERS.load(target.format)()
 
     def _publish(
         self, exporter: Exporter, target: Target, output: str | Path, *, force: bool
@@ -162,7 +166,7 @@ class Publisher:
             if shortlist:
                 manifest = self._restrict(exporter, manifest, staging, shortlist, answers)
             (staging / CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
-            files = {**manifest.files, CARD_NAME: _file_info(staging / CARD_NAME)}
+            files = {**manifest.files, CARD_NAME: file_info(staging / CARD_NAME)}
             manifest = dataclasses.replace(manifest, files=files)
             _write_manifest(staging, manifest)
         return Exported(Path(output), manifest, parity)
@@ -185,7 +189,7 @@ class Publisher:
         exporter.write_listed(self.source, manifest.quantization, staging, shortlist.ids)
         shortlist.write(staging)
         files = {
-            path.name: _file_info(path)
+            path.name: file_info(path)
             for path in sorted(staging.iterdir())
             if path.name != MANIFEST_NAME
         }
@@ -228,7 +232,7 @@ class Publisher:
             architecture=shape,
             source=Source(self.source.name, self.source.weights_sha256, self.source.revision),
             tokenizer=TokenizerInfo(sha256_of(staging / TOKENIZER_NAME), self.source.pieces),
-            files={path.name: _file_info(path) for path in sorted(staging.iterdir())},
+            files={path.name: file_info(path) for path in sorted(staging.iterdir())},
             prompt_template=self.prompt.template,
             generation=generation.non_default(),
             limits=self.limits,
@@ -367,7 +371,8 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _file_info(path: Path) -> FileInfo:
+def file_info(path: Path) -> FileInfo:
+    """Size and sha256, as the manifest lists them."""
     return FileInfo(sha256_of(path), path.stat().st_size)
 
 

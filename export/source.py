@@ -50,9 +50,9 @@ class SourceModel:
         self.folder = Path(folder)
         self.name = name or self.folder.resolve().name
         self.revision = revision
-        self.config = _read_json(self.folder / "config.json")
-        self.training = _read_json(self.folder / TRAINING_RECORD, optional=True)
-        self.generation = _read_json(self.folder / "generation_config.json", optional=True)
+        self.config = read_json(self.folder / "config.json")
+        self.training = read_json(self.folder / TRAINING_RECORD, optional=True)
+        self.generation = read_json(self.folder / "generation_config.json", optional=True)
         self._files = _weight_files(self.folder)
         self._index = _tensor_index(self._files)
         self.architecture = self._architecture()
@@ -272,7 +272,12 @@ def expected_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
     return weights
 
 
-def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """A JSON object of a model's folder; {} where it is `optional` and not there.
+
+    Raises:
+        ModelError: missing, too large or malformed.
+    """
     if not path.is_file():
         if optional:
             return {}
@@ -292,7 +297,7 @@ def _weight_files(folder: Path) -> list[Path]:
     single = folder / "model.safetensors"
     if single.is_file():
         return [single]
-    index = _read_json(folder / "model.safetensors.index.json", optional=True)
+    index = read_json(folder / "model.safetensors.index.json", optional=True)
     names = sorted({str(name) for name in index.get("weight_map", {}).values()})
     if any("/" in name or "\\" in name or not name.endswith(".safetensors") for name in names):
         raise ModelError(f"{folder}: the weights' index names files outside of the folder")

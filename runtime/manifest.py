@@ -19,6 +19,7 @@ from edge.runtime.version import edge_version
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "edge.json"
+_HUB_ENCODER = "encoder_model.onnx"  # what `edge export --layout hub` writes instead of a manifest
 _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
@@ -120,7 +121,13 @@ def read_manifest(folder: str | Path) -> Manifest:
     path = Path(folder) / MANIFEST_NAME
     if not path.is_file():
         hint = ""
-        if (Path(folder) / "config.json").is_file():
+        if (Path(folder) / _HUB_ENCODER).is_file():
+            hint = (
+                " It holds ONNX files in the hub's layout: load it with Optimum's"
+                " ORTModelForSeq2SeqLM or transformers.js; for edge, export the model again"
+                " without --layout hub"
+            )
+        elif (Path(folder) / "config.json").is_file():
             hint = f" This is a model folder: edge export {folder} --format all --output DIR"
         elif not Path(folder).exists():
             hint = " There is no such folder."

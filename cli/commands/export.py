@@ -10,7 +10,7 @@ import click
 from edge.cli.options import column_options, generation_options, given
 
 if TYPE_CHECKING:
-    from edge.export.publish import Exported, Target
+    from edge.export.publish import Exported, Publisher, Target
 
 FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
 
@@ -24,6 +24,12 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
     multiple=True,
     default=("auto",),
     help="auto, none, int8, or a format's own (docs/formats.md); repeatable.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["edge", "hub"]),
+    default="edge",
+    help="hub: files for Optimum and transformers.js in place of an artifact (onnx only).",
 )
 @click.option(
     "--output",
@@ -61,6 +67,7 @@ def command(
     model: str,
     format_name: str,
     quantizations: tuple[str, ...],
+    layout: str,
     output: Path,
     force: bool,
     revision: str | None,
@@ -87,7 +94,7 @@ def command(
     if format_name not in FORMATS:
         raise UsageError(unknown_name("format", format_name, FORMATS))
     from edge.cli.console import quiet_libraries, status
-    from edge.export.publish import ExportOptions, Publisher, plan_targets, publish_all
+    from edge.export.publish import ExportOptions, plan_targets, publish_all
     from edge.export.shortlist import ShortlistRequest
     from edge.export.source import SourceModel
     from edge.runtime.rows import Columns
@@ -95,6 +102,10 @@ def command(
     if shortlist is None and shortlist_frequent is not None:
         raise UsageError("--shortlist-frequent needs --shortlist DATA")
     quiet_libraries()
+    if layout == "hub" and format_name != "onnx":
+        raise UsageError(f"--layout hub is for --format onnx only, not for {format_name}")
+    if layout == "hub" and tune:
+        raise UsageError("--tune is for artifacts, whose settings edge.runtime reads; not for hub")
     targets = plan_targets(format_name, quantizations)
     source = SourceModel.open(model, revision=revision)
     options = ExportOptions(
@@ -110,7 +121,7 @@ def command(
         if shortlist
         else None,
     )
-    publisher = Publisher(source, options)
+    publisher = _publisher_class(layout)(source, options)
     with status("exporting") as progress:
         done = publish_all(
             publisher,
@@ -120,6 +131,11 @@ def command(
             on_start=lambda target: progress(f"exporting {target.name}"),
             on_done=print_exported,
         )
+    if layout == "hub":
+        click.echo(
+            f"\nNext: {done[0].folder}/README.md shows how Optimum and transformers.js load it"
+        )
+        return
     if tune:
         from edge.cli.commands.tune import tune_all
 
@@ -127,6 +143,16 @@ def command(
     click.echo(
         f"\nNext: edge bench {output} --data dev.jsonl, edge run {done[0].folder} 'your text'"
     )
+
+
+def _publisher_class(layout: str) -> type[Publisher]:
+    if layout == "hub":
+        from edge.export.hub import HubPublisher
+
+        return HubPublisher
+    from edge.export.publish import Publisher
+
+    return Publisher
 
 
 def print_exported(target: Target, exported: Exported) -> None:

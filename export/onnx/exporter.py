@@ -58,7 +58,7 @@ class OnnxExporter(Exporter):
         self, source: SourceModel, quantization: str, folder: Path, listed: Sequence[int] | None
     ) -> None:
         weights = Weights()
-        encoder, decoder = _precisions(source, quantization)
+        encoder, decoder = precisions(source, quantization)
         greedy = Graph("greedy", weights)
         emit_greedy(greedy, source, encoder, decoder, listed)
         speculative = Graph("speculative", weights)
@@ -74,7 +74,7 @@ class OnnxExporter(Exporter):
         write_graphs(folder, weights, (GREEDY_NAME, greedy), others)
 
 
-def _precisions(source: SourceModel, quantization: str) -> tuple[Precision, Precision]:
+def precisions(source: SourceModel, quantization: str) -> tuple[Precision, Precision]:
     """How encoder and decoder are computed: 4 bits pay only where weights are read per token."""
     if quantization == "float32":
         return Float32(source), Float32(source)

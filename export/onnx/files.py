@@ -30,9 +30,17 @@ _Places = dict[str, tuple[str, int, int]]
 
 
 def write_graphs(
-    folder: Path, weights: Weights, main: tuple[str, Graph], others: Mapping[str, Graph]
+    folder: Path,
+    weights: Weights,
+    main: tuple[str, Graph],
+    others: Mapping[str, Graph],
+    *,
+    data_name: str = WEIGHTS_NAME,
 ) -> None:
-    """Write the main graph and the others under their file names into `folder`."""
+    """Write the main graph and the others under their file names into `folder`.
+
+    What a protobuf can't hold goes into a file called `data_name`.
+    """
     name, graph = main
     if weights.nbytes < _EMBEDDED_BYTES:
         tensors = [_embedded(key, weights.array(key)) for key in graph.weight_names]
@@ -48,7 +56,7 @@ def write_graphs(
     everything = dict.fromkeys(key for one in others.values() for key in one.weight_names)
     missing = [key for key in everything if key not in places and not _is_small(weights, key)]
     if missing:
-        places |= _write_weights(folder / WEIGHTS_NAME, weights, missing)
+        places |= _write_weights(folder / data_name, weights, missing)
     for other, one in others.items():
         tensors = [
             _embedded(key, weights.array(key))

@@ -39,7 +39,7 @@ class Graph:
     """One graph under construction. Values are named by strings, as ONNX does."""
 
     def __init__(self, name: str, weights: Weights, parent: Graph | None = None) -> None:
-        self._name = name
+        self.name = name
         self._weights = weights
         self._parent = parent
         self._nodes: list[onnx.NodeProto] = []
@@ -68,7 +68,7 @@ class Graph:
         """A node with several outputs."""
         self._count += 1
         # A body sees the values of the graph around it, so its own names must differ from those.
-        scope = f"{self._name}/" if self._parent else ""
+        scope = f"{self.name}/" if self._parent else ""
         names = [f"{scope}{kind}_{self._count}" + (f"_{i}" if i else "") for i in range(outputs)]
         self._nodes.append(
             helper.make_node(kind, list(inputs), names, name=names[0], domain=domain, **attributes)
@@ -100,7 +100,7 @@ class Graph:
         """The graph as ONNX stores it; a body has no weights of its own."""
         return helper.make_graph(
             self._nodes,
-            self._name,
+            self.name,
             self._inputs,
             self._outputs,
             initializer=[*self._constants.values(), *weights],

@@ -77,16 +77,12 @@ class _Search:
 
     def emit(self, input_ids: str, longest: str, shortest: str) -> list[str]:
         graph = self.graph
-        bias = DecoderEmitter(graph, self.source, self.precision).bias_of_last(longest)
+        emitter = DecoderEmitter(graph, self.source, self.precision)
+        bias = emitter.bias_of_last(longest)
         batch = graph.op("Shape", input_ids, start=0, end=1)
         column = graph.op("Concat", batch, graph.constant([1]), axis=0)
         start = graph.constant(self.shape.decoder_start_token_id)
-        dims = (graph.constant([self.shape.num_heads, 0, self.shape.d_kv]),)
-        empty = graph.op(
-            "Expand",
-            graph.constant(0.0, np.float32),
-            graph.op("Concat", batch, *dims, axis=0),
-        )
+        empty = emitter.no_past(batch)
         state = [
             graph.op("Expand", start, column),
             graph.op("Cast", graph.op("Expand", graph.constant(0), batch), to=BOOL),

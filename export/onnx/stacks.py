@@ -88,6 +88,13 @@ class Emitter:
         )
         return context, KeyValue(present_key, present_value)
 
+    def no_past(self, batch: str) -> str:
+        """Keys or values of no tokens, [batch, heads, 0, d_kv]; `batch` is int64 [1]."""
+        graph = self.graph
+        dims = graph.constant([self.shape.num_heads, 0, self.shape.d_kv])
+        shape = graph.op("Concat", batch, dims, axis=0)
+        return graph.op("Expand", graph.constant(0.0, np.float32), shape)
+
     def self_attention_inputs(self, x: str, name: str) -> list[str]:
         """Query, key and value, [batch, length, inner] each, from one product."""
         packed = self.precision.linear(self.graph, x, [f"{name}.{p}.weight" for p in "qkv"])
@@ -145,6 +152,14 @@ class EncoderEmitter(Emitter):
     """Source ids → the cross-attention keys and values of every decoder layer."""
 
     def emit(self, input_ids: str, attention_mask: str) -> list[KeyValue]:
+        return self.cross_key_values(self.last_hidden_state(input_ids, attention_mask))
+
+    def cross_key_values(self, encoded: str) -> list[KeyValue]:
+        """What the decoder's layers attend to, from `last_hidden_state`'s output."""
+        return [self._cross(encoded, layer) for layer in range(self.shape.num_decoder_layers)]
+
+    def last_hidden_state(self, input_ids: str, attention_mask: str) -> str:
+        """Ids and mask int64 [batch, source] → the last norm's output [batch, source, width]."""
         graph = self.graph
         hidden = self.precision.embedding(graph, input_ids, "shared.weight")
         mask = graph.op("Cast", attention_mask, to=INT32)
@@ -164,7 +179,7 @@ class EncoderEmitter(Emitter):
                 else f"encoder.block.{layer + 1}.layer.0.layer_norm"
             )
             hidden, x = self.add_and_norm(hidden, update, following)
-        return [self._cross(x, layer) for layer in range(self.shape.num_decoder_layers)]
+        return x
 
     def _position_bias(self, input_ids: str) -> str:
         graph = self.graph

@@ -13,6 +13,7 @@ import dataclasses
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -78,24 +79,7 @@ class OnnxEngine(SteppingEngine):
             return self._graphs[name]
 
     def _open(self, name: str) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Threads that wait for work spin, or sleep and leave the core to others.
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "1" if self._spinning else "0"
-        )
-        # Graphs whose pools spin between calls would take the cores from each other.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        path = self._artifact.path(name)
-        try:
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of theirs
-            reason = str(error).strip().splitlines()[0]
-            raise ArtifactError(
-                f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
-            ) from error
+        return open_session(self._artifact.path(name), self._threads, spinning=self._spinning)
 
     @classmethod
     def tunable(cls, threads: Sequence[int]) -> list[dict[str, Any]]:
@@ -194,6 +178,29 @@ def _check_version(version: str) -> None:
             f"ONNX Runtime {version} is too old for the operators of onnx artifacts, which need"
             f" {oldest} or newer: pip install -U 'onnxruntime>={oldest}'"
         )
+
+
+def open_session(path: Path, threads: int, *, spinning: bool = True) -> ort.InferenceSession:
+    """A graph's file as a session on the CPU. Threads that wait for work are `spinning`, or sleep
+    and leave the core to others.
+
+    Raises:
+        ArtifactError: ONNX Runtime can't load it.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    # Graphs whose pools spin between calls would take the cores from each other.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of theirs
+        reason = str(error).strip().splitlines()[0]
+        raise ArtifactError(
+            f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
+        ) from error
 
 
 class _OnnxState(DecoderState):

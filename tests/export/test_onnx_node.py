@@ -7,56 +7,24 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from edge.runtime import load
+from node import installed
 from samples import TEXTS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("run_onnx.cjs")
 PACKAGE, VERSION = "onnxruntime-node", "1.30.0"
-# What npm calls a registry that is not there, or that a proxy keeps away.
-UNREACHABLE = re.compile(
-    r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH"
-    r"|ERR_SOCKET_TIMEOUT|code E(?:40[137]|5\d\d)\b"
-)
 # max_new_tokens and min_new_tokens: room for eos, a cut in the middle, eos held back, one token.
 LIMITS = ((40, 0), (5, 0), (24, 20), (1, 0))
 
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """The folder of npm packages, in build/ of the checkout: installed once, kept between runs."""
-    for command in ("node", "npm"):
-        if shutil.which(command) is None:
-            pytest.skip(f"no {command} on this machine")
-    cached = ROOT / "build" / f"{PACKAGE}-{VERSION}"
-    if not cached.exists():
-        cached.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
-            folder = Path(scratch) / "npm"
-            folder.mkdir()
-            _install(folder)
-            try:
-                folder.rename(cached)
-            except OSError:  # another run was first
-                assert cached.is_dir()
-    return cached / "node_modules"
-
-
-def _install(folder: Path) -> None:
-    quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
-    command = ["npm", "install", "--prefix", str(folder), *quiet, f"{PACKAGE}@{VERSION}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm's registry did not deliver in ten minutes")
-    if done.returncode and UNREACHABLE.search(done.stderr):
-        pytest.skip(f"npm can't reach its registry: {done.stderr.strip()[:300]}")
-    assert done.returncode == 0, done.stderr
+    return installed(PACKAGE, VERSION)
 
 
 @pytest.mark.slow

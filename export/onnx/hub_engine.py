@@ -1,0 +1,101 @@
+"""The hub's graphs behind the engines' interface, so that they pass the same parity check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from edge.export.onnx.hub import DECODER_NAME, DECODER_WITH_PAST_NAME, ENCODER_NAME, MERGED_NAME
+from edge.runtime.engines.base import TokenIds, Vocabulary, pad_batch
+from edge.runtime.engines.onnx import open_session
+from edge.runtime.engines.stepping import DecoderState, SteppingEngine
+from edge.runtime.manifest import Architecture
+
+_PAST, _PRESENT = "past_key_values", "present"
+
+
+class HubEngine(SteppingEngine):
+    """Runs the graphs by their documented names, as Optimum and transformers.js do."""
+
+    format = "onnx"
+
+    def __init__(
+        self,
+        folder: Path,
+        shape: Architecture,
+        vocabulary: Vocabulary,
+        *,
+        merged: bool,
+        threads: int = 1,
+    ) -> None:
+        """`merged` takes the one decoder for all steps; else there is one for the first step and
+        one for those after it."""
+        self.vocabulary = vocabulary
+        self._shape = shape
+        self._merged = merged
+        self._threads = threads
+        first, later = (
+            (MERGED_NAME, MERGED_NAME) if merged else (DECODER_NAME, DECODER_WITH_PAST_NAME)
+        )
+        self._sessions = {
+            name: open_session(folder / name, threads)
+            for name in dict.fromkeys((ENCODER_NAME, first, later))
+        }
+        self._first, self._later = first, later
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+    def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:
+        ids, mask = pad_batch(input_ids, self.vocabulary.pad)
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        [encoded] = self._sessions[ENCODER_NAME].run(["last_hidden_state"], feeds)
+        given = {"encoder_hidden_states": encoded, "encoder_attention_mask": mask}
+        if self._merged:
+            given |= self._dummy_past(len(ids))
+        return _HubState(self._sessions[self._first], self._sessions[self._later], given)
+
+    def _dummy_past(self, rows: int) -> dict[str, np.ndarray]:
+        # One position, and Optimum's idea of the head size: none of it may count.
+        shape = self._shape
+        dims = (rows, shape.num_heads, 1, shape.d_model // shape.num_heads)
+        names = [i.name for i in self._sessions[self._first].get_inputs() if i.name[:4] == "past"]
+        return {name: np.full(dims, np.nan, dtype=np.float32) for name in names}
+
+    def close(self) -> None:
+        self._sessions.clear()
+
+
+class _HubState(DecoderState):
+    """What the next step is given: the encoder's output and the past so far."""
+
+    def __init__(
+        self,
+        first: ort.InferenceSession,
+        later: ort.InferenceSession,
+        given: dict[str, np.ndarray],
+    ) -> None:
+        self._session = first
+        self._later = later
+        self._given = given
+        self._started = False
+
+    def advance(self, tokens: np.ndarray) -> np.ndarray:
+        inputs = {one.name for one in self._session.get_inputs()}
+        known = {**self._given, "input_ids": tokens, "use_cache_branch": np.array([self._started])}
+        feeds = {name: value for name, value in known.items() if name in inputs}
+        names = [one.name for one in self._session.get_outputs()]
+        logits, *present = self._session.run(names, feeds)
+        for name, value in zip(names[1:], present, strict=True):
+            # The cross-attention's keys and values stay those of the first step.
+            if ".encoder." not in name or not self._started:
+                self._given[name.replace(_PRESENT, _PAST)] = value
+        self._session, self._started = self._later, True
+        return np.asarray(logits)
+
+    def reorder(self, rows: np.ndarray) -> None:
+        self._given = {name: value[rows] for name, value in self._given.items()}
