@@ -197,6 +197,7 @@ def test_waiting_requests_share_a_run(second: Model) -> None:
         ({"model": "one", "prompt": 5}, 422, "invalid_type"),
         ({"model": "one", "prompt": "a", "max_tokens": "5"}, 422, "invalid_type"),
         ({"model": "one"}, 422, "invalid_type"),
+        (b'{"model": "one", "prompt": "\\ud800"}', 422, "invalid_type"),
         ({"model": "one", "prompt": []}, 400, "invalid_value"),
         ({"model": "onn", "prompt": "a"}, 404, "model_not_found"),
         ({"prompt": "a"}, 404, "model_not_found"),
@@ -334,6 +335,9 @@ def test_a_client_that_leaves_frees_its_worker(model: Model) -> None:
         body = {"messages": user(TEXTS[0]), "stream": True, **SLOW}
         with client.stream("POST", CHAT, json=body) as response:
             next(response.iter_lines())
+            # One that waits behind it and leaves is taken out of the queue.
+            with pytest.raises(httpx2.TimeoutException):
+                client.post(CHAT, json=body, timeout=0.02)
         wait_idle(service)
         text = client.get("/metrics").text
     assert 'edge_requests_error_total{kind="client_left"' in text
