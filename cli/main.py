@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": "Compare artifacts' accuracy and latency against a target.",
     "tune": "Choose an artifact's threads and engine settings by measuring them here.",
     "run": "Answer a text, a file, or standard input.",
+    "serve": "Serve artifacts over HTTP, as OpenAI's API does.",
     "verify": "Check an artifact's files, and its parity with its source.",
     "info": "Show what an artifact is.",
 }

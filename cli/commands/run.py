@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import generation_options, given, threads_option
+from edge.cli.options import (
+    generation_options,
+    given,
+    guardrail_options,
+    guardrails,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from edge.runtime.model import Generation, Model
@@ -38,15 +44,9 @@ _BATCH = 16
 @click.option(
     "--field", "fields", multiple=True, help="name=value for a field of the prompt (repeatable)."
 )
-@click.option(
-    "--on-long",
-    type=click.Choice(["error", "truncate"]),
-    default="error",
-    show_default=True,
-    help="What to do with an input over the artifact's limit.",
-)
 @click.option("--stream", is_flag=True, help="Print the answer to TEXT as it is made.")
 @click.option("--json", "as_json", is_flag=True, help="Print scores, token ids and timings too.")
+@guardrail_options
 @threads_option
 @generation_options
 def command(
@@ -56,11 +56,10 @@ def command(
     output_file: Path | None,
     input_column: str,
     fields: tuple[str, ...],
-    on_long: str,
     stream: bool,
     as_json: bool,
     threads: int | None,
-    **generation: Any,
+    **options: Any,
 ) -> None:
     """Answer TEXT, every row of --input, or every line of standard input.
 
@@ -75,9 +74,10 @@ def command(
         raise UsageError("--output goes with --input")
     if stream and (text is None or as_json):
         raise UsageError("--stream goes with TEXT, without --json")
-    call: dict[str, Any] = {"on_long": on_long, **given(generation)}
+    rails = guardrails(options)
+    call = given(options)
     values = parse_fields(fields)
-    with load(artifact, threads=threads) as model:
+    with load(artifact, threads=threads, guardrails=rails) as model:
         if text is not None and stream:
             with model.stream(text, fields=values, **call) as pieces:
                 for piece in pieces:

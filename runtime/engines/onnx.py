@@ -44,6 +44,7 @@ class OnnxEngine(SteppingEngine):
 
     format = "onnx"
     thread_safe = True
+    concurrent = True
     supports_prompt_lookup = True
     settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {"spinning": (True, False)}
 
