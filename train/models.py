@@ -128,6 +128,18 @@ def load_pretrained(name: str, *, dropout: float | None = None) -> Trainable:
     return Trainable(model, tokenizer, name, [])
 
 
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub id, without its weights.
+
+    Raises:
+        ModelError: there is none that can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    with _as_model_error(name), quiet():
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+
+
 def parameter_count(model: PreTrainedModel) -> int:
     """Weights of the model; a tied one counts once."""
     return sum(parameter.numel() for parameter in model.parameters())

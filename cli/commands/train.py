@@ -34,9 +34,19 @@ if TYPE_CHECKING:
 @click.option(
     "--max-target-length", type=int, default=128, show_default=True, help="Tokens of a target."
 )
+@click.option(
+    "--long",
+    type=click.Choice(["truncate", "drop", "chunk"]),
+    default="truncate",
+    show_default=True,
+    help="Training rows over these lengths: cut, left out, or the input in several rows.",
+)
 @click.option("--epochs", type=float, help="Passes over the rows.  [3; scratch 8]")
 @click.option("--max-minutes", type=float, help="Plan the training for this time instead.")
 @click.option("--batch-size", type=int, help="Rows of a batch.  [16; scratch 32]")
+@click.option(
+    "--tokens-per-step", type=int, help="Tokens of a step, padding too, in place of --batch-size."
+)
 @click.option("--gradient-accumulation", type=int, default=1, show_default=True, help="Batches.")
 @click.option("--learning-rate", type=float, help="Peak.  [3e-4; tiny 2e-3, mini 1e-3]")
 @click.option("--warmup-share", type=float, default=0.05, show_default=True, help="Of the run.")
@@ -118,6 +128,8 @@ class Display:
     def on_event(self, event: Event) -> None:
         if event.kind == "warning":
             self._print(f"warning: {event.message}")
+        elif event.kind == "note":
+            self._print(event.message)
         elif event.kind == "start":
             self._show_hyperparameters(event)
         elif event.kind == "stage":
