@@ -18,6 +18,7 @@ from edge.runtime.registry import unknown_name
 COMMANDS = {
     "quickstart": "Train, export, verify and benchmark a small model, to see it all work.",
     "data": "Look at rows, split them, and make more of them, before training.",
+    "check": "Look at what a training run would do, before it does.",
     "train": "Fine-tune a T5-family model on rows of text → text.",
     "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
     "bench": "Compare artifacts' accuracy and latency against a target.",

@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.atomic import check_destination, new_folder
 from edge.runtime.errors import EdgeError, MissingExtraError
 from edge.runtime.rows import Prompt
+from edge.runtime.textpath import TextPath
 from edge.train.config import TrainConfig
 from edge.train.data import Splits, load_splits, tokenize
 from edge.train.device import Machine, choose_machine
@@ -258,6 +260,8 @@ def _save(
                     f"{output}: no space left on the disk; nothing was written"
                 ) from error
             raise
-        if not (folder / "tokenizer.json").is_file():
+        if not (folder / TOKENIZER_NAME).is_file():
             raise EdgeError(f"{output}: the tokenizer can't be saved as tokenizer.json")
+        path = TextPath.of(folder / TOKENIZER_NAME, str(record["prompt_template"]))
+        record["text_path"] = path.as_record()
         write_record(folder, record)
