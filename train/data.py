@@ -99,6 +99,11 @@ def data_files(data: Path) -> dict[str, Path]:
     return files
 
 
+def same_text(text: str) -> str:
+    """Equal for texts that differ in case or white space only."""
+    return " ".join(text.split()).casefold()
+
+
 def hash_place(key: str) -> float:
     """A number from 0 to below 1 that follows from the text alone."""
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

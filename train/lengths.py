@@ -15,7 +15,7 @@ from edge.runtime.registry import missing_extra
 from edge.runtime.rows import Columns, Prompt, Row, read_rows
 from edge.train.batches import Padding, padding_of, plan_batches
 from edge.train.config import LONG_POLICIES
-from edge.train.data import Pair, data_files, make_pairs
+from edge.train.data import Pair, data_files, make_pairs, same_text
 from edge.train.long_rows import fit_rows
 
 if TYPE_CHECKING:
@@ -98,11 +98,6 @@ class LengthReport:
         for split in values["splits"].values():
             del split["counts"]
         return {"schema_version": 1, **values}
-
-
-def same_text(text: str) -> str:
-    """Equal for texts that differ in case or white space only."""
-    return " ".join(text.split()).casefold()
 
 
 def measure_lengths(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from edge.cli.commands.data_augment import augment
 from edge.cli.commands.data_lengths import lengths
+from edge.cli.commands.data_split import split
 
 
 @click.group(no_args_is_help=False)
@@ -12,4 +14,5 @@ def command() -> None:
     """Look at rows, split them, and make more of them, before training."""
 
 
-command.add_command(lengths)
+for subcommand in (lengths, split, augment):
+    command.add_command(subcommand)
