@@ -16,6 +16,7 @@ from edge.bench.machine import machine_info
 from edge.runtime.errors import UsageError
 from edge.runtime.model import load
 from edge.runtime.rows import Row
+from edge.runtime.textpath import check_text_path
 
 # Called with (phase, artifact, done, of); the phase is "accuracy" or "latency".
 Progress = Callable[[str, str, int, int], None]
@@ -70,7 +71,8 @@ def run_bench(
 
     Raises:
         UsageError: fewer runs than a median needs, or no artifact.
-        ArtifactError, MissingExtraError: an artifact that can't be loaded.
+        ArtifactError, MissingExtraError: an artifact that can't be loaded, or whose tokenizer or
+            prompt is not the recorded one.
     """
     if runs < MIN_RUNS:
         raise UsageError(f"--runs must be at least {MIN_RUNS}, not {runs}: fewer make no median")
@@ -80,6 +82,8 @@ def run_bench(
     names = [str(path) for path in artifacts]
     with contextlib.ExitStack() as stack:
         models = [stack.enter_context(load(path, threads=threads)) for path in artifacts]
+        for model in models:
+            check_text_path(model.artifact)
         accuracies = []
         for name, model in zip(names, models, strict=True):
 

@@ -26,6 +26,15 @@ def help_text(command: click.Command, name: str) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _sections(command: click.Command, name: str, depth: int) -> list[str]:
+    """A command's section, and after it those of its subcommands."""
+    parts = [f"{'#' * depth} {name}\n\n```text\n{help_text(command, name)}\n```\n"]
+    if isinstance(command, click.Group):
+        for inner, subcommand in command.commands.items():
+            parts += _sections(subcommand, f"{name} {inner}", depth + 1)
+    return parts
+
+
 def render() -> str:
     """The whole page."""
     parts = [_HEAD, f"```text\n{help_text(cli, 'edge')}\n```\n"]
@@ -33,7 +42,7 @@ def render() -> str:
     for name in COMMANDS:
         command = cli.get_command(context, name)
         assert command is not None
-        parts.append(f"## edge {name}\n\n```text\n{help_text(command, f'edge {name}')}\n```\n")
+        parts += _sections(command, f"edge {name}", depth=2)
     return "\n".join(parts)
 
 

@@ -17,6 +17,8 @@ from edge.runtime.version import edge_version
 # Name → the line in `edge --help`. A command's module is imported when the command is used.
 COMMANDS = {
     "quickstart": "Train, export, verify and benchmark a small model, to see it all work.",
+    "data": "Look at rows, split them, and make more of them, before training.",
+    "check": "Look at what a training run would do, before it does.",
     "train": "Fine-tune a T5-family model on rows of text → text.",
     "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
     "bench": "Compare artifacts' accuracy and latency against a target.",

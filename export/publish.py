@@ -32,6 +32,7 @@ from edge.runtime.manifest import (
 from edge.runtime.model import Generation, Model, load
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
+from edge.runtime.textpath import TextPath
 from edge.runtime.version import edge_version
 
 CARD_NAME = "README.md"
@@ -100,7 +101,7 @@ class Publisher:
 
         Raises:
             UsageError: an option that can't be used.
-            ModelError: the model has no usable tokenizer.
+            ModelError: the model has no usable tokenizer, or not the one it was trained with.
         """
         self.source = source
         self.options = options
@@ -120,6 +121,7 @@ class Publisher:
             max_new_tokens=options.max_new_tokens_limit or _DEFAULT_NEW_TOKENS_LIMIT,
         )
         self.generation = self._generation()
+        self.text_path = self._text_path()
 
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
         """Write one artifact and publish it once it has passed the parity check.
@@ -234,12 +236,34 @@ class Publisher:
             tokenizer=TokenizerInfo(sha256_of(staging / TOKENIZER_NAME), self.source.pieces),
             files={path.name: file_info(path) for path in sorted(staging.iterdir())},
             prompt_template=self.prompt.template,
+            text_path=self.text_path.as_record(),
             generation=generation.non_default(),
             limits=self.limits,
             runtime=dict(settings),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             edge_version=edge_version(),
         )
+
+    def _text_path(self) -> TextPath:
+        """How texts reach the model, the same as in training where a record says how that was.
+
+        Another prompt is allowed if it was asked for: a model of many tasks may serve one.
+        """
+        with tempfile.TemporaryDirectory(prefix="edge-tokenizer-") as folder:
+            self.source.write_tokenizer(Path(folder))
+            path = TextPath.of(Path(folder) / TOKENIZER_NAME, self.prompt.template)
+        recorded = self.source.training.get("text_path")
+        if isinstance(recorded, Mapping):
+            known = dict(recorded)
+            if self.options.prompt is not None:
+                known.pop("prompt_template", None)
+            different = list(path.differences(known))
+            if different:
+                raise ModelError(
+                    f"{self.source.folder}: {'; '.join(different)} (training.json): the model would"
+                    " read other tokens than it learnt; restore the file, or train again"
+                )
+        return path
 
     def _generation(self) -> GenerationOptions:
         saved = {

@@ -39,6 +39,12 @@ class DataError(EdgeError):
         self.line = line
 
 
+class PreflightError(EdgeError):
+    """A training run that a check before it fails; the message names all that did."""
+
+    exit_code = 2
+
+
 class ModelError(EdgeError):
     """A model folder that is not a usable T5-family model."""
 

@@ -94,6 +94,7 @@ class Manifest:
     tokenizer: TokenizerInfo
     files: dict[str, FileInfo]
     prompt_template: str = "{input}"
+    text_path: dict[str, str] = field(default_factory=dict)  # see `edge.runtime.textpath`
     generation: dict[str, Any] = field(default_factory=dict)  # GenerationOptions' defaults
     limits: Limits = field(default_factory=Limits)
     parity: dict[str, Any] = field(default_factory=dict)

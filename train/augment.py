@@ -31,7 +31,12 @@ class Renamer:
             counts.update({*_WORD.findall(pair.source), *_WORD.findall(pair.target)})
         self._common = {word for word, count in counts.items() if count > rare}
         self._share = share
-        self._random = random.Random(seed)
+        self._seed = seed
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        """Draw from now on what belongs to this epoch, whatever was drawn before."""
+        self._random = random.Random(f"{self._seed}/{epoch}")
 
     def vary(self, source: str, target: str) -> tuple[str, str] | None:
         """The pair with its rare words renamed, or None where it stays as it is."""

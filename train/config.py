@@ -15,6 +15,7 @@ from edge.runtime.errors import UsageError
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "bf16", "fp32")
 SHAPE_NAMES = ("tiny", "mini")
+LONG_POLICIES = ("truncate", "drop", "chunk")
 # What a from-scratch model and a pretrained one want differently.
 _SCRATCH = {
     "learning_rate": 2e-3,
@@ -62,10 +63,12 @@ class TrainConfig:
     dev_share: float | None = None
     max_source_length: int | None = None
     max_target_length: int = 128
+    long: str = "truncate"  # what happens to longer training rows; dev rows are cut, as at run time
     # Optimisation
     epochs: float | None = None
     max_minutes: float | None = None
     batch_size: int | None = None
+    tokens_per_step: int | None = None  # in place of batch_size; inputs, targets and padding
     gradient_accumulation: int = 1
     learning_rate: float | None = None
     warmup_share: float = 0.05
@@ -92,6 +95,13 @@ class TrainConfig:
     @property
     def is_scratch(self) -> bool:
         return self.from_scratch is not None
+
+    @property
+    def tokens_per_batch(self) -> int | None:
+        """What a batch may hold where `tokens_per_step` decides, else None."""
+        if self.tokens_per_step is None:
+            return None
+        return max(1, self.tokens_per_step // self.gradient_accumulation)
 
     def validate(self) -> None:
         """Complain about everything that is wrong, at once.
@@ -129,12 +139,14 @@ class TrainConfig:
         _one_of(found, "--from-scratch", self.from_scratch, SHAPE_NAMES)
         _one_of(found, "--device", self.device, DEVICES)
         _one_of(found, "--precision", self.precision, PRECISIONS)
+        _one_of(found, "--long", self.long, LONG_POLICIES)
         if self.vocab_size is not None and self.from_scratch is None:
             found.append("--vocab-size goes with --from-scratch only; a model brings its own")
         whole: tuple[str, ...] = (
             "max_source_length",
             "max_target_length",
             "batch_size",
+            "tokens_per_step",
             "gradient_accumulation",
         )
         whole += ("threads", "vocab_size", "eval_batch_size", "max_eval_rows")

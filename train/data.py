@@ -7,33 +7,34 @@ val). What may hurt training without stopping it comes back as warnings; nothing
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import DataError
-from edge.runtime.rows import Columns, Prompt, Row, read_rows, split_file
+from edge.runtime.rows import SPLITS, Columns, Prompt, Row, read_rows, split_file
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from edge.train.augment import Renamer
     from edge.train.config import TrainConfig
 
 IGNORED_LABEL = -100  # what the cross-entropy leaves out
-_BUCKET_BATCHES = 50  # batches sorted by length together: little padding, much chance
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What the model reads (prompt applied) and what it should write."""
+    """What the model reads (prompt applied) and what it should write.
+
+    `span` says where in the source the row's own input stands.
+    """
 
     source: str
     target: str
+    span: tuple[int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,15 @@ def load_splits(config: TrainConfig) -> Splits:
     """
     data = Path(config.data)
     columns = Columns(config.input_column, config.target_column, config.task_column)
-    train_file = split_file(data, "train") if data.is_dir() else data
-    if train_file is None:
-        raise DataError("the folder has no train.jsonl", path=data)
-    dev_file = split_file(data, "dev") if data.is_dir() else None
-    train_rows = read_rows(train_file, columns)
-    size = train_file.stat().st_size
+    files = data_files(data)
+    train_rows = read_rows(files["train"], columns)
+    size = files["train"].stat().st_size
     warnings = []
-    if dev_file is not None:
-        dev_rows = read_rows(dev_file, columns)
-        size += dev_file.stat().st_size
+    if "dev" in files:
+        dev_rows = read_rows(files["dev"], columns)
+        size += files["dev"].stat().st_size
         if config.dev_share is not None:
-            warnings.append(f"--dev-share is not used: {dev_file.name} is the dev split")
+            warnings.append(f"--dev-share is not used: {files['dev'].name} is the dev split")
     elif config.dev_share is not None:
         train_rows, dev_rows = split_by_hash(train_rows, config.dev_share, data)
     else:
@@ -77,7 +75,7 @@ def load_splits(config: TrainConfig) -> Splits:
             path=data,
         )
     prompt = Prompt.parse(config.prefix)
-    train, dev = _pairs(train_rows, prompt), _pairs(dev_rows, prompt)
+    train, dev = make_pairs(train_rows, prompt), make_pairs(dev_rows, prompt)
     shared = {pair.source for pair in train} & {pair.source for pair in dev}
     if shared:
         warnings.append(
@@ -85,6 +83,31 @@ def load_splits(config: TrainConfig) -> Splits:
             f" {_short(min(shared))!r}: its figures will flatter the model"
         )
     return Splits(train, dev, size, warnings)
+
+
+def data_files(data: Path) -> dict[str, Path]:
+    """The files of DATA by split: train always, dev and test where a folder has them.
+
+    Raises:
+        DataError: a folder without train.jsonl.
+    """
+    if not data.is_dir():
+        return {"train": data}
+    files = {split: path for split in SPLITS if (path := split_file(data, split)) is not None}
+    if "train" not in files:
+        raise DataError("the folder has no train.jsonl", path=data)
+    return files
+
+
+def same_text(text: str) -> str:
+    """Equal for texts that differ in case or white space only."""
+    return " ".join(text.split()).casefold()
+
+
+def hash_place(key: str) -> float:
+    """A number from 0 to below 1 that follows from the text alone."""
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def split_by_hash(rows: Sequence[Row], share: float, path: Path) -> tuple[list[Row], list[Row]]:
@@ -98,9 +121,7 @@ def split_by_hash(rows: Sequence[Row], share: float, path: Path) -> tuple[list[R
     train: list[Row] = []
     dev: list[Row] = []
     for row in rows:
-        digest = hashlib.sha256(row.input.encode("utf-8", "surrogatepass")).digest()
-        place = int.from_bytes(digest[:8], "big") / 2**64
-        (dev if place < share else train).append(row)
+        (dev if hash_place(row.input) < share else train).append(row)
     if not train or not dev:
         side = "dev" if train else "training"
         raise DataError(
@@ -111,11 +132,19 @@ def split_by_hash(rows: Sequence[Row], share: float, path: Path) -> tuple[list[R
     return train, dev
 
 
-def _pairs(rows: Sequence[Row], prompt: Prompt) -> list[Pair]:
+def make_pairs(rows: Sequence[Row], prompt: Prompt) -> list[Pair]:
+    """Rows with the prompt applied.
+
+    Raises:
+        UsageError: the prompt needs a column that a row does not have.
+    """
+    head = Prompt(prompt.template.partition("{input}")[0])
     pairs = []
     for row in rows:
         assert row.target is not None  # read_rows saw to it
-        pairs.append(Pair(prompt.apply(row.input, row.fields), row.target))
+        source = prompt.apply(row.input, row.fields)
+        start = len(head.apply("", row.fields))
+        pairs.append(Pair(source, row.target, (start, start + len(row.input))))
     return pairs
 
 
@@ -142,15 +171,16 @@ def tokenize(
     ]
     eos = tokenizer.eos_token_id
     columns = {
-        "input_ids": [_cut(ids, max_source_length, eos) for ids in sources],
-        "labels": [_cut(ids, max_target_length, eos) for ids in targets],
+        "input_ids": [cut_ids(ids, max_source_length, eos) for ids in sources],
+        "labels": [cut_ids(ids, max_target_length, eos) for ids in targets],
         "source": [pair.source for pair in pairs],
         "target": [pair.target for pair in pairs],
     }
     return Dataset.from_dict(columns), warnings
 
 
-def _cut(ids: list[int], limit: int, eos: int) -> list[int]:
+def cut_ids(ids: list[int], limit: int, eos: int) -> list[int]:
+    """At most `limit` ids, the last of which is </s>."""
     return ids if len(ids) <= limit else [*ids[: limit - 1], eos]
 
 
@@ -186,93 +216,28 @@ def _short(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-class LengthBatches:
-    """Batches of row numbers of similar length, in a new order every time they are asked for.
-
-    Rows are shuffled, cut into stretches of some fifty batches, and sorted by length within each:
-    batches need little padding and still differ from epoch to epoch.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths = lengths
-        self._size = batch_size
-        self._random = random.Random(seed)
-
-    def __len__(self) -> int:
-        return -(-len(self._lengths) // self._size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = list(range(len(self._lengths)))
-        self._random.shuffle(order)
-        stretch = self._size * _BUCKET_BATCHES
-        batches = []
-        for start in range(0, len(order), stretch):
-            part = sorted(order[start : start + stretch], key=self._lengths.__getitem__)
-            batches += [part[at : at + self._size] for at in range(0, len(part), self._size)]
-        self._random.shuffle(batches)
-        return iter(batches)
-
-
 class Collator:
     """Rows of a tokenised dataset → padded tensors.
 
     Gives input_ids and attention_mask (batch, source length), labels (batch, target length) with
     -100 where padded, so that padding neither trains the model nor flatters its loss.
-    With a `renamer` the texts are varied and tokenised anew each time.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_source_length: int,
-        max_target_length: int,
-        renamer: Renamer | None = None,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._limits = (max_source_length, max_target_length)
-        self._renamer = renamer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._pad = tokenizer.pad_token_id
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         import torch
 
         sources = [row["input_ids"] for row in rows]
-        targets = [row["labels"] for row in rows]
-        if self._renamer is not None:
-            sources, targets = self._renamed(rows, sources, targets)
-        pad = self._tokenizer.pad_token_id
-        input_ids = _padded(sources, pad)
+        input_ids = _padded(sources, self._pad)
         lengths = torch.tensor([len(ids) for ids in sources])
         mask = torch.arange(input_ids.shape[1])[None, :] < lengths[:, None]
         return {
             "input_ids": input_ids,
             "attention_mask": mask.long(),
-            "labels": _padded(targets, IGNORED_LABEL),
+            "labels": _padded([row["labels"] for row in rows], IGNORED_LABEL),
         }
-
-    def _renamed(
-        self,
-        rows: Sequence[dict[str, Any]],
-        sources: list[list[int]],
-        targets: list[list[int]],
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        assert self._renamer is not None
-        sources, targets = list(sources), list(targets)
-        eos = self._tokenizer.eos_token_id
-        varied: list[tuple[int, str, str]] = []
-        for number, row in enumerate(rows):
-            texts = self._renamer.vary(row["source"], row["target"])
-            if texts is not None:
-                varied.append((number, *texts))
-        if varied:
-            new = self._tokenizer(
-                [source for _, source, _ in varied] + [target for _, _, target in varied],
-                verbose=False,
-            )["input_ids"]
-            for place, (number, _, _) in enumerate(varied):
-                sources[number] = _cut(new[place], self._limits[0], eos)
-                targets[number] = _cut(new[len(varied) + place], self._limits[1], eos)
-        return sources, targets
 
 
 def _padded(texts: Sequence[list[int]], filler: int) -> torch.Tensor:

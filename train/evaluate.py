@@ -45,7 +45,7 @@ def evaluate(
     """
     import torch
 
-    collate = Collator(tokenizer, max_source_length=2**31, max_target_length=2**31)
+    collate = Collator(tokenizer)
     examples = [dict(row) for row in rows]
     predictions = [""] * len(examples)
     loss_sum, label_count, done = 0.0, 0, 0

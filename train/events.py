@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 class Event:
     """One thing that happened.
 
-    kind: "warning" (message), "stage" (message names what begins), "start" (details hold every
-    hyperparameter and what was decided about the machine), "progress" (training or evaluation:
-    fraction of the stage done, 0 to 1, and in training step, loss, learning rate, rows per second
-    and seconds left).
+    kind: "warning" and "note" (message), "stage" (message names what begins), "start" (details hold
+    every hyperparameter and what was decided about the machine), "progress" (training or
+    evaluation: fraction of the stage done, 0 to 1, and in training step, loss, learning rate, rows
+    per second and seconds left).
     """
 
     kind: str

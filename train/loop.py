@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from edge.runtime.errors import EdgeError
-from edge.train.data import IGNORED_LABEL, Collator, LengthBatches
+from edge.train.data import IGNORED_LABEL, Collator
+from edge.train.epochs import training_rows
 from edge.train.events import Event
 from edge.train.schedule import Plan
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from edge.train.augment import Renamer
+    from edge.train.batches import Padding
     from edge.train.config import TrainConfig
     from edge.train.device import Machine
     from edge.train.events import OnEvent
@@ -39,13 +41,20 @@ _SMOOTHING = 0.7  # of the loss that is shown
 
 @dataclass(frozen=True)
 class LoopResult:
-    """What the loop did; `loss` is the mean over the last reports, in nats per label."""
+    """What the loop did; `loss` is the mean over the last reports, in nats per label.
+
+    `tokens` are those of inputs and targets that were trained on, `slots` what was computed for
+    them, padding included; `padding` is what batches by length were planned to save.
+    """
 
     steps: int
     rows: int
     epochs: float
     seconds: float
     loss: float
+    tokens: int
+    slots: int
+    padding: Padding
 
 
 def run_loop(
@@ -62,28 +71,22 @@ def run_loop(
     Raises:
         EdgeError: the loss stopped being a number.
     """
-    assert config.batch_size is not None
     assert config.epochs is not None
-    assert config.max_source_length is not None
-    batches = LengthBatches([len(ids) for ids in rows["input_ids"]], config.batch_size, config.seed)
-    collate = TrainingCollator(
-        trainable,
-        Collator(
-            trainable.tokenizer,
-            max_source_length=config.max_source_length,
-            max_target_length=config.max_target_length,
-            renamer=renamer,
-        ),
-    )
     # A list of dicts: reading one row out of an Arrow table takes longer than a row trains.
-    loader = DataLoader([dict(row) for row in rows], batch_sampler=batches, collate_fn=collate)
+    dataset, batches = training_rows(
+        [dict(row) for row in rows], trainable.tokenizer, config, renamer
+    )
+    on_event(Event("note", str(batches.padding)))
+    collate = TrainingCollator(trainable, Collator(trainable.tokenizer))
+    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate)
     steps_per_epoch = -(-len(batches) // config.gradient_accumulation)
     steps = None
     if math.isfinite(config.epochs):
         steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     minutes = config.max_minutes
     plan = Plan(steps, None if minutes is None else minutes * 60, config.warmup_share)
-    watcher = _Watcher(config, plan, trainable.model.parameters(), on_event)
+    rows_per_step = len(rows) / steps_per_epoch
+    watcher = _Watcher(config, plan, trainable.model.parameters(), rows_per_step, on_event)
     trainer = _Trainer(
         model=trainable.model,
         args=_arguments(config, machine, steps, workplace),
@@ -97,7 +100,16 @@ def run_loop(
     watcher.finish()
     done = trainer.state.global_step
     seconds = max(watcher.seconds, 1e-6)
-    return LoopResult(done, collate.rows, done / steps_per_epoch, seconds, watcher.mean_loss)
+    return LoopResult(
+        steps=done,
+        rows=collate.rows,
+        epochs=done / steps_per_epoch,
+        seconds=seconds,
+        loss=watcher.mean_loss,
+        tokens=collate.tokens,
+        slots=collate.slots,
+        padding=batches.padding,
+    )
 
 
 def _arguments(
@@ -148,17 +160,23 @@ def _mean_over_labels(smoothing: float) -> Any:
 
 
 class TrainingCollator:
-    """A collator that adds decoder_input_ids (labels shifted right) and counts the rows it made."""
+    """A collator that adds decoder_input_ids (labels shifted right) and counts what it made.
+
+    `rows`, `tokens` of inputs and targets, and `slots`, which are tokens and padding.
+    """
 
     def __init__(self, trainable: Trainable, collate: Collator) -> None:
         self._shift: Any = trainable.model._shift_right
         self._collate = collate
-        self.rows = 0
+        self.rows = self.tokens = self.slots = 0
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self._collate(rows)
         batch["decoder_input_ids"] = self._shift(batch["labels"])
         self.rows += len(rows)
+        mask, labels = batch["attention_mask"], batch["labels"]
+        self.tokens += int(mask.sum()) + int((labels != IGNORED_LABEL).sum())
+        self.slots += mask.numel() + labels.numel()
         return batch
 
 
@@ -200,9 +218,9 @@ class _Watcher(TrainerCallback):
         config: TrainConfig,
         plan: Plan,
         parameters: Iterable[torch.nn.Parameter],
+        rows_per_step: float,
         on_event: OnEvent,
     ) -> None:
-        assert config.batch_size is not None
         assert config.ema_share is not None
         self._plan = plan
         self._on_event = on_event
@@ -210,7 +228,7 @@ class _Watcher(TrainerCallback):
         self._ema_from = 1.0 - config.ema_share if config.ema_share > 0 else None
         self._ema_decay = config.ema_decay
         self._average: list[torch.Tensor] | None = None
-        self._rows_per_step = config.batch_size * config.gradient_accumulation
+        self._rows_per_step = rows_per_step
         self._step_losses: list[torch.Tensor] = []
         self._reported = 0
         self.mean_loss = math.nan

@@ -43,7 +43,12 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Mean sentence-level ROUGE-L F1 without stemming, 0 to 1.
+    """Mean sentence-level ROUGE-L F1 without stemming, 0 to 1; see `rouge_l_each`."""
+    return sum(rouge_l_each(predictions, references)) / len(references)
+
+
+def rouge_l_each(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+    """ROUGE-L F1 of each pair without stemming, 0 to 1.
 
     Source: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004), as computed by
     the package rouge-score: lower-cased, split at anything but letters and digits.
@@ -53,10 +58,8 @@ def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
     except ImportError:
         raise _missing("rouge-score") from None
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
-    total = 0.0
-    for prediction, reference in zip(predictions, references, strict=True):
-        total += scorer.score(reference, prediction)["rougeL"].fmeasure
-    return total / len(references)
+    pairs = zip(predictions, references, strict=True)
+    return [scorer.score(reference, text)["rougeL"].fmeasure for text, reference in pairs]
 
 
 def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:

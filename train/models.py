@@ -19,7 +19,7 @@ from edge.train.scratch import new_model, shape_named
 from edge.train.tokenizer import build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from edge.train.config import TrainConfig
 
@@ -52,24 +52,55 @@ def open_model(config: TrainConfig, texts: Iterable[str], workplace: Path) -> Tr
 
 
 def _from_scratch(config: TrainConfig, texts: Iterable[str], workplace: Path) -> Trainable:
-    from transformers import AutoTokenizer
-
     assert config.from_scratch is not None
     assert config.dropout is not None
-    assert config.vocab_size is not None
-    assert config.max_source_length is not None
     shape = shape_named(config.from_scratch)
-    pieces = build_tokenizer(texts, vocab_size=config.vocab_size)
-    save_tokenizer(pieces, workplace, model_max_length=config.max_source_length)
-    tokenizer = AutoTokenizer.from_pretrained(str(workplace), trust_remote_code=False)
+    tokenizer = new_tokenizer(config, texts, workplace)
     model = new_model(
         shape,
-        vocab_size=pieces.get_vocab_size(),
+        vocab_size=len(tokenizer),
         dropout=config.dropout,
         seed=config.seed,
     )
     model.generation_config.max_new_tokens = config.max_target_length
     return Trainable(model, tokenizer, f"from scratch ({config.from_scratch})", [])
+
+
+def new_tokenizer(
+    config: TrainConfig, texts: Iterable[str], workplace: Path
+) -> PreTrainedTokenizerBase:
+    """The vocabulary that a new model learns from `texts`, written to and loaded from `workplace`.
+
+    Raises:
+        DataError: the texts are too few.
+    """
+    from transformers import AutoTokenizer
+
+    assert config.vocab_size is not None
+    assert config.max_source_length is not None
+    pieces = build_tokenizer(texts, vocab_size=config.vocab_size)
+    save_tokenizer(pieces, workplace, model_max_length=config.max_source_length)
+    return AutoTokenizer.from_pretrained(str(workplace), trust_remote_code=False)
+
+
+def load_settings(name: str) -> PretrainedConfig:
+    """The configuration of a T5-family folder or hub id.
+
+    Raises:
+        ModelError: there is no such model, or it is no T5-family model.
+    """
+    from transformers import AutoConfig
+
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise ModelError(f"{name}: no model folder, it has no config.json")
+    with _as_model_error(name), quiet():
+        settings = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if settings.model_type not in FAMILY:
+        raise ModelError(
+            f"{name}: is a {settings.model_type} model; this project trains the T5 family"
+            f" ({', '.join(FAMILY)}), such as google/flan-t5-small"
+        )
+    return settings
 
 
 def load_pretrained(name: str, *, dropout: float | None = None) -> Trainable:
@@ -84,21 +115,12 @@ def load_pretrained(name: str, *, dropout: float | None = None) -> Trainable:
     """
     import torch
     from transformers import (
-        AutoConfig,
         AutoTokenizer,
         MT5ForConditionalGeneration,
         T5ForConditionalGeneration,
     )
 
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ModelError(f"{name}: no model folder, it has no config.json")
-    with _as_model_error(name), quiet():
-        settings = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    if settings.model_type not in FAMILY:
-        raise ModelError(
-            f"{name}: is a {settings.model_type} model; this project trains the T5 family"
-            f" ({', '.join(FAMILY)}), such as google/flan-t5-small"
-        )
+    settings: Any = load_settings(name)
     if dropout is not None:
         settings.dropout_rate = dropout
     is_t5 = settings.model_type == "t5"
@@ -126,6 +148,18 @@ def load_pretrained(name: str, *, dropout: float | None = None) -> Trainable:
             " don't belong together"
         )
     return Trainable(model, tokenizer, name, [])
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub id, without its weights.
+
+    Raises:
+        ModelError: there is none that can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    with _as_model_error(name), quiet():
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
 
 def parameter_count(model: PreTrainedModel) -> int:

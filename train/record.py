@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 SCHEMA = 1
+RECORD_NAME = "training.json"
 _PACKAGES = ("edge-t5", "torch", "transformers", "datasets", "tokenizers", "accelerate")
 _COLUMNS = (
     "model",
@@ -41,7 +42,7 @@ def versions() -> dict[str, str]:
 def write_record(folder: Path, record: dict[str, object]) -> None:
     """Write training.json and training.md into `folder`."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "training.json").write_text(text + "\n", encoding="utf-8")
+    (folder / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
     (folder / "training.md").write_text(markdown_row(record), encoding="utf-8")
 
 

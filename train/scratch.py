@@ -25,7 +25,7 @@ from edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import T5ForConditionalGeneration
+    from transformers import T5Config, T5ForConditionalGeneration
 
     from edge.train.config import TrainConfig
 
@@ -79,11 +79,24 @@ def new_model(
 ) -> T5ForConditionalGeneration:
     """A T5 of that shape with tied embeddings, gated GELU and the copying circuit wired in."""
     import torch
-    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers import T5ForConditionalGeneration
+
+    config = shape_config(shape, vocab_size=vocab_size or shape.vocab_size, dropout=dropout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = T5ForConditionalGeneration(config)
+        if copy_biased:
+            wire_copying(model)
+    return model
+
+
+def shape_config(shape: Shape, *, vocab_size: int, dropout: float) -> T5Config:
+    """The configuration of a new model of that shape."""
+    from transformers import T5Config
 
     encoder_layers, decoder_layers = shape.layers
-    config = T5Config(
-        vocab_size=vocab_size or shape.vocab_size,
+    return T5Config(
+        vocab_size=vocab_size,
         d_model=shape.d_model,
         d_kv=shape.d_kv,
         d_ff=shape.d_ff,
@@ -97,12 +110,6 @@ def new_model(
         pad_token_id=0,
         eos_token_id=1,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = T5ForConditionalGeneration(config)
-        if copy_biased:
-            wire_copying(model)
-    return model
 
 
 def wire_copying(model: T5ForConditionalGeneration) -> None:

@@ -116,14 +116,14 @@ def _speak_badly(
         spoken = _correct(rng, question, pool, unseen)
     elif kind == "restart":
         other = words.draw_question(rng, pool, unseen)
-        spoken = _restart(rng, question, other)
+        spoken = restart(rng, question.words, other.words)
     elif kind == "repeat":
-        spoken = _repeat(rng, question.words)
+        spoken = repeat_words(rng, question.words)
     else:
-        spoken = _fill(rng, question.words, rng.choice((1, 1, 2)))
+        spoken = add_fillers(rng, question.words, rng.choice((1, 1, 2)))
     # A speaker who stumbles once often stumbles again.
     if kind in ("correct", "restart") and rng.random() < 0.2:
-        spoken = _fill(rng, spoken, 1) if rng.random() < 0.6 else _repeat(rng, spoken)
+        spoken = add_fillers(rng, spoken, 1) if rng.random() < 0.6 else repeat_words(rng, spoken)
     return spoken
 
 
@@ -143,16 +143,16 @@ def _correct(
     return before + wrong + rng.choice(words.MARKERS) + right + after
 
 
-def _restart(rng: random.Random, question: words.Question, other: words.Question) -> list[str]:
+def restart(rng: random.Random, question: list[str], other: list[str]) -> list[str]:
     """Another question is begun and broken off, then this one is asked from its start."""
-    cut = rng.randint(2, max(2, len(other.words) - 2))
-    clean = list(question.words)
+    cut = rng.randint(2, max(2, len(other) - 2))
+    clean = list(question)
     if rng.random() < 0.4:
         clean[0] = clean[0].lower()  # as transcripts write it in the middle of an utterance
-    return other.words[:cut] + rng.choice(words.MARKERS) + clean
+    return other[:cut] + rng.choice(words.MARKERS) + clean
 
 
-def _repeat(rng: random.Random, spoken: list[str]) -> list[str]:
+def repeat_words(rng: random.Random, spoken: list[str]) -> list[str]:
     """One or two neighbouring words are said twice."""
     length = min(rng.choice((1, 1, 2)), len(spoken) - 1)
     start = rng.randrange(len(spoken) - length)
@@ -161,7 +161,7 @@ def _repeat(rng: random.Random, spoken: list[str]) -> list[str]:
     return spoken[:start] + said + again + spoken[start + length :]
 
 
-def _fill(rng: random.Random, spoken: list[str], count: int) -> list[str]:
+def add_fillers(rng: random.Random, spoken: list[str], count: int) -> list[str]:
     """Fillers between words."""
     spoken = list(spoken)
     for _ in range(count):

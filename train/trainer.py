@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.atomic import check_destination, new_folder
 from edge.runtime.errors import EdgeError, MissingExtraError
 from edge.runtime.rows import Prompt
+from edge.runtime.textpath import TextPath
 from edge.train.config import TrainConfig
 from edge.train.data import Splits, load_splits, tokenize
 from edge.train.device import Machine, choose_machine
 from edge.train.events import Event, OnEvent, ignore
+from edge.train.long_rows import fit_rows
 from edge.train.models import Trainable, open_model, parameter_count, quiet
 from edge.train.record import SCHEMA, versions, write_record
 
@@ -126,11 +129,12 @@ def _tokenized(
         "max_target_length": config.max_target_length,
     }
     tokenizer = trainable.tokenizer
-    train_rows, messages = tokenize(splits.train, tokenizer, **limits, name="training")
+    pairs, dealt = fit_rows(splits.train, tokenizer, policy=config.long, **limits)
+    train_rows, messages = tokenize(pairs, tokenizer, **limits, name="training")
     dev = splits.dev[: config.max_eval_rows]
     dev_rows, more = tokenize(dev, tokenizer, **limits, name="dev")
     assert callable(warn)
-    warn([*messages, *more])
+    warn([*dealt, *messages, *more])
     return train_rows, dev_rows
 
 
@@ -220,12 +224,15 @@ def _record(
             "steps": loop.steps,
             "train_runtime": round(loop.seconds, 3),
             "samples_per_second": round(loop.rows / loop.seconds, 3),
+            "tokens_per_second": round(loop.tokens / loop.seconds, 1),
+            "padding": round(1 - loop.tokens / max(1, loop.slots), 4),
             "train_loss": round(loop.loss, 5),
             "eval_runtime": round(eval_seconds, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
         "eval": {name: round(value, 6) for name, value in evaluation.metrics.items()},
         "fit_bands": evaluation.bands,
+        "padding": {name: round(value, 4) for name, value in asdict(loop.padding).items()},
         "hyperparameters": details,
         "seed": config.seed,
         "device": machine.device,
@@ -253,6 +260,8 @@ def _save(
                     f"{output}: no space left on the disk; nothing was written"
                 ) from error
             raise
-        if not (folder / "tokenizer.json").is_file():
+        if not (folder / TOKENIZER_NAME).is_file():
             raise EdgeError(f"{output}: the tokenizer can't be saved as tokenizer.json")
+        path = TextPath.of(folder / TOKENIZER_NAME, str(record["prompt_template"]))
+        record["text_path"] = path.as_record()
         write_record(folder, record)

@@ -10,6 +10,7 @@ import click
 from edge.cli.options import column_options
 
 if TYPE_CHECKING:
+    from edge.train.config import TrainConfig
     from edge.train.events import Event
     from edge.train.trainer import TrainResult
 
@@ -34,9 +35,19 @@ if TYPE_CHECKING:
 @click.option(
     "--max-target-length", type=int, default=128, show_default=True, help="Tokens of a target."
 )
+@click.option(
+    "--long",
+    type=click.Choice(["truncate", "drop", "chunk"]),
+    default="truncate",
+    show_default=True,
+    help="Training rows over these lengths: cut, left out, or the input in several rows.",
+)
 @click.option("--epochs", type=float, help="Passes over the rows.  [3; scratch 8]")
 @click.option("--max-minutes", type=float, help="Plan the training for this time instead.")
 @click.option("--batch-size", type=int, help="Rows of a batch.  [16; scratch 32]")
+@click.option(
+    "--tokens-per-step", type=int, help="Tokens of a step, padding too, in place of --batch-size."
+)
 @click.option("--gradient-accumulation", type=int, default=1, show_default=True, help="Batches.")
 @click.option("--learning-rate", type=float, help="Peak.  [3e-4; tiny 2e-3, mini 1e-3]")
 @click.option("--warmup-share", type=float, default=0.05, show_default=True, help="Of the run.")
@@ -68,22 +79,32 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 @click.option("--eval-batch-size", type=int, default=64, show_default=True, help="Rows of a batch.")
 @click.option("--max-eval-rows", type=int, help="Evaluate on the first rows of dev only.")
-def command(**options: Any) -> None:
+@click.option("--check/--no-check", default=True, help="Run the checks of edge check first.")
+def command(check: bool, **options: Any) -> None:
     """Train a T5-family model on DATA, a JSON-lines file or a folder with train and dev files.
 
     Defaults in brackets depend on whether the model is new; the table before training shows all.
     """
     from edge.cli.console import quiet_libraries
-    from edge.train.config import TrainConfig
 
-    config = TrainConfig(**options)
+    config = config_from(options)
     config.validate()  # before the heavy imports: a wrong option is answered at once
     quiet_libraries()
+    from edge.train.preflight import require_ready
     from edge.train.trainer import train
 
+    if check:
+        require_ready(config)
     with Display() as display:
         result = train(config, on_event=display.on_event)
     show_result(result)
+
+
+def config_from(options: dict[str, Any]) -> TrainConfig:
+    """The run that the command line asks for."""
+    from edge.train.config import TrainConfig
+
+    return TrainConfig(**options)
 
 
 class Display:
@@ -118,6 +139,8 @@ class Display:
     def on_event(self, event: Event) -> None:
         if event.kind == "warning":
             self._print(f"warning: {event.message}")
+        elif event.kind == "note":
+            self._print(event.message)
         elif event.kind == "start":
             self._show_hyperparameters(event)
         elif event.kind == "stage":

@@ -114,7 +114,7 @@ def test_defaults_come_from_the_models_folder(trained: Path, tmp_path: Path) -> 
     generation = {"num_beams": 3, "max_new_tokens": 17, "transformers_version": "5", "top_h": 1}
     (folder / "generation_config.json").write_text(json.dumps(generation))
     record = json.loads((folder / "training.json").read_text())
-    record["prompt_template"] = "rewrite: {input}"
+    record["prompt_template"] = record["text_path"]["prompt_template"] = "rewrite: {input}"
     (folder / "training.json").write_text(json.dumps(record))
     publisher = Publisher(SourceModel.open(folder))
     for format_name, beams in (("onnx", 3), ("gguf", 1)):

@@ -9,7 +9,7 @@ import pytest
 
 from edge.runtime.errors import DataError, UsageError
 from edge.train.config import TrainConfig
-from edge.train.data import Collator, LengthBatches, Pair, load_splits, tokenize
+from edge.train.data import Collator, Pair, load_splits, tokenize
 
 WriteRows = Callable[[str, Iterable[object]], Path]
 ROWS = [{"input": f"what uh is {n}?", "target": f"what is {n}?"} for n in range(200)]
@@ -121,20 +121,8 @@ def test_padding_is_masked_in_inputs_and_labels(small_tokenizer: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(small_tokenizer))
     pairs = [Pair("what", "a"), Pair("what is the bridge", "a river in Rome")]
     rows, _ = tokenize(pairs, tokenizer, max_source_length=50, max_target_length=50, name="dev")
-    batch = Collator(tokenizer, max_source_length=50, max_target_length=50)(list(rows))
+    batch = Collator(tokenizer)(list(rows))
     for name, filler, real in (("input_ids", 0, "input_ids"), ("labels", -100, "labels")):
         for tensor, row in zip(batch[name].tolist(), rows, strict=True):
             assert tensor == row[real] + [filler] * (len(tensor) - len(row[real]))
     assert batch["attention_mask"].sum(1).tolist() == [len(row["input_ids"]) for row in rows]
-
-
-def test_batches_hold_every_row_once_and_little_padding() -> None:
-    lengths = [n % 37 + 1 for n in range(1000)]
-    batches = LengthBatches(lengths, 16, seed=0)
-    first, second = list(batches), list(batches)
-    assert len(first) == len(batches) == 63
-    assert sorted(number for batch in first for number in batch) == list(range(1000))
-    assert first != second
-    width = sum(max(lengths[n] for n in batch) * len(batch) for batch in first)
-    assert width < 1.15 * sum(lengths)
-    assert list(LengthBatches(lengths, 16, seed=0)) == first

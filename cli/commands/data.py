@@ -1,0 +1,18 @@
+"""`edge data`: what is worth knowing and doing about rows before training."""
+
+from __future__ import annotations
+
+import click
+
+from edge.cli.commands.data_augment import augment
+from edge.cli.commands.data_lengths import lengths
+from edge.cli.commands.data_split import split
+
+
+@click.group(no_args_is_help=False)
+def command() -> None:
+    """Look at rows, split them, and make more of them, before training."""
+
+
+for subcommand in (lengths, split, augment):
+    command.add_command(subcommand)
