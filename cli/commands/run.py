@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     "--input",
     "input_file",
     type=click.Path(path_type=Path),
-    help="A .jsonl file of rows, or a text file with one input a line.",
+    help="A .jsonl file of rows, a text file with one input a line, or a folder or quoted pattern"
+    " of .jsonl and .parquet files.",
 )
 @click.option(
     "--output",
     "output_file",
     type=click.Path(path_type=Path),
-    help="Where the answers go (for --input); default: standard output.",
+    help="Where the answers of --input go: a file, or a folder for many; default: standard output.",
 )
 @click.option("--input-column", default="input", show_default=True, help="Column of the input.")
 @click.option(
@@ -45,6 +46,14 @@ if TYPE_CHECKING:
 )
 @click.option("--stream", is_flag=True, help="Print the answer to TEXT as it is made.")
 @click.option("--force", is_flag=True, help="Begin anew where another run was left unfinished.")
+@click.option(
+    "--engine", default="local", show_default=True, help="Who answers many files: local or ray."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 4096),
+    help="Workers for many files, one loaded model each; default: as many as there are cores for.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print scores, token ids and timings too.")
 @threads_option
 @generation_options
@@ -58,6 +67,8 @@ def command(
     on_long: str,
     stream: bool,
     force: bool,
+    engine: str,
+    workers: int | None,
     as_json: bool,
     threads: int | None,
     **generation: Any,
@@ -66,9 +77,13 @@ def command(
 
     A .jsonl row keeps its columns and gains "output"; a line of text becomes a line of text.
 
+    A folder or pattern of files is shared out to workers; --output is then a folder.
+
     With --output, answers are kept as they come: after a crash the same command continues.
     """
+    from edge.cli.data_set import run_data_set
     from edge.runtime.bulk.answers import Job, text_line
+    from edge.runtime.bulk.shards import is_data_set
     from edge.runtime.errors import UsageError
     from edge.runtime.model import load
 
@@ -82,6 +97,14 @@ def command(
         raise UsageError("--stream goes with TEXT, without --json")
     call: dict[str, Any] = {"on_long": on_long, **given(generation)}
     values = parse_fields(fields)
+    job = Job(artifact, input_column, values, as_json, call, threads)
+    if input_file is not None and is_data_set(input_file):
+        if output_file is None:
+            raise UsageError(f"--input {input_file} is many files; give a folder with --output")
+        run_data_set(job, input_file, output_file, engine, workers, force)
+        return
+    if workers is not None or engine != "local":
+        raise UsageError("--workers and --engine go with a folder or pattern as --input")
     with load(artifact, threads=threads) as model:
         if text is not None and stream:
             with model.stream(text, fields=values, **call) as pieces:
@@ -92,7 +115,6 @@ def command(
         elif text is not None:
             click.echo(text_line(model.generate(text, fields=values, **call), as_json))
         elif input_file is not None:
-            job = Job(artifact, input_column, values, as_json, call, threads)
             _run_file(model, job, input_file, output_file, force)
         else:
             _filter(model, values, as_json, call)

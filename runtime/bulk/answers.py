@@ -94,6 +94,19 @@ def generate(model: Model, sources: Sequence[Source], job: Job) -> list[Generati
     )
 
 
+def to_json(values: Mapping[str, Any]) -> str:
+    """JSON as readable as UTF-8 allows; half a surrogate pair, which it can't hold, is escaped.
+
+    What JSON has no form for (dates or bytes of a parquet row) is written as text.
+    """
+    text = json.dumps(values, ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(values, default=str)
+    return text
+
+
 def as_dict(answer: Generation) -> dict[str, Any]:
     """The answer for JSON, total_ms included."""
     values = dataclasses.asdict(answer)
@@ -104,7 +117,7 @@ def as_dict(answer: Generation) -> dict[str, Any]:
 def text_line(answer: Generation, details: bool) -> str:
     """The answer as one line: its text, or JSON with the details."""
     if details:
-        return json.dumps(as_dict(answer), ensure_ascii=False)
+        return to_json(as_dict(answer))
     # One input is one line of output, whatever a model comes up with.
     return answer.text.replace("\r", " ").replace("\n", " ")
 
@@ -114,4 +127,4 @@ def line(source: Source, answer: Generation, details: bool) -> str:
     if source.row is None:
         return text_line(answer, details)
     extra = {"generation": as_dict(answer)} if details else {}
-    return json.dumps({**source.row, "output": answer.text, **extra}, ensure_ascii=False)
+    return to_json({**source.row, "output": answer.text, **extra})

@@ -62,7 +62,7 @@ class Journal:
                 return "is of another version, or no file of ours"
             self._start = reader.tell()
             self.lines = _whole_lines(reader)
-        return _difference(found["identity"], identity)
+        return difference(found["identity"], identity)
 
     def keep(self, lines: int) -> None:
         """Drop all but the first `lines`, and half a line at the end."""
@@ -123,7 +123,7 @@ def open_journal(
         UsageError: another process is at work on the same destination.
     """
     path = journal_path(destination)
-    with _locked(path, destination) as descriptor:
+    with locked(path, destination) as descriptor:
         journal = Journal(destination, descriptor)
         other = journal.resume(identity)
         if other and not force:
@@ -143,7 +143,7 @@ def open_journal(
 
 
 @contextlib.contextmanager
-def _locked(path: Path, destination: Path) -> Iterator[int]:
+def locked(path: Path, destination: Path) -> Iterator[int]:
     """A descriptor of the file, which is made where it is missing, for this process alone."""
     while True:
         with readable_os_errors(destination):
@@ -189,7 +189,7 @@ _OTHER = {
 }
 
 
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     """What tells two identities apart, in words; None where answers may be continued."""
     for name, words in _OTHER.items():
         if found.get(name) != wanted.get(name):
