@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
     "bench": "Compare artifacts' accuracy and latency against a target.",
     "run": "Answer a text, a file, or standard input.",
+    "serve": "Serve artifacts over HTTP, as OpenAI's API does.",
     "verify": "Check an artifact's files, and its parity with its source.",
     "info": "Show what an artifact is.",
 }

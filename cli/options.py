@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from edge.runtime.guardrails import Guardrails
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,3 +64,68 @@ def threads_option(function: F) -> F:
         type=click.IntRange(1, 1024),
         help="Threads that compute; default: what was tuned at export, else 1.",
     )(function)
+
+
+_GUARDRAILS = (
+    click.option("--max-input-tokens", type=int, help="A lower limit than the artifact's."),
+    click.option(
+        "--on-long",
+        type=click.Choice(["error", "truncate", "chunk", "fallback"]),
+        default="error",
+        show_default=True,
+        help="An input over the limit: refuse it, cut it, answer it part by part (split at sentence"
+        " ends), or let --fallback answer.",
+    ),
+    click.option(
+        "--fallback",
+        type=click.Choice(["echo", "empty"]),
+        default="echo",
+        show_default=True,
+        help="What --on-long fallback answers: the input itself, or nothing.",
+    ),
+    click.option("--output-regex", help="Refuse answers that this pattern does not match whole."),
+    click.option(
+        "--output-schema",
+        type=click.Path(path_type=Path),
+        help="A JSON Schema file: refuse answers that are no such JSON.",
+    ),
+    click.option(
+        "--profile",
+        type=click.Choice(["conservative"]),
+        help="conservative: 3 beams (else cold sampling) and a penalty on repeats.",
+    ),
+)
+
+
+def guardrail_options(function: F) -> F:
+    """Limits and checks; the function gets them as keywords for `guardrails`."""
+    for option in reversed(_GUARDRAILS):
+        function = option(function)
+    return function
+
+
+def guardrails(values: dict[str, Any], **more: Any) -> Guardrails:
+    """The guardrails that the options ask for, which are taken out of `values`.
+
+    Raises:
+        UsageError: a bad value, or a schema file that can't be used.
+    """
+    from edge.runtime.errors import UsageError
+    from edge.runtime.guardrails import Guardrails, OutputCheck
+    from edge.runtime.output import JsonOutput, RegexOutput
+
+    pattern, schema = values.pop("output_regex"), values.pop("output_schema")
+    check: OutputCheck | None = None
+    if pattern is not None and schema is not None:
+        raise UsageError("give --output-regex or --output-schema, not both")
+    if pattern is not None:
+        check = RegexOutput(pattern)
+    elif schema is not None:
+        try:
+            check = JsonOutput(json.loads(schema.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise UsageError(f"{schema}: can't be read ({error.strerror})") from None
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{schema}: not JSON ({error})") from None
+    names = ("max_input_tokens", "on_long", "fallback", "profile")
+    return Guardrails(output=check, **{name: values.pop(name) for name in names}, **more)

@@ -16,21 +16,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge.runtime.artifact import Artifact
-    from edge.runtime.errors import EdgeError
-    from edge.runtime.model import Generation, Model, Timings, load
+    from edge.runtime.errors import EdgeError, OutputError
+    from edge.runtime.generation import Generation, Timings
+    from edge.runtime.guardrails import Guardrails
+    from edge.runtime.model import Model, load
     from edge.runtime.options import GenerationOptions
+    from edge.runtime.output import JsonOutput, RegexOutput
 
 _HOMES = {
     "Artifact": "artifact",
     "EdgeError": "errors",
-    "Generation": "model",
+    "Generation": "generation",
     "GenerationOptions": "options",
+    "Guardrails": "guardrails",
+    "JsonOutput": "output",
     "Model": "model",
-    "Timings": "model",
+    "OutputError": "errors",
+    "RegexOutput": "output",
+    "Timings": "generation",
     "load": "model",
 }
 
-__all__ = ["Artifact", "EdgeError", "Generation", "GenerationOptions", "Model", "Timings", "load"]
+__all__ = [
+    "Artifact",
+    "EdgeError",
+    "Generation",
+    "GenerationOptions",
+    "Guardrails",
+    "JsonOutput",
+    "Model",
+    "OutputError",
+    "RegexOutput",
+    "Timings",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

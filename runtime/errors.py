@@ -69,6 +69,18 @@ class InputTooLongError(EdgeError):
     exit_code = 2
 
 
+class OutputError(EdgeError):
+    """An answer that does not pass its check, decoded a second time too.
+
+    `raw_text` is the model's first answer. The message may quote a piece of it: log neither where
+    content must not be logged.
+    """
+
+    def __init__(self, message: str, *, raw_text: str) -> None:
+        super().__init__(message)
+        self.raw_text = raw_text
+
+
 class MissingExtraError(EdgeError):
     """A library that is not installed; the message says which extra brings it."""
 

@@ -7,72 +7,55 @@ alike.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
+from edge.runtime.asynchronous import AsyncCalls
 from edge.runtime.engines import ENGINES
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
-from edge.runtime.errors import InputTooLongError, UsageError
+from edge.runtime.errors import EdgeError, InputTooLongError, UsageError
+from edge.runtime.generation import Generation, Timings
 from edge.runtime.guard import CallGuard
+from edge.runtime.guardrails import (
+    Guardrails,
+    OnLong,
+    OutputCheck,
+    check_on_long,
+    profile_options,
+    without_prefix,
+)
 from edge.runtime.options import GenerationOptions
+from edge.runtime.pipeline import Call, Fields, answer_each, each_fields
 from edge.runtime.rows import Prompt
+from edge.runtime.scoring import Scoring, in_batches
 from edge.runtime.stopping import StopWatcher, cut_at_stop
 from edge.runtime.streaming import Stream
 from edge.runtime.tokenization import Tokenizer
 
-Fields = Mapping[str, object]
-OnLong = Literal["error", "truncate"]
 _BATCH_SIZE = 16
 
-
-@dataclass(frozen=True)
-class Timings:
-    """Milliseconds of one call; a batch's rows share them."""
-
-    tokenize_ms: float
-    generate_ms: float
-    detokenize_ms: float
-
-    @property
-    def total_ms(self) -> float:
-        return self.tokenize_ms + self.generate_ms + self.detokenize_ms
+__all__ = ["Generation", "Model", "Timings", "load"]
 
 
-@dataclass(frozen=True)
-class Generation:
-    """One answer.
-
-    `token_ids` leave out the start token and eos; `score` is the mean log-probability per token in
-    nats (eos counted; with another length_penalty, the sum divided by length ** length_penalty);
-    `finish_reason` is "eos", "length" or "stop"; `input_tokens` counts eos; `truncated` says that
-    the input was cut to the limit; `steps` is how many decoder steps the answer took where tokens
-    were drafted from the input (prompt_lookup_num_tokens), else None. `alternatives` holds the
-    further sequences of num_return_sequences, best first.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    score: float
-    finish_reason: str
-    input_tokens: int
-    truncated: bool
-    timings: Timings
-    steps: int | None = None
-    alternatives: tuple[Generation, ...] = ()
-
-
-def load(path: str | Path, *, threads: int | None = None, verify: bool = False) -> Model:
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    verify: bool = False,
+    guardrails: Guardrails | None = None,
+) -> Model:
     """Open an artifact folder with the engine of its format.
 
     Args:
         path: the artifact folder.
         threads: how many threads compute; None takes what was tuned at export, else one.
         verify: also check every file's sha256 (sizes are always checked).
+        guardrails: lower limits, what to do with long inputs, and a check of the answers.
 
     Raises:
         ArtifactError: missing, truncated or altered, or of a newer schema.
@@ -82,22 +65,34 @@ def load(path: str | Path, *, threads: int | None = None, verify: bool = False) 
         raise UsageError(f"threads must be from 1 to 1024, not {threads}")
     artifact = Artifact.open(path, verify=verify)
     engine = ENGINES.load(artifact.manifest.format)(artifact, threads=threads)
-    return Model(artifact, engine)
+    return Model(artifact, engine, guardrails)
 
 
-class Model:
+class Model(AsyncCalls, Scoring):
     """A loaded artifact. Safe to call from several threads; close it, or use it with `with`."""
 
-    def __init__(self, artifact: Artifact, engine: Engine) -> None:
+    def __init__(
+        self, artifact: Artifact, engine: Engine, guardrails: Guardrails | None = None
+    ) -> None:
         manifest = artifact.manifest
         self.artifact = artifact
         self.engine = engine
+        self.guardrails = guardrails or Guardrails()
+        self.limits = self.guardrails.limits(manifest.limits)
         self.prompt = Prompt(manifest.prompt_template)
-        self.defaults = GenerationOptions().override(manifest.generation)
+        self.defaults = self._defaults()
         self.tokenizer = Tokenizer(
             artifact.path(TOKENIZER_NAME), eos=manifest.architecture.eos_token_id
         )
-        self._guard = CallGuard(exclusive=not engine.thread_safe)
+        self.guard = CallGuard(exclusive=not engine.thread_safe, owned=engine)
+
+    def _defaults(self) -> GenerationOptions:
+        """The artifact's options, under the guardrails' profile and cap."""
+        profile = profile_options(self.guardrails.profile, beams=self.engine.supports_beams)
+        chosen = GenerationOptions().override({**self.artifact.manifest.generation, **profile})
+        if chosen.max_new_tokens > (cap := self.limits.max_new_tokens):
+            chosen = chosen.override({"max_new_tokens": cap})
+        return chosen
 
     # -- generating ------------------------------------------------------------------------------
 
@@ -107,8 +102,9 @@ class Model:
         texts: str,
         *,
         fields: Fields | None = None,
-        on_long: OnLong = "error",
+        on_long: OnLong | None = None,
         batch_size: int = _BATCH_SIZE,
+        output: OutputCheck | None = None,
         **options: Any,
     ) -> Generation: ...
 
@@ -118,8 +114,9 @@ class Model:
         texts: Sequence[str],
         *,
         fields: Fields | Sequence[Fields] | None = None,
-        on_long: OnLong = "error",
+        on_long: OnLong | None = None,
         batch_size: int = _BATCH_SIZE,
+        output: OutputCheck | None = None,
         **options: Any,
     ) -> list[Generation]: ...
 
@@ -128,8 +125,9 @@ class Model:
         texts: str | Sequence[str],
         *,
         fields: Fields | Sequence[Fields] | None = None,
-        on_long: OnLong = "error",
+        on_long: OnLong | None = None,
         batch_size: int = _BATCH_SIZE,
+        output: OutputCheck | None = None,
         **options: Any,
     ) -> Generation | list[Generation]:
         """Answer one text, or a list of them in the same order.
@@ -138,24 +136,66 @@ class Model:
             texts: a text or a list of texts; the artifact's prompt is put around each.
             fields: values for the prompt's other fields, such as {"task": "linux"}; one mapping
                 for all texts, or one for each.
-            on_long: what to do with an input over the artifact's limit: "error" or "truncate".
+            on_long: what to do with an input over the limit, "error", "truncate", "chunk" or
+                "fallback"; None takes the guardrails' choice, which is "error" if not set.
             batch_size: how many texts run at once.
+            output: a check that each answer must pass; None takes the guardrails'.
             **options: of `GenerationOptions`; those left out are the artifact's defaults.
 
         Raises:
             UsageError: an unknown option or a bad value.
             InputTooLongError: an input over the limit, with on_long "error".
+            OutputError: an answer that does not pass its check, decoded anew too.
             UnsupportedError: something this engine can't do.
         """
-        if isinstance(texts, str):
-            return self.generate(
-                [texts], fields=fields, on_long=on_long, batch_size=batch_size, **options
-            )[0]
-        chosen = self._options(options)
-        started = time.perf_counter()
-        input_ids, truncated = self.encode(texts, fields=fields, on_long=on_long)
-        tokenize_ms = _milliseconds_since(started)
-        return self._run(input_ids, truncated, chosen, batch_size, tokenize_ms)
+        several = [texts] if isinstance(texts, str) else texts
+        call = self._call(options, on_long, batch_size, output)
+        answers: list[Generation] = []
+        for answer in answer_each(self, several, fields, call, strict=True):
+            if isinstance(answer, EdgeError):
+                raise answer
+            answers.append(answer)
+        return answers[0] if isinstance(texts, str) else answers
+
+    def generate_each(
+        self,
+        texts: Sequence[str],
+        *,
+        fields: Fields | Sequence[Fields] | None = None,
+        on_long: OnLong | None = None,
+        batch_size: int = _BATCH_SIZE,
+        output: OutputCheck | None = None,
+        before_batch: Callable[[], None] | None = None,
+        **options: Any,
+    ) -> list[Generation | EdgeError]:
+        """Like `generate`, but a text that can't be answered gives its error in its place.
+
+        `before_batch` is called before each run of the engine; what it raises ends the call.
+
+        Raises:
+            UsageError, UnsupportedError: something that concerns all texts, such as an option.
+        """
+        call = self._call(options, on_long, batch_size, output, before_batch)
+        return answer_each(self, texts, fields, call, strict=False)
+
+    def _call(
+        self,
+        options: Mapping[str, Any],
+        on_long: OnLong | None,
+        batch_size: int,
+        output: OutputCheck | None,
+        before_batch: Callable[[], None] | None = None,
+    ) -> Call:
+        chosen_long = self.guardrails.on_long if on_long is None else on_long
+        check_on_long(chosen_long)
+        return Call(
+            options=self.options(options),
+            guardrails=self.guardrails,
+            on_long=chosen_long,
+            batch_size=batch_size,
+            output=self.guardrails.output if output is None else output,
+            before_batch=before_batch,
+        )
 
     def generate_tokens(
         self,
@@ -177,28 +217,33 @@ class Model:
     def _generate_rows(
         self, rows: Sequence[Sequence[int]], batch_size: int, options: Mapping[str, Any]
     ) -> list[Generation]:
-        chosen = self._options(options)
-        checked = [self._checked_ids(row) for row in rows]
+        chosen = self.options(options)
+        checked = [self.checked_ids(row) for row in rows]
         for ids in checked:
-            self._check_length(len(ids))
-        return self._run(checked, [False] * len(checked), chosen, batch_size, 0.0)
+            self.check_length(len(ids))
+        return self.run_rows(checked, [False] * len(checked), chosen, batch_size, 0.0)
 
     def stream(
         self,
         text: str,
         *,
         fields: Fields | None = None,
-        on_long: OnLong = "error",
+        on_long: OnLong | None = None,
         **options: Any,
     ) -> Stream[Generation]:
         """Answer one text piece by piece: iterate over strings, then read `.result`.
 
-        Greedy search or sampling; beams have no final text before their end.
+        Greedy search or sampling; beams have no final text before their end, nor has an answer
+        that is checked, or that is made of parts (on_long "chunk" and "fallback" are errors here
+        for an input over the limit).
 
         Raises:
-            UsageError: beams were asked for, or a bad option.
+            UsageError: beams were asked for, the guardrails check the output, or a bad option.
+            InputTooLongError: an input over the limit, unless on_long is "truncate".
         """
-        chosen = self._options(options)
+        if self.guardrails.output is not None:
+            raise UsageError("answers of this model are checked as a whole and can't be streamed")
+        chosen = self.options(options)
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
             raise UsageError("stream needs num_beams 1 and num_return_sequences 1")
         self.engine.check_options(chosen)
@@ -207,7 +252,7 @@ class Model:
         tokenize_ms = _milliseconds_since(started)
 
         def produce(emit: TokenCallback) -> Generation:
-            return self._run(input_ids, truncated, chosen, 1, tokenize_ms, emit)[0]
+            return self.run_rows(input_ids, truncated, chosen, 1, tokenize_ms, emit)[0]
 
         return Stream(
             produce,
@@ -216,65 +261,6 @@ class Model:
             stop_strings=chosen.stop_strings,
         )
 
-    # -- scoring ---------------------------------------------------------------------------------
-
-    @overload
-    def score(  # type: ignore[overload-overlap]
-        self, inputs: str, targets: str, *, fields: Fields | None = None, on_long: OnLong = "error"
-    ) -> np.ndarray: ...
-
-    @overload
-    def score(
-        self,
-        inputs: Sequence[str],
-        targets: Sequence[str],
-        *,
-        fields: Fields | Sequence[Fields] | None = None,
-        on_long: OnLong = "error",
-    ) -> list[np.ndarray]: ...
-
-    def score(
-        self,
-        inputs: str | Sequence[str],
-        targets: str | Sequence[str],
-        *,
-        fields: Fields | Sequence[Fields] | None = None,
-        on_long: OnLong = "error",
-    ) -> np.ndarray | list[np.ndarray]:
-        """Log-probability (nats) of every token of the target, eos included, given the input.
-
-        Returns a float32 array for one pair, a list of arrays for lists.
-        """
-        if isinstance(inputs, str) != isinstance(targets, str):
-            raise UsageError("score wants two texts, or two lists of texts")
-        if isinstance(inputs, str):
-            assert isinstance(targets, str)
-            return self.score([inputs], [targets], fields=fields, on_long=on_long)[0]
-        input_ids, _ = self.encode(inputs, fields=fields, on_long=on_long)
-        return self.score_tokens(input_ids, self.tokenizer.encode(targets))
-
-    def score_tokens(
-        self,
-        input_ids: Sequence[Sequence[int]],
-        target_ids: Sequence[Sequence[int]],
-        *,
-        batch_size: int = _BATCH_SIZE,
-    ) -> list[np.ndarray]:
-        """Like `score` for token ids; targets are without the start token."""
-        if len(input_ids) != len(target_ids):
-            raise UsageError(f"{len(input_ids)} inputs but {len(target_ids)} targets")
-        sources = [self._checked_ids(row) for row in input_ids]
-        targets = [self._checked_ids(row) for row in target_ids]
-        results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sources)
-        for rows in _batches(
-            [len(s) + len(t) for s, t in zip(sources, targets, strict=True)], batch_size
-        ):
-            with self._guard.call():
-                scores = self.engine.score([sources[r] for r in rows], [targets[r] for r in rows])
-            for row, values in zip(rows, scores, strict=True):
-                results[row] = values
-        return results
-
     # -- inputs ----------------------------------------------------------------------------------
 
     def encode(
@@ -282,45 +268,50 @@ class Model:
         texts: Sequence[str],
         *,
         fields: Fields | Sequence[Fields] | None = None,
-        on_long: OnLong = "error",
+        on_long: OnLong | None = None,
     ) -> tuple[list[list[int]], list[bool]]:
         """The ids that the encoder reads for each text (prompt applied, eos last), and which of
         them were cut to the limit.
 
         Raises:
             UsageError: a field of the prompt is missing, or `on_long` is unknown.
-            InputTooLongError: an input over the limit, with on_long "error".
+            InputTooLongError: an input over the limit, unless on_long is "truncate".
         """
-        if on_long not in ("error", "truncate"):
-            raise UsageError(f"on_long must be 'error' or 'truncate', not {on_long!r}")
-        for text in texts:
-            if not isinstance(text, str):
-                raise UsageError(f"a text must be a str, not {type(text).__name__}")
-        if fields is None or isinstance(fields, Mapping):
-            fields = [fields or {}] * len(texts)
-        if len(fields) != len(texts):
-            raise UsageError(f"{len(texts)} texts but {len(fields)} sets of fields")
-        prompts = [self.prompt.apply(t, f) for t, f in zip(texts, fields, strict=True)]
-        rows = self.tokenizer.encode(prompts)
-        limit = self.artifact.manifest.limits.max_input_tokens
+        chosen = self.guardrails.on_long if on_long is None else on_long
+        check_on_long(chosen)
+        own = each_fields(texts, fields)
+        rows = self.tokenizer.encode([self.prompted(t, f) for t, f in zip(texts, own, strict=True)])
+        limit = self.limits.max_input_tokens
         truncated = [len(row) > limit for row in rows]
-        if on_long == "error":
+        if chosen != "truncate":
             for row in rows:
-                self._check_length(len(row))
+                self.check_length(len(row))
         return [
             [*row[: limit - 1], self.tokenizer.eos] if cut else row
             for row, cut in zip(rows, truncated, strict=True)
         ], truncated
 
-    def _check_length(self, length: int) -> None:
-        limit = self.artifact.manifest.limits.max_input_tokens
+    def prompted(self, text: str, fields: Fields) -> str:
+        """What the model reads for a text: the artifact's prompt around it.
+
+        Raises:
+            UsageError: a field of the prompt is missing.
+        """
+        if self.guardrails.enforce_prefix:
+            text = without_prefix(text, self.prompt, fields)
+        return self.prompt.apply(text, fields)
+
+    def check_length(self, length: int) -> None:
+        """Refuse an input of more tokens than the limit (InputTooLongError)."""
+        limit = self.limits.max_input_tokens
         if length > limit:
             raise InputTooLongError(
                 f"the input has {length} tokens, this artifact takes {limit};"
-                " shorten it, or cut it with on_long='truncate' (--on-long truncate)"
+                " shorten it, or choose otherwise with on_long='truncate' or 'chunk' (--on-long)"
             )
 
-    def _checked_ids(self, row: Sequence[int]) -> list[int]:
+    def checked_ids(self, row: Sequence[int]) -> list[int]:
+        """A row of token ids; empty or outside of the vocabulary is a UsageError."""
         ids = [int(token) for token in row]
         size = self.artifact.manifest.architecture.vocab_size
         if not ids:
@@ -329,9 +320,14 @@ class Model:
             raise UsageError(f"token ids must be from 0 to {size - 1}")
         return ids
 
-    def _options(self, options: Mapping[str, Any]) -> GenerationOptions:
+    def options(self, options: Mapping[str, Any]) -> GenerationOptions:
+        """The defaults with these in their place.
+
+        Raises:
+            UsageError: an unknown option, a bad value, or more new tokens than the limit.
+        """
         chosen = self.defaults.override(options)
-        limit = self.artifact.manifest.limits.max_new_tokens
+        limit = self.limits.max_new_tokens
         if chosen.max_new_tokens > limit:
             raise UsageError(
                 f"max_new_tokens is {chosen.max_new_tokens}, this artifact's limit is {limit}"
@@ -340,7 +336,7 @@ class Model:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def _run(
+    def run_rows(
         self,
         input_ids: list[list[int]],
         truncated: list[bool],
@@ -348,15 +344,19 @@ class Model:
         batch_size: int,
         tokenize_ms: float,
         emit: TokenCallback | None = None,
+        before_batch: Callable[[], None] | None = None,
     ) -> list[Generation]:
+        """Answers to rows of ids that were checked; for the modules beside this one."""
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         self.engine.check_options(options)
         started = time.perf_counter()
         groups: list[list[Hypothesis]] = [[]] * len(input_ids)
-        for rows in _batches([len(ids) for ids in input_ids], batch_size):
+        for rows in in_batches([len(ids) for ids in input_ids], batch_size):
+            if before_batch is not None:
+                before_batch()
             watcher = StopWatcher.for_options(options, self.tokenizer.decode, then=emit)
-            with self._guard.call():
+            with self.guard.call():
                 found = self.engine.generate([input_ids[r] for r in rows], options, watcher)
             for row, hypotheses in zip(rows, found, strict=True):
                 groups[row] = hypotheses
@@ -388,11 +388,11 @@ class Model:
 
     @property
     def closed(self) -> bool:
-        return self._guard.closed
+        return self.guard.closed
 
     def close(self) -> None:
         """Wait for the calls under way, then free the engine. Closing twice does no harm."""
-        if self._guard.close():
+        if self.guard.close():
             self.engine.close()
 
     def __enter__(self) -> Model:
@@ -400,12 +400,6 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Row numbers in batches of similar length, so that little of a batch is padding."""
-    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def _milliseconds_since(started: float) -> float:

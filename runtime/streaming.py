@@ -100,9 +100,13 @@ class Stream(Generic[R]):
             raise UsageError("the stream has not ended; iterate over it first")
         return self._result
 
-    def close(self) -> None:
-        """End the generation at its next token."""
+    def cancel(self) -> None:
+        """End the generation at its next token, without waiting for that."""
         self._cancelled.set()
+
+    def close(self) -> None:
+        """End the generation at its next token, and wait for it."""
+        self.cancel()
         self._thread.join()
 
     def __enter__(self) -> Stream[R]:

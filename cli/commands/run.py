@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import generation_options, given, threads_option
+from edge.cli.options import (
+    generation_options,
+    given,
+    guardrail_options,
+    guardrails,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from edge.runtime.bulk.answers import Job
@@ -37,13 +43,6 @@ if TYPE_CHECKING:
 @click.option(
     "--field", "fields", multiple=True, help="name=value for a field of the prompt (repeatable)."
 )
-@click.option(
-    "--on-long",
-    type=click.Choice(["error", "truncate"]),
-    default="error",
-    show_default=True,
-    help="What to do with an input over the artifact's limit.",
-)
 @click.option("--stream", is_flag=True, help="Print the answer to TEXT as it is made.")
 @click.option("--force", is_flag=True, help="Begin anew where another run was left unfinished.")
 @click.option(
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     help="Workers for many files, one loaded model each; default: as many as there are cores for.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print scores, token ids and timings too.")
+@guardrail_options
 @threads_option
 @generation_options
 def command(
@@ -64,14 +64,13 @@ def command(
     output_file: Path | None,
     input_column: str,
     fields: tuple[str, ...],
-    on_long: str,
     stream: bool,
     force: bool,
     engine: str,
     workers: int | None,
     as_json: bool,
     threads: int | None,
-    **generation: Any,
+    **options: Any,
 ) -> None:
     """Answer TEXT, every row of --input, or every line of standard input.
 
@@ -95,9 +94,10 @@ def command(
         raise UsageError("--force goes with --output")
     if stream and (text is None or as_json):
         raise UsageError("--stream goes with TEXT, without --json")
-    call: dict[str, Any] = {"on_long": on_long, **given(generation)}
+    rails = guardrails(options)
+    call = given(options)
     values = parse_fields(fields)
-    job = Job(artifact, input_column, values, as_json, call, threads)
+    job = Job(artifact, input_column, values, as_json, call, threads, rails)
     if input_file is not None and is_data_set(input_file):
         if output_file is None:
             raise UsageError(f"--input {input_file} is many files; give a folder with --output")
@@ -105,7 +105,7 @@ def command(
         return
     if workers is not None or engine != "local":
         raise UsageError("--workers and --engine go with a folder or pattern as --input")
-    with load(artifact, threads=threads) as model:
+    with load(artifact, threads=threads, guardrails=rails) as model:
         if text is not None and stream:
             with model.stream(text, fields=values, **call) as pieces:
                 for piece in pieces:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge.runtime.artifact import sha256_of
 from edge.runtime.errors import DataError
+from edge.runtime.guardrails import Guardrails
 from edge.runtime.manifest import MANIFEST_NAME
+from edge.runtime.output import JsonOutput, RegexOutput
 from edge.runtime.rows import Columns, iter_lines, iter_rows
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ ROW_SUFFIXES = (".jsonl", ".json")  # of files whose lines are JSON; others are 
 class Job:
     """What is done with every row; plain values, as it travels to worker processes.
 
-    `call` holds keywords of `Model.generate`; `details` adds scores, token ids and timings.
+    `call` holds keywords of `Model.generate`; `details` adds scores, token ids and timings. Functions
+    in `guardrails` must be importable ones, so that they can travel.
     """
 
     artifact: Path
@@ -36,6 +39,20 @@ class Job:
     details: bool = False
     call: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
+    guardrails: Guardrails = Guardrails()
+
+    def load(self) -> Model:
+        """The artifact, ready for this job.
+
+        Raises:
+            ArtifactError: it can't be loaded.
+            UsageError: an option that it can't honour.
+        """
+        from edge.runtime.model import load
+
+        model = load(self.artifact, threads=self.threads, guardrails=self.guardrails)
+        model.generate([], **self.call)
+        return model
 
     def identity(self) -> dict[str, Any]:
         """What the answers depend on, but for the rows: two runs alike here give the same ones."""
@@ -46,9 +63,24 @@ class Job:
                 "input_column": self.input_column,
                 "fields": dict(self.fields),
                 "json": self.details,
+                **_settings(self.guardrails),
                 **json.loads(json.dumps(dict(self.call))),
             },
         }
+
+
+def _settings(guardrails: Guardrails) -> dict[str, Any]:
+    """The guardrails as JSON."""
+    values = {one.name: getattr(guardrails, one.name) for one in dataclasses.fields(guardrails)}
+    for name in ("output", "fallback"):
+        value = values[name]
+        if isinstance(value, RegexOutput):
+            values[name] = {"pattern": value.pattern}
+        elif isinstance(value, JsonOutput):
+            values[name] = {"schema": value.schema}
+        elif callable(value):
+            values[name] = f"{value.__module__}.{getattr(value, '__qualname__', '?')}"
+    return values
 
 
 @dataclass(frozen=True)
@@ -86,12 +118,14 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
 
 
 def generate(model: Model, sources: Sequence[Source], job: Job) -> list[Generation]:
-    """The answers to one batch; `job.fields` come before a row's own columns."""
-    return model.generate(
-        [source.text for source in sources],
-        fields=[{**(source.row or {}), **job.fields} for source in sources],
-        **job.call,
-    )
+    """The answers to one batch."""
+    fields = [row_fields(source, job) for source in sources]
+    return model.generate([source.text for source in sources], fields=fields, **job.call)
+
+
+def row_fields(source: Source, job: Job) -> dict[str, object]:
+    """Values for the prompt's fields; `job.fields` come before a row's own columns."""
+    return {**(source.row or {}), **job.fields}
 
 
 def to_json(values: Mapping[str, Any]) -> str:

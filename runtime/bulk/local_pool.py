@@ -122,14 +122,12 @@ def _end(worker: _Worker) -> None:
 def _work(connection: Connection, job: Job, output: OutputFolder) -> None:
     """A worker's life: load, say so, then one shard after the other until None comes."""
     from edge.runtime.bulk.work import answer_shard
-    from edge.runtime.model import load
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # half-written files are removed
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # no parent any more
         try:
-            model = load(job.artifact, threads=job.threads)
-            model.generate([], **job.call)
+            model = job.load()
         except EdgeError as error:
             connection.send(error)
             return

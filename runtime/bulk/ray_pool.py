@@ -72,13 +72,10 @@ class _Worker:
     """One actor: loads the artifact once, then gets shards."""
 
     def __init__(self, job: Job, output: OutputFolder) -> None:
-        from edge.runtime.model import load
-
         self._job, self._output = job, output
         self._model, self._problem = None, ""
         try:
-            self._model = load(job.artifact, threads=job.threads)
-            self._model.generate([], **job.call)
+            self._model = job.load()
         except EdgeError as error:  # an actor that raises here would be started again for ever
             self._problem = str(error)
 

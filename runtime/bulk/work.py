@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edge.runtime.atomic import new_file
-from edge.runtime.bulk.answers import Job, Source, as_dict, batches, generate, line, to_json
+from edge.runtime.bulk.answers import Job, Source, as_dict, batches, line, row_fields, to_json
 from edge.runtime.bulk.shards import Done, OutputFolder, Shard
 from edge.runtime.errors import DataError, EdgeError
 from edge.runtime.registry import missing_extra
@@ -88,11 +88,14 @@ def _generate_apart(model: Model, sources: Sequence[Source], job: Job) -> list[G
     """An answer or an error for each input: one that fails does not take its batch along."""
     if not sources:
         return []
+    texts = [source.text for source in sources]
+    fields = [row_fields(source, job) for source in sources]
     try:
-        return list(generate(model, sources, job))
+        answers = model.generate_each(texts, fields=fields, **job.call)
+        return [_sentence(a) if isinstance(a, EdgeError) else a for a in answers]
     except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # the engine's or the tokenizer's own
         if len(sources) == 1:
             return [_sentence(error)]
     return [result for source in sources for result in _generate_apart(model, [source], job)]

@@ -69,6 +69,8 @@ class Engine(abc.ABC):
     format: ClassVar[str]
     # False: `Model` lets one call in at a time.
     thread_safe: ClassVar[bool] = False
+    # True: calls of several threads compute at the same time, each with `threads` threads.
+    concurrent: ClassVar[bool] = False
     supports_beams: ClassVar[bool] = True
     supports_prompt_lookup: ClassVar[bool] = False
 

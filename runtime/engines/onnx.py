@@ -38,6 +38,7 @@ class OnnxEngine(SteppingEngine):
 
     format = "onnx"
     thread_safe = True
+    concurrent = True
     supports_prompt_lookup = True
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:

@@ -42,6 +42,7 @@ class TorchScriptEngine(SteppingEngine):
 
     format = "torchscript"
     thread_safe = True  # the script keeps no state between calls
+    concurrent = True
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
         """Load the model.

@@ -1,0 +1,87 @@
+"""Errors as clients of OpenAI's API know them: a status and a body with type, code and message."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from edge.runtime.errors import EdgeError, InputTooLongError, OutputError, UsageError
+
+# Status → OpenAI's name of the kind of error.
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+class ApiError(Exception):
+    """A refusal with its HTTP status; `retry_after` is in seconds."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        raw_text: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.raw_text = raw_text
+
+    @property
+    def body(self) -> dict[str, Any]:
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": _TYPES.get(self.status, "server_error" if self.status >= 500 else "error"),
+            "param": self.param,
+            "code": self.code,
+        }
+        if self.raw_text is not None:
+            error["raw_text"] = self.raw_text
+        return {"error": error}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        headers = {}
+        if self.retry_after is not None:
+            headers["retry-after"] = str(max(1, math.ceil(self.retry_after)))
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return headers
+
+
+def api_error(error: BaseException) -> ApiError:
+    """What a client is told about an error; a fault of ours is told without its details."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, InputTooLongError):
+        return ApiError(413, "context_length_exceeded", str(error))
+    if isinstance(error, OutputError):
+        return ApiError(422, "invalid_output", str(error), raw_text=error.raw_text)
+    if isinstance(error, UsageError):
+        return ApiError(400, "invalid_value", str(error))
+    if isinstance(error, EdgeError) and error.exit_code == 2:
+        return ApiError(400, "unsupported", str(error))
+    return ApiError(500, "internal_error", "the service failed; its log says why")
+
+
+def deadline_error(seconds: float, *, retry_after: float = 1.0) -> ApiError:
+    return ApiError(
+        503,
+        "deadline_exceeded",
+        f"the request's deadline of {seconds:g} s has passed",
+        retry_after=retry_after,
+    )

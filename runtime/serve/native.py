@@ -1,0 +1,77 @@
+"""The service's own routes: /v1/generate, and what operators look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from edge.runtime.errors import EdgeError
+from edge.runtime.generation import Generation
+from edge.runtime.serve.errors import api_error
+from edge.runtime.serve.protocol import GenerateRequest, texts_of
+from edge.runtime.serve.service import Service
+
+
+def native_router(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/v1/generate")
+    async def generate(body: GenerateRequest, request: Request) -> Response:
+        pool = service.pool(body.model, request)
+        texts = texts_of(body.input, "input")
+        job = service.submit(pool, body, texts, request, stream=False)
+        served = await service.wait(pool, job, request)
+        if isinstance(body.input, str) and isinstance(served.answers[0], EdgeError):
+            raise served.answers[0]
+        timings = {
+            "queue_ms": round(served.queue_ms, 3),
+            "engine_ms": round(served.engine_ms, 3),
+            "shared_by": served.shared,
+        }
+        outputs = [_output(answer) for answer in served.answers]
+        return JSONResponse({"model": pool.name, "outputs": outputs, "timings": timings})
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/ready")
+    async def ready() -> Response:
+        models = {
+            name: {"ready": pool.ready.is_set(), "queued": pool.texts_waiting}
+            for name, pool in service.pools.items()
+        }
+        state = "draining" if service.draining else "ready" if service.ready else "starting"
+        return JSONResponse({"status": state, "models": models}, 200 if service.ready else 503)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _output(answer: Generation | EdgeError) -> dict[str, Any]:
+    if isinstance(answer, EdgeError):
+        return api_error(answer).body
+    timings = answer.timings
+    return {
+        "text": answer.text,
+        "score": answer.score,
+        "finish_reason": answer.finish_reason,
+        "input_tokens": answer.input_tokens,
+        "output_tokens": answer.output_tokens,
+        "truncated": answer.truncated,
+        "parts": answer.parts,
+        "retried": answer.retried,
+        "steps": answer.steps,
+        "alternatives": [{"text": a.text, "score": a.score} for a in answer.alternatives],
+        "timings": {
+            "tokenize_ms": round(timings.tokenize_ms, 3),
+            "generate_ms": round(timings.generate_ms, 3),
+            "detokenize_ms": round(timings.detokenize_ms, 3),
+        },
+    }

@@ -1,0 +1,105 @@
+"""The process: a socket, uvicorn, and an end that answers what was accepted."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.serve.protocols import timed_protocol
+from edge.runtime.serve.service import Service
+
+_LOG = logging.getLogger("edge.serve")
+_KEEP_ALIVE_SECONDS = 10
+_MAX_HEAD_BYTES = 32 << 10
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket for the address, which does not listen yet; port 0 takes a free one.
+
+    Raises:
+        UsageError: no such host, or no right to the port.
+        EdgeError: the port is in use.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise UsageError(f"{host!r} is no address of this machine ({error.strerror})") from None
+    found = socket.socket(family, kind, protocol)
+    if os.name == "posix":
+        # A port that a former process left in TIME_WAIT is free; one that is listened on is not.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        if error.errno == errno.EADDRINUSE:
+            raise EdgeError(
+                f"port {port} of {host} is in use; choose another with --port"
+            ) from None
+        raise UsageError(f"can't listen on {host} port {port} ({error.strerror})") from None
+    return found
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn whose first signal lets the accepted requests end, and refuses new ones meanwhile."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain_until: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._drain_until is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self._service.drain()
+        self._drain_until = time.monotonic() + self._service.settings.drain_timeout
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._drain_until is not None:
+            late = time.monotonic() > self._drain_until
+            if late and not self._service.idle:
+                _LOG.warning("not every request was answered in time; ending")
+            self.should_exit = self.should_exit or late or self._service.idle
+        return await super().on_tick(counter)
+
+
+def serve(
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    head_timeout: float = 10.0,
+    max_connections: int = 1024,
+) -> None:
+    """Serve until SIGINT or SIGTERM; returns when every accepted request is answered."""
+    service: Service = app.state.service
+    # The connections' own errors are theirs; requests are logged by us.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    config = uvicorn.Config(
+        app,
+        http=timed_protocol(
+            head_timeout=head_timeout,
+            write_timeout=service.settings.write_timeout,
+            max_connections=max_connections,
+        ),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        lifespan="on",
+    )
+    DrainingServer(config, service).run(sockets=[listener])
