@@ -29,8 +29,8 @@ ROW_SUFFIXES = (".jsonl", ".json")  # of files whose lines are JSON; others are 
 class Job:
     """What is done with every row; plain values, as it travels to worker processes.
 
-    `call` holds keywords of `Model.generate`; `details` adds scores, token ids and timings. Functions
-    in `guardrails` must be importable ones, so that they can travel.
+    `call` holds keywords of `Model.generate`; `details` adds scores, token ids and timings.
+    Functions in `guardrails` must be importable ones, so that they can travel.
     """
 
     artifact: Path
@@ -39,7 +39,7 @@ class Job:
     details: bool = False
     call: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
-    guardrails: Guardrails = Guardrails()
+    guardrails: Guardrails = field(default_factory=Guardrails)
 
     def load(self) -> Model:
         """The artifact, ready for this job.
