@@ -10,7 +10,7 @@ ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-fast lint types format help-docs clean
+.PHONY: bench-serve demo install test test-fast lint types format help-docs clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 # The whole path on a small model: data, training, four formats, parity, benchmark.
 demo: install
 	$(BIN)/edge quickstart --output edge-demo --force
+
+# What `edge serve` bears; ARTIFACT=folder. Ten minutes on a quiet machine.
+bench-serve: install
+	$(BIN)/python -m edge.bench.load $(ARTIFACT)
 
 test: install
 	$(BIN)/python -m pytest -q

@@ -5,7 +5,6 @@ The engines release the GIL while they compute, so the event loop goes on meanwh
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -35,10 +34,14 @@ class AsyncCalls:
 
     async def agenerate(self, texts: str | Sequence[str], **arguments: Any) -> Any:
         """`generate` without blocking the event loop; arguments and errors are the same."""
+        import asyncio  # 30 ms that only its users pay for
+
         return await asyncio.to_thread(self.generate, texts, **arguments)
 
     async def astream(self, text: str, **arguments: Any) -> AsyncIterator[str]:
         """`stream` without blocking the event loop: `async for piece in model.astream(text)`."""
+        import asyncio
+
         stream = await asyncio.to_thread(self.stream, text, **arguments)
         try:
             while (piece := await asyncio.to_thread(next, stream, None)) is not None:

@@ -149,7 +149,14 @@ def command(
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         click.echo(f"edge: serving {', '.join(models)} on {address}", err=True)
-        serve(create_app(models, settings), listener)
+        app = create_app(models, settings)
+        serve(app, listener)
+        service = app.state.service
+        click.echo(
+            f"edge: ended; {service.accepted} requests accepted, {service.answered} answered,"
+            f" {service.left} whose client left",
+            err=True,
+        )
 
 
 def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:

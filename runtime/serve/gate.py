@@ -62,7 +62,7 @@ class Gate:
             await exchange.refuse(api_error(error))
         finally:
             if admitted:
-                self._service.leave()
+                self._service.leave(answered=exchange.complete)
             if path not in _ALWAYS:
                 elapsed = time.perf_counter() - started
                 self._service.observe(notes, exchange.status, elapsed)
@@ -116,7 +116,7 @@ class _Exchange:
         self._scope, self._send = scope, send
         self.request_id = secrets.token_hex(8)
         self.status = 499  # until there is one: the client has left
-        self.started = False
+        self.started = self.complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -124,6 +124,8 @@ class _Exchange:
             own = (b"x-request-id", self.request_id.encode())
             message = {**message, "headers": [*message.get("headers", []), own]}
         await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.complete = self.status != 499
 
     async def refuse(self, error: ApiError) -> None:
         # Part of the body may be unread: this connection can't carry another request.

@@ -213,7 +213,7 @@ async def _stream(
 ) -> Response:
     pieces = service.pieces(pool, job)
     # What fails before the first piece is still an error with a status of its own.
-    first = await anext(pieces, None)
+    first = await service.first_piece(pieces, job, request)
     if job.future.done():
         _all(job.future.result())
 

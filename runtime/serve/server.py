@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -19,6 +20,8 @@ from edge.runtime.serve.service import Service
 _LOG = logging.getLogger("edge.serve")
 _KEEP_ALIVE_SECONDS = 10
 _MAX_HEAD_BYTES = 32 << 10
+# After the port has closed: for requests on their way over connections that exist.
+_LINGER_SECONDS = 0.5
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -72,6 +75,15 @@ class DrainingServer(uvicorn.Server):
                 _LOG.warning("not every request was answered in time; ending")
             self.should_exit = self.should_exit or late or self._service.idle
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        # What arrives now is refused with 503, which its client can read, not cut off.
+        until = time.monotonic() + _LINGER_SECONDS
+        while self.server_state.connections and time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
 
 
 def serve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -18,6 +18,8 @@ from edge.runtime.serve.metrics import Metrics
 from edge.runtime.serve.pool import Pool
 from edge.runtime.serve.protocol import Options
 from edge.runtime.serve.settings import ServeSettings
+
+T = TypeVar("T")
 
 _TIMEOUT_HEADER = "x-request-timeout"
 _GRACE = 0.2
@@ -35,6 +37,7 @@ class Service:
             name: Pool(name, model, settings, self.metrics) for name, model in models.items()
         }
         self.draining = False
+        self.accepted = self.answered = self.left = 0
         self._inside = 0
 
     # -- who is inside ---------------------------------------------------------------------------
@@ -51,11 +54,15 @@ class Service:
             raise ApiError(
                 503, "too_many_requests", "too many requests are under way", retry_after=1
             )
+        self.accepted += 1
         self._inside += 1
         self.metrics.in_flight.set(self._inside)
 
-    def leave(self) -> None:
+    def leave(self, *, answered: bool) -> None:
+        """Count a request out; not answered are those whose client left."""
         self._inside -= 1
+        self.answered += answered
+        self.left += not answered
         self.metrics.in_flight.set(self._inside)
 
     @property
@@ -163,25 +170,46 @@ class Service:
         Raises:
             ApiError, EdgeError: there are none.
         """
-        gone = asyncio.ensure_future(_until_gone(request))
         try:
-            waited: set[asyncio.Future[Any]] = {job.future, gone}
+            served = await self._unless_gone(job.future, job, request)
+        finally:
+            if not job.future.done():
+                pool.cancel(job)
+        self.note(request, served)
+        return served
+
+    async def first_piece(
+        self, pieces: AsyncIterator[str], job: Job, request: Request
+    ) -> str | None:
+        """The first of a job's pieces, None where there are none. Until the response begins,
+        nobody else notices that the client has left."""
+
+        async def following() -> str | None:
+            return await anext(pieces, None)
+
+        first = asyncio.ensure_future(following())
+        try:
+            return await self._unless_gone(first, job, request)
+        finally:
+            first.cancel()  # which ends `pieces`, and with it the job
+
+    async def _unless_gone(self, wanted: asyncio.Future[T], job: Job, request: Request) -> T:
+        """What `wanted` gives within the job's deadline, while the client is there."""
+        gone = asyncio.ensure_future(_until_gone(request))
+        waited: set[asyncio.Future[Any]] = {wanted, gone}
+        try:
             await asyncio.wait(
                 waited,
                 timeout=max(0.0, job.deadline - time.monotonic()),
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if job.future.done():
-                served = job.future.result()
-                self.note(request, served)
-                return served
+            if wanted.done():
+                return wanted.result()
             if gone.done():
                 raise ApiError(499, "client_left", "the client has left")
             raise deadline_error(self.settings.deadline)
         finally:
             gone.cancel()
-            if not job.future.done():
-                pool.cancel(job)
 
     async def pieces(self, pool: Pool, job: Job) -> AsyncIterator[str]:
         """The pieces of a streaming job as they come; `job.future` is done after the last.

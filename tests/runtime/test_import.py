@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "onnxruntime", "ctranslate2", "llama_cpp", "datasets", "onnx")
+HEAVY = (
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "ctranslate2",
+    "llama_cpp",
+    "datasets",
+    "onnx",
+    "fastapi",
+    "jsonschema",
+    "asyncio",
+)
 
 
 def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

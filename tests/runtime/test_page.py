@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser, chromium
-from serving import running
 
+from browser import CHROMIUM, Browser, chromium
 from edge.runtime import load
 from edge.runtime.model import Model
+from serving import running
 
 TEXT = "where was um was the bridge built?"
 

@@ -1,0 +1,77 @@
+"""A small HTTP/1.1 client for load tests: what a general one costs would be measured too.
+
+Keep-alive connections, one request at a time on each, as many as there are requests under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+REFUSED, BROKEN = 0, -1
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`status` is HTTP's, or REFUSED (no connection) or BROKEN (it ended before a whole reply)."""
+
+    status: int
+    seconds: float
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class LoadClient:
+    """POSTs JSON to one host; connections are kept and reused."""
+
+    def __init__(self, host: str, port: int, *, keep_alive: bool = True) -> None:
+        self._host, self._port = host, port
+        self._keep_alive = keep_alive
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def post(self, path: str, body: dict[str, Any]) -> Reply:
+        return await self._request("POST", path, json.dumps(body).encode())
+
+    async def get(self, path: str) -> Reply:
+        return await self._request("GET", path, b"")
+
+    async def _request(self, method: str, path: str, body: bytes) -> Reply:
+        started = time.perf_counter()
+        try:
+            if self._idle:
+                reader, writer = self._idle.pop()
+            else:
+                reader, writer = await asyncio.open_connection(self._host, self._port)
+        except OSError:
+            return Reply(REFUSED, time.perf_counter() - started)
+        try:
+            connection = "keep-alive" if self._keep_alive else "close"
+            head = (
+                f"{method} {path} HTTP/1.1\r\nhost: {self._host}\r\nconnection: {connection}\r\n"
+                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            status, headers = _parse(await reader.readuntil(b"\r\n\r\n"))
+            content = await reader.readexactly(int(headers.get("content-length", 0)))
+        except (OSError, asyncio.IncompleteReadError):
+            writer.close()
+            return Reply(BROKEN, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if not self._keep_alive or headers.get("connection") == "close":
+            writer.close()
+        else:
+            self._idle.append((reader, writer))
+        return Reply(status, seconds, headers, content)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop()[1].close()
+
+
+def _parse(head: bytes) -> tuple[int, dict[str, str]]:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    pairs = (line.partition(":") for line in lines if line)
+    return int(first.split(" ")[1]), {name.lower(): value.strip() for name, _, value in pairs}
