@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def answer_data_set(
     engine: str = "local",
     workers: int | None = None,
     force: bool = False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Answer every shard of a folder or pattern into the folder `output`.
 
     Yields what happens, for a display; `totals` is kept up to date. Run again with the same

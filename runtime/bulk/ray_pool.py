@@ -64,8 +64,8 @@ class RayPool(Pool):
         except RayError as error:
             raise EdgeError(f"Ray gave up: {_first_line(error)}") from error
         for name in sorted(missing):
-            error = EdgeError(f"{name}: {ATTEMPTS} workers died over it (Ray's logs say how)")
-            yield ShardFailed(name, error)
+            told = f"{name}: {ATTEMPTS} workers died over it (Ray's logs say how)"
+            yield ShardFailed(name, EdgeError(told))
 
 
 class _Worker:

@@ -177,6 +177,25 @@ def test_rows_without_an_answer_stand_apart_with_their_error(
     assert answer["output"]
 
 
+def test_guardrails_hold_in_the_workers(edge: Edge, artifacts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jsonschema")
+    source, schema = tmp_path / "in" / "rows.jsonl", tmp_path / "schema.json"
+    source.parent.mkdir()
+    source.write_text('{"input": "who uh who made it?", "n": 1}\n')
+    schema.write_text('{"type": "object"}')
+    output = tmp_path / "out"
+    arguments = ("run", artifacts / "onnx-int8", "--input", source.parent, "--output", output)
+    ended = edge(*arguments, "--output-schema", schema)
+    assert ended.status == 1
+    [failed] = [json.loads(line) for line in (output / "_failed/rows.jsonl").open()]
+    assert failed["n"] == 1
+    assert "not JSON" in failed["error"]
+    schema.write_text("true")
+    again = edge(*arguments, "--output-schema", schema)
+    assert again.status == 2
+    assert "other options (output)" in again.err
+
+
 def test_parquet_keeps_its_types(edge: Edge, artifacts: Path, tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
