@@ -265,6 +265,7 @@ def test_an_output_folder_belongs_to_one_run(
     )
 
 
+@pytest.mark.slow
 def test_ray_survives_a_killed_worker(
     artifacts: Path, inputs: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
