@@ -295,11 +295,18 @@ class Model(AsyncCalls, Scoring):
         """What the model reads for a text: the artifact's prompt around it.
 
         Raises:
-            UsageError: a field of the prompt is missing.
+            UsageError: a field of the prompt is missing, or the text is no Unicode.
         """
         if self.guardrails.enforce_prefix:
             text = without_prefix(text, self.prompt, fields)
-        return self.prompt.apply(text, fields)
+        prompted = self.prompt.apply(text, fields)
+        try:
+            prompted.encode("utf-8")
+        except UnicodeEncodeError as error:  # JSON's "\ud800", say
+            raise UsageError(
+                f"the text is no valid Unicode: half a surrogate pair at character {error.start}"
+            ) from None
+        return prompted
 
     def check_length(self, length: int) -> None:
         """Refuse an input of more tokens than the limit (InputTooLongError)."""

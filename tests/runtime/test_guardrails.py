@@ -267,3 +267,9 @@ def test_guardrails_on_the_command_line(
     )
     assert_refused("run", folder, "x", "--output-schema", tmp_path / "none.json")
     assert_refused("run", folder, "x", "--output-schema", schema, "--output-regex", "x")
+
+
+def test_half_a_surrogate_pair_is_no_text(model: Model) -> None:
+    bad, good = model.generate_each(["a \ud800", SENTENCES[0]])
+    assert isinstance(bad, UsageError)
+    assert isinstance(good, Generation)
