@@ -25,6 +25,7 @@ COMMANDS = {
     "tune": "Choose an artifact's threads and engine settings by measuring them here.",
     "run": "Answer a text, a file, or standard input.",
     "serve": "Serve artifacts over HTTP, as OpenAI's API does.",
+    "chat": "Talk with an artifact, or with a service.",
     "verify": "Check an artifact's files, and its parity with its source.",
     "info": "Show what an artifact is.",
 }

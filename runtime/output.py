@@ -59,8 +59,12 @@ class JsonOutput:
             kind.check_schema(schema)
         except jsonschema.SchemaError as error:
             raise UsageError(f"not a JSON Schema: {error.message}") from None
+        self.schema = schema
         self._validator = kind(schema, registry=referencing.Registry())
         self._unresolvable = referencing.exceptions.Unresolvable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JsonOutput, (self.schema,)  # for worker processes
 
     def __call__(self, text: str) -> str | None:
         from jsonschema.exceptions import best_match

@@ -75,6 +75,36 @@ def iter_rows(
         yield parse_row(raw, columns, path=path, line=number, need_target=need_target)
 
 
+@dataclass(frozen=True)
+class BadRow:
+    """A line that is no row: what it holds (its columns, where it is a JSON object) and why not."""
+
+    values: Mapping[str, object]
+    error: DataError
+
+
+def iter_rows_apart(path: str | Path, columns: Columns = Columns()) -> Iterator[Row | BadRow]:
+    """Like `iter_rows` without targets, but a malformed row is an item, not the end.
+
+    Raises:
+        DataError: the file can't be read, or a line is too long to be looked at.
+    """
+    for number, raw in _raw_lines(Path(path)):
+        try:
+            yield parse_row(raw, columns, path=path, line=number, need_target=False)
+        except DataError as error:
+            yield BadRow(_columns_of(raw), error)
+
+
+def _columns_of(raw: bytes) -> Mapping[str, object]:
+    text = raw.decode("utf-8", errors="replace")
+    try:
+        values = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        values = None
+    return values if isinstance(values, dict) else {"raw": text.rstrip("\r\n")}
+
+
 def iter_lines(path: str | Path) -> Iterator[str]:
     """The lines of a text file that are not blank, without their ends.
 

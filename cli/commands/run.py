@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,8 @@ from edge.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from edge.runtime.model import Generation, Model
-
-_BATCH = 16
+    from edge.runtime.bulk.answers import Job
+    from edge.runtime.model import Model
 
 
 @click.command()
@@ -32,19 +30,29 @@ _BATCH = 16
     "--input",
     "input_file",
     type=click.Path(path_type=Path),
-    help="A .jsonl file of rows, or a text file with one input a line.",
+    help="A .jsonl file of rows, a text file with one input a line, or a folder or quoted pattern"
+    " of .jsonl and .parquet files.",
 )
 @click.option(
     "--output",
     "output_file",
     type=click.Path(path_type=Path),
-    help="Where the answers go (for --input); default: standard output.",
+    help="Where the answers of --input go: a file, or a folder for many; default: standard output.",
 )
 @click.option("--input-column", default="input", show_default=True, help="Column of the input.")
 @click.option(
     "--field", "fields", multiple=True, help="name=value for a field of the prompt (repeatable)."
 )
 @click.option("--stream", is_flag=True, help="Print the answer to TEXT as it is made.")
+@click.option("--force", is_flag=True, help="Begin anew where another run was left unfinished.")
+@click.option(
+    "--engine", default="local", show_default=True, help="Who answers many files: local or ray."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 4096),
+    help="Workers for many files, one loaded model each; default: as many as there are cores for.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print scores, token ids and timings too.")
 @guardrail_options
 @threads_option
@@ -57,6 +65,9 @@ def command(
     input_column: str,
     fields: tuple[str, ...],
     stream: bool,
+    force: bool,
+    engine: str,
+    workers: int | None,
     as_json: bool,
     threads: int | None,
     **options: Any,
@@ -64,7 +75,14 @@ def command(
     """Answer TEXT, every row of --input, or every line of standard input.
 
     A .jsonl row keeps its columns and gains "output"; a line of text becomes a line of text.
+
+    A folder or pattern of files is shared out to workers; --output is then a folder.
+
+    With --output, answers are kept as they come: after a crash the same command continues.
     """
+    from edge.cli.data_set import run_data_set
+    from edge.runtime.bulk.answers import Job, text_line
+    from edge.runtime.bulk.shards import is_data_set
     from edge.runtime.errors import UsageError
     from edge.runtime.model import load
 
@@ -72,11 +90,21 @@ def command(
         raise UsageError("give TEXT or --input, not both")
     if output_file is not None and input_file is None:
         raise UsageError("--output goes with --input")
+    if force and output_file is None:
+        raise UsageError("--force goes with --output")
     if stream and (text is None or as_json):
         raise UsageError("--stream goes with TEXT, without --json")
     rails = guardrails(options)
     call = given(options)
     values = parse_fields(fields)
+    job = Job(artifact, input_column, values, as_json, call, threads, rails)
+    if input_file is not None and is_data_set(input_file):
+        if output_file is None:
+            raise UsageError(f"--input {input_file} is many files; give a folder with --output")
+        run_data_set(job, input_file, output_file, engine, workers, force)
+        return
+    if workers is not None or engine != "local":
+        raise UsageError("--workers and --engine go with a folder or pattern as --input")
     with load(artifact, threads=threads, guardrails=rails) as model:
         if text is not None and stream:
             with model.stream(text, fields=values, **call) as pieces:
@@ -85,9 +113,9 @@ def command(
                     sys.stdout.flush()
             click.echo()
         elif text is not None:
-            click.echo(_line(model.generate(text, fields=values, **call), as_json))
+            click.echo(text_line(model.generate(text, fields=values, **call), as_json))
         elif input_file is not None:
-            _run_file(model, input_file, output_file, input_column, values, as_json, call)
+            _run_file(model, job, input_file, output_file, force)
         else:
             _filter(model, values, as_json, call)
 
@@ -109,18 +137,9 @@ def parse_fields(fields: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def _line(answer: Generation, as_json: bool) -> str:
-    return json.dumps(_as_dict(answer), ensure_ascii=False) if as_json else answer.text
-
-
-def _as_dict(answer: Generation) -> dict[str, Any]:
-    values = dataclasses.asdict(answer)
-    values["timings"]["total_ms"] = answer.timings.total_ms
-    return values
-
-
 def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str, Any]) -> None:
     """Each line is answered as it comes, so that a pipe in front may wait for it."""
+    from edge.runtime.bulk.answers import text_line
     from edge.runtime.errors import DataError
 
     for number, raw in enumerate(sys.stdin.buffer, start=1):
@@ -128,87 +147,42 @@ def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str,
             line = raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             raise DataError("not UTF-8", path="standard input", line=number) from None
-        answer = _line(model.generate(line, fields=fields, **call), as_json) if line.strip() else ""
-        click.echo(answer)
+        blank = not line.strip()
+        click.echo("" if blank else text_line(model.generate(line, fields=fields, **call), as_json))
         sys.stdout.flush()
 
 
 def _run_file(
-    model: Model,
-    input_file: Path,
-    output_file: Path | None,
-    input_column: str,
-    fields: dict[str, str],
-    as_json: bool,
-    call: dict[str, Any],
+    model: Model, job: Job, input_file: Path, output_file: Path | None, force: bool
 ) -> None:
-    from edge.runtime.atomic import new_file
+    from edge.runtime.bulk.single import answered_lines, run_file
 
-    lines = _answered_lines(model, input_file, input_column, fields, as_json, call)
     if output_file is None:
-        for line in lines:
-            click.echo(line)
+        for lines in answered_lines(model, input_file, job):
+            for line in lines:
+                click.echo(line)
         return
-    count = 0
-    with new_file(output_file) as staging, staging.open("w", encoding="utf-8") as handle:
-        for line in lines:
-            handle.write(line + "\n")
-            count += 1
+    with _row_progress() as progress:
+        count = run_file(model, input_file, output_file, job, force=force, progress=progress)
     click.echo(f"{count} answers written to {output_file}", err=True)
 
 
-def _answered_lines(
-    model: Model,
-    path: Path,
-    input_column: str,
-    fields: dict[str, str],
-    as_json: bool,
-    call: dict[str, Any],
-) -> Iterator[str]:
-    batch: list[tuple[str, dict[str, object]]] = []
-    rows_are_json = path.suffix in (".jsonl", ".json")
-    for item in _inputs(path, input_column, rows_are_json):
-        batch.append(item)
-        if len(batch) == _BATCH:
-            yield from _answer_batch(model, batch, fields, rows_are_json, as_json, call)
-            batch = []
-    if batch:
-        yield from _answer_batch(model, batch, fields, rows_are_json, as_json, call)
+@contextlib.contextmanager
+def _row_progress() -> Iterator[Callable[[int, int], None]]:
+    """Shows (rows answered, rows in all) on a terminal, and on any stderr where a run goes on."""
+    from edge.cli.console import progress_bar
 
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(progress_bar()) if sys.stderr.isatty() else None
+        task = bar.add_task("rows", total=None) if bar else None
+        started = False
 
-def _inputs(
-    path: Path, input_column: str, rows_are_json: bool
-) -> Iterator[tuple[str, dict[str, object]]]:
-    from edge.runtime.errors import DataError
-    from edge.runtime.rows import Columns, iter_lines, iter_rows
+        def show(done: int, total: int) -> None:
+            nonlocal started
+            if done and not started:
+                click.echo(f"continuing after {done:,} of {total:,} rows", err=True)
+            started = True
+            if bar is not None and task is not None:
+                bar.update(task, completed=done, total=total)
 
-    count = 0
-    if rows_are_json:
-        for row in iter_rows(path, Columns(input=input_column), need_target=False):
-            count += 1
-            yield row.input, dict(row.fields)
-    else:
-        for line in iter_lines(path):
-            count += 1
-            yield line, {}
-    if not count:
-        raise DataError("the file has no rows", path=path)
-
-
-def _answer_batch(
-    model: Model,
-    batch: list[tuple[str, dict[str, object]]],
-    fields: dict[str, str],
-    rows_are_json: bool,
-    as_json: bool,
-    call: dict[str, Any],
-) -> Iterator[str]:
-    answers = model.generate(
-        [text for text, _ in batch], fields=[{**row, **fields} for _, row in batch], **call
-    )
-    for (_, row), answer in zip(batch, answers, strict=True):
-        if not rows_are_json:
-            yield _line(answer, as_json)
-        else:
-            extra = {"generation": _as_dict(answer)} if as_json else {}
-            yield json.dumps({**row, "output": answer.text, **extra}, ensure_ascii=False)
+        yield show

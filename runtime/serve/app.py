@@ -20,6 +20,7 @@ from edge.runtime.serve.errors import ApiError, api_error
 from edge.runtime.serve.gate import Gate
 from edge.runtime.serve.native import native_router
 from edge.runtime.serve.openai import openai_router
+from edge.runtime.serve.page import page_router
 from edge.runtime.serve.protocol import ChatRequest, CompletionRequest, GenerateRequest
 from edge.runtime.serve.service import Service
 from edge.runtime.serve.settings import ServeSettings
@@ -55,6 +56,7 @@ def create_app(
     app.state.service = service
     app.include_router(openai_router(service))
     app.include_router(native_router(service))
+    app.include_router(page_router())
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(EdgeError, _refused)
     app.add_exception_handler(HTTPException, _http_error)

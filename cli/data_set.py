@@ -1,0 +1,84 @@
+"""`edge run` over many files: what it shows while workers are busy, and at the end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from edge.runtime.bulk.answers import Job
+    from edge.runtime.bulk.data_set import Totals
+
+
+def run_data_set(
+    job: Job, inputs: Path, output: Path, engine: str, workers: int | None, force: bool
+) -> None:
+    """Answer a folder or pattern of shards, with progress on stderr.
+
+    Raises:
+        EdgeError: a shard, or a row, could not be answered.
+    """
+    import contextlib
+
+    from edge.cli.console import progress_bar
+    from edge.runtime.bulk.data_set import Totals, answer_data_set
+    from edge.runtime.errors import EdgeError
+
+    totals = Totals()
+    events = answer_data_set(
+        job, inputs, output, totals, engine=engine, workers=workers, force=force
+    )
+    with contextlib.closing(events), contextlib.ExitStack() as stack:
+        bar = stack.enter_context(progress_bar()) if sys.stderr.isatty() else None
+        display = _Display(totals, bar)
+        for event in events:
+            display.show(event)
+    click.echo(
+        f"{totals.rows - totals.failed_rows:,} answers in {totals.shards:,} shards"
+        f" ({totals.skipped:,} were finished before): {output}",
+        err=True,
+    )
+    if totals.failed_rows:
+        from edge.runtime.bulk.shards import FAILED_NAME
+
+        raise EdgeError(
+            f"{totals.failed_rows:,} of {totals.rows:,} rows have no answer; each is in"
+            f" {output / FAILED_NAME}/ with its error"
+        )
+
+
+class _Display:
+    """A bar on a terminal; elsewhere a line for every finished shard."""
+
+    def __init__(self, totals: Totals, bar: Progress | None) -> None:
+        self._totals = totals
+        self._bar = bar
+        self._task = bar.add_task("shards", total=None) if bar else None
+        self._rows = 0
+
+    def show(self, event: object) -> None:
+        from edge.runtime.bulk.pools import Rows
+        from edge.runtime.bulk.shards import Done
+
+        totals = self._totals
+        finished = len(totals.done) + len(totals.failed)
+        if isinstance(event, Rows):
+            self._rows += event.count
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task,
+                description=f"shards ({max(self._rows, totals.rows):,} rows)",
+                completed=finished,
+                total=totals.shards,
+            )
+        elif isinstance(event, Done):
+            failed = f", {event.failed:,} without an answer" if event.failed else ""
+            click.echo(
+                f"{event.name}: {event.rows:,} rows{failed} ({finished} of {totals.shards} shards)",
+                err=True,
+            )
