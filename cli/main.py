@@ -18,6 +18,7 @@ from edge.runtime.registry import unknown_name
 COMMANDS = {
     "quickstart": "Train, export, verify and benchmark a small model, to see it all work.",
     "train": "Fine-tune a T5-family model on rows of text → text.",
+    "presets": "List the sets of training options, by environment and by aim.",
     "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
     "bench": "Compare artifacts' accuracy and latency against a target.",
     "run": "Answer a text, a file, or standard input.",

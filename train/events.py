@@ -11,7 +11,8 @@ class Event:
     """One thing that happened.
 
     kind: "warning" (message), "stage" (message names what begins), "start" (details hold every
-    hyperparameter and what was decided about the machine), "progress" (training or evaluation:
+    hyperparameter and what was decided about the machine; reasons, by name, why those that were
+    chosen for this data are as they are), "progress" (training or evaluation:
     fraction of the stage done, 0 to 1, and in training step, loss, learning rate, rows per second
     and seconds left).
     """
@@ -25,6 +26,7 @@ class Event:
     rows_per_second: float | None = None
     seconds_left: float | None = None
     details: Mapping[str, object] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 OnEvent = Callable[[Event], None]

@@ -71,6 +71,7 @@ def train(config: TrainConfig, *, on_event: OnEvent = ignore) -> TrainResult:
 
     on_event(Event("stage", "reading the data"))
     splits = load_splits(config)
+    config, why = config.for_rows(len(splits.train))
     warn(splits.warnings)
     with tempfile.TemporaryDirectory(prefix="edge-train-") as workplace, _threads(config.threads):
         on_event(Event("stage", "preparing model and tokenizer"))
@@ -78,7 +79,8 @@ def train(config: TrainConfig, *, on_event: OnEvent = ignore) -> TrainResult:
         trainable = open_model(config, texts, Path(workplace))
         warn(trainable.warnings)
         train_rows, dev_rows = _tokenized(config, splits, trainable, warn)
-        on_event(Event("start", details=_details(config, machine, splits, trainable)))
+        details = _details(config, machine, splits, trainable)
+        on_event(Event("start", details=details, reasons=why))
         loop = _run_loop(config, machine, trainable, splits, train_rows, Path(workplace), on_event)
         evaluation, seconds = _evaluate(config, trainable, dev_rows, on_event)
     record = _record(config, machine, splits, trainable, loop, evaluation, seconds)
@@ -186,8 +188,6 @@ def _details(
         "parameters": parameter_count(trainable.model),
         "train_rows": len(splits.train),
         "dev_rows": len(splits.dev),
-        "optimizer": "AdamW",
-        "schedule": "linear decay after warm-up",
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import column_options
+from edge.cli.train_options import layer_options, train_options
 
 if TYPE_CHECKING:
     from edge.train.events import Event
@@ -15,74 +15,28 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--model", metavar="ID_OR_PATH", help="T5-family model: a hub id or a folder.")
-@click.option(
-    "--from-scratch",
-    type=click.Choice(["tiny", "mini"]),
-    help="A new model of this shape, with a vocabulary of its own.",
-)
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Folder for the model."
-)
-@click.option("--force", is_flag=True, help="Replace an existing output once the new one is done.")
-@column_options
-@click.option("--task-column", default="task", show_default=True, help="Column of the task.")
-@click.option("--prefix", help='Prompt before the input, such as "[{task}] {input}".')
-@click.option("--dev-share", type=float, help="Without a dev split: share of rows for it, by hash.")
-@click.option("--max-source-length", type=int, help="Tokens of an input.  [512; scratch 256]")
-@click.option(
-    "--max-target-length", type=int, default=128, show_default=True, help="Tokens of a target."
-)
-@click.option("--epochs", type=float, help="Passes over the rows.  [3; scratch 8]")
-@click.option("--max-minutes", type=float, help="Plan the training for this time instead.")
-@click.option("--batch-size", type=int, help="Rows of a batch.  [16; scratch 32]")
-@click.option("--gradient-accumulation", type=int, default=1, show_default=True, help="Batches.")
-@click.option("--learning-rate", type=float, help="Peak.  [3e-4; tiny 2e-3, mini 1e-3]")
-@click.option("--warmup-share", type=float, default=0.05, show_default=True, help="Of the run.")
-@click.option("--weight-decay", type=float, default=0.0, show_default=True, help="AdamW's.")
-@click.option("--adam-beta1", type=float, default=0.9, show_default=True, help="AdamW's.")
-@click.option("--adam-beta2", type=float, help="AdamW's.  [0.999; scratch 0.99]")
-@click.option("--max-grad-norm", type=float, default=1.0, show_default=True, help="Clip to this.")
-@click.option("--label-smoothing", type=float, default=0.0, show_default=True, help="0 to 1.")
-@click.option("--dropout", type=float, help="[the model's own; scratch 0.05]")
-@click.option("--ema-share", type=float, help="Last share whose weights are averaged.")
-@click.option("--ema-decay", type=float, default=0.99, show_default=True, help="Per step.")
-@click.option("--rename-share", type=float, help="Share of rows whose rare words are renamed.")
-@click.option("--vocab-size", type=int, help="Pieces of a new vocabulary.  [tiny 2000, mini 4000]")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="Where to train.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "bf16", "fp32"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 where the device is fast at it.",
-)
-@click.option("--threads", type=int, help="Threads on the CPU; default: torch's choice.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
-@click.option("--eval-batch-size", type=int, default=64, show_default=True, help="Rows of a batch.")
-@click.option("--max-eval-rows", type=int, help="Evaluate on the first rows of dev only.")
-def command(**options: Any) -> None:
+@click.argument("data", required=False, type=click.Path())
+@layer_options
+@train_options
+def command(
+    data: str | None, preset: tuple[str, ...], config: tuple[Path, ...], **options: Any
+) -> None:
     """Train a T5-family model on DATA, a JSON-lines file or a folder with train and dev files.
 
-    Defaults in brackets depend on whether the model is new; the table before training shows all.
+    Defaults in brackets; some depend on whether the model is new or on the number of rows, and the
+    table before training shows what was chosen. A preset overrides defaults, a --config file
+    overrides presets, an option overrides both.
     """
     from edge.cli.console import quiet_libraries
-    from edge.train.config import TrainConfig
+    from edge.train.presets import build_config
 
-    config = TrainConfig(**options)
-    config.validate()  # before the heavy imports: a wrong option is answered at once
+    given = {name: value for name, value in {"data": data, **options}.items() if value is not None}
+    run = build_config(given, names=preset, files=config)  # a wrong option is answered at once
     quiet_libraries()
     from edge.train.trainer import train
 
     with Display() as display:
-        result = train(config, on_event=display.on_event)
+        result = train(run, on_event=display.on_event)
     show_result(result)
 
 
@@ -156,7 +110,9 @@ class Display:
         table.add_column("name")
         table.add_column("value", overflow="fold")
         for name, value in event.details.items():
-            table.add_row(name, Text("–" if value is None else str(value)))
+            reason = event.reasons.get(name)
+            shown = "–" if value is None else str(value)
+            table.add_row(name, Text(f"{shown}, {reason}" if reason else shown))
         self._progress.console.print(table)
 
     def _print(self, text: str) -> None:
