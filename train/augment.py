@@ -31,11 +31,11 @@ class Renamer:
             counts.update({*_WORD.findall(pair.source), *_WORD.findall(pair.target)})
         self._common = {word for word, count in counts.items() if count > rare}
         self._share = share
-        self._random = random.Random(seed)
+        self.random = random.Random(seed)
 
     def vary(self, source: str, target: str) -> tuple[str, str] | None:
         """The pair with its rare words renamed, or None where it stays as it is."""
-        if self._random.random() >= self._share:
+        if self.random.random() >= self._share:
             return None
         # Words that only the input has are renamed too: what is dropped must not betray itself.
         # One that only the target has stays, since nothing in the input would say its new name.
@@ -51,7 +51,7 @@ class Renamer:
 
     def _like(self, word: str) -> str:
         """An invented word with the capitals of `word`."""
-        name = invent_word(self._random)
+        name = invent_word(self.random)
         if word.isupper():
             return name.upper()
         return name.capitalize() if word[0].isupper() else name

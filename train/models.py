@@ -48,7 +48,13 @@ def open_model(config: TrainConfig, texts: Iterable[str], workplace: Path) -> Tr
     if config.from_scratch is not None:
         return _from_scratch(config, texts, workplace)
     assert config.model is not None
-    return load_pretrained(config.model, dropout=config.dropout)
+    trainable = load_pretrained(config.model, dropout=config.dropout)
+    generation = trainable.model.generation_config
+    if generation.max_new_tokens is None:
+        # Without it transformers stops after 20 tokens, whatever the model was trained to write.
+        generation.max_new_tokens = config.max_target_length
+        generation.max_length = None
+    return trainable
 
 
 def _from_scratch(config: TrainConfig, texts: Iterable[str], workplace: Path) -> Trainable:
@@ -128,9 +134,10 @@ def load_pretrained(name: str, *, dropout: float | None = None) -> Trainable:
     return Trainable(model, tokenizer, name, [])
 
 
-def parameter_count(model: PreTrainedModel) -> int:
-    """Weights of the model; a tied one counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def parameter_count(model: PreTrainedModel, *, trained: bool = False) -> int:
+    """Weights of the model, or only those that are `trained`; a tied one counts once."""
+    weights = model.parameters()
+    return sum(weight.numel() for weight in weights if weight.requires_grad or not trained)
 
 
 @contextmanager

@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.runtime.atomic import check_destination, new_folder
-from edge.runtime.errors import EdgeError, MissingExtraError
-from edge.runtime.rows import Prompt
+from edge.runtime.atomic import check_destination
+from edge.runtime.errors import MissingExtraError
+from edge.train.checkpoint import newest_checkpoint, require_same
 from edge.train.config import TrainConfig
 from edge.train.data import Splits, load_splits, tokenize
-from edge.train.device import Machine, choose_machine
+from edge.train.device import Machine, check_libraries, choose_machine
 from edge.train.events import Event, OnEvent, ignore
-from edge.train.models import Trainable, open_model, parameter_count, quiet
-from edge.train.record import SCHEMA, versions, write_record
+from edge.train.identity import identity_of
+from edge.train.models import Trainable, open_model
+from edge.train.output import run_details, save_model, save_output, training_record
+from edge.train.runs import RunFolder, opened_run, run_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from edge.train.checkpoint import Checkpoint
     from edge.train.evaluate import Evaluation
     from edge.train.loop import LoopResult
+    from edge.train.watch import Evaluate
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,17 @@ def train(config: TrainConfig, *, on_event: OnEvent = ignore) -> TrainResult:
     """Train as `config` says and write the model folder `config.output`.
 
     The folder appears when it is complete: safetensors, config.json, generation_config.json,
-    tokenizer.json, training.json and training.md. On any error nothing appears, and a folder that
-    `force` was to replace is still there.
+    tokenizer.json, training.json, training.md and training_log.jsonl. Until then the run's log and
+    checkpoints lie in `run_folder(output)`. On an error no output appears, and a folder that
+    `force` was to replace is still there; what a checkpoint has saved can be resumed.
 
     Raises:
-        UsageError: a hyperparameter or device that can't be used.
+        UsageError: a hyperparameter or device that can't be used, a checkpoint of another run.
         DataError: rows that can't be used, or no dev split.
         ModelError: no usable T5-family model.
-        OutputExistsError: the output is there already and `force` is off.
+        OutputExistsError: the output is there already and `force` is off, or an unfinished run of
+            it is and neither `resume` nor `force` is on.
+        StoppedError: SIGINT or SIGTERM came; a checkpoint was written.
         EdgeError: training diverged, or the disk is full.
         MissingExtraError: the extra `train` is not installed.
     """
@@ -62,32 +70,171 @@ def train(config: TrainConfig, *, on_event: OnEvent = ignore) -> TrainResult:
     check_destination(output, force=config.force)  # before minutes of work, not after
     _require_extra()
     machine = choose_machine(config.device, config.precision)
-    warnings: list[str] = []
-
-    def warn(messages: list[str]) -> None:
-        warnings.extend(messages)
-        for message in messages:
-            on_event(Event("warning", message))
-
+    check_libraries(config, machine)
     on_event(Event("stage", "reading the data"))
     splits = load_splits(config)
-    config, why = config.for_rows(len(splits.train))
-    warn(splits.warnings)
-    with tempfile.TemporaryDirectory(prefix="edge-train-") as workplace, _threads(config.threads):
-        on_event(Event("stage", "preparing model and tokenizer"))
-        texts = [text for pair in splits.train for text in (pair.source, pair.target)]
-        trainable = open_model(config, texts, Path(workplace))
-        warn(trainable.warnings)
-        train_rows, dev_rows = _tokenized(config, splits, trainable, warn)
-        details = _details(config, machine, splits, trainable)
-        on_event(Event("start", details=details, reasons=why))
-        loop = _run_loop(config, machine, trainable, splits, train_rows, Path(workplace), on_event)
-        evaluation, seconds = _evaluate(config, trainable, dev_rows, on_event)
-    record = _record(config, machine, splits, trainable, loop, evaluation, seconds)
-    record["warnings"] = warnings
-    on_event(Event("stage", "writing the model folder"))
-    _save(output, config, trainable, record)
-    return TrainResult(output, evaluation.metrics, evaluation.bands, warnings, record)
+    with (
+        opened_run(output, resume=config.resume, force=config.force) as run,
+        tempfile.TemporaryDirectory(prefix="edge-train-") as workplace,
+        _threads(config.threads),
+    ):
+        return _Run(config, machine, splits, run, Path(workplace), on_event).train()
+
+
+class _Run:
+    """One run with its folder; holds what its parts hand to each other."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        machine: Machine,
+        splits: Splits,
+        run: RunFolder,
+        workplace: Path,
+        on_event: OnEvent,
+    ) -> None:
+        self.config, self.why = config.for_rows(len(splits.train))
+        self.machine, self.splits, self.run, self.workplace = machine, splits, run, workplace
+        self.warnings: list[str] = []
+        self._listeners = [on_event, run.log.on_event]
+        if config.tensorboard:
+            from edge.train.curves import TensorBoardLog
+
+            self._listeners.append(TensorBoardLog(run.path / "tensorboard").on_event)
+
+    def tell(self, event: Event) -> None:
+        if event.kind == "warning":
+            self.warnings.append(event.message)
+        for listener in self._listeners:
+            listener(event)
+
+    def warn(self, messages: list[str]) -> None:
+        for message in messages:
+            self.tell(Event("warning", message))
+
+    def train(self) -> TrainResult:
+        config = self.config
+        self.warn(self.splits.warnings)
+        self.tell(Event("stage", "preparing model and tokenizer"))
+        texts = [text for pair in self.splits.train for text in (pair.source, pair.target)]
+        trainable = open_model(config, texts, self.workplace)
+        self.warn(trainable.warnings)
+        identity = identity_of(config, trainable, self.splits)
+        checkpoint = self._checkpoint(identity)
+        train_rows, dev_rows = self._tokenized(trainable)
+        details = run_details(config, self.machine, self.splits, trainable)
+        self.tell(Event("start", details=details, reasons=self.why))
+        loop = self._loop(trainable, train_rows, dev_rows, identity, checkpoint)
+        evaluation, seconds = self._evaluate(trainable, dev_rows)
+        record = training_record(
+            config, self.machine, self.splits, trainable, loop, evaluation, seconds
+        )
+        record["warnings"] = self.warnings
+        self.tell(Event("stage", "writing the model folder"))
+        self.tell(Event("end", "finished"))
+        output = Path(config.output)
+        save_output(output, config, trainable, record, self.run)
+        return TrainResult(output, evaluation.metrics, evaluation.bands, self.warnings, record)
+
+    def _checkpoint(self, identity: dict[str, object]) -> Checkpoint | None:
+        if not self.config.resume:
+            return None
+        checkpoint, complaints = newest_checkpoint(self.run.checkpoints)
+        self.warn(complaints)
+        if checkpoint is None:
+            place = run_folder(Path(self.config.output))
+            self.warn([f"{place} has no complete checkpoint: starting from the beginning"])
+        else:
+            require_same(checkpoint, identity)
+        return checkpoint
+
+    def _tokenized(self, trainable: Trainable) -> tuple[Dataset, Dataset]:
+        config, tokenizer = self.config, trainable.tokenizer
+        assert config.max_source_length is not None
+        limits = {
+            "max_source_length": config.max_source_length,
+            "max_target_length": config.max_target_length,
+        }
+        train_rows, messages = tokenize(self.splits.train, tokenizer, **limits, name="training")
+        dev = self.splits.dev[: config.max_eval_rows]
+        dev_rows, more = tokenize(dev, tokenizer, **limits, name="dev")
+        self.warn([*messages, *more])
+        return train_rows, dev_rows
+
+    def _loop(
+        self,
+        trainable: Trainable,
+        rows: Dataset,
+        dev_rows: Dataset,
+        identity: dict[str, object],
+        checkpoint: Checkpoint | None,
+    ) -> LoopResult:
+        from edge.train.augment import Renamer
+        from edge.train.keeper import Keeper
+        from edge.train.loop import Around, run_loop
+
+        config = self.config
+        renamer = None
+        if config.rename_share:
+            renamer = Renamer(self.splits.train, share=config.rename_share, seed=config.seed)
+        self.tell(Event("stage", "training"))
+        around = Around(
+            Keeper(config, self.run, identity, self.tell),
+            self._evaluator(trainable, dev_rows),
+            lambda name: save_model(self.run.snapshots / name, trainable, force=True),
+            self.tell,
+        )
+        return run_loop(
+            config, self.machine, trainable, rows, renamer, self.workplace, around, checkpoint
+        )
+
+    def _evaluator(self, trainable: Trainable, rows: Dataset) -> Evaluate:
+        """The figures that `best_metric` needs; None where `should_stop` became true meanwhile."""
+        from edge.train.evaluate import evaluate, evaluation_loss
+
+        def run(should_stop: Callable[[], bool]) -> dict[str, float] | None:
+            def look(fraction: float) -> None:
+                if fraction < 1.0 and should_stop():
+                    raise _StopEvaluationError
+
+            model, tokenizer, size = trainable.model, trainable.tokenizer, config.eval_batch_size
+            try:
+                if config.best_metric == "eval_loss":
+                    return evaluation_loss(
+                        model, tokenizer, rows, batch_size=size, on_fraction=look
+                    )
+                return evaluate(
+                    model,
+                    tokenizer,
+                    rows,
+                    batch_size=size,
+                    max_new_tokens=config.max_target_length,
+                    on_fraction=look,
+                ).metrics
+            except _StopEvaluationError:
+                return None
+
+        config = self.config
+        return run
+
+    def _evaluate(self, trainable: Trainable, rows: Dataset) -> tuple[Evaluation, float]:
+        from edge.train.evaluate import evaluate
+
+        self.tell(Event("stage", "evaluating"))
+        start = time.monotonic()
+        evaluation = evaluate(
+            trainable.model,
+            trainable.tokenizer,
+            rows,
+            batch_size=self.config.eval_batch_size,
+            max_new_tokens=self.config.max_target_length,
+            on_fraction=lambda fraction: self.tell(Event("progress", "evaluating", fraction)),
+        )
+        return evaluation, time.monotonic() - start
+
+
+class _StopEvaluationError(Exception):
+    """Ends an evaluation that nobody waits for any more."""
 
 
 def _require_extra() -> None:
@@ -117,142 +264,3 @@ class _threads:  # noqa: N801 - reads as the statement it is
         import torch
 
         torch.set_num_threads(self._before)
-
-
-def _tokenized(
-    config: TrainConfig, splits: Splits, trainable: Trainable, warn: object
-) -> tuple[Dataset, Dataset]:
-    assert config.max_source_length is not None
-    limits = {
-        "max_source_length": config.max_source_length,
-        "max_target_length": config.max_target_length,
-    }
-    tokenizer = trainable.tokenizer
-    train_rows, messages = tokenize(splits.train, tokenizer, **limits, name="training")
-    dev = splits.dev[: config.max_eval_rows]
-    dev_rows, more = tokenize(dev, tokenizer, **limits, name="dev")
-    assert callable(warn)
-    warn([*messages, *more])
-    return train_rows, dev_rows
-
-
-def _run_loop(
-    config: TrainConfig,
-    machine: Machine,
-    trainable: Trainable,
-    splits: Splits,
-    rows: Dataset,
-    workplace: Path,
-    on_event: OnEvent,
-) -> LoopResult:
-    from edge.train.augment import Renamer
-    from edge.train.loop import run_loop
-
-    renamer = None
-    if config.rename_share:
-        renamer = Renamer(splits.train, share=config.rename_share, seed=config.seed)
-    on_event(Event("stage", "training"))
-    return run_loop(config, machine, trainable, rows, renamer, workplace, on_event)
-
-
-def _evaluate(
-    config: TrainConfig, trainable: Trainable, rows: Dataset, on_event: OnEvent
-) -> tuple[Evaluation, float]:
-    from edge.train.evaluate import evaluate
-
-    on_event(Event("stage", "evaluating"))
-    start = time.monotonic()
-    evaluation = evaluate(
-        trainable.model,
-        trainable.tokenizer,
-        rows,
-        batch_size=config.eval_batch_size,
-        max_new_tokens=config.max_target_length,
-        on_fraction=lambda fraction: on_event(Event("progress", "evaluating", fraction)),
-    )
-    return evaluation, time.monotonic() - start
-
-
-def _details(
-    config: TrainConfig, machine: Machine, splits: Splits, trainable: Trainable
-) -> dict[str, object]:
-    import torch
-
-    return {
-        **config.hyperparameters(),
-        "device": machine.device,
-        "precision": machine.precision,
-        "threads": torch.get_num_threads(),
-        "dropout": trainable.model.config.dropout_rate,
-        "vocab_size": trainable.model.config.vocab_size,
-        "parameters": parameter_count(trainable.model),
-        "train_rows": len(splits.train),
-        "dev_rows": len(splits.dev),
-    }
-
-
-def _record(
-    config: TrainConfig,
-    machine: Machine,
-    splits: Splits,
-    trainable: Trainable,
-    loop: LoopResult,
-    evaluation: Evaluation,
-    eval_seconds: float,
-) -> dict[str, object]:
-    details = _details(config, machine, splits, trainable)
-    return {
-        "schema": SCHEMA,
-        "model": trainable.name,
-        "parameters": details.pop("parameters"),
-        "prompt_template": Prompt.parse(config.prefix).template,
-        "max_source_length": config.max_source_length,
-        "max_target_length": config.max_target_length,
-        "data": {
-            "path": str(config.data),
-            "bytes": splits.bytes,
-            "train_rows": len(splits.train),
-            "dev_rows": len(splits.dev),
-            "evaluated_rows": len(evaluation.predictions),
-        },
-        "run": {
-            "epochs": round(loop.epochs, 4),
-            "steps": loop.steps,
-            "train_runtime": round(loop.seconds, 3),
-            "samples_per_second": round(loop.rows / loop.seconds, 3),
-            "train_loss": round(loop.loss, 5),
-            "eval_runtime": round(eval_seconds, 3),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
-        "eval": {name: round(value, 6) for name, value in evaluation.metrics.items()},
-        "fit_bands": evaluation.bands,
-        "hyperparameters": details,
-        "seed": config.seed,
-        "device": machine.device,
-        "versions": versions(),
-    }
-
-
-def _save(
-    output: Path, config: TrainConfig, trainable: Trainable, record: dict[str, object]
-) -> None:
-    model = trainable.model
-    if model.generation_config.max_new_tokens is None:
-        # Without it transformers stops after 20 tokens, whatever the model was trained to write.
-        model.generation_config.max_new_tokens = config.max_target_length
-        model.generation_config.max_length = None
-    with new_folder(output, force=config.force) as folder:
-        try:
-            with quiet():
-                model.save_pretrained(folder)
-                trainable.tokenizer.save_pretrained(folder)
-        except Exception as error:
-            # safetensors reports a full disk as an error of its own, with the number in its text.
-            if "No space left" in str(error) or "os error 28" in str(error):
-                raise EdgeError(
-                    f"{output}: no space left on the disk; nothing was written"
-                ) from error
-            raise
-        if not (folder / "tokenizer.json").is_file():
-            raise EdgeError(f"{output}: the tokenizer can't be saved as tokenizer.json")
-        write_record(folder, record)
