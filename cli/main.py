@@ -18,6 +18,8 @@ from edge.runtime.registry import unknown_name
 COMMANDS = {
     "quickstart": "Train, export, verify and benchmark a small model, to see it all work.",
     "train": "Fine-tune a T5-family model on rows of text → text.",
+    "runs": "Show the curves of trainings, running or finished.",
+    "merge": "Merge a LoRA adapter into its base model.",
     "presets": "List the sets of training options, by environment and by aim.",
     "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
     "bench": "Compare artifacts' accuracy and latency against a target.",

@@ -15,7 +15,8 @@ class Event:
     chosen for this data are as they are), "progress" (training or evaluation:
     fraction of the stage done, 0 to 1, and in training step, loss, learning rate, rows and tokens
     per second, padding waste and seconds left), "eval" (step; details hold the figures of an
-    evaluation while training), "checkpoint" (step), "resumed" (step), "end" (message).
+    evaluation while training), "checkpoint" (step), "resumed" (step), "note" (message),
+    "end" (message).
 
     padding_waste is the share of padding among all positions of the batches so far, 0 to 1.
     """

@@ -36,26 +36,39 @@ def run_details(
         "dropout": trainable.model.config.dropout_rate,
         "vocab_size": trainable.model.config.vocab_size,
         "parameters": parameter_count(trainable.model),
-        "trainable_parameters": parameter_count(trainable.model, trained=True),
+        "trainable_parameters": _trained_share(trainable),
+        **_adapter_details(config),
         "train_rows": len(splits.train),
         "dev_rows": len(splits.dev),
     }
 
 
+def _trained_share(trainable: Trainable) -> str:
+    trained = parameter_count(trainable.model, trained=True)
+    return f"{trained:,} ({trained / parameter_count(trainable.model):.2%})"
+
+
+def _adapter_details(config: TrainConfig) -> dict[str, object]:
+    if config.method == "full":
+        return {}
+    assert config.lora_alpha is not None
+    return {"lora_alpha / lora_rank": round(config.lora_alpha / config.lora_rank, 4)}
+
+
 def training_record(
     config: TrainConfig,
-    machine: Machine,
     splits: Splits,
     trainable: Trainable,
     loop: LoopResult,
     evaluation: Evaluation,
     eval_seconds: float,
+    details: dict[str, object],
 ) -> dict[str, object]:
-    details = run_details(config, machine, splits, trainable)
+    """The run as training.json holds it; `details` as `run_details` gave them before training."""
     return {
         "schema": SCHEMA,
         "model": trainable.name,
-        "parameters": details.pop("parameters"),
+        "parameters": parameter_count(trainable.model),
         "prompt_template": Prompt.parse(config.prefix).template,
         "max_source_length": config.max_source_length,
         "max_target_length": config.max_target_length,
@@ -81,7 +94,7 @@ def training_record(
         "fit_bands": evaluation.bands,
         "hyperparameters": details,
         "seed": config.seed,
-        "device": machine.device,
+        "device": details["device"],
         "versions": versions(),
     }
 

@@ -23,6 +23,7 @@ from edge.train.data import Splits, load_splits, tokenize
 from edge.train.device import Machine, check_libraries, choose_machine
 from edge.train.events import Event, OnEvent, ignore
 from edge.train.identity import identity_of
+from edge.train.lora import add_adapter, merge_trained, save_adapter
 from edge.train.models import Trainable, open_model
 from edge.train.output import run_details, save_model, save_output, training_record
 from edge.train.runs import RunFolder, opened_run, run_folder
@@ -121,14 +122,17 @@ class _Run:
         self.warn(trainable.warnings)
         identity = identity_of(config, trainable, self.splits)
         checkpoint = self._checkpoint(identity)
+        if config.method != "full":
+            add_adapter(trainable, config)
         train_rows, dev_rows = self._tokenized(trainable)
         details = run_details(config, self.machine, self.splits, trainable)
         self.tell(Event("start", details=details, reasons=self.why))
         loop = self._loop(trainable, train_rows, dev_rows, identity, checkpoint)
+        if config.method != "full":
+            save_adapter(trainable, self.run.path / "adapter")
+            merge_trained(trainable, config, self.run.path / "adapter")
         evaluation, seconds = self._evaluate(trainable, dev_rows)
-        record = training_record(
-            config, self.machine, self.splits, trainable, loop, evaluation, seconds
-        )
+        record = training_record(config, self.splits, trainable, loop, evaluation, seconds, details)
         record["warnings"] = self.warnings
         self.tell(Event("stage", "writing the model folder"))
         self.tell(Event("end", "finished"))

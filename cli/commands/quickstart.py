@@ -14,7 +14,7 @@ import click
 
 from edge.cli.commands.bench import measure, report_notes, report_table
 from edge.cli.commands.export import print_exported
-from edge.cli.commands.train import Display, show_result
+from edge.cli.train_display import Display, show_result
 
 if TYPE_CHECKING:
     from edge.bench.runner import Report

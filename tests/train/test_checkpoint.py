@@ -304,7 +304,7 @@ def test_a_signal_saves_and_ends(
 _FULL = """
 import resource, sys
 from edge.cli.main import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
+resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, MOST_BYTES))
 main(sys.argv[1:])
 """
 
@@ -317,7 +317,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(questions: Path, tmp_path: P
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
     arguments = command(questions, output, "--resume")[3:]
     ended = subprocess.run(
-        [sys.executable, "-c", _FULL.replace("LIMIT", "500_000"), *arguments],
+        [sys.executable, "-c", _FULL.replace("MOST_BYTES", "500_000"), *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "300"},
