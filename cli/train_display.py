@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from edge.train.events import Event
     from edge.train.trainer import TrainResult
 
@@ -114,8 +116,29 @@ def show_result(result: TrainResult, *, next_step: bool = True) -> None:
     table.add_row("exact match", f"{metrics['exact_match']:.3f}", "")
     table.add_row("BLEU", f"{metrics['bleu']:.1f}", "")
     stdout_console().print(table)
+    depths = result.record.get("depth")
+    if isinstance(depths, list):
+        stdout_console().print(_depth_table(depths))
     folder = result.folder
     click.echo(f"model: {folder} (record: {folder / 'training.json'}, {folder / 'training.md'})")
     if next_step:
         artifacts = folder.with_name(folder.name + "-artifacts")
         click.echo(f"next:  edge export {folder} --format all --output {artifacts}")
+
+
+def _depth_table(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Accuracy against decoder depth", title_justify="left")
+    for name in ("model", "decoder layers", "eval_loss", "ROUGE-L", "exact match", "BLEU"):
+        table.add_column(name)
+    for row in sorted(rows, key=lambda row: -row["decoder_layers"]):
+        table.add_row(
+            row["model"],
+            str(row["decoder_layers"]),
+            f"{row['eval_loss']:.3f}",
+            f"{row['rouge_l']:.3f}",
+            f"{row['exact_match']:.3f}",
+            f"{row['bleu']:.1f}",
+        )
+    return table

@@ -32,6 +32,7 @@ _GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("quant_bits", "4|8", "Of the frozen weights under qlora.  [=]"),
         ("gradient_checkpointing", "", "Compute activations anew to save memory."),
         ("decoder_layers", "INTEGER", "Keep this many, distilled from the full model."),
+        ("distil_share", "FLOAT", "Of the loss that is the full model's distribution.  [=]"),
     ),
     "Data": (
         ("input_column", "NAME", "Column of the input.  [=]"),

@@ -105,7 +105,7 @@ def open_checkpoint(place: Path, step: int) -> Checkpoint:
 
 def newest_checkpoint(place: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest sound checkpoint, and what is wrong with those that are newer."""
-    complaints = []
+    complaints: list[str] = []
     for step in reversed(steps_in(place)):
         try:
             return open_checkpoint(place, step), complaints

@@ -77,6 +77,7 @@ class TrainConfig:
     quant_bits: int = 4  # of the frozen weights under qlora: 4 (nf4) or 8
     gradient_checkpointing: bool = False
     decoder_layers: int | None = None  # keep this many, distilled from the full model
+    distil_share: float = 0.5  # of the loss that is the teacher's distribution, not the targets
     # Data
     input_column: str = "input"
     target_column: str = "target"
@@ -237,7 +238,7 @@ class TrainConfig:
             *("label_smoothing", "dropout", "lora_dropout"),
         ):
             _share(found, name, getattr(self, name), below_one=True)
-        for name in ("ema_share", "ema_decay", "rename_share"):
+        for name in ("ema_share", "ema_decay", "rename_share", "distil_share"):
             _share(found, name, getattr(self, name), below_one=False)
         if self.dev_share is not None and not 0 < self.dev_share < 1:
             found.append(f"--dev-share {self.dev_share}: must lie between 0 and 1")

@@ -60,7 +60,7 @@ def terminal_chart(view: RunView, title: str, names: tuple[str, ...], width: int
     for name, marker in zip(names, ("•", "o"), strict=False):
         steps, values = view.curve(name)
         if steps:
-            figure.signal(steps, values, marker=marker)
+            figure.draw(figure.signal(steps, values, marker=marker))
             shown.append(f"{marker} {name}" if len(names) > 1 else name)
     if not shown:
         return ""

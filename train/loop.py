@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from edge.train.batches import ChainedBatches, TrainingCollator
-from edge.train.data import IGNORED_LABEL, Collator, LengthBatches
+from edge.train.data import Collator, LengthBatches
+from edge.train.distil import LabelLoss
 from edge.train.events import Event
 from edge.train.schedule import Plan
 from edge.train.watch import Watcher
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
     from edge.train.augment import Renamer
     from edge.train.checkpoint import Checkpoint
@@ -62,6 +63,7 @@ class Around:
     evaluate: Evaluate
     snapshot: Callable[[str], Path]
     on_event: OnEvent
+    teacher: PreTrainedModel | None = None
 
 
 def run_loop(
@@ -138,7 +140,17 @@ def run_loop(
                 collate_fn=collate,
                 generator=torch.Generator(),
             )
-            _train(config, machine, trainable, plan, watcher, loader, steps, workplace)
+            _train(
+                config,
+                machine,
+                trainable,
+                plan,
+                watcher,
+                loader,
+                steps,
+                workplace,
+                around.teacher,
+            )
         watcher.finish()
     return LoopResult(
         steps=watcher.step,
@@ -163,15 +175,17 @@ def _train(
     loader: DataLoader,
     steps: int | None,
     workplace: Path,
+    teacher: PreTrainedModel | None,
 ) -> None:
+    loss = LabelLoss(config.label_smoothing, teacher, config.distil_share)
     trainer = _Trainer(
         model=trainable.model,
         args=_arguments(config, machine, steps, workplace),
         data_collator=loader.collate_fn,
         callbacks=[watcher],
-        compute_loss_func=_mean_over_labels(config.label_smoothing),
+        compute_loss_func=loss,
     )
-    trainer.prepare_ours(plan, loader, machine, watcher)
+    trainer.prepare_ours(plan, loader, machine, watcher, loss)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     if config.gradient_checkpointing:
@@ -208,36 +222,23 @@ def _arguments(
     )
 
 
-def _mean_over_labels(smoothing: float) -> Any:
-    """Cross-entropy summed over labels and divided by the labels of the whole optimiser step.
-
-    T5 in transformers 5 averages each batch by itself and ignores the count that the Trainer gives
-    it, so with gradient accumulation its loss would be too large by that factor.
-    """
-
-    def loss(
-        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        total = F.cross_entropy(
-            outputs.logits.float().flatten(0, 1),
-            labels.flatten(),
-            ignore_index=IGNORED_LABEL,
-            reduction="sum",
-            label_smoothing=smoothing,
-        )
-        return total / (num_items_in_batch or (labels != IGNORED_LABEL).sum())
-
-    return loss
-
-
 class _Trainer(Seq2SeqTrainer):
     """With a dataloader, a schedule and an autocast of ours."""
 
     def prepare_ours(
-        self, plan: Plan, loader: DataLoader, machine: Machine, watcher: Watcher
+        self,
+        plan: Plan,
+        loader: DataLoader,
+        machine: Machine,
+        watcher: Watcher,
+        loss: LabelLoss,
     ) -> None:
         self._plan, self._loader, self._machine = plan, loader, machine
-        self._watcher = watcher
+        self._watcher, self._loss = watcher, loss
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self._loss.prepare(inputs)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         return self._loader

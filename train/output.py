@@ -14,6 +14,8 @@ from edge.train.models import parameter_count, quiet
 from edge.train.record import SCHEMA, versions, write_record
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from edge.train.config import TrainConfig
     from edge.train.data import Splits
     from edge.train.device import Machine
@@ -97,6 +99,12 @@ def training_record(
         "device": details["device"],
         "versions": versions(),
     }
+
+
+def depth_row(which: str, model: PreTrainedModel, evaluation: Evaluation) -> dict[str, object]:
+    """One line of the report of accuracy against depth."""
+    figures = {name: round(value, 6) for name, value in evaluation.metrics.items()}
+    return {"model": which, "decoder_layers": model.config.num_decoder_layers, **figures}
 
 
 def save_output(

@@ -20,7 +20,7 @@ from edge.runtime.errors import MissingExtraError, UsageError
 from edge.runtime.registry import unknown_name
 from edge.train.config import FIELD_NAMES, TrainConfig
 
-_FOLDER = Path(__file__).parent / "presets"
+_FOLDER = Path(__file__).parent
 _REQUIRED = {"data": "DATA", "output": "--output"}
 _MOST_BYTES = 1_000_000  # of a configuration file; a larger one is something else
 
