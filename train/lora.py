@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.atomic import new_folder
+from edge.runtime.atomic import new_folder, readable_os_errors
 from edge.runtime.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def save_adapter(trainable: Trainable, folder: Path) -> None:
     """Write the adapter alone, as peft does: adapter_config.json and safetensors."""
     from edge.train.models import quiet
 
-    with quiet():
+    with quiet(), readable_os_errors(folder):
         trainable.model.save_pretrained(str(folder))
 
 
