@@ -98,7 +98,7 @@ class Display:
         self._progress.console.print(table)
 
     def _print(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_result(result: TrainResult, *, next_step: bool = True) -> None:

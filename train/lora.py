@@ -134,8 +134,11 @@ def _merged(peft_model: Any) -> PreTrainedModel:
     Its `tie_word_embeddings` stays: in transformers 5 it is True of every T5, also of one with a
     head of its own, and peft takes that for something that merging has changed.
     """
+    from edge.train.models import quiet
+
     tied = peft_model.config.tie_word_embeddings
-    model: PreTrainedModel = peft_model.merge_and_unload()
+    with quiet():
+        model: PreTrainedModel = peft_model.merge_and_unload()
     model.config.tie_word_embeddings = tied
     return model
 

@@ -70,7 +70,7 @@ class RunLog:
         filled = {
             name: value
             for name, value in asdict(event).items()
-            if value not in (None, "", 0.0, {}) and name != "reasons"
+            if value is not None and value not in ("", {}) and name != "reasons"
         }
         with contextlib.suppress(OSError, ValueError):
             line = json.dumps({"time": round(time.time(), 3), **filled}, allow_nan=False)
