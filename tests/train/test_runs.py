@@ -52,7 +52,9 @@ def test_a_log_is_read_while_it_is_written_and_after_a_crash(tmp_path: Path) -> 
     output = tmp_path / "out"
 
     def progress(step: int) -> Event:
-        return Event("progress", "training", step=step, fraction=step / 100, loss=1.0 / step)
+        return Event(
+            "progress", "training", step / 100, step=step, loss=1.0 / step, learning_rate=0.0
+        )
 
     with pytest.raises(KeyboardInterrupt), opened_run(output, resume=False, force=False) as run:
         run.log.on_event(Event("start", details={"epochs": 3}))
@@ -73,6 +75,7 @@ def test_a_log_is_read_while_it_is_written_and_after_a_crash(tmp_path: Path) -> 
     log.on_event(Event("end", "finished"))
     log.close()
     view = read_run(path)
+    assert view.progress[-1]["learning_rate"] == 0.0
     assert view.curve("loss") == ([1, 10, 20], [1.0, 0.1, 0.05])
     assert (view.status, view.details) == ("finished", {"epochs": 3})
 
