@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edge.runtime.errors import UsageError
+from edge.runtime.registry import missing_extra
+
+if TYPE_CHECKING:
+    from edge.train.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,29 @@ def has_fast_bf16(device: str) -> bool:
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return False
+
+
+def check_libraries(config: TrainConfig, machine: Machine) -> None:
+    """Refuse early what needs a GPU or a library that isn't here.
+
+    Raises:
+        UsageError: bitsandbytes' 4- and 8-bit kernels need CUDA; says what to use instead.
+        MissingExtraError: a library is not installed; says which extra brings it.
+    """
+    wanted = []
+    if config.method == "qlora":
+        wanted.append(("--method qlora", "--method lora, with --preset low-memory to save memory"))
+    if config.optimizer.endswith("8bit"):
+        wanted.append((f"--optimizer {config.optimizer}", "--optimizer adafactor"))
+    for option, instead in wanted:
+        if machine.device != "cuda":
+            raise UsageError(
+                f"{option} needs a CUDA GPU, for bitsandbytes' kernels, and this run is on"
+                f" {machine.device}; use {instead}"
+            )
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise missing_extra(option, "bitsandbytes", "qlora")
+    if config.method != "full" and importlib.util.find_spec("peft") is None:
+        raise missing_extra(f"--method {config.method}", "peft", "train")
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise missing_extra("--tensorboard", "tensorboard", "tensorboard")

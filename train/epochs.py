@@ -129,6 +129,29 @@ class LengthBatches:
         return plan_as_many(lengths, tokens=self._tokens, count=len(self._plan))
 
 
+class ChainedBatches:
+    """`count` batches out of one epoch after the other; the first `skipped` are left out.
+
+    A run that goes on at a later step so gets the very batches that it would have got.
+    """
+
+    def __init__(self, epochs: LengthBatches, count: int, skipped: int) -> None:
+        self._epochs, self._count, self._skipped = epochs, count, skipped
+
+    def __len__(self) -> int:
+        return self._count - self._skipped
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, passed = divmod(self._skipped, len(self._epochs))
+        self._epochs.epoch = epoch
+        left = len(self)
+        while left > 0:
+            batches = list(self._epochs)[passed:][:left]
+            yield from batches
+            left -= len(batches)
+            passed = 0
+
+
 def training_rows(
     rows: Sequence[dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,

@@ -3,48 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader
-from transformers import (
-    PrinterCallback,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    TrainerCallback,
-)
+from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
-from edge.runtime.errors import EdgeError
-from edge.train.data import IGNORED_LABEL, Collator
-from edge.train.epochs import training_rows
+from edge.train.collator import TrainingCollator
+from edge.train.data import Collator
+from edge.train.distil import LabelLoss
+from edge.train.epochs import ChainedBatches, training_rows
 from edge.train.events import Event
 from edge.train.schedule import Plan
+from edge.train.watch import Watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
     from edge.train.augment import Renamer
     from edge.train.batches import Padding
+    from edge.train.checkpoint import Checkpoint
     from edge.train.config import TrainConfig
     from edge.train.device import Machine
     from edge.train.events import OnEvent
+    from edge.train.keeper import Keeper
     from edge.train.models import Trainable
+    from edge.train.watch import Evaluate
 
-_REPORT_EVERY = 10  # steps; reading the loss waits for the device
-_SMOOTHING = 0.7  # of the loss that is shown
+_OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adafactor": "adafactor",
+    "adamw-8bit": "adamw_bnb_8bit",
+    "paged-adamw-8bit": "paged_adamw_8bit",
+}
 
 
 @dataclass(frozen=True)
 class LoopResult:
     """What the loop did; `loss` is the mean over the last reports, in nats per label.
 
-    `tokens` are those of inputs and targets that were trained on, `slots` what was computed for
-    them, padding included; `padding` is what batches by length were planned to save.
+    `tokens` are those of inputs and targets that were trained on, `padding_waste` the share of
+    padding among what was computed; `padding` is what batches by length were planned to save.
     """
 
     steps: int
@@ -53,8 +58,19 @@ class LoopResult:
     seconds: float
     loss: float
     tokens: int
-    slots: int
+    padding_waste: float
     padding: Padding
+
+
+@dataclass(frozen=True)
+class Around:
+    """What the loop is given to evaluate, keep and tell with."""
+
+    keeper: Keeper
+    evaluate: Evaluate
+    snapshot: Callable[[str], Path]
+    on_event: OnEvent
+    teacher: PreTrainedModel | None = None
 
 
 def run_loop(
@@ -64,52 +80,116 @@ def run_loop(
     rows: Dataset,
     renamer: Renamer | None,
     workplace: Path,
-    on_event: OnEvent,
+    around: Around,
+    checkpoint: Checkpoint | None = None,
 ) -> LoopResult:
-    """Train `trainable.model` in place on tokenised rows; `config` is resolved.
+    """Train `trainable.model` in place on tokenised rows, from `checkpoint` on if there is one.
+
+    `config` is resolved.
 
     Raises:
-        EdgeError: the loss stopped being a number.
+        EdgeError: training diverged.
+        StoppedError: a signal asked to stop; a checkpoint is written.
     """
     assert config.epochs is not None
+    assert config.warmup_share is not None
     # A list of dicts: reading one row out of an Arrow table takes longer than a row trains.
     dataset, batches = training_rows(
         [dict(row) for row in rows], trainable.tokenizer, config, renamer
     )
-    on_event(Event("note", str(batches.padding)))
+    around.on_event(Event("note", str(batches.padding)))
     collate = TrainingCollator(trainable, Collator(trainable.tokenizer))
-    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate)
-    steps_per_epoch = -(-len(batches) // config.gradient_accumulation)
+    steps_per_epoch = len(batches) / config.gradient_accumulation
     steps = None
     if math.isfinite(config.epochs):
         steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     minutes = config.max_minutes
-    plan = Plan(steps, None if minutes is None else minutes * 60, config.warmup_share)
-    rows_per_step = len(rows) / steps_per_epoch
-    watcher = _Watcher(config, plan, trainable.model.parameters(), rows_per_step, on_event)
+    plan = Plan(
+        steps, None if minutes is None else minutes * 60, config.warmup_share, config.schedule
+    )
+    watcher = Watcher(
+        config,
+        machine,
+        plan,
+        trainable,
+        collate,
+        around.keeper,
+        around.evaluate,
+        steps_per_epoch,
+        around.on_event,
+    )
+    watcher.snapshot_with(around.snapshot)
+    done = 0 if checkpoint is None else checkpoint.step
+    if checkpoint is not None:
+        watcher.resume_from(checkpoint)
+        around.on_event(Event("resumed", step=done))
+    with watcher.stop:
+        if checkpoint is not None and steps is not None and done >= steps:
+            watcher.restore_finished(checkpoint)
+        else:
+            chained = ChainedBatches(
+                batches,
+                (steps or _ENDLESS) * config.gradient_accumulation,
+                done * config.gradient_accumulation,
+            )
+            # A generator of its own: starting the loader must not use up the model's chance.
+            loader = DataLoader(
+                dataset,
+                batch_sampler=chained,
+                collate_fn=collate,
+                generator=torch.Generator(),
+            )
+            _train(
+                config,
+                machine,
+                trainable,
+                plan,
+                watcher,
+                loader,
+                steps,
+                workplace,
+                around.teacher,
+            )
+        watcher.finish()
+    return LoopResult(
+        steps=watcher.step,
+        rows=collate.rows,
+        epochs=watcher.step / steps_per_epoch,
+        seconds=max(watcher.seconds, 1e-6),
+        loss=watcher.mean_loss,
+        tokens=collate.tokens,
+        padding_waste=collate.padding_waste,
+        padding=batches.padding,
+    )
+
+
+_ENDLESS = 10**9  # steps of a run that is planned by time: the watcher ends it
+
+
+def _train(
+    config: TrainConfig,
+    machine: Machine,
+    trainable: Trainable,
+    plan: Plan,
+    watcher: Watcher,
+    loader: DataLoader,
+    steps: int | None,
+    workplace: Path,
+    teacher: PreTrainedModel | None,
+) -> None:
+    loss = LabelLoss(config.label_smoothing, teacher, config.distil_share)
     trainer = _Trainer(
         model=trainable.model,
         args=_arguments(config, machine, steps, workplace),
-        data_collator=collate,
+        data_collator=loader.collate_fn,
         callbacks=[watcher],
-        compute_loss_func=_mean_over_labels(config.label_smoothing),
+        compute_loss_func=loss,
     )
-    trainer.prepare_ours(plan, loader, machine)
+    trainer.prepare_ours(plan, loader, machine, watcher, loss)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    watcher.finish()
-    done = trainer.state.global_step
-    seconds = max(watcher.seconds, 1e-6)
-    return LoopResult(
-        steps=done,
-        rows=collate.rows,
-        epochs=done / steps_per_epoch,
-        seconds=seconds,
-        loss=watcher.mean_loss,
-        tokens=collate.tokens,
-        slots=collate.slots,
-        padding=batches.padding,
-    )
+    if config.gradient_checkpointing:
+        trainable.model.gradient_checkpointing_disable()
 
 
 def _arguments(
@@ -117,16 +197,21 @@ def _arguments(
 ) -> Seq2SeqTrainingArguments:
     assert config.learning_rate is not None
     assert config.adam_beta2 is not None
+    optimizer = _OPTIMIZERS[config.optimizer]
+    if machine.device == "mps" and config.optimizer == "adamw":
+        optimizer = "adamw_torch"  # fused is missing there
     return Seq2SeqTrainingArguments(
         output_dir=str(workplace / "trainer"),
-        max_steps=steps or 10**9,  # planned by time: the watcher ends it
+        max_steps=steps or _ENDLESS,
         gradient_accumulation_steps=config.gradient_accumulation,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch" if machine.device == "mps" else "adamw_torch_fused",
+        optim=optimizer,
         seed=config.seed,
         use_cpu=machine.device == "cpu",
         save_strategy="no",
@@ -137,54 +222,23 @@ def _arguments(
     )
 
 
-def _mean_over_labels(smoothing: float) -> Any:
-    """Cross-entropy summed over labels and divided by the labels of the whole optimiser step.
-
-    T5 in transformers 5 averages each batch by itself and ignores the count that the Trainer gives
-    it, so with gradient accumulation its loss would be too large by that factor.
-    """
-
-    def loss(
-        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        total = F.cross_entropy(
-            outputs.logits.float().flatten(0, 1),
-            labels.flatten(),
-            ignore_index=IGNORED_LABEL,
-            reduction="sum",
-            label_smoothing=smoothing,
-        )
-        return total / (num_items_in_batch or (labels != IGNORED_LABEL).sum())
-
-    return loss
-
-
-class TrainingCollator:
-    """A collator that adds decoder_input_ids (labels shifted right) and counts what it made.
-
-    `rows`, `tokens` of inputs and targets, and `slots`, which are tokens and padding.
-    """
-
-    def __init__(self, trainable: Trainable, collate: Collator) -> None:
-        self._shift: Any = trainable.model._shift_right
-        self._collate = collate
-        self.rows = self.tokens = self.slots = 0
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = self._collate(rows)
-        batch["decoder_input_ids"] = self._shift(batch["labels"])
-        self.rows += len(rows)
-        mask, labels = batch["attention_mask"], batch["labels"]
-        self.tokens += int(mask.sum()) + int((labels != IGNORED_LABEL).sum())
-        self.slots += mask.numel() + labels.numel()
-        return batch
-
-
 class _Trainer(Seq2SeqTrainer):
     """With a dataloader, a schedule and an autocast of ours."""
 
-    def prepare_ours(self, plan: Plan, loader: DataLoader, machine: Machine) -> None:
+    def prepare_ours(
+        self,
+        plan: Plan,
+        loader: DataLoader,
+        machine: Machine,
+        watcher: Watcher,
+        loss: LabelLoss,
+    ) -> None:
         self._plan, self._loader, self._machine = plan, loader, machine
+        self._watcher, self._loss = watcher, loss
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self._loss.prepare(inputs)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         return self._loader
@@ -204,90 +258,5 @@ class _Trainer(Seq2SeqTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, _Watcher):
-                callback.add_loss(loss)
+        self._watcher.add_loss(loss)
         return loss
-
-
-class _Watcher(TrainerCallback):
-    """Ends the run in time, averages the weights of its last part, and tells how it goes."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        plan: Plan,
-        parameters: Iterable[torch.nn.Parameter],
-        rows_per_step: float,
-        on_event: OnEvent,
-    ) -> None:
-        assert config.ema_share is not None
-        self._plan = plan
-        self._on_event = on_event
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self._ema_from = 1.0 - config.ema_share if config.ema_share > 0 else None
-        self._ema_decay = config.ema_decay
-        self._average: list[torch.Tensor] | None = None
-        self._rows_per_step = rows_per_step
-        self._step_losses: list[torch.Tensor] = []
-        self._reported = 0
-        self.mean_loss = math.nan
-        self.seconds = 0.0
-
-    def add_loss(self, loss: torch.Tensor) -> None:
-        self._step_losses.append(loss)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._plan.start()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        step = state.global_step
-        progress = self._plan.progress(step)
-        if self._ema_from is not None and progress >= self._ema_from:
-            self._add_to_average()
-        if progress >= 1.0:
-            control.should_training_stop = True
-        if step % _REPORT_EVERY == 0 or step == 1 or progress >= 1.0:
-            self._report(step, progress, kwargs.get("lr_scheduler"))
-
-    @torch.no_grad()
-    def _add_to_average(self) -> None:
-        current = [parameter.detach() for parameter in self._parameters]
-        if self._average is None:
-            self._average = [tensor.clone() for tensor in current]
-        else:
-            torch._foreach_lerp_(self._average, current, 1.0 - self._ema_decay)
-
-    def _report(self, step: int, progress: float, scheduler: Any) -> None:
-        # With gradient accumulation each loss is already a share of its step's.
-        losses = torch.stack(self._step_losses).sum().item() if self._step_losses else math.nan
-        loss = losses / max(1, step - self._reported)
-        self._step_losses.clear()
-        self._reported = step
-        if not math.isfinite(loss):
-            raise EdgeError(
-                f"training diverged: the loss is {loss} at step {step}; try a lower --learning-rate"
-            )
-        first = math.isnan(self.mean_loss)
-        self.mean_loss = loss if first else _SMOOTHING * self.mean_loss + (1 - _SMOOTHING) * loss
-        elapsed = max(self._plan.elapsed, 1e-6)
-        self._on_event(
-            Event(
-                "progress",
-                "training",
-                fraction=progress,
-                step=step,
-                loss=self.mean_loss,
-                learning_rate=scheduler.get_last_lr()[0] if scheduler is not None else None,
-                rows_per_second=step * self._rows_per_step / elapsed,
-                seconds_left=self._plan.seconds_left(step),
-            )
-        )
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        """Put the averaged weights in place and stop the clock."""
-        self.seconds = self._plan.elapsed
-        if self._average is not None:
-            for parameter, average in zip(self._parameters, self._average, strict=True):
-                parameter.copy_(average)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -55,13 +56,32 @@ def gigabytes(count: int) -> str:
 
 def parameters_of(settings: PretrainedConfig) -> int:
     """Weights of a T5-family model of this configuration; none is allocated."""
+    from edge.train.models import parameter_count
+
+    return parameter_count(_on_meta(settings))
+
+
+def adapter_parameters(
+    settings: PretrainedConfig, rank: int, targets: Sequence[str] | None = None
+) -> int:
+    """Weights of a LoRA adapter of the linear layers `targets`, by default all of the blocks'."""
+    from edge.train.lora import linear_layers
+
+    model = _on_meta(settings)
+    layers = linear_layers(model)
+    chosen = [name for target in targets or layers for name in layers.get(target, ())]
+    sizes = [model.get_submodule(name).weight.shape for name in chosen]
+    return sum(rank * sum(size) for size in sizes)
+
+
+def _on_meta(settings: PretrainedConfig) -> Any:
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
-    from edge.train.models import parameter_count, quiet
+    from edge.train.models import quiet
 
     with torch.device("meta"), quiet():
-        return parameter_count(AutoModelForSeq2SeqLM.from_config(settings))
+        return AutoModelForSeq2SeqLM.from_config(settings)
 
 
 def memory_need(

@@ -48,7 +48,14 @@ def open_model(config: TrainConfig, texts: Iterable[str], workplace: Path) -> Tr
     if config.from_scratch is not None:
         return _from_scratch(config, texts, workplace)
     assert config.model is not None
-    return load_pretrained(config.model, dropout=config.dropout)
+    bits = config.quant_bits if config.method == "qlora" else None
+    trainable = load_pretrained(config.model, dropout=config.dropout, quant_bits=bits)
+    generation = trainable.model.generation_config
+    if generation.max_new_tokens is None:
+        # Without it transformers stops after 20 tokens, whatever the model was trained to write.
+        generation.max_new_tokens = config.max_target_length
+        generation.max_length = None
+    return trainable
 
 
 def _from_scratch(config: TrainConfig, texts: Iterable[str], workplace: Path) -> Trainable:
@@ -103,8 +110,12 @@ def load_settings(name: str) -> PretrainedConfig:
     return settings
 
 
-def load_pretrained(name: str, *, dropout: float | None = None) -> Trainable:
+def load_pretrained(
+    name: str, *, dropout: float | None = None, quant_bits: int | None = None
+) -> Trainable:
     """A T5-family model with its tokenizer, from a folder or a hub id, in fp32.
+
+    With `quant_bits` its linear layers are quantised on the GPU: 4 (nf4) or 8.
 
     A head that differs from the embedding stays a head of its own, whatever the config says:
     transformers 5 calls every T5 tied and keeps in `scale_decoder_outputs` what that used to mean.
@@ -133,6 +144,7 @@ def load_pretrained(name: str, *, dropout: float | None = None) -> Trainable:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **({} if quant_bits is None else _quantized(quant_bits)),
         )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     missing = sorted(report.get("missing_keys", ()))
@@ -162,9 +174,26 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
 
-def parameter_count(model: PreTrainedModel) -> int:
-    """Weights of the model; a tied one counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def _quantized(bits: int) -> dict[str, Any]:
+    """How `from_pretrained` is told to quantise with bitsandbytes."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    four_bit = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": torch.bfloat16 if has_bf16 else torch.float32,
+    }
+    settings: Any = BitsAndBytesConfig(**four_bit if bits == 4 else {"load_in_8bit": True})
+    return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
+
+
+def parameter_count(model: PreTrainedModel, *, trained: bool = False) -> int:
+    """Weights of the model, or only those that are `trained`; a tied one counts once."""
+    weights = model.parameters()
+    return sum(weight.numel() for weight in weights if weight.requires_grad or not trained)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge.runtime.errors import EdgeError, PreflightError
 from edge.train.config import TrainConfig
 from edge.train.data import Pair, Splits, load_splits
-from edge.train.device import Machine, choose_machine
+from edge.train.device import Machine, check_libraries, choose_machine
 from edge.train.record import versions
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def _device(subject: Subject) -> Findings:
 
     config = subject.config
     subject.machine = machine = choose_machine(config.device, config.precision)
+    check_libraries(config, machine)
     threads = config.threads or torch.get_num_threads()
     yield OK, f"{machine.device}, {machine.precision}, {threads} thread(s)"
 

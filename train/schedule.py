@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Plan:
-    """Warm-up, then linear decay to zero at the end of the steps or the time, whichever is first.
+    """Warm-up, then linear or cosine decay to zero, or none, by the end of the steps or the time.
 
     A run that is planned by time ends in time on a slow machine too, and with a learning rate of
     zero, not in the middle of its schedule.
@@ -17,10 +18,12 @@ class Plan:
     steps: int | None
     seconds: float | None
     warmup_share: float = 0.05
+    shape: str = "linear"
     _started: float = field(default_factory=time.monotonic)
 
-    def start(self) -> None:
-        self._started = time.monotonic()
+    def start(self, elapsed: float = 0.0) -> None:
+        """Begin to count, with what an earlier part of the run took."""
+        self._started = time.monotonic() - elapsed
 
     @property
     def elapsed(self) -> float:
@@ -40,7 +43,10 @@ class Plan:
             # The first step is one that learns, not one at rate zero.
             by_step = 1 / (self.steps * self.warmup_share) if self.steps else 0.0
             return min(1.0, max(progress / self.warmup_share, by_step, 0.02))
-        return (1.0 - progress) / (1.0 - self.warmup_share)
+        if self.shape == "constant":
+            return 1.0
+        left = (1.0 - progress) / (1.0 - self.warmup_share)
+        return left if self.shape == "linear" else (1.0 - math.cos(math.pi * left)) / 2
 
     def seconds_left(self, step: int) -> float | None:
         """An estimate, None before there is anything to estimate from."""

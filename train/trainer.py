@@ -9,29 +9,18 @@ optimiser step.
 from __future__ import annotations
 
 import tempfile
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.atomic import check_destination, new_folder
-from edge.runtime.errors import EdgeError, MissingExtraError
-from edge.runtime.rows import Prompt
-from edge.runtime.textpath import TextPath
+from edge.runtime.atomic import check_destination
+from edge.runtime.errors import MissingExtraError
 from edge.train.config import TrainConfig
-from edge.train.data import Splits, load_splits, tokenize
-from edge.train.device import Machine, choose_machine
+from edge.train.data import load_splits
+from edge.train.device import check_libraries, choose_machine
 from edge.train.events import Event, OnEvent, ignore
-from edge.train.long_rows import fit_rows
-from edge.train.models import Trainable, open_model, parameter_count, quiet
-from edge.train.record import SCHEMA, versions, write_record
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from edge.train.evaluate import Evaluation
-    from edge.train.loop import LoopResult
+from edge.train.job import Job
+from edge.train.preflight import LIBRARIES
+from edge.train.runs import opened_run
 
 
 @dataclass(frozen=True)
@@ -49,14 +38,17 @@ def train(config: TrainConfig, *, on_event: OnEvent = ignore) -> TrainResult:
     """Train as `config` says and write the model folder `config.output`.
 
     The folder appears when it is complete: safetensors, config.json, generation_config.json,
-    tokenizer.json, training.json and training.md. On any error nothing appears, and a folder that
-    `force` was to replace is still there.
+    tokenizer.json, training.json, training.md and training_log.jsonl. Until then the run's log and
+    checkpoints lie in `run_folder(output)`. On an error no output appears, and a folder that
+    `force` was to replace is still there; what a checkpoint has saved can be resumed.
 
     Raises:
-        UsageError: a hyperparameter or device that can't be used.
+        UsageError: a hyperparameter or device that can't be used, a checkpoint of another run.
         DataError: rows that can't be used, or no dev split.
         ModelError: no usable T5-family model.
-        OutputExistsError: the output is there already and `force` is off.
+        OutputExistsError: the output is there already and `force` is off, or an unfinished run of
+            it is and neither `resume` nor `force` is on.
+        StoppedError: SIGINT or SIGTERM came; a checkpoint was written.
         EdgeError: training diverged, or the disk is full.
         MissingExtraError: the extra `train` is not installed.
     """
@@ -65,36 +57,23 @@ def train(config: TrainConfig, *, on_event: OnEvent = ignore) -> TrainResult:
     check_destination(output, force=config.force)  # before minutes of work, not after
     _require_extra()
     machine = choose_machine(config.device, config.precision)
-    warnings: list[str] = []
-
-    def warn(messages: list[str]) -> None:
-        warnings.extend(messages)
-        for message in messages:
-            on_event(Event("warning", message))
-
+    check_libraries(config, machine)
     on_event(Event("stage", "reading the data"))
     splits = load_splits(config)
-    warn(splits.warnings)
-    with tempfile.TemporaryDirectory(prefix="edge-train-") as workplace, _threads(config.threads):
-        on_event(Event("stage", "preparing model and tokenizer"))
-        texts = [text for pair in splits.train for text in (pair.source, pair.target)]
-        trainable = open_model(config, texts, Path(workplace))
-        warn(trainable.warnings)
-        train_rows, dev_rows = _tokenized(config, splits, trainable, warn)
-        on_event(Event("start", details=_details(config, machine, splits, trainable)))
-        loop = _run_loop(config, machine, trainable, splits, train_rows, Path(workplace), on_event)
-        evaluation, seconds = _evaluate(config, trainable, dev_rows, on_event)
-    record = _record(config, machine, splits, trainable, loop, evaluation, seconds)
-    record["warnings"] = warnings
-    on_event(Event("stage", "writing the model folder"))
-    _save(output, config, trainable, record)
-    return TrainResult(output, evaluation.metrics, evaluation.bands, warnings, record)
+    with (
+        opened_run(output, resume=config.resume, force=config.force) as run,
+        tempfile.TemporaryDirectory(prefix="edge-train-") as workplace,
+        _threads(config.threads),
+    ):
+        job = Job(config, machine, splits, run, Path(workplace), on_event)
+        evaluation, record = job.train()
+    return TrainResult(output, evaluation.metrics, evaluation.bands, job.warnings, record)
 
 
 def _require_extra() -> None:
     import importlib.util
 
-    for module in ("torch", "transformers", "datasets", "accelerate", "rouge_score", "sacrebleu"):
+    for module in LIBRARIES:
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(
                 f"training needs {module}; get it with: pip install 'edge-t5[train]'"
@@ -118,150 +97,3 @@ class _threads:  # noqa: N801 - reads as the statement it is
         import torch
 
         torch.set_num_threads(self._before)
-
-
-def _tokenized(
-    config: TrainConfig, splits: Splits, trainable: Trainable, warn: object
-) -> tuple[Dataset, Dataset]:
-    assert config.max_source_length is not None
-    limits = {
-        "max_source_length": config.max_source_length,
-        "max_target_length": config.max_target_length,
-    }
-    tokenizer = trainable.tokenizer
-    pairs, dealt = fit_rows(splits.train, tokenizer, policy=config.long, **limits)
-    train_rows, messages = tokenize(pairs, tokenizer, **limits, name="training")
-    dev = splits.dev[: config.max_eval_rows]
-    dev_rows, more = tokenize(dev, tokenizer, **limits, name="dev")
-    assert callable(warn)
-    warn([*dealt, *messages, *more])
-    return train_rows, dev_rows
-
-
-def _run_loop(
-    config: TrainConfig,
-    machine: Machine,
-    trainable: Trainable,
-    splits: Splits,
-    rows: Dataset,
-    workplace: Path,
-    on_event: OnEvent,
-) -> LoopResult:
-    from edge.train.augment import Renamer
-    from edge.train.loop import run_loop
-
-    renamer = None
-    if config.rename_share:
-        renamer = Renamer(splits.train, share=config.rename_share, seed=config.seed)
-    on_event(Event("stage", "training"))
-    return run_loop(config, machine, trainable, rows, renamer, workplace, on_event)
-
-
-def _evaluate(
-    config: TrainConfig, trainable: Trainable, rows: Dataset, on_event: OnEvent
-) -> tuple[Evaluation, float]:
-    from edge.train.evaluate import evaluate
-
-    on_event(Event("stage", "evaluating"))
-    start = time.monotonic()
-    evaluation = evaluate(
-        trainable.model,
-        trainable.tokenizer,
-        rows,
-        batch_size=config.eval_batch_size,
-        max_new_tokens=config.max_target_length,
-        on_fraction=lambda fraction: on_event(Event("progress", "evaluating", fraction)),
-    )
-    return evaluation, time.monotonic() - start
-
-
-def _details(
-    config: TrainConfig, machine: Machine, splits: Splits, trainable: Trainable
-) -> dict[str, object]:
-    import torch
-
-    return {
-        **config.hyperparameters(),
-        "device": machine.device,
-        "precision": machine.precision,
-        "threads": torch.get_num_threads(),
-        "dropout": trainable.model.config.dropout_rate,
-        "vocab_size": trainable.model.config.vocab_size,
-        "parameters": parameter_count(trainable.model),
-        "train_rows": len(splits.train),
-        "dev_rows": len(splits.dev),
-        "optimizer": "AdamW",
-        "schedule": "linear decay after warm-up",
-    }
-
-
-def _record(
-    config: TrainConfig,
-    machine: Machine,
-    splits: Splits,
-    trainable: Trainable,
-    loop: LoopResult,
-    evaluation: Evaluation,
-    eval_seconds: float,
-) -> dict[str, object]:
-    details = _details(config, machine, splits, trainable)
-    return {
-        "schema": SCHEMA,
-        "model": trainable.name,
-        "parameters": details.pop("parameters"),
-        "prompt_template": Prompt.parse(config.prefix).template,
-        "max_source_length": config.max_source_length,
-        "max_target_length": config.max_target_length,
-        "data": {
-            "path": str(config.data),
-            "bytes": splits.bytes,
-            "train_rows": len(splits.train),
-            "dev_rows": len(splits.dev),
-            "evaluated_rows": len(evaluation.predictions),
-        },
-        "run": {
-            "epochs": round(loop.epochs, 4),
-            "steps": loop.steps,
-            "train_runtime": round(loop.seconds, 3),
-            "samples_per_second": round(loop.rows / loop.seconds, 3),
-            "tokens_per_second": round(loop.tokens / loop.seconds, 1),
-            "padding": round(1 - loop.tokens / max(1, loop.slots), 4),
-            "train_loss": round(loop.loss, 5),
-            "eval_runtime": round(eval_seconds, 3),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
-        "eval": {name: round(value, 6) for name, value in evaluation.metrics.items()},
-        "fit_bands": evaluation.bands,
-        "padding": {name: round(value, 4) for name, value in asdict(loop.padding).items()},
-        "hyperparameters": details,
-        "seed": config.seed,
-        "device": machine.device,
-        "versions": versions(),
-    }
-
-
-def _save(
-    output: Path, config: TrainConfig, trainable: Trainable, record: dict[str, object]
-) -> None:
-    model = trainable.model
-    if model.generation_config.max_new_tokens is None:
-        # Without it transformers stops after 20 tokens, whatever the model was trained to write.
-        model.generation_config.max_new_tokens = config.max_target_length
-        model.generation_config.max_length = None
-    with new_folder(output, force=config.force) as folder:
-        try:
-            with quiet():
-                model.save_pretrained(folder)
-                trainable.tokenizer.save_pretrained(folder)
-        except Exception as error:
-            # safetensors reports a full disk as an error of its own, with the number in its text.
-            if "No space left" in str(error) or "os error 28" in str(error):
-                raise EdgeError(
-                    f"{output}: no space left on the disk; nothing was written"
-                ) from error
-            raise
-        if not (folder / TOKENIZER_NAME).is_file():
-            raise EdgeError(f"{output}: the tokenizer can't be saved as tokenizer.json")
-        path = TextPath.of(folder / TOKENIZER_NAME, str(record["prompt_template"]))
-        record["text_path"] = path.as_record()
-        write_record(folder, record)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,15 +23,14 @@ _MARKS = {
 }
 
 
+_NOWHERE = "./edge-model"  # stands for the --output that a check need not have
+
+
 def _options() -> Iterator[click.Parameter]:
-    """Those of `edge train`, of which it needs no --output."""
+    """Those of `edge train` but for --check."""
     for option in train_command.params:
-        if option.name == "check":
-            continue
-        if option.name == "output":
-            option = copy.copy(option)
-            option.required = False
-        yield option
+        if option.name != "check":
+            yield option
 
 
 def _check(**options: Any) -> None:
@@ -46,14 +43,12 @@ def _check(**options: Any) -> None:
     from edge.cli.console import quiet_libraries, status, stdout_console
     from edge.runtime.errors import PreflightError
 
-    given_output = options["output"]
-    config = config_from({**options, "output": given_output or Path("edge-model")})
-    config.validate()
+    config = config_from(**options, defaults={"output": _NOWHERE})
     quiet_libraries()
     from edge.train.preflight import preflight
 
     with status("checking"):
-        checks = preflight(config, looks_at_output=given_output is not None)
+        checks = preflight(config, looks_at_output=config.output != _NOWHERE)
     stdout_console().print(_table(checks))
     failed = dict.fromkeys(check.name for check in checks if check.status == "failed")
     if failed:

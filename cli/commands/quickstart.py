@@ -14,7 +14,7 @@ import click
 
 from edge.cli.commands.bench import measure, report_notes, report_table
 from edge.cli.commands.export import print_exported
-from edge.cli.commands.train import Display, show_result
+from edge.cli.train_display import Display, show_result
 
 if TYPE_CHECKING:
     from edge.bench.runner import Report
@@ -78,7 +78,7 @@ def _prepare(output: Path, force: bool) -> None:
     from edge.runtime.errors import OutputExistsError
 
     check_destination(output, force=force)
-    ours = ("data", "model", "artifacts", "report.json")
+    ours = ("data", "model", "model.run", "artifacts", "report.json")
     if output.is_dir():
         strangers = sorted(path.name for path in output.iterdir() if path.name not in ours)
         if strangers:
@@ -110,14 +110,18 @@ def _write_data(data: Path, seed: int) -> None:
 def _train(data: Path, model: Path, minutes: float | None, seed: int) -> None:
     import dataclasses
 
+    from edge.train.interrupt import StoppedError
     from edge.train.scratch import quickstart_config
     from edge.train.trainer import train
 
     config = dataclasses.replace(quickstart_config(data, model), seed=seed)
     if minutes is not None:
         config = dataclasses.replace(config, max_minutes=minutes)
-    with Display() as display:
-        result = train(config, on_event=display.on_event)
+    try:
+        with Display() as display:
+            result = train(config, on_event=display.on_event)
+    except StoppedError as stopped:
+        raise KeyboardInterrupt from stopped  # a demonstration is started again, not resumed
     show_result(result, next_step=False)
 
 

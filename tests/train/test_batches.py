@@ -11,7 +11,7 @@ import pytest
 from edge.train.augment import Renamer
 from edge.train.batches import MAX_WASTE, padding_of, plan_as_many, plan_batches, slots
 from edge.train.data import Pair
-from edge.train.epochs import EpochRows, LengthBatches
+from edge.train.epochs import ChainedBatches, EpochRows, LengthBatches
 
 
 def _lengths(rows: int, seed: int = 0) -> list[tuple[int, int]]:
@@ -108,6 +108,22 @@ def test_an_epoch_follows_from_seed_and_number(
     assert (order, [dict(again[row]) for batch in order for row in batch]) == seen[2]
     other_seed = list(_epochs(tokenizer, 4, renamed=renamed, **limit)[1])
     assert other_seed != seen[0][0]
+
+
+@pytest.mark.parametrize("skipped", [0, 4, 15, 31, 37])
+def test_a_run_is_taken_up_at_any_batch(small_tokenizer: Path, skipped: int) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(small_tokenizer))
+
+    def seen(skipped: int) -> list[list[dict[str, Any]]]:
+        dataset, batches = _epochs(tokenizer, 5, renamed=True, batch_size=8)
+        chained = ChainedBatches(batches, 37, skipped)
+        found = [[dict(dataset[row]) for row in batch] for batch in chained]
+        assert len(found) == len(chained) == 37 - skipped
+        return found
+
+    assert seen(skipped) == seen(0)[skipped:]
 
 
 def test_renamed_rows_are_batched_by_their_new_lengths(small_tokenizer: Path) -> None:

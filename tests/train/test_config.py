@@ -64,3 +64,30 @@ def test_hyperparameters_are_json() -> None:
     values = json.loads(json.dumps(config.hyperparameters(), allow_nan=False))
     assert values["max_minutes"] == 2
     assert values["from_scratch"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs"), [(999, (5, 10)), (1000, (3, 7)), (5000, (3, 5)), (50_000, (1, 3))]
+)
+def test_epochs_and_dropout_follow_the_size_of_the_data(rows: int, epochs: tuple) -> None:
+    config, why = TrainConfig("d", "o", model="m").resolved().for_rows(rows)
+    assert config.epochs is not None
+    assert epochs[0] <= config.epochs <= epochs[1]
+    assert f"{epochs[0]} to {epochs[1]}" in why["epochs"]
+    assert config.dropout is not None
+    assert "dropout" in why
+    larger, _ = TrainConfig("d", "o", model="m").resolved().for_rows(rows + 60_000)
+    assert larger.dropout is not None
+    assert larger.dropout <= config.dropout
+
+
+def test_what_was_given_is_not_chosen_again() -> None:
+    config = TrainConfig("d", "o", model="m", epochs=1.0, dropout=0.0).resolved()
+    assert config.for_rows(10) == (config, {})
+    timed = TrainConfig("d", "o", model="m", max_minutes=1.0).resolved()
+    assert "epochs" not in timed.for_rows(10)[1]
+
+
+def test_fp16_is_refused_with_the_reason() -> None:
+    with pytest.raises(UsageError, match=r"65,504.*bf16"):
+        TrainConfig("d", "o", model="m", precision="fp16").validate()

@@ -130,7 +130,7 @@ def test_training_drops_long_rows_and_keeps_to_the_token_budget(
     run: dict[str, Any] = result.record["run"]  # type: ignore[assignment]
     assert any(re.match(r"1 of 1\d\d .*--long drop", warning) for warning in result.warnings)
     assert "padding" in notes[0]
-    assert 0 <= run["padding"] <= 0.05
+    assert 0 <= run["padding_waste"] <= 0.05
     assert result.record["padding"]["fixed"] > 0.3  # type: ignore[index]
     assert run["tokens_per_second"] > 0
     assert run["epochs"] == 2.0

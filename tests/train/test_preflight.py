@@ -17,6 +17,7 @@ from edge.train.memory import (
     Workload,
     _container_limit,
     activation_floats,
+    adapter_parameters,
     memory_need,
     parameters_of,
 )
@@ -74,6 +75,43 @@ def test_all_that_is_wrong_is_told_at_once(
         assert reason in line
     assert "--no-check" in line
     assert [path.name for path in output.iterdir()] == ["precious.txt"]
+
+
+def test_presets_and_files_are_looked_at_as_training_takes_them(
+    edge: Callable[..., Any], assert_refused: Callable[..., str], write_rows: WriteRows, model: Path
+) -> None:
+    data = write_rows("rows.jsonl", ROWS)
+    file = data.parent / "mine.yaml"
+    file.write_text("max_source_length: 4\ndev_share: 0.2\n")
+    call = ("check", data, "--model", model, "--preset", "cpu", "--preset", "quick")
+    ended = edge(*call, "--dev-share", 0.2)
+    assert ended.status == 0, ended
+    assert "a batch of 4 rows" in " ".join(ended.out.split())
+    assert "no --output was given" in ended.out
+    assert edge(*call, "--config", file).err.strip() == "edge: 1 checks failed: lengths"
+    assert "Did you mean 'quick'" in assert_refused("check", data, "--preset", "quik")
+    checkpoint = data.parent / "out.run" / "checkpoints" / "step-000000005"
+    checkpoint.mkdir(parents=True)
+    ended = edge(*call, "--dev-share", 0.2, "--output", data.parent / "out")
+    assert ended.status == 2
+    assert "unfinished run (step 5)" in " ".join(ended.out.split())
+
+
+def test_an_adapter_needs_moments_of_its_own_weights_alone(model: Path) -> None:
+    from transformers import AutoConfig
+
+    from edge.train.lora import add_adapter
+    from edge.train.models import load_pretrained, parameter_count
+
+    settings = AutoConfig.from_pretrained(str(model))
+    for targets in (None, ("q", "v")):
+        config = TrainConfig(
+            "d", "o", model=str(model), method="lora", lora_rank=4, lora_targets=targets
+        ).resolved()
+        trainable = load_pretrained(str(model))
+        add_adapter(trainable, config)
+        counted = parameter_count(trainable.model, trained=True)
+        assert adapter_parameters(settings, 4, targets) == counted > 0
 
 
 def test_no_check_trains_all_the_same(

@@ -1,0 +1,109 @@
+"""Fewer decoder layers, taught by the full model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edge.train.distil import LabelLoss, cut_decoder, evenly_spaced
+from edge.train.models import load_pretrained
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+ModelFactory = Callable[..., Path]
+
+
+def test_layers_are_evenly_spaced() -> None:
+    assert evenly_spaced(12, 4) == [0, 4, 7, 11]
+    assert evenly_spaced(8, 2) == [0, 7]
+    assert evenly_spaced(6, 1) == [0]
+    for layers in range(2, 25):
+        for wanted in range(1, layers):
+            kept = evenly_spaced(layers, wanted)
+            assert len(set(kept)) == wanted
+            assert kept == sorted(kept)
+            assert kept[0] == 0
+
+
+def test_a_cut_decoder_is_a_model_of_its_own(random_model: ModelFactory, tmp_path: Path) -> None:
+    """Saved and loaded again it answers the same, with its key-value cache and without."""
+    trainable = load_pretrained(str(random_model(tied=False, num_decoder_layers=4)))
+    teacher = cut_decoder(trainable, 2)
+    student: Any = trainable.model.eval()
+    assert (len(student.decoder.block), len(teacher.decoder.block)) == (2, 4)  # type: ignore[arg-type]
+    last: Any = student.decoder.block[1].layer[0].SelfAttention.q.weight
+    assert torch.equal(last, teacher.decoder.block[3].layer[0].SelfAttention.q.weight)  # type: ignore[index, union-attr]
+    student.save_pretrained(tmp_path)
+    trainable.tokenizer.save_pretrained(tmp_path)
+    again: Any = load_pretrained(str(tmp_path)).model.eval()
+    ids = torch.tensor([[5, 6, 7, 1]])
+    options = {"max_new_tokens": 8, "do_sample": False, "num_beams": 1}
+    answers = [
+        model.generate(ids, use_cache=cached, **options).tolist()
+        for model in (student, again)
+        for cached in (True, False)
+    ]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_the_loss_is_least_where_the_student_says_what_the_teacher_says() -> None:
+    class Fixed(torch.nn.Module):
+        def __init__(self, logits: torch.Tensor) -> None:
+            super().__init__()
+            self.logits = logits
+
+        def forward(self, **_: Any) -> Any:
+            return self
+
+    torch.manual_seed(0)
+    taught = torch.randn(1, 3, 7)
+    labels = torch.tensor([[2, 5, -100]])
+    names = ("input_ids", "attention_mask", "decoder_input_ids")
+    loss = LabelLoss(0.0, Fixed(taught), share=1.0)  # type: ignore[arg-type]
+    batch = dict.fromkeys(names, torch.zeros(1, 3))
+    loss.prepare(batch)
+    assert loss(Fixed(taught), labels, 2).item() == pytest.approx(0.0, abs=1e-6)
+    loss.prepare(batch)
+    other = torch.randn(1, 3, 7)
+    expected = torch.nn.functional.kl_div(
+        other[0, :2].log_softmax(-1), taught[0, :2].softmax(-1), reduction="sum"
+    )
+    assert loss(Fixed(other), labels, 2).item() == pytest.approx(expected.item() / 2, rel=1e-5)
+
+
+def test_distilling_reports_accuracy_against_depth(
+    random_model: ModelFactory,
+    tmp_path: Path,
+    edge: Callable[..., Any],
+    assert_refused: Callable[..., str],
+) -> None:
+    data, output = tmp_path / "rows.jsonl", tmp_path / "out"
+    rows = [{"input": f"what is the river {n}", "target": "a river"} for n in range(60)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Not more than encoder layers: transformers sizes the cache of `generate` by these.
+    base = random_model(num_layers=3, num_decoder_layers=3)
+    options = ("--model", base, "--dev-share", 0.2, "--max-target-length", 10, "--threads", 1)
+    line = assert_refused("train", data, "--output", output, *options, "--decoder-layers", 3)
+    assert "choose from 1 to 2" in line
+    full = tmp_path / "full"
+    learn = ("--epochs", 8, "--batch-size", 8, "--learning-rate", 3e-3)
+    assert edge("train", data, "--output", full, *options, *learn).status == 0
+    ended = edge(
+        "train", data, "--output", output, "--model", full, *options[2:], *learn,
+        "--decoder-layers", 1,
+    )  # fmt: skip
+    assert ended.status == 0, ended
+    assert "Accuracy against decoder depth" in ended.out
+    record = json.loads((output / "training.json").read_text())
+    depth = {row["model"]: row for row in record["depth"]}
+    assert {name: row["decoder_layers"] for name, row in depth.items()} == {
+        "full": 3,
+        "cut, not yet trained": 1,
+        "distilled": 1,
+    }
+    assert depth["distilled"]["eval_loss"] < depth["cut, not yet trained"]["eval_loss"]
+    assert json.loads((output / "config.json").read_text())["num_decoder_layers"] == 1

@@ -1,0 +1,290 @@
+"""What is done between the steps of the loop: average, evaluate, save, stop, tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+
+from edge.train.divergence import DivergenceWatch
+from edge.train.events import Event
+from edge.train.interrupt import StoppedError, StopRequest
+from edge.train.keeper import Best, Keeper
+from edge.train.state import (
+    Tensors,
+    WeightAverage,
+    capture_model,
+    capture_optimizer,
+    capture_random,
+    capture_scheduler,
+    restore_model,
+    restore_optimizer,
+    restore_random,
+    restore_scheduler,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge.train.checkpoint import Checkpoint
+    from edge.train.collator import TrainingCollator
+    from edge.train.config import TrainConfig
+    from edge.train.device import Machine
+    from edge.train.events import OnEvent
+    from edge.train.models import Trainable
+    from edge.train.schedule import Plan
+
+_REPORT_EVERY = 10  # steps; off the CPU, reading the loss waits for the device
+_SMOOTHING = 0.7  # of the loss that is shown
+
+# The figures of the dev rows; False where a stop was asked for meanwhile.
+Evaluate = Callable[[Callable[[], bool]], "dict[str, float] | None"]
+
+
+class Watcher(TrainerCallback):
+    """One run's bookkeeping; its state is part of every checkpoint."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        machine: Machine,
+        plan: Plan,
+        trainable: Trainable,
+        collate: TrainingCollator,
+        keeper: Keeper,
+        evaluate: Evaluate,
+        steps_per_epoch: float,
+        on_event: OnEvent,
+    ) -> None:
+        assert config.ema_share is not None
+        self._config = config
+        self._plan = plan
+        self._model = trainable.model
+        self._collate = collate
+        self._keeper = keeper
+        self._evaluate = evaluate
+        self._on_event = on_event
+        self._ema_from = 1.0 - config.ema_share if config.ema_share > 0 else math.inf
+        self._average = WeightAverage(trainable.model, config.ema_decay)
+        self._best = Best(config.best_metric)
+        self._divergence = DivergenceWatch(
+            trainable.model, trainable.model.config.vocab_size, machine.precision
+        )
+        self._reads_every_loss = machine.device == "cpu"
+        self._eval_every = config.eval_steps
+        if self._eval_every is None:
+            self._eval_every = max(1, round(steps_per_epoch))
+        self._snapshot_every = (config.snapshot_epochs or 0) * steps_per_epoch
+        self._snapshots = 0
+        self._save_snapshot: Callable[[str], Path] | None = None
+        self._losses: list[torch.Tensor] = []
+        self._reported = 0
+        self._evaluated = 0
+        self._checkpoint: Checkpoint | None = None
+        self._optimizer: Any = None
+        self._scheduler: Any = None
+        self.stop = StopRequest()
+        self.mean_loss = math.nan
+        self.seconds = 0.0
+        self.step = 0
+
+    def resume_from(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self.step = checkpoint.step
+
+    def snapshot_with(self, save: Callable[[str], Path]) -> None:
+        """`save` writes the model as it is under the name that it is given."""
+        self._save_snapshot = save
+
+    def add_loss(self, loss: torch.Tensor) -> None:
+        self._losses.append(loss)
+
+    # What the Trainer calls.
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._optimizer, self._scheduler = kwargs["optimizer"], kwargs["lr_scheduler"]
+        self._plan.start()
+        if self._checkpoint is not None:
+            self._restore(self._checkpoint)
+            state.global_step = self.step
+            if self._is_evaluation_due():
+                self._look(control)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step = step = state.global_step
+        progress = self._plan.progress(step)
+        if progress >= self._ema_from:
+            self._average.add()
+        if progress >= 1.0:
+            control.should_training_stop = True
+        if step % _REPORT_EVERY == 0 or step == 1 or progress >= 1.0:
+            self._report(progress)
+        elif self._reads_every_loss and not torch.isfinite(self._losses[-1]):
+            self._divergence.check(step, float(self._losses[-1]), math.nan, self._rate())
+        self._stop_if_asked()
+        if self._is_evaluation_due() or (self._evaluates and control.should_training_stop):
+            self._look(control)
+        if self._snapshot_every and step >= (self._snapshots + 1) * self._snapshot_every:
+            self._take_snapshot(step)
+        if self._keeper.is_due(step):
+            self._keeper.try_to_save(step, self._best, self.capture)
+        self._stop_if_asked()
+
+    def finish(self) -> None:
+        """Stop the clock and put the weights in place that the run ends with."""
+        self.seconds = self._plan.elapsed
+        if self._keeper.saved_step or self.seconds > self._config.save_minutes * 60 > 0:
+            self._keeper.try_to_save(self.step, self._best, self.capture)
+        best = self._best
+        if self._config.load_best and best.value is not None and best.step != self.step:
+            tensors = self._keeper.open(best.step).tensors()
+            restore_model(self._model, tensors)
+            self._average.restore(tensors)
+            message = f"the best weights are of step {best.step} ({best.metric} {best.value:.4g})"
+            self._on_event(Event("note", message))
+        self._average.swap()
+
+    # Evaluation and stopping.
+
+    @property
+    def _evaluates(self) -> bool:
+        return bool(self._eval_every)
+
+    def _is_evaluation_due(self) -> bool:
+        return (
+            bool(self._eval_every)
+            and self.step % (self._eval_every or 1) == 0
+            and self._evaluated != self.step
+        )
+
+    def _look(self, control: Any) -> None:
+        """Evaluate the weights that would be kept: the average once there is one."""
+        if self._evaluated == self.step:
+            return
+        self._average.swap()
+        try:
+            metrics = self._evaluate(lambda: bool(self.stop))
+        finally:
+            self._average.swap()
+        if metrics is None:
+            return  # asked to stop: it is made up for when the run goes on
+        self._evaluated = self.step
+        self._on_event(Event("eval", step=self.step, details=metrics))
+        is_best = self._best.add(self.step, metrics)
+        if is_best and self._config.load_best and self._plan.progress(self.step) < 1.0:
+            self._keeper.try_to_save(self.step, self._best, self.capture)
+        if self._config.patience and self._best.worse >= self._config.patience:
+            best = self._best
+            message = (
+                f"stopped early at step {self.step}: {best.worse} evaluations were no better than"
+                f" that of step {best.step} ({best.metric} {best.value:.4g})"
+            )
+            self._on_event(Event("note", message))
+            control.should_training_stop = True
+
+    def _stop_if_asked(self) -> None:
+        if self.stop.signal is None:
+            return
+        self._keeper.save(self.step, self._best, self.capture)
+        raise StoppedError(
+            f"stopped at step {self.step}, all of it is saved; the same command with --resume goes"
+            " on from there",
+            self.stop.signal,
+        )
+
+    def _take_snapshot(self, step: int) -> None:
+        self._snapshots = int(step / self._snapshot_every)
+        if self._save_snapshot is not None:
+            name = f"epoch-{self._snapshots * (self._config.snapshot_epochs or 1):03d}"
+            self._average.swap()
+            try:
+                self._save_snapshot(name)
+            finally:
+                self._average.swap()
+
+    # Telling.
+
+    def _rate(self) -> float | None:
+        return None if self._scheduler is None else float(self._scheduler.get_last_lr()[0])
+
+    def _report(self, progress: float) -> None:
+        # With gradient accumulation each loss is already a share of its step's.
+        losses = torch.stack(self._losses).sum().item() if self._losses else math.nan
+        loss = losses / max(1, self.step - self._reported)
+        self._losses.clear()
+        self._reported = self.step
+        first = math.isnan(self.mean_loss)
+        smoothed = loss if first else _SMOOTHING * self.mean_loss + (1 - _SMOOTHING) * loss
+        self._divergence.check(self.step, loss, smoothed, self._rate())
+        self.mean_loss = smoothed
+        elapsed = max(self._plan.elapsed, 1e-6)
+        self._on_event(
+            Event(
+                "progress",
+                "training",
+                fraction=progress,
+                step=self.step,
+                loss=self.mean_loss,
+                learning_rate=self._rate(),
+                rows_per_second=self._collate.rows / elapsed,
+                tokens_per_second=self._collate.tokens / elapsed,
+                padding_waste=self._collate.padding_waste,
+                seconds_left=self._plan.seconds_left(self.step),
+            )
+        )
+
+    # State.
+
+    def capture(self) -> tuple[Tensors, dict[str, Any]]:
+        """All that the run needs to go on as if nothing had happened."""
+        moments, optimizer = capture_optimizer(self._optimizer)
+        generators, random_state = capture_random()
+        losses = float(torch.stack(self._losses).sum()) if self._losses else 0.0
+        plain = {
+            "optimizer": optimizer,
+            "scheduler": capture_scheduler(self._scheduler),
+            "random": random_state,
+            "collator": self._collate.plain(),
+            "best": self._best.plain(),
+            "watch": {
+                "elapsed": self._plan.elapsed,
+                "mean_loss": None if math.isnan(self.mean_loss) else self.mean_loss,
+                "reported": self._reported,
+                "evaluated": self._evaluated,
+                "snapshots": self._snapshots,
+                "losses": losses,
+            },
+        }
+        average = self._average.capture()
+        return {**capture_model(self._model), **moments, **generators, **average}, plain
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        tensors, plain = checkpoint.tensors(), checkpoint.plain()
+        restore_model(self._model, tensors)
+        restore_optimizer(self._optimizer, tensors, plain["optimizer"])
+        restore_scheduler(self._scheduler, plain["scheduler"])
+        restore_random(tensors, plain["random"])
+        self._average.restore(tensors)
+        self._collate.restore(plain["collator"])
+        self._restore_watch(plain["best"], plain["watch"])
+
+    def restore_finished(self, checkpoint: Checkpoint) -> None:
+        """Of a run whose last step was done: only what `finish` needs."""
+        tensors, plain = checkpoint.tensors(), checkpoint.plain()
+        restore_model(self._model, tensors)
+        self._average.restore(tensors)
+        self._collate.restore(plain["collator"])
+        self._restore_watch(plain["best"], plain["watch"])
+        self.step = checkpoint.step
+
+    def _restore_watch(self, best: Mapping[str, Any], watch: Mapping[str, Any]) -> None:
+        self._best = Best(**best)
+        self._plan.start(watch["elapsed"])
+        self.mean_loss = math.nan if watch["mean_loss"] is None else watch["mean_loss"]
+        self._reported, self._evaluated = watch["reported"], watch["evaluated"]
+        self._snapshots = watch["snapshots"]
+        self._losses = [torch.tensor(watch["losses"])] if watch["losses"] else []
+        self._keeper.resumed(self.step)
