@@ -15,7 +15,7 @@ ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-fast interop peers bench-engines bench-serve lint types format \
+.PHONY: demo install test test-slow interop peers bench-engines bench-serve lint types format \
   help-docs clean
 
 install: $(VENV)/.installed
@@ -37,8 +37,9 @@ bench-serve: install
 test: install
 	$(BIN)/python -m pytest -q
 
-test-fast: install
-	$(BIN)/python -m pytest -q -m 'not slow'
+# Endurance: dozens of killed trainings, a Ray cluster, emulated processors, the peers' environment.
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow
 
 # Other programs load our exports: Optimum in an environment of its own, transformers.js in Node.js.
 interop: install $(PEERS)

@@ -65,7 +65,7 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("model") / "tiny"
     train(
         TrainConfig(
-            data=dataset, output=output, from_scratch="tiny", epochs=6, max_source_length=64
+            data=dataset, output=output, from_scratch="tiny", epochs=5, max_source_length=64
         )
     )
     return output

@@ -27,7 +27,6 @@ def node_modules() -> Path:
     return installed(PACKAGE, VERSION)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["int8", "float32"])
 def test_node_gives_what_the_runtime_gives(
     quantization: str, node_modules: Path, artifacts: Path, tmp_path: Path
