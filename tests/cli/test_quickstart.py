@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder that it leaves, and what it printed."""
