@@ -122,8 +122,11 @@ def test_quantised_artifacts_record_how_close_they_are(format_name: str, artifac
         parity = model.artifact.manifest.parity
         assert 0 < parity["mean_error"] < 0.2
         assert parity["tokens"] > 100
-        assert exact.artifact.manifest.parity["greedy_identical"] == parity["inputs"]
-        assert exact.artifact.manifest.parity["max_error"] < parity["max_error"]
+        reference = exact.artifact.manifest.parity
+        # An answer may part from the source's only at a tie, to within both sides' errors.
+        assert reference["greedy_identical"] >= parity["inputs"] - 1
+        assert reference["largest_gap"] <= 2 * reference["tolerance"]["max_error"]
+        assert reference["max_error"] < parity["max_error"]
         assert model.artifact.manifest.size < 0.5 * exact.artifact.manifest.size
 
 
