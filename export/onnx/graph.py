@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,13 +63,22 @@ class Graph:
         return self.ops(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
 
     def ops(
-        self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any
+        self,
+        kind: str,
+        *inputs: str,
+        outputs: int,
+        unused: Collection[int] = (),
+        domain: str = "",
+        **attributes: Any,
     ) -> list[str]:
-        """A node with several outputs."""
+        """A node with several outputs; those at `unused` places are "", and not computed."""
         self._count += 1
         # A body sees the values of the graph around it, so its own names must differ from those.
         scope = f"{self.name}/" if self._parent else ""
-        names = [f"{scope}{kind}_{self._count}" + (f"_{i}" if i else "") for i in range(outputs)]
+        names = [
+            "" if i in unused else f"{scope}{kind}_{self._count}" + (f"_{i}" if i else "")
+            for i in range(outputs)
+        ]
         self._nodes.append(
             helper.make_node(kind, list(inputs), names, name=names[0], domain=domain, **attributes)
         )

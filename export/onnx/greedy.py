@@ -176,8 +176,25 @@ class Choice:
         column = body.op("Reshape", penalty, body.constant([-1, 1]))
         held_back = body.op("Mul", head.eos(body), column)
         allowed = body.op("Add", head.choosable(body, logits), held_back)
-        best = body.op("ArgMax", allowed, axis=2, keepdims=0)
+        best = self._first_of_largest(allowed)
         everything = body.op("LogSoftmax", logits, axis=2)
         place = body.op("Unsqueeze", best, body.constant([2]))
         gained = body.op("GatherElements", everything, place, axis=2)
         return head.ids(body, best), body.op("Squeeze", gained, body.constant([2]))
+
+    def _first_of_largest(self, values: str) -> str:
+        """The place of each position's largest value, the first of equals: int64 [batch, n].
+
+        In two stages, the group of columns and the place in it: ONNX Runtime's ReduceMax is seven
+        times faster than its ArgMax.
+        """
+        body, size = self.body, self.head.group
+        if size == 1:
+            return body.op("ArgMax", values, axis=2, keepdims=0)
+        groups = body.op("Reshape", values, body.constant([0, 0, -1, size]))
+        largest = body.op("ReduceMax", groups, body.constant([3]), keepdims=0)
+        group = body.op("ArgMax", largest, axis=2, keepdims=1)
+        columns = body.op("GatherND", groups, group, batch_dims=2)  # [batch, n, size]
+        place = body.op("ArgMax", columns, axis=2, keepdims=1)
+        column = body.op("Add", body.op("Mul", group, body.constant(size)), place)
+        return body.op("Squeeze", column, body.constant([2]))

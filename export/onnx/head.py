@@ -11,6 +11,7 @@ Source of shortlists: Jean et al. 2015 (arXiv:1412.2007), and Marian's lexical s
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,11 @@ class Head(abc.ABC):
     @abc.abstractmethod
     def eos(self, graph: Graph) -> str:
         """float32 [1, choosable columns]: 1 at eos, 0 elsewhere."""
+
+    @property
+    def group(self) -> int:
+        """A size of groups that choosable columns fall into without a rest; 1 if none is known."""
+        return 1
 
     @abc.abstractmethod
     def ids(self, graph: Graph, columns: str) -> str:
@@ -67,6 +73,11 @@ class FullHead(Head):
         column = np.zeros((1, self._source.pieces), dtype=np.float32)
         column[0, self._source.architecture.eos_token_id] = 1.0
         return column
+
+    @property
+    def group(self) -> int:
+        count = self._source.pieces
+        return max(size for size in range(1, math.isqrt(count) + 1) if count % size == 0)
 
     def ids(self, graph: Graph, columns: str) -> str:
         return columns

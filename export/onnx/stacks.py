@@ -41,6 +41,7 @@ class Emitter:
             update,
             self._norm_weight(name),
             outputs=4,
+            unused=(1, 2),
             domain=MICROSOFT,
             epsilon=self.shape.layer_norm_epsilon,
         )
@@ -59,34 +60,35 @@ class Emitter:
     def _norm_weight(self, name: str) -> str:
         return self.graph.weight(f"{name}.weight", lambda: self.source.tensor(f"{name}.weight"))
 
-    def attention(
-        self,
-        query: str,
-        key: str,
-        value: str,
-        *,
-        mask: str = "",
-        bias: str = "",
-        past: KeyValue | None = None,
-    ) -> tuple[str, KeyValue]:
-        """Attention of all heads: (context [batch, length, inner], present keys and values).
+    def attention(self, query: str, key: str, value: str, *, mask: str = "", bias: str = "") -> str:
+        """Attention of all heads: the context [batch, length, inner]."""
+        return self._attention(query, key, value, "", mask, bias)[0]
 
-        T5 has no 1/sqrt(d_kv): its scale is 1.
+    def attention_with_past(
+        self, query: str, key: str, value: str, past: KeyValue, *, bias: str
+    ) -> tuple[str, KeyValue]:
+        """Attention to what came before, too: (context, keys and values of past and present)."""
+        inputs = (query, key, value, "", "", bias, past.key, past.value)
+        context, present_key, present_value = self._attention(*inputs, outputs=3)
+        return context, KeyValue(present_key, present_value)
+
+    def _attention(self, *inputs: str, outputs: int = 1) -> list[str]:
+        """T5 has no 1/sqrt(d_kv): its scale is 1.
+
+        One output where one is enough: ONNX Runtime copies all keys and values into the others.
         """
-        past_names = (past.key, past.value) if past else ()
-        inputs = [query, key, value, "", mask, bias, *past_names]
-        while inputs[-1] == "":
-            inputs.pop()
-        context, present_key, present_value = self.graph.ops(
+        given = list(inputs)
+        while given[-1] == "":
+            given.pop()
+        return self.graph.ops(
             "MultiHeadAttention",
-            *inputs,
-            outputs=3,
+            *given,
+            outputs=outputs,
             domain=MICROSOFT,
             num_heads=self.shape.num_heads,
             scale=1.0,
             mask_filter_value=MASKED,
         )
-        return context, KeyValue(present_key, present_value)
 
     def no_past(self, batch: str) -> str:
         """Keys or values of no tokens, [batch, heads, 0, d_kv]; `batch` is int64 [1]."""
@@ -168,7 +170,7 @@ class EncoderEmitter(Emitter):
         for layer in range(self.shape.num_layers):
             block = f"encoder.block.{layer}.layer"
             query, key, value = self.self_attention_inputs(x, f"{block}.0.SelfAttention")
-            context, _ = self.attention(query, key, value, mask=mask, bias=bias)
+            context = self.attention(query, key, value, mask=mask, bias=bias)
             update = self.precision.linear(graph, context, [f"{block}.0.SelfAttention.o.weight"])
             hidden, x = self.add_and_norm(hidden, update, f"{block}.1.layer_norm")
             update = self.feed_forward(x, f"{block}.1.DenseReluDense")
@@ -231,13 +233,13 @@ class DecoderEmitter(Emitter):
         for layer in range(self.shape.num_decoder_layers):
             block = f"decoder.block.{layer}.layer"
             query, key, value = self.self_attention_inputs(x, f"{block}.0.SelfAttention")
-            context, cache = self.attention(query, key, value, bias=bias, past=past[layer])
+            context, cache = self.attention_with_past(query, key, value, past[layer], bias=bias)
             present.append(cache)
             update = self.precision.linear(graph, context, [f"{block}.0.SelfAttention.o.weight"])
             hidden, x = self.add_and_norm(hidden, update, f"{block}.1.layer_norm")
             name = f"{block}.1.EncDecAttention"
             query = self.precision.linear(graph, x, [f"{name}.q.weight"])
-            context, _ = self.attention(query, cross[layer].key, cross[layer].value, mask=mask)
+            context = self.attention(query, cross[layer].key, cross[layer].value, mask=mask)
             update = self.precision.linear(graph, context, [f"{name}.o.weight"])
             hidden, x = self.add_and_norm(hidden, update, f"{block}.2.layer_norm")
             update = self.feed_forward(x, f"{block}.2.DenseReluDense")

@@ -32,6 +32,7 @@ from edge.runtime.engines.base import (
 )
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
 from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
+from edge.runtime.memory import give_back_free_memory
 from edge.runtime.options import GenerationOptions
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
@@ -196,12 +197,14 @@ def open_session(path: Path, threads: int, *, spinning: bool = True) -> ort.Infe
     # Graphs whose pools spin between calls would take the cores from each other.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        opened = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of theirs
         reason = str(error).strip().splitlines()[0]
         raise ArtifactError(
             f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
         ) from error
+    give_back_free_memory()  # the file as read, and the weights before they were packed
+    return opened
 
 
 class _OnnxState(DecoderState):
