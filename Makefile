@@ -34,8 +34,12 @@ demo: install
 bench-serve: install
 	$(BIN)/python -m edge.bench.load $(ARTIFACT)
 
+# Two processes at a time; then, alone, what a busy machine would disturb.
+WORKERS ?= 2
+
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not alone"
+	$(BIN)/python -m pytest -q -m "not slow and alone"
 
 # Endurance: dozens of killed trainings, a Ray cluster, emulated processors, the peers' environment.
 test-slow: install

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,17 +44,42 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with train.jsonl, dev.jsonl and test.jsonl of synthetic questions."""
-    from edge.train.synthetic import write_dataset
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make a folder that all processes of a run share: `build_once(name, build)`.
 
-    folder = tmp_path_factory.mktemp("data") / "questions"
-    write_dataset(folder, seed=3, sizes={"train": 1500, "dev": 60, "test": 60})
-    return folder
+    `build` gets the folder's path and makes it; who comes second waits, and finds it made.
+    """
+    from filelock import FileLock
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each worker's own folder lies in the run's
+
+    def once(name: str, build: Callable[[Path], None]) -> Path:
+        folder = root / "shared" / name
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(root / "shared" / f"{name}.lock"):
+            made = folder.with_name(f"{name}.made")
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                build(folder)
+                made.touch()
+        return folder
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(build_once: Callable[..., Path]) -> Path:
+    """A folder with train.jsonl, dev.jsonl and test.jsonl of synthetic questions."""
+    from edge.train.synthetic import write_dataset
+
+    sizes = {"train": 1500, "dev": 60, "test": 60}
+    return build_once("questions", lambda folder: write_dataset(folder, seed=3, sizes=sizes))
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Path, build_once: Callable[..., Path]) -> Path:
     """A model folder as `edge train --from-scratch tiny` leaves it after seconds of training.
 
     Epochs, not time: a slow machine gets the same model, sure enough of itself that rounding seldom
@@ -62,24 +88,29 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edge.train.config import TrainConfig
     from edge.train.trainer import train
 
-    output = tmp_path_factory.mktemp("model") / "tiny"
-    train(
-        TrainConfig(
-            data=dataset, output=output, from_scratch="tiny", epochs=5, max_source_length=64
+    def build(output: Path) -> None:
+        train(
+            TrainConfig(
+                data=dataset, output=output, from_scratch="tiny", epochs=5, max_source_length=64
+            )
         )
-    )
-    return output
+
+    return build_once("tiny", build)
 
 
 @pytest.fixture(scope="session")
-def artifacts(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifacts(trained: Path, build_once: Callable[..., Path]) -> Path:
     """A folder with artifacts of all formats, in float32 and 8 bit, named format-quantisation."""
     from edge.export.publish import Publisher, plan_targets, publish_all
     from edge.export.source import SourceModel
 
-    output = tmp_path_factory.mktemp("artifacts")
-    publish_all(Publisher(SourceModel.open(trained)), plan_targets("all", ("none", "auto")), output)
-    return output
+    def build(output: Path) -> None:
+        output.mkdir()
+        publish_all(
+            Publisher(SourceModel.open(trained)), plan_targets("all", ("none", "auto")), output
+        )
+
+    return build_once("artifacts", build)
 
 
 @pytest.fixture(scope="session", params=FORMATS)
@@ -159,8 +190,6 @@ def random_model(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
     """
 
     def make(*, tied: bool = True, written_by: int = 5, seed: int = 0, **changes: Any) -> Path:
-        import shutil
-
         import torch
         from transformers import T5Config, T5ForConditionalGeneration
 

@@ -20,6 +20,8 @@ import pytest
 from edge.runtime import load
 from edge.runtime.model import Model
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 TEXTS = ("where was um was the bridge built?", "who uh who made it?")

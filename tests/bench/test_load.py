@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+pytestmark = pytest.mark.alone
+
 
 def test_the_service_bears_load(artifacts: Path, tmp_path: Path) -> None:
     report = tmp_path / "load.json"

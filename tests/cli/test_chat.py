@@ -20,6 +20,8 @@ import pytest
 from edge.runtime import load
 from edge.runtime.model import Model
 
+pytestmark = pytest.mark.alone
+
 Refused = Callable[..., str]
 TEXT = "where was um was the bridge built?"
 

@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+pytestmark = pytest.mark.alone
+
 Edge = Callable[..., Any]
 Refused = Callable[..., str]
 ROWS = 400  # of a shard: a worker needs long enough for it to be caught at it

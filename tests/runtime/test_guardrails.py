@@ -176,6 +176,7 @@ def test_the_conservative_profile(artifacts: Path, name: str, beams: int) -> Non
         assert loaded.generate(SENTENCES[0]).text
 
 
+@pytest.mark.alone
 def test_awaiting_answers_leaves_the_event_loop_free(model: Model) -> None:
     async def work() -> tuple[list[Generation], int, list[str]]:
         turns = 0

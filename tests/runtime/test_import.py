@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 HEAVY = (
     "torch",
     "transformers",
@@ -48,10 +50,10 @@ def test_help_of_every_command_is_light() -> None:
 
 @pytest.mark.parametrize("module", ["edge.runtime", "edge.cli.main"])
 def test_import_takes_less_than_150_ms(module: str) -> None:
-    """The best of several: other work on the machine only ever adds to it."""
+    """The best of several, in processor time: other work on the machine only ever adds to it."""
     code = (
-        "import time; t = time.perf_counter();"
-        f" import {module}; print((time.perf_counter() - t) * 1000)"
+        "import time; t = time.process_time();"
+        f" import {module}; print((time.process_time() - t) * 1000)"
     )
     assert min(float(run("-c", code).stdout) for _ in range(7)) < 150
 

@@ -13,6 +13,8 @@ from edge.runtime import load
 from edge.runtime.model import Model
 from serving import running
 
+pytestmark = pytest.mark.alone
+
 TEXT = "where was um was the bridge built?"
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 Edge = Callable[..., Any]
 Refused = Callable[..., str]
 SEEDED = ("--do-sample", "--seed", "5", "--max-new-tokens", "12")

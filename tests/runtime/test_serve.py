@@ -22,6 +22,8 @@ from edge.runtime.serve.service import Service
 from samples import TEXTS
 from serving import running
 
+pytestmark = pytest.mark.alone
+
 COMPLETIONS, CHAT, GENERATE = "/v1/completions", "/v1/chat/completions", "/v1/generate"
 
 

@@ -22,6 +22,8 @@ from edge.runtime import load
 from samples import TEXTS
 from serving import command
 
+pytestmark = pytest.mark.alone
+
 
 def test_the_openai_client_works_unchanged(artifacts: Path) -> None:
     openai = pytest.importorskip("openai", reason="the openai package is not installed")
