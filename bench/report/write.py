@@ -12,6 +12,7 @@ from edge.bench.report.markdown import markdown
 from edge.bench.report.plots import check_matplotlib, write_plots
 from edge.bench.report.results import Document
 from edge.runtime.atomic import new_file
+from edge.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,14 @@ class Outputs:
 
         Raises:
             MissingExtraError: a library is not installed.
+            UsageError: `plots` is a file.
         """
         if self.html:
             page_template()
         if self.plots:
             check_matplotlib()
+            if self.plots.is_file():
+                raise UsageError(f"{self.plots} is a file; --plots must name a folder")
 
 
 def write_reports(document: Document, outputs: Outputs) -> None:
