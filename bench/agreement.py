@@ -10,6 +10,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from edge.bench.accuracy import Accuracy, greedy_answers
 from edge.bench.scores import MIN_ROWS, share_interval
@@ -17,6 +18,9 @@ from edge.runtime.artifact import Artifact
 from edge.runtime.manifest import MANIFEST_NAME, Manifest, Source, TokenizerInfo
 from edge.runtime.model import Model, load
 from edge.runtime.rows import Row
+
+# Of artifacts that were all measured, or of some that were not.
+Measured = TypeVar("Measured", Accuracy, Accuracy | None)
 
 _FLOAT32 = ("float32", "f32")
 
@@ -93,10 +97,10 @@ def with_agreement(accuracy: Accuracy, answers: Sequence[str], reference: str) -
 def agree(
     names: Sequence[str],
     manifests: Sequence[Manifest | None],
-    accuracies: Sequence[Accuracy | None],
+    accuracies: Sequence[Measured],
     rows: Sequence[Row],
     reference: str | Path | None = None,
-) -> list[Accuracy | None]:
+) -> list[Measured]:
     """All accuracies of a run with their agreement; None (nothing was measured) stays None.
 
     With `reference`, an artifact or model folder, all are compared with that.
@@ -107,13 +111,14 @@ def agree(
     if reference is not None:
         answers = reference_answers(reference, rows)
         return [
-            None if one is None else with_agreement(one, answers, str(reference))
+            one if one is None else with_agreement(one, answers, str(reference))
             for one in accuracies
         ]
-    agreeing: list[Accuracy | None] = []
+    agreeing: list[Measured] = []
     for accuracy, place in zip(accuracies, choose_references(manifests), strict=True):
         source = None if place is None else accuracies[place]
-        if accuracy is not None and place is not None and source is not None:
-            accuracy = with_agreement(accuracy, source.predictions, names[place])
-        agreeing.append(accuracy)
+        if accuracy is None or place is None or source is None:
+            agreeing.append(accuracy)
+        else:
+            agreeing.append(with_agreement(accuracy, source.predictions, names[place]))
     return agreeing
