@@ -60,7 +60,7 @@ def report_outputs(values: Mapping[str, Any], json_file: Path | None = None) -> 
 
 def command_line() -> str:
     """The command line that is running, as it would be typed."""
-    return shlex.join(["edge", *click.get_current_context().find_root().obj])
+    return shlex.join(["edge", *(click.get_current_context().find_root().obj or ())])
 
 
 def show(document: Mapping[str, Any]) -> None:

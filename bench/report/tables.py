@@ -164,9 +164,7 @@ def notes(document: Document) -> list[str]:
         names = ", ".join(map(printable, sources))
         found.append(f"= source: answers that are those of {names} to the letter.")
     if any(a.get("intervals") for a in accuracies):
-        found.append(
-            "Exact match with its 95 % interval (bootstrap over the rows), p50 with its quartiles."
-        )
+        found.append("Exact match with its 95 % interval, from a bootstrap over the rows.")
     cut = max((a.get("truncated", 0) for a in accuracies), default=0)
     if cut:
         found.append(f"{cut} inputs were longer than the artifact's limit and were cut.")

@@ -299,6 +299,8 @@ def test_the_page_opens_from_disk_and_fetches_nothing(
     browser: Browser, document: Document, tmp_path: Path
 ) -> None:
     _open(browser, html(document), tmp_path)
+    size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.call("Emulation.setDeviceMetricsOverride", **size)
     assert browser.value("document.querySelector('.verdict').textContent") == verdict(document)
     assert browser.value("performance.getEntriesByType('resource').length") == 0
     assert browser.value("document.querySelectorAll('script, link, img, iframe').length") == 0
@@ -306,6 +308,10 @@ def test_the_page_opens_from_disk_and_fetches_nothing(
     rows = f"[...document.querySelector('table').rows].map({cells})"
     table = results_table(document)
     assert browser.value(rows) == [list(table.columns), *(list(line.cells) for line in table.lines)]
+    wide = "document.querySelector('.wide')"
+    assert browser.value(f"{wide}.scrollWidth <= {wide}.clientWidth"), (
+        "the verdicts are out of sight"
+    )
     # Both plots are drawn, with the target and the names in them, and are seen.
     for place in (0, 1):
         plot = f"document.querySelectorAll('figure svg')[{place}]"
