@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.accuracy import Accuracy, measure_accuracy
+from edge.bench.agreement import agree
 from edge.bench.latency import MIN_RUNS, Latency, measure_latency
 from edge.bench.machine import machine_info
 from edge.runtime.errors import UsageError
@@ -63,11 +64,13 @@ def run_bench(
     target_ms: float = 100.0,
     runs: int = 100,
     threads: int | None = None,
+    reference: str | Path | None = None,
     on_progress: Progress | None = None,
 ) -> Report:
     """Measure artifacts on rows that have targets.
 
-    An artifact meets the target when its p95 does.
+    An artifact meets the target when its p95 does. Answers are compared with those of
+    `reference`, an artifact or model folder, else of the float32 artifact of the same model.
 
     Raises:
         UsageError: fewer runs than a median needs, or no artifact.
@@ -91,6 +94,8 @@ def run_bench(
                 notify("accuracy", name, done, len(rows))
 
             accuracies.append(measure_accuracy(model, rows, accuracy_done))
+        manifests = [model.artifact.manifest for model in models]
+        accuracies = agree(names, manifests, accuracies, rows, reference)
         latencies = measure_latency(
             models,
             rows,

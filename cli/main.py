@@ -25,6 +25,7 @@ COMMANDS = {
     "presets": "List the sets of training options, by environment and by aim.",
     "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
     "bench": "Compare artifacts' accuracy and latency against a target.",
+    "report": "Show a benchmark again: tables, Markdown, a page with plots.",
     "tune": "Choose an artifact's threads and engine settings by measuring them here.",
     "run": "Answer a text, a file, or standard input.",
     "serve": "Serve artifacts over HTTP, as OpenAI's API does.",
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        status = cli.main(arguments, prog_name="edge", standalone_mode=False)
+        status = cli.main(arguments, prog_name="edge", standalone_mode=False, obj=arguments)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.UsageError as error:

@@ -37,9 +37,13 @@ def text_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
     """The share of predictions equal to their reference; white space is collapsed, nothing else."""
+    return sum(exact_match_each(predictions, references)) / len(references)
+
+
+def exact_match_each(predictions: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Which predictions equal their reference, as `exact_match` compares them."""
     pairs = zip(predictions, references, strict=True)
-    hits = sum(" ".join(p.split()) == " ".join(r.split()) for p, r in pairs)
-    return hits / len(references)
+    return [" ".join(p.split()) == " ".join(r.split()) for p, r in pairs]
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:

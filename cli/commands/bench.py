@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.cli.bench_report import (
+    REPORT_NAMES,
+    command_line,
+    report_options,
+    report_outputs,
+    show,
+)
 from edge.cli.options import column_options, threads_option
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-    from rich.table import Table
 
     from edge.bench.runner import Report
     from edge.runtime.rows import Row
@@ -26,6 +31,13 @@ if TYPE_CHECKING:
 @click.option("--runs", type=int, help="Timed answers of each [default: 100; with --arch 30].")
 @click.option("--limit", type=click.IntRange(1), help="Use the first rows only.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here.")
+@report_options
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="Compare answers with this artifact's or model folder's [default: the float32 artifact of"
+    " the same model].",
+)
 @click.option(
     "--speculation",
     is_flag=True,
@@ -84,13 +96,14 @@ def command(
     from edge.runtime.errors import UsageError
 
     _check_combination(artifacts, data, limit, speculation, other)
+    outputs = report_outputs(other, json_file)
     if other["archs"]:
         _bench_shapes(target_ms, runs, threads, json_file, other)
         return
     if not artifacts or data is None:
         missing = "ARTIFACTS" if not artifacts else "--data"
         raise UsageError(f"{missing} is missing (--arch SHAPE measures a shape without weights)")
-    from edge.cli.console import quiet_libraries, stdout_console
+    from edge.cli.console import quiet_libraries
     from edge.runtime.artifact import find_artifacts
     from edge.runtime.errors import TargetMissedError
     from edge.runtime.rows import Columns, read_rows, split_file
@@ -115,10 +128,15 @@ def command(
             json_file=json_file,
         )
         return
-    report = measure(folders, rows, target_ms, 100 if runs is None else runs, threads, json_file)
-    stdout_console().print(report_table(report))
-    for note in report_notes(report):
-        click.echo(note)
+    from edge.bench.report.convert import document_of
+    from edge.bench.report.write import write_reports
+
+    report = measure(
+        folders, rows, target_ms, 100 if runs is None else runs, threads, other["reference"]
+    )
+    document = document_of(report, rows, path=path, command=command_line())
+    write_reports(document, outputs)
+    show(document)
     if not report.any_meets_target:
         best = min(report.results, key=lambda result: result.latency.p95)
         raise TargetMissedError(
@@ -130,6 +148,8 @@ def command(
 # Options of `--arch` and of `--speculation`, which mean nothing without it.
 _OF_ARCH = ("formats", "quantizations", "input_tokens", "new_tokens", "peers", "scaling")
 _OF_SPECULATION = ("draft_tokens", "replay")
+# Options of a comparison on data, which the other two measurements have no use for.
+_OF_DATA = ("reference", *REPORT_NAMES)
 
 
 def _check_combination(
@@ -156,6 +176,11 @@ def _check_combination(
         for name, value in with_data.items():
             if value:
                 raise UsageError(f"--arch measures random weights: leave out {name}")
+    if other["archs"] or speculation:
+        for name in _OF_DATA:
+            if other[name]:
+                measurement = "--arch" if other["archs"] else "--speculation"
+                raise UsageError(f"{_option(name)} does not go with {measurement}")
     for needed, given, names in (
         ("--arch", bool(other["archs"]), _OF_ARCH),
         ("--speculation", speculation, _OF_SPECULATION),
@@ -166,8 +191,9 @@ def _check_combination(
 
 
 def _option(name: str) -> str:
-    return {"formats": "--format", "quantizations": "--quantize"}.get(
-        name, "--" + name.replace("_", "-")
+    names = {"formats": "--format", "quantizations": "--quantize"}
+    return names.get(name, "--" + name.removesuffix("_file").removesuffix("_folder")).replace(
+        "_", "-"
     )
 
 
@@ -208,12 +234,11 @@ def measure(
     target_ms: float,
     runs: int,
     threads: int | None,
-    json_file: Path | None,
+    reference: Path | None = None,
 ) -> Report:
-    """Run the benchmark with a progress display, and write the report where that is asked for."""
+    """Run the benchmark with a progress display."""
     from edge.bench.runner import run_bench
     from edge.cli.console import progress_bar
-    from edge.runtime.atomic import new_file
 
     with progress_bar() as progress:
         tasks: dict[str, TaskID] = {}
@@ -224,53 +249,12 @@ def measure(
                 tasks[label] = progress.add_task(label, total=of)
             progress.update(tasks[label], completed=done)
 
-        report = run_bench(
-            folders, rows, target_ms=target_ms, runs=runs, threads=threads, on_progress=on_progress
+        return run_bench(
+            folders,
+            rows,
+            target_ms=target_ms,
+            runs=runs,
+            threads=threads,
+            reference=reference,
+            on_progress=on_progress,
         )
-    if json_file is not None:
-        with new_file(json_file) as staging:
-            staging.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
-    return report
-
-
-def report_table(report: Report) -> Table:
-    """The table of a report, one line for each artifact, in the order given."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"{report.rows} rows, p95 target {report.target_ms:g} ms")
-    table.add_column("format")
-    table.add_column("quantisation")
-    for name in ("size", "exact match", "ROUGE-L", "BLEU", "eval_loss", "p50", "p95"):
-        table.add_column(name, justify="right")
-    table.add_column(f"≤ {report.target_ms:g} ms")
-    for result in report.results:
-        accuracy, latency = result.accuracy, result.latency
-        table.add_row(
-            Text(result.format),
-            Text(result.quantization),
-            f"{result.size_mb:.1f} MB",
-            f"{accuracy.exact_match:.1%}",
-            f"{accuracy.rouge_l:.3f}",
-            f"{accuracy.bleu:.1f}",
-            f"{accuracy.eval_loss:.3f}",
-            f"{latency.p50:.1f} ms ({latency.p25:.1f}–{latency.p75:.1f})",
-            f"{latency.p95:.1f} ms",
-            Text("✓ meets", "green") if result.meets_target else Text("✗ misses", "red"),
-        )
-    return table
-
-
-def report_notes(report: Report) -> list[str]:
-    """What a reader of the table has to know."""
-    machine = report.machine
-    threads = sorted({result.threads for result in report.results})
-    notes = [
-        f"p50 with its quartiles, from {report.results[0].latency.runs} answers each, text to text,"
-        f" batch 1, greedy, {report.results[0].latency.new_tokens:.0f} new tokens on average;"
-        f" {'/'.join(map(str, threads))} thread(s) of {machine['cores']} cores, {machine['cpu']}."
-    ]
-    cut = max(result.accuracy.truncated for result in report.results)
-    if cut:
-        notes.append(f"{cut} inputs were longer than the artifact's limit and were cut.")
-    return notes

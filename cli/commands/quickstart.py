@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge.cli.commands.bench import measure, report_notes, report_table
+from edge.cli.bench_report import command_line, show
+from edge.cli.commands.bench import measure
 from edge.cli.commands.export import print_exported
 from edge.cli.train_display import Display, show_result
 
 if TYPE_CHECKING:
+    from edge.bench.report.write import Outputs
     from edge.bench.runner import Report
     from edge.export.publish import Exported
     from edge.runtime.rows import Row
@@ -45,9 +47,12 @@ def command(
     Everything is real but the data, which a generator writes: spoken questions with restarts,
     corrections, repeats and fillers → the clean question. Nothing is downloaded.
     """
+    from edge.bench.report.write import Outputs
     from edge.cli.console import quiet_libraries
 
     quiet_libraries()
+    files = Outputs(json=output / "report.json", html=output / "report.html")
+    files.check()
     started = time.monotonic()
     _prepare(output, force)
     data, model, artifacts = output / "data", output / "model", output / "artifacts"
@@ -60,8 +65,9 @@ def command(
     _heading("4/4 bench", "accuracy and latency on the held-out test split")
     rows = _held_out(data)
     folders = [one.folder for one in exported]
-    report = measure(folders, rows, target_ms, runs, None, output / "report.json")
-    _show(report, rows)
+    report = measure(folders, rows, target_ms, runs, None)
+    _report(report, rows, data / "test.jsonl", files)
+    _show_unseen(report, rows)
     click.echo(f"Whole path: {time.monotonic() - started:.0f} s. Everything is in {output}/.")
     _next_steps(artifacts / "onnx-int8")
 
@@ -78,7 +84,7 @@ def _prepare(output: Path, force: bool) -> None:
     from edge.runtime.errors import OutputExistsError
 
     check_destination(output, force=force)
-    ours = ("data", "model", "model.run", "artifacts", "report.json")
+    ours = ("data", "model", "model.run", "artifacts", "report.json", "report.html")
     if output.is_dir():
         strangers = sorted(path.name for path in output.iterdir() if path.name not in ours)
         if strangers:
@@ -148,13 +154,18 @@ def _held_out(data: Path) -> list[Row]:
     return read_rows(data / "test.jsonl")
 
 
-def _show(report: Report, rows: list[Row]) -> None:
-    from edge.cli.console import stdout_console
+def _report(report: Report, rows: list[Row], data: Path, files: Outputs) -> None:
+    from edge.bench.report.convert import document_of
+    from edge.bench.report.write import write_reports
+
+    document = document_of(report, rows, path=data, command=command_line())
+    write_reports(document, files)
+    show(document)
+
+
+def _show_unseen(report: Report, rows: list[Row]) -> None:
     from edge.train.metrics import exact_match
 
-    stdout_console().print(report_table(report))
-    for note in report_notes(report):
-        click.echo(note)
     for kind, unseen in (("words all seen in training", False), ("with words never seen", True)):
         places = [i for i, row in enumerate(rows) if bool(row.fields.get("unseen")) is unseen]
         shares = [

@@ -13,9 +13,11 @@ import pytest
 
 from edge.bench.accuracy import measure_accuracy
 from edge.bench.latency import measure_latency, spread_rows
+from edge.bench.report.document import check_document
 from edge.bench.runner import run_bench
 from edge.export.source import SourceModel
 from edge.runtime import load
+from edge.runtime.artifact import sha256_of
 from edge.runtime.errors import DataError, UsageError
 from edge.runtime.rows import Row, read_rows
 
@@ -126,15 +128,23 @@ def test_the_command_prints_the_table_and_the_verdict(
     arguments = ("bench", artifacts / "onnx-int8", "--data", data, "--runs", 30, "--limit", 20)
     ended = edge(*arguments, "--target-ms", 60_000, "--json", report)
     assert ended.status == 0, ended.err
-    for word in ("onnx", "int8", "exact match", "ROUGE-L", "BLEU", "eval_loss", "p50", "p95"):
+    for word in ("onnx int8", "exact match", "ROUGE-L", "BLEU", "eval_loss", "p50", "p95"):
         assert word in ended.out
     assert "meets" in ended.out
     values = json.loads(report.read_text())
-    assert values["results"][0]["meets_target"]
+    check_document(values)
+    assert values["results"][0]["verdict"] == "meets"
+    assert values["command"].startswith(f"edge bench {artifacts / 'onnx-int8'} --data")
+    assert values["data"]["sha256"] == sha256_of(data)
+    assert values["baseline"]["rows"] == 20
     assert np.isfinite(values["results"][0]["accuracy"]["bleu"])
-    missed = edge(*arguments, "--target-ms", 0.001)
+    reference = artifacts / "onnx-float32"
+    page = tmp_path / "report.html"
+    missed = edge(*arguments, "--target-ms", 0.001, "--reference", reference, "--html", page)
     assert missed.status == 3
     assert "misses" in missed.out
+    assert f"those of {reference} to the letter" in missed.out
+    assert "Nothing meets the target of 0.001 ms" in page.read_text()
     assert "no artifact meets the target: the best p95 is" in missed.err
 
 

@@ -52,6 +52,7 @@ def test_all_formats_are_in_the_table(quickstart: tuple[Path, str]) -> None:
     printed = quickstart[1]
     for word in ("size", "exact match", "ROUGE-L", "BLEU", "eval_loss", "p50", "p95", "meets"):
         assert word in printed
+    assert "<svg" in (quickstart[0] / "report.html").read_text()
     exact = [r for r in report["results"] if r["quantization"] in ("float32", "f32")]
     assert len({r["accuracy"]["exact_match"] for r in exact}) == 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from browser import CHROMIUM, Browser, chromium
+from browser import Browser, chromium, needs_chromium
 from edge.runtime import load
 from edge.runtime.model import Model
 from serving import running
@@ -16,8 +16,6 @@ from serving import running
 pytestmark = pytest.mark.alone
 
 TEXT = "where was um was the bridge built?"
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Reports of a benchmark: functions of its JSON document alone, which schema.json describes."""

@@ -1,0 +1,60 @@
+"""A report as one HTML page that needs nothing beside it: no network, no scripts."""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from edge.bench.report.plots import check_matplotlib, svg_plots
+from edge.bench.report.results import Document, best, labels, verdict
+from edge.bench.report.tables import machine_lines, notes, tables
+from edge.runtime.registry import missing_extra
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def html(document: Document) -> str:
+    """The page. Every text is escaped but the plots, which matplotlib escaped itself.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+    """
+    template = page_template()
+    from markupsafe import Markup
+
+    names = labels(document)
+    worst = [
+        (names[place], result["accuracy"]["worst"], place == best(document))
+        for place, result in enumerate(document["results"])
+        if result["accuracy"] and result["accuracy"].get("worst")
+    ]
+    return template.render(
+        document=document,
+        verdict=verdict(document),
+        tables=tables(document),
+        notes=notes(document),
+        plots={what: Markup(svg) for what, svg in svg_plots(document).items()},
+        worst=worst,
+        machine=machine_lines(document),
+    )
+
+
+@functools.cache
+def page_template() -> Template:
+    """The page's template, with all that it needs; it is ours, never a stranger's.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+    """
+    check_matplotlib()
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError:
+        raise missing_extra("an HTML report", "jinja2", "bench") from None
+    text = (resources.files("edge.bench.report") / "page.html").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(text)

@@ -1,0 +1,32 @@
+"""A report on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge.bench.report.results import Document
+from edge.bench.report.tables import tables
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLOURS = {"meets": "green", "misses": "red", "not shown": "yellow", "failed": "red"}
+
+
+def terminal_tables(document: Document) -> list[Table]:
+    """The tables for rich; names stay text, whatever markup they look like."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = []
+    for table in tables(document):
+        drawn = Table(title=Text(table.title))
+        for place, column in enumerate(table.columns):
+            drawn.add_column(Text(column), justify="left" if place < table.left else "right")
+        for line in table.lines:
+            style = "bold" if line.best else ""
+            *cells, last = (Text(cell, style) for cell in line.cells)
+            last.stylize(_COLOURS.get(line.verdict, ""))
+            drawn.add_row(*cells, last)
+        shown.append(drawn)
+    return shown

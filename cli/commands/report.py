@@ -1,0 +1,27 @@
+"""`edge report`: what `edge bench --json` kept, shown again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge.cli.bench_report import report_options, report_outputs, show
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@report_options
+def command(file: Path, **outputs: Any) -> None:
+    """Show a benchmark again from FILE, which `edge bench --json FILE` wrote; nothing is measured.
+
+    The same file always gives the same reports.
+    """
+    from edge.bench.report.document import read_document
+    from edge.bench.report.write import write_reports
+
+    chosen = report_outputs(outputs)
+    document = read_document(file)
+    write_reports(document, chosen)
+    show(document)
