@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from edge.bench.floor import Floor, floor_of, read_bandwidth
-from edge.bench.latency import MIN_RUNS
+from edge.bench.latency import DEFAULT_RUNS, MIN_RUNS
 from edge.bench.machine import machine_info
 from edge.bench.peers.spec import Spec
 from edge.bench.peers.table import PEERS
 from edge.bench.prepared import Prepared, bits_of, size_of
-from edge.bench.process import EngineFailedError, EngineMissingError, EngineProcess, start
+from edge.bench.process import EngineProcess, Guarded, start
 from edge.bench.scaling import Scaling, scaling_points, scaling_table
+from edge.bench.verdict import MEETS, Verdict, judge
 from edge.export.publish import Target
 from edge.runtime.errors import UsageError
 from edge.runtime.manifest import Architecture
@@ -46,7 +47,7 @@ class Settings:
     input_tokens: int = 32
     new_tokens: int = 16
     threads: int = 2
-    runs: int = MIN_RUNS
+    runs: int = DEFAULT_RUNS
     target_ms: float = 100.0
 
     def __post_init__(self) -> None:
@@ -121,12 +122,17 @@ class EngineReport:
         floor = self.floors.get(row.bits)
         return row.speed.p50 / floor.ms if floor and row.speed else None
 
+    def verdict(self, row: EngineRow) -> Verdict | None:
+        """Whether the row's runs show that its p95 meets the target; None without runs."""
+        return judge(row.speed.times_ms, self.settings.target_ms) if row.speed else None
+
     def meets_target(self, row: EngineRow) -> bool:
-        return row.speed is not None and row.speed.p95 <= self.settings.target_ms
+        verdict = self.verdict(row)
+        return verdict is not None and verdict.word == MEETS
 
     @property
     def any_meets_target(self) -> bool:
-        """Whether one of our own artifacts does: peers are there to compare with."""
+        """Whether one of our own artifacts is shown to: peers are there to compare with."""
         return any(self.meets_target(row) for row in self.rows if row.own)
 
     def as_json(self) -> dict[str, Any]:
@@ -136,6 +142,9 @@ class EngineReport:
             fields["times_faster_than_best_peer"] = self.times_faster(row)
             fields["times_floor"] = self.times_floor(row)
             fields["meets_target"] = self.meets_target(row)
+            verdict = self.verdict(row)
+            fields["verdict"] = verdict.word if verdict else None
+            fields["verdict_reason"] = verdict.reason if verdict else row.failure
         return {"schema_version": 1, "kind": "engines", **values}
 
 
@@ -248,7 +257,7 @@ def _with_one(point: Point) -> list[Point]:
     return [point, (point[0], 1)]
 
 
-class Runner:
+class Runner(Guarded):
     """One engine through a run: its process, what it was asked, and what became of it."""
 
     def __init__(self, row: EngineRow, spec: Spec) -> None:
@@ -258,20 +267,9 @@ class Runner:
         self.times: dict[Point, list[float]] = {}
         self._peak_rss = 0
 
-    def guard(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Call `action` unless the engine failed before; its failure ends the engine's part."""
-        if self.row.failure:
-            return
-        try:
-            action(*arguments)
-        except EngineMissingError as error:
-            self._fail(f"not installed: {error}")
-        except EngineFailedError as error:
-            self._fail(str(error))
-
-    def _fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        super().fail(reason)
         self.row = dataclasses.replace(self.row, failure=reason)
-        self.close()
 
     def start(self, point: Point, most_threads: int) -> None:
         """Load the engine with the number of threads that a short screening finds best."""
@@ -294,7 +292,7 @@ class Runner:
 
     def summary(self, point: Point) -> EngineRow:
         """The row with its figures, for an answer as `point` asks for."""
-        if self.row.failure or self.process is None:
+        if self.failure or self.process is None:
             return self.row
         times = np.array(self.times[point])
         first = statistics.median(self.times[_with_one(point)[1]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import json
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,31 @@ class EngineMissingError(Exception):
 
 class EngineFailedError(Exception):
     """An engine that reported an error, crashed or hung; the text says which."""
+
+
+class Guarded(abc.ABC):
+    """An engine through a run: its first failure ends its part, is kept, and the others go on."""
+
+    failure = ""
+
+    def guard(self, action: Callable[..., object], *arguments: Any) -> None:
+        """Call `action` unless the engine failed before."""
+        if self.failure:
+            return
+        try:
+            action(*arguments)
+        except EngineMissingError as error:
+            self.fail(f"not installed: {error}")
+        except EngineFailedError as error:
+            self.fail(str(error))
+
+    def fail(self, reason: str) -> None:
+        self.failure = reason
+        self.close()
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the engine's process, if it has one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +93,10 @@ def prepare(spec: Spec) -> None:
 
 
 class EngineProcess:
-    """An engine that is loaded and waits for `time`; it sleeps in between."""
+    """An engine that is loaded and waits to be asked; it sleeps in between.
+
+    `started` and `answered` are when it was started and last answered, of `time.perf_counter`.
+    """
 
     def __init__(self, spec: Spec, *, preparing: bool = False) -> None:
         """Start the process; `answer` tells how that went."""
@@ -78,6 +108,7 @@ class EngineProcess:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
         # -P: a folder called `train` or `export` where the command runs is not a library.
         command = [str(interpreter), "-P", "-c", _PROGRAM, str(Path(__file__).parent)]
+        self.started = self.answered = time.perf_counter()
         self._process = subprocess.Popen(
             [*command, json.dumps(fields, default=str)],
             stdin=subprocess.PIPE,
@@ -99,17 +130,26 @@ class EngineProcess:
         Raises:
             EngineFailedError: the engine can't, or is gone.
         """
-        asked = {"input_ids": list(input_ids), "new_tokens": new_tokens, "runs": runs}
+        found = self.ask({"input_ids": list(input_ids), "new_tokens": new_tokens, "runs": runs})
+        return Timed(found["ms"], found["peak_rss"])
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Wake the process for one request; see `edge.bench.peers`.
+
+        Raises:
+            EngineFailedError: the engine can't, or is gone.
+        """
         assert self._process.stdin
         self._signal("SIGCONT")
         try:
-            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except OSError:
             raise EngineFailedError(self._ending()) from None
         found = self.answer(_LONGEST_ANSWER)
+        self.answered = time.perf_counter()
         self.sleep()
-        return Timed(found["ms"], found["peak_rss"])
+        return found
 
     def sleep(self) -> None:
         """Stop the process where the system can: threads that spin would take a core."""

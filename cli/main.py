@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        status = cli.main(arguments, prog_name="edge", standalone_mode=False)
+        status = cli.main(arguments, prog_name="edge", standalone_mode=False, obj=arguments)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.UsageError as error:

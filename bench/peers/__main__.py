@@ -74,7 +74,7 @@ def _serve(peer: Peer, spec: Spec, answer: Answer) -> None:
     started = time.perf_counter()
     _import(peer)
     imported = time.perf_counter()
-    generate = peer.load(spec)
+    engine = peer.load(spec)
     loaded = time.perf_counter()
     answer(
         ready=True,
@@ -84,8 +84,11 @@ def _serve(peer: Peer, spec: Spec, answer: Answer) -> None:
     )
     for line in sys.stdin:
         asked = json.loads(line)
-        times = _time(generate, asked["input_ids"], asked["new_tokens"], asked["runs"])
-        answer(ms=times, peak_rss=_peak_rss())
+        if peer.respond is not None:
+            found = peer.respond(engine, asked)
+        else:
+            found = {"ms": _time(engine, asked["input_ids"], asked["new_tokens"], asked["runs"])}
+        answer(**found, peak_rss=_peak_rss())
 
 
 def _import(peer: Peer) -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge.cli.commands.bench import measure, report_notes, report_table
+from edge.cli.bench_tables import report_notes, report_table
+from edge.cli.commands.bench import measure
 from edge.cli.commands.export import print_exported
 from edge.cli.train_display import Display, show_result
 
 if TYPE_CHECKING:
-    from edge.bench.runner import Report
+    from edge.bench.results import Report
     from edge.export.publish import Exported
     from edge.runtime.rows import Row
 
@@ -36,7 +37,7 @@ _QUANTIZATIONS = ("auto", "none")
 @click.option("--minutes", type=float, help="Minutes of training; the default learns the task.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of data and training.")
 @click.option("--target-ms", type=float, default=100.0, show_default=True, help="p95 to meet.")
-@click.option("--runs", default=60, show_default=True, help="Timed answers of each artifact.")
+@click.option("--runs", default=100, show_default=True, help="Timed answers of each artifact.")
 def command(
     output: Path, force: bool, minutes: float | None, seed: int, target_ms: float, runs: int
 ) -> None:
@@ -45,6 +46,7 @@ def command(
     Everything is real but the data, which a generator writes: spoken questions with restarts,
     corrections, repeats and fillers → the clean question. Nothing is downloaded.
     """
+    from edge.bench.results import BenchSettings
     from edge.cli.console import quiet_libraries
 
     quiet_libraries()
@@ -60,7 +62,10 @@ def command(
     _heading("4/4 bench", "accuracy and latency on the held-out test split")
     rows = _held_out(data)
     folders = [one.folder for one in exported]
-    report = measure(folders, rows, target_ms, runs, None, output / "report.json")
+    settings = BenchSettings(runs=runs)
+    report = measure(
+        folders, rows, target_ms, settings, None, output / "report.json", data / "test.jsonl"
+    )
     _show(report, rows)
     click.echo(f"Whole path: {time.monotonic() - started:.0f} s. Everything is in {output}/.")
     _next_steps(artifacts / "onnx-int8")
@@ -163,7 +168,10 @@ def _show(report: Report, rows: list[Row]) -> None:
                 [rows[i].target or "" for i in places],
             )
             for result in report.results
+            if result.accuracy is not None
         ]
+        if not shares:
+            continue
         low, high = min(shares), max(shares)
         click.echo(
             f"Exact match, {kind} ({len(places)} rows): {low:.1%}"

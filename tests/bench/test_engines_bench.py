@@ -125,7 +125,8 @@ def test_the_floor_is_bytes_over_bandwidth_and_the_encoder() -> None:
 
 
 def _row(name: str, p50: float, *, bits: int = 8, own: bool = True) -> EngineRow:
-    speed = Speed(1, 5.0, 5.0, p50 - 1, p50, p50 + 1, 4.0, 1.0, 10**8, (p50,))
+    times = (*[p50 - 1] * 50, *[p50] * 40, *[p50 + 1] * 10)
+    speed = Speed(1, 5.0, 5.0, p50 - 1, p50, p50 + 1, 4.0, 1.0, 10**8, times)
     return EngineRow(name, name, f"int{bits}", bits, own, size=10, speed=speed)
 
 
@@ -147,6 +148,22 @@ def test_ratios_are_to_the_fastest_peer_of_the_same_precision() -> None:
     assert not report.meets_target(rows[0])  # p95 is 11
     assert report.meets_target(rows[1])  # p95 is 9: at the target is met
     assert report.any_meets_target
+    words = [verdict.word for row in rows if (verdict := report.verdict(row))]
+    assert words == ["misses", "meets", "misses", "misses"]
+    assert report.as_json()["rows"][1]["verdict_reason"].startswith("0 of 100 runs above 9 ms")
+
+
+def test_few_runs_show_no_target_met() -> None:
+    row = _row("ours", 10.0)
+    assert row.speed is not None
+    few = dataclasses.replace(row.speed, times_ms=(10.0,) * 89)
+    rows = [dataclasses.replace(row, speed=few)]
+    report = EngineReport("tiny", True, Settings(target_ms=90), rows, 1e9, {}, [], {}, "now")
+    assert not report.any_meets_target
+    verdict = report.verdict(rows[0])
+    assert verdict is not None
+    assert verdict.word == "not shown"
+    assert "about 1 more runs with none above" in verdict.reason
 
 
 def test_a_peer_that_meets_the_target_is_not_ours() -> None:
@@ -316,7 +333,7 @@ def test_the_command_prints_the_table_and_the_verdict(
     assert values["floors"]["4"]["ms"] > 0
     assert row["meets_target"]
     assert row["times_floor"] > 0
-    assert len(row["speed"]["times_ms"]) == 30
+    assert len(row["speed"]["times_ms"]) == 100
     missed = edge(*arguments, *sizes, "--target-ms", 0.001)
     assert missed.status == 3
     assert "misses" in missed.out
