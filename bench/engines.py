@@ -105,6 +105,7 @@ class EngineReport:
     scaling: list[Scaling]
     machine: dict[str, Any]
     created: str
+    interrupted: bool = False
 
     def best_peer(self, bits: int) -> EngineRow | None:
         """The fastest peer of that precision, by its median."""
@@ -164,51 +165,89 @@ def run_engines(
 
     An engine that is not installed, can't convert the model, crashes or answers with another number
     of tokens gets a row that says so; the rest is measured.
+
+    Raises:
+        EnginesInterruptedError: Ctrl-C; it has the report of what was measured.
     """
     notify = on_progress or (lambda *_: None)
     rows = [_own_row(target) for target in targets] + [_peer_row(peer) for peer in peers]
     specs = [prepared.artifact(t) for t in targets] + [prepared.peer(p) for p in peers]
+    runners = [Runner(row, spec) for row, spec in zip(rows, specs, strict=True)]
     ids = Ids(prepared.model, shape)
     point: Point = (ids.of_length(settings.input_tokens), settings.new_tokens)
+    bandwidth = 0.0
+    tables: list[Scaling] = []
+    interrupted = measured = False
     with contextlib.ExitStack() as stack:
-        runners = [Runner(row, spec) for row, spec in zip(rows, specs, strict=True)]
-        for place, runner in enumerate(runners):
-            notify("prepare", runner.row.name, place, len(runners))
-            runner.guard(prepared.make, runner.spec)
-        notify("prepare", "", len(runners), len(runners))
-        for place, runner in enumerate(runners):
-            notify("threads", runner.row.name, place, len(runners))
+        for runner in runners:
             stack.callback(runner.close)
-            runner.guard(runner.start, point, settings.threads)
-        notify("threads", "", len(runners), len(runners))
-        before = read_bandwidth(settings.threads)
-        measure(runners, _with_one(point), settings.runs, lambda *of: notify("latency", "", *of))
-        bandwidth = max(before, read_bandwidth(settings.threads))
-        rows = [runner.summary(point) for runner in runners]
-        tables = []
-        if scaling:
-            own = [runner for runner in runners if runner.row.own and runner.process]
-            points = scaling_points(ids.of_length, settings.input_tokens, settings.new_tokens)
-            every = list(dict.fromkeys(one for each in points for one in _with_one(each)))
-            for runner in own:
-                runner.times.clear()  # these lengths are compared with each other
-            measure(own, every, settings.runs, lambda *of: notify("scaling", "", *of))
-            tables = [
-                scaling_table(runner.row.name, points, runner.times)
-                for runner in own
-                if runner.process
-            ]
-    return EngineReport(
+        try:
+            _start(runners, prepared, point, settings, notify)
+            bandwidth = read_bandwidth(settings.threads)
+            measure(
+                runners, _with_one(point), settings.runs, lambda *of: notify("latency", "", *of)
+            )
+            bandwidth = max(bandwidth, read_bandwidth(settings.threads))
+            rows, measured = [runner.summary(point) for runner in runners], True
+            if scaling:
+                own = [runner for runner in runners if runner.row.own and runner.process]
+                tables = _measure_scaling(own, ids, settings, notify)
+        except KeyboardInterrupt:
+            interrupted = True
+            if not measured:
+                rows = [runner.summary(point) for runner in runners]
+    report = EngineReport(
         model=name,
         random_weights=random_weights,
         settings=settings,
         rows=rows,
         bandwidth=bandwidth,
-        floors=floors(rows, shape, settings, bandwidth),
+        floors=floors(rows, shape, settings, bandwidth) if bandwidth else {},
         scaling=tables,
         machine=machine_info(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        interrupted=interrupted,
     )
+    if interrupted:
+        raise EnginesInterruptedError(report)
+    return report
+
+
+class EnginesInterruptedError(KeyboardInterrupt):
+    """Ctrl-C; `report` holds what was measured before."""
+
+    def __init__(self, report: EngineReport) -> None:
+        super().__init__("interrupted")
+        self.report = report
+
+
+def _start(
+    runners: Sequence[Runner],
+    prepared: Prepared,
+    point: Point,
+    settings: Settings,
+    notify: Progress,
+) -> None:
+    """Convert the model for every engine, then load each with its best number of threads."""
+    for place, runner in enumerate(runners):
+        notify("prepare", runner.row.name, place, len(runners))
+        runner.guard(prepared.make, runner.spec)
+    notify("prepare", "", len(runners), len(runners))
+    for place, runner in enumerate(runners):
+        notify("threads", runner.row.name, place, len(runners))
+        runner.guard(runner.start, point, settings.threads)
+    notify("threads", "", len(runners), len(runners))
+
+
+def _measure_scaling(
+    own: Sequence[Runner], ids: Ids, settings: Settings, notify: Progress
+) -> list[Scaling]:
+    points = scaling_points(ids.of_length, settings.input_tokens, settings.new_tokens)
+    every = list(dict.fromkeys(one for each in points for one in _with_one(each)))
+    for runner in own:
+        runner.times.clear()  # these lengths are compared with each other
+    measure(own, every, settings.runs, lambda *of: notify("scaling", "", *of))
+    return [scaling_table(r.row.name, points, r.times) for r in own if r.process]
 
 
 def floors(
@@ -292,8 +331,10 @@ class Runner(Guarded):
 
     def summary(self, point: Point) -> EngineRow:
         """The row with its figures, for an answer as `point` asks for."""
-        if self.failure or self.process is None:
+        if self.failure:
             return self.row
+        if self.process is None or not all(self.times.get(one) for one in _with_one(point)):
+            return dataclasses.replace(self.row, failure="not measured: interrupted")
         times = np.array(self.times[point])
         first = statistics.median(self.times[_with_one(point)[1]])
         p5, p50, p95 = (float(value) for value in np.percentile(times, (5, 50, 95)))

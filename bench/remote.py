@@ -78,10 +78,6 @@ class RemoteModel:
     def _ask(self, what: str, **fields: Any) -> dict[str, Any]:
         return self._process.ask({"do": what, **fields})
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def close(self) -> None:
         self._process.close()
 

@@ -35,7 +35,7 @@ def bench_shapes(
         TargetMissedError: none of our artifacts meets the target, on some shape.
     """
     from edge.bench.arch import shape_of
-    from edge.bench.engines import run_engines
+    from edge.bench.engines import EnginesInterruptedError, run_engines
     from edge.bench.peers.table import PEERS
     from edge.bench.prepared import Prepared, default_cache
     from edge.cli.console import progress_bar, status
@@ -64,22 +64,28 @@ def bench_shapes(
                 label = f"{phase} {what}".strip()
                 progress.update(tasks[phase], completed=done, total=of, description=label)
 
-            report = run_engines(
-                arch,
-                prepared,
-                shape,
-                targets,
-                settings,
-                peers=tuple(PEERS) if peers else (),
-                scaling=scaling,
-                on_progress=on_progress,
-            )
+            stopped = None
+            try:
+                report = run_engines(
+                    arch,
+                    prepared,
+                    shape,
+                    targets,
+                    settings,
+                    peers=tuple(PEERS) if peers else (),
+                    scaling=scaling,
+                    on_progress=on_progress,
+                )
+            except EnginesInterruptedError as error:
+                stopped, report = error, error.report
         reports.append(report)
         print_report(report)
         if json_file is not None:  # after every shape: a later one may be interrupted
             values = {"schema_version": 1, "reports": [report.as_json() for report in reports]}
             with new_file(json_file) as staging:
                 staging.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if stopped is not None:
+            raise stopped
     missed = [report for report in reports if not report.any_meets_target]
     if missed:
         raise TargetMissedError("; ".join(_missed(report) for report in missed))

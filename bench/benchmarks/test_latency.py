@@ -80,8 +80,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     short = [Path(name).name for name in names]
     ids = short if len(set(short)) == len(short) else names
     cases = [Case(*pair) for pair in itertools.product(settings.batch, settings.concurrency)]
-    metafunc.parametrize("case", cases, ids=str)
     metafunc.parametrize("artifact", names, ids=ids)
+    metafunc.parametrize("case", cases, ids=str)
 
 
 @pytest.fixture(scope="session")

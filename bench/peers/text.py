@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from typing import Any
 
 from .spec import Spec
@@ -12,7 +13,10 @@ def open_artifact(spec: Spec) -> Any:
     """The artifact in `spec.cache` as a `Model`."""
     from edge.runtime.model import load
 
-    return load(spec.cache, threads=spec.threads)
+    model = load(spec.cache, threads=spec.threads)
+    # A library's hundreds of thousands of objects stay: collecting before every turn passes them by.
+    gc.freeze()
+    return model
 
 
 def respond(model: Any, asked: dict[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def test_the_phases_are_parts_of_the_whole(report: Report) -> None:
         # One at a time: tokens over the time that their calls took.
         seconds = sum(latency.samples_ms) / 1000
         tokens = latency.new_tokens * latency.runs
-        assert latency.tokens_per_second == pytest.approx(tokens / seconds, rel=0.1)
+        assert latency.tokens_per_second == pytest.approx(tokens / seconds, rel=0.3)
         assert latency.cold_start_ms > latency.load_ms > 0
         assert latency.peak_rss_mb > 20
 
@@ -165,7 +165,7 @@ def test_every_batch_size_and_concurrency_has_a_line(artifacts: Path, dataset: P
         assert result.accuracy is found[0].accuracy
     assert found[0].latency is not None
     assert found[2].latency is not None
-    assert found[2].latency.p50 > found[0].latency.p50 * 0.8  # three texts, not one
+    assert found[2].latency.p50 > found[0].latency.p50 * 0.5  # three texts, not one
 
 
 def test_it_goes_on_for_so_many_seconds(artifacts: Path, dataset: Path) -> None:
@@ -359,16 +359,16 @@ def test_the_command_writes_what_was_measured_before_ctrl_c(
 
 
 def test_the_command_says_when_nothing_could_be_measured(
-    assert_refused: Callable[..., str],
+    edge: Callable[..., Any],
     artifacts: Path,
     dataset: Path,
     crashing_gguf: Callable[..., None],
 ) -> None:
     crashing_gguf("generate")
-    arguments = ("bench", artifacts / "gguf-q8_0", "--data", dataset / "dev.jsonl")
-    refusal = assert_refused(*arguments, status=1)
-    assert "nothing could be measured" in refusal
-    assert "crashed (SIGABRT)" in refusal
+    ended = edge("bench", artifacts / "gguf-q8_0", "--data", dataset / "dev.jsonl")
+    assert ended.status == 1
+    assert "nothing could be measured" in ended.err
+    assert "crashed (SIGABRT)" in ended.out
 
 
 def test_data_with_other_columns_are_refused(

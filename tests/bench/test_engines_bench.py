@@ -20,6 +20,7 @@ from edge.bench.arch import SHAPES, write_model
 from edge.bench.engines import (
     EngineReport,
     EngineRow,
+    EnginesInterruptedError,
     Ids,
     Settings,
     Speed,
@@ -49,7 +50,7 @@ TINY = dataclasses.replace(
     num_decoder_layers=2,
 )
 INT8 = Target("onnx", "int8")
-QUICK = Settings(input_tokens=8, new_tokens=4, threads=1, target_ms=60_000)
+QUICK = Settings(input_tokens=8, new_tokens=4, threads=1, runs=30, target_ms=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +295,30 @@ def test_what_fails_has_a_row_and_the_rest_is_measured(tiny: Prepared, no_peers:
     assert "edge.json" in damaged.failure
     assert missing.failure == "not installed: the peers' environment (make peers)"
     assert {row.speed is None for row in (crashed, damaged, missing)} == {True}
+    assert not psutil.Process().children()
+
+
+def test_ctrl_c_leaves_the_rows_that_were_measured(int8: Prepared) -> None:
+    def stop(phase: str, what: str, done: int, of: int) -> None:
+        if phase == "latency" and done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(EnginesInterruptedError) as stopped:
+        run_engines("tiny", int8, TINY, [INT8], QUICK, on_progress=stop)
+    report = stopped.value.report
+    assert report.interrupted
+    [row] = report.rows
+    assert row.speed is not None
+    assert len(row.speed.times_ms) == 10
+
+    def stop_early(phase: str, what: str, done: int, of: int) -> None:
+        if phase == "threads":
+            raise KeyboardInterrupt
+
+    with pytest.raises(EnginesInterruptedError) as stopped:
+        run_engines("tiny", int8, TINY, [INT8], QUICK, on_progress=stop_early)
+    assert [r.failure for r in stopped.value.report.rows] == ["not measured: interrupted"]
+    assert json.loads(json.dumps(stopped.value.report.as_json()))["interrupted"]
     assert not psutil.Process().children()
 
 
