@@ -84,9 +84,7 @@ def _well_formed(values: Mapping[str, Any]) -> bool:
     results, machine = values.get("results"), values.get("machine")
     if not isinstance(results, list) or not isinstance(machine, dict):
         return False
-    if not isinstance(values.get("settings"), dict):
-        return False
-    if not isinstance(values.get("data"), dict | None):
+    if not all(isinstance(values.get(name), dict) for name in ("settings", "data")):
         return False
     return all(_is_result(one) for one in results)
 
@@ -127,7 +125,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
 
 def _names(*runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Path → the shortest name that means one artifact alone in each run."""
-    names = {}
+    names: dict[str, str] = {}
     for results in runs:
         paths = {result["artifact"] for result in results}
         counts = Counter(Path(path).name for path in paths)
@@ -194,5 +192,4 @@ def _differences(
 
 
 def _at(values: Mapping[str, Any], name: str, inner: str) -> Any:
-    """A field of an object that may be null."""
-    return (values.get(name) or {}).get(inner)
+    return values[name].get(inner)

@@ -76,7 +76,7 @@ class RemoteModel:
         return self._ask("turn", calls=calls, options=options)
 
     def _ask(self, what: str, **fields: Any) -> dict[str, Any]:
-        return self._process.ask({"do": what, **fields})
+        return self._process.request({"do": what, **fields})
 
     def close(self) -> None:
         self._process.close()

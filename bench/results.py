@@ -45,11 +45,12 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class Data:
-    """The rows' file, how many of them were used, and the sha256 of the whole file."""
+    """The rows' file, how many of them were used, and the sha256 of the whole file; None where the
+    rows are from no file."""
 
-    path: str
+    path: str | None
     rows: int
-    sha256: str
+    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,18 @@ class Report:
 
     results: list[Result]
     target_ms: float
-    rows: int
+    data: Data
     settings: BenchSettings
     machine: dict[str, Any]
     created: str
-    data: Data | None = None
     command: str = ""
     notes: list[str] = field(default_factory=list)
     baseline: dict[str, Any] | None = None
     interrupted: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.data.rows
 
     @property
     def any_meets_target(self) -> bool:
@@ -118,7 +122,7 @@ class Report:
             "interrupted": self.interrupted,
             "target_ms": self.target_ms,
             "command": self.command,
-            "data": dataclasses.asdict(self.data) if self.data else None,
+            "data": dataclasses.asdict(self.data),
             "machine": self.machine,
             "baseline": self.baseline,
             "settings": dataclasses.asdict(self.settings),

@@ -105,11 +105,14 @@ def run_bench(
     report = Report(
         results=[],
         target_ms=target_ms,
-        rows=len(rows),
+        data=Data(
+            path=None if data is None else str(data),
+            rows=len(rows),
+            sha256=None if data is None else sha256_of(data),
+        ),
         settings=settings,
         machine=machine_info(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        data=None if data is None else Data(str(data), len(rows), sha256_of(data)),
         command=command,
         notes=notes_on(opened, rows),
     )

@@ -14,7 +14,7 @@ def open_artifact(spec: Spec) -> Any:
     from edge.runtime.model import load
 
     model = load(spec.cache, threads=spec.threads)
-    # A library's hundreds of thousands of objects stay: collecting before every turn passes them by.
+    # A library's many thousands of objects stay: the collection before every turn passes them by.
     gc.freeze()
     return model
 

@@ -156,20 +156,14 @@ def command(
     from edge.cli.comparison_tables import check_regressions, print_comparison
 
     old = read_report(old_file) if old_file is not None else None  # before minutes of measuring
-    chosen = {"runs": runs, "batch": batch, "concurrency": concurrency}
-    report = measure(
-        folders,
-        rows,
-        target_ms,
-        BenchSettings(
-            seconds=1.0 if seconds is None else seconds,
-            new_tokens=other["new_tokens"],
-            **{name: value for name, value in chosen.items() if value is not None},
-        ),
-        threads,
-        json_file,
-        data=path,
+    settings = BenchSettings(
+        runs=BenchSettings.runs if runs is None else runs,
+        seconds=1.0 if seconds is None else seconds,
+        batch=batch or (1,),
+        concurrency=concurrency or (1,),
+        new_tokens=other["new_tokens"],
     )
+    report = measure(folders, rows, target_ms, settings, threads, json_file, data=path)
     stdout_console().print(report_table(report))
     for note in report_notes(report):
         click.echo(note)
