@@ -289,10 +289,10 @@ def _with_prompt(artifact: Path, folder: Path, template: str) -> Path:
 
 
 def test_the_harness_costs_less_than_a_hundredth_of_a_call() -> None:
-    """Medians of a loop that is microseconds long: even a busy machine is far from the bound."""
-    overhead = measure_overhead(calls=20)
-    assert overhead.call_ms >= 10
-    assert 0 <= overhead.in_call_ms < 0.1
+    """Microseconds, by the best of three medians: a busy machine adds to all of them, if any."""
+    found = [measure_overhead(calls=10) for _ in range(3)]
+    assert min(one.call_ms for one in found) >= 10
+    assert 0 <= min(one.in_call_ms for one in found) < 0.1
 
 
 def test_rows_are_spread_over_the_data() -> None:
