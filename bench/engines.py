@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from edge.bench.floor import Floor, floor_of, read_bandwidth
-from edge.bench.latency import MIN_RUNS
+from edge.bench.latency import DEFAULT_RUNS, MIN_RUNS
 from edge.bench.machine import machine_info
 from edge.bench.peers.spec import Spec
 from edge.bench.peers.table import PEERS
 from edge.bench.prepared import Prepared, bits_of, size_of
-from edge.bench.process import EngineFailedError, EngineMissingError, EngineProcess, start
+from edge.bench.process import EngineProcess, Guarded, start
 from edge.bench.scaling import Scaling, scaling_points, scaling_table
+from edge.bench.verdict import MEETS, Verdict, judge
 from edge.export.publish import Target
 from edge.runtime.errors import UsageError
 from edge.runtime.manifest import Architecture
@@ -46,7 +47,7 @@ class Settings:
     input_tokens: int = 32
     new_tokens: int = 16
     threads: int = 2
-    runs: int = MIN_RUNS
+    runs: int = DEFAULT_RUNS
     target_ms: float = 100.0
 
     def __post_init__(self) -> None:
@@ -104,6 +105,7 @@ class EngineReport:
     scaling: list[Scaling]
     machine: dict[str, Any]
     created: str
+    interrupted: bool = False
 
     def best_peer(self, bits: int) -> EngineRow | None:
         """The fastest peer of that precision, by its median."""
@@ -121,12 +123,17 @@ class EngineReport:
         floor = self.floors.get(row.bits)
         return row.speed.p50 / floor.ms if floor and row.speed else None
 
+    def verdict(self, row: EngineRow) -> Verdict | None:
+        """Whether the row's runs show that its p95 meets the target; None without runs."""
+        return judge(row.speed.times_ms, self.settings.target_ms) if row.speed else None
+
     def meets_target(self, row: EngineRow) -> bool:
-        return row.speed is not None and row.speed.p95 <= self.settings.target_ms
+        verdict = self.verdict(row)
+        return verdict is not None and verdict.word == MEETS
 
     @property
     def any_meets_target(self) -> bool:
-        """Whether one of our own artifacts does: peers are there to compare with."""
+        """Whether one of our own artifacts is shown to: peers are there to compare with."""
         return any(self.meets_target(row) for row in self.rows if row.own)
 
     def as_json(self) -> dict[str, Any]:
@@ -136,6 +143,9 @@ class EngineReport:
             fields["times_faster_than_best_peer"] = self.times_faster(row)
             fields["times_floor"] = self.times_floor(row)
             fields["meets_target"] = self.meets_target(row)
+            verdict = self.verdict(row)
+            fields["verdict"] = verdict.word if verdict else None
+            fields["verdict_reason"] = verdict.reason if verdict else row.failure
         return {"schema_version": 1, "kind": "engines", **values}
 
 
@@ -155,51 +165,89 @@ def run_engines(
 
     An engine that is not installed, can't convert the model, crashes or answers with another number
     of tokens gets a row that says so; the rest is measured.
+
+    Raises:
+        EnginesInterruptedError: Ctrl-C; it has the report of what was measured.
     """
     notify = on_progress or (lambda *_: None)
     rows = [_own_row(target) for target in targets] + [_peer_row(peer) for peer in peers]
     specs = [prepared.artifact(t) for t in targets] + [prepared.peer(p) for p in peers]
+    runners = [Runner(row, spec) for row, spec in zip(rows, specs, strict=True)]
     ids = Ids(prepared.model, shape)
     point: Point = (ids.of_length(settings.input_tokens), settings.new_tokens)
+    bandwidth = 0.0
+    tables: list[Scaling] = []
+    interrupted = measured = False
     with contextlib.ExitStack() as stack:
-        runners = [Runner(row, spec) for row, spec in zip(rows, specs, strict=True)]
-        for place, runner in enumerate(runners):
-            notify("prepare", runner.row.name, place, len(runners))
-            runner.guard(prepared.make, runner.spec)
-        notify("prepare", "", len(runners), len(runners))
-        for place, runner in enumerate(runners):
-            notify("threads", runner.row.name, place, len(runners))
+        for runner in runners:
             stack.callback(runner.close)
-            runner.guard(runner.start, point, settings.threads)
-        notify("threads", "", len(runners), len(runners))
-        before = read_bandwidth(settings.threads)
-        measure(runners, _with_one(point), settings.runs, lambda *of: notify("latency", "", *of))
-        bandwidth = max(before, read_bandwidth(settings.threads))
-        rows = [runner.summary(point) for runner in runners]
-        tables = []
-        if scaling:
-            own = [runner for runner in runners if runner.row.own and runner.process]
-            points = scaling_points(ids.of_length, settings.input_tokens, settings.new_tokens)
-            every = list(dict.fromkeys(one for each in points for one in _with_one(each)))
-            for runner in own:
-                runner.times.clear()  # these lengths are compared with each other
-            measure(own, every, settings.runs, lambda *of: notify("scaling", "", *of))
-            tables = [
-                scaling_table(runner.row.name, points, runner.times)
-                for runner in own
-                if runner.process
-            ]
-    return EngineReport(
+        try:
+            _start(runners, prepared, point, settings, notify)
+            bandwidth = read_bandwidth(settings.threads)
+            measure(
+                runners, _with_one(point), settings.runs, lambda *of: notify("latency", "", *of)
+            )
+            bandwidth = max(bandwidth, read_bandwidth(settings.threads))
+            rows, measured = [runner.summary(point) for runner in runners], True
+            if scaling:
+                own = [runner for runner in runners if runner.row.own and runner.process]
+                tables = _measure_scaling(own, ids, settings, notify)
+        except KeyboardInterrupt:
+            interrupted = True
+            if not measured:
+                rows = [runner.summary(point) for runner in runners]
+    report = EngineReport(
         model=name,
         random_weights=random_weights,
         settings=settings,
         rows=rows,
         bandwidth=bandwidth,
-        floors=floors(rows, shape, settings, bandwidth),
+        floors=floors(rows, shape, settings, bandwidth) if bandwidth else {},
         scaling=tables,
         machine=machine_info(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        interrupted=interrupted,
     )
+    if interrupted:
+        raise EnginesInterruptedError(report)
+    return report
+
+
+class EnginesInterruptedError(KeyboardInterrupt):
+    """Ctrl-C; `report` holds what was measured before."""
+
+    def __init__(self, report: EngineReport) -> None:
+        super().__init__("interrupted")
+        self.report = report
+
+
+def _start(
+    runners: Sequence[Runner],
+    prepared: Prepared,
+    point: Point,
+    settings: Settings,
+    notify: Progress,
+) -> None:
+    """Convert the model for every engine, then load each with its best number of threads."""
+    for place, runner in enumerate(runners):
+        notify("prepare", runner.row.name, place, len(runners))
+        runner.guard(prepared.make, runner.spec)
+    notify("prepare", "", len(runners), len(runners))
+    for place, runner in enumerate(runners):
+        notify("threads", runner.row.name, place, len(runners))
+        runner.guard(runner.start, point, settings.threads)
+    notify("threads", "", len(runners), len(runners))
+
+
+def _measure_scaling(
+    own: Sequence[Runner], ids: Ids, settings: Settings, notify: Progress
+) -> list[Scaling]:
+    points = scaling_points(ids.of_length, settings.input_tokens, settings.new_tokens)
+    every = list(dict.fromkeys(one for each in points for one in _with_one(each)))
+    for runner in own:
+        runner.times.clear()  # these lengths are compared with each other
+    measure(own, every, settings.runs, lambda *of: notify("scaling", "", *of))
+    return [scaling_table(r.row.name, points, r.times) for r in own if r.process]
 
 
 def floors(
@@ -248,7 +296,7 @@ def _with_one(point: Point) -> list[Point]:
     return [point, (point[0], 1)]
 
 
-class Runner:
+class Runner(Guarded):
     """One engine through a run: its process, what it was asked, and what became of it."""
 
     def __init__(self, row: EngineRow, spec: Spec) -> None:
@@ -258,20 +306,9 @@ class Runner:
         self.times: dict[Point, list[float]] = {}
         self._peak_rss = 0
 
-    def guard(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Call `action` unless the engine failed before; its failure ends the engine's part."""
-        if self.row.failure:
-            return
-        try:
-            action(*arguments)
-        except EngineMissingError as error:
-            self._fail(f"not installed: {error}")
-        except EngineFailedError as error:
-            self._fail(str(error))
-
-    def _fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        super().fail(reason)
         self.row = dataclasses.replace(self.row, failure=reason)
-        self.close()
 
     def start(self, point: Point, most_threads: int) -> None:
         """Load the engine with the number of threads that a short screening finds best."""
@@ -294,8 +331,10 @@ class Runner:
 
     def summary(self, point: Point) -> EngineRow:
         """The row with its figures, for an answer as `point` asks for."""
-        if self.row.failure or self.process is None:
+        if self.failure:
             return self.row
+        if self.process is None or not all(self.times.get(one) for one in _with_one(point)):
+            return dataclasses.replace(self.row, failure="not measured: interrupted")
         times = np.array(self.times[point])
         first = statistics.median(self.times[_with_one(point)[1]])
         p5, p50, p95 = (float(value) for value in np.percentile(times, (5, 50, 95)))

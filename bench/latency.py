@@ -1,76 +1,116 @@
-"""How long one answer takes: interleaved runs, so that a noisy moment hits every artifact alike."""
+"""How long an answer takes and what of: the figures of many timed calls."""
 
 from __future__ import annotations
 
-import gc
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from edge.runtime.model import Model
 from edge.runtime.rows import Row
 
 MIN_RUNS = 30
+DEFAULT_RUNS = 100  # the verdict on a target needs 90 (see `edge.bench.verdict`)
+_PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds from text to text, batch 1, greedy, to each answer's natural end.
+    """Milliseconds from text to text of `runs` calls, greedy; what is no percentile is a median.
 
-    `p25` and `p75` are the spread beside the median; `new_tokens` is the mean length of an answer.
+    `tokenize_ms` and `detokenize_ms` are inside of the samples. `first_token_ms` is a whole call
+    with answers of one token; `per_token_ms` what each further token of the longest answer adds;
+    `encode_ms` what is left of the first token's time without a decoder step: all that happens once
+    per answer. These two are None where no answer was long enough to tell. `new_tokens` is the mean
+    per answer, eos counted; `tokens_per_second` counts all answers of all threads. `cold_start_ms`
+    is from the start of the process to its first answer, files in the page cache; `peak_rss_mb`
+    (10⁶ bytes) is the most that the process had resident, interpreter and libraries included.
     """
 
     runs: int
+    samples_ms: tuple[float, ...]
+    p5: float
     p25: float
     p50: float
     p75: float
+    p90: float
     p95: float
+    p99: float
     new_tokens: float
+    tokenize_ms: float
+    encode_ms: float | None
+    first_token_ms: float
+    per_token_ms: float | None
+    detokenize_ms: float
+    tokens_per_second: float
+    load_ms: float
+    cold_start_ms: float
+    peak_rss_mb: float
 
 
-def measure_latency(
-    models: Sequence[Model],
-    rows: Sequence[Row],
-    *,
-    runs: int,
-    warmup: int = 3,
-    on_progress: Callable[[int], None] | None = None,
-) -> list[Latency]:
-    """Time every model on the same rows, one row at a time, models taking turns.
+class Samples:
+    """The turns of one artifact at one batch size and concurrency."""
 
-    The garbage collector is held off during each timed call, and run between rounds.
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = {}
+        self.seconds = 0.0
+        self._peak_rss = 0
+
+    def __len__(self) -> int:
+        return len(self._values.get("ms", ()))
+
+    def add(self, turn: Mapping[str, Any]) -> None:
+        """Take in a turn as its process gave it (`edge.bench.turn`), with its `peak_rss`."""
+        for name, value in turn.items():
+            if isinstance(value, list):
+                self._values.setdefault(name, []).extend(value)
+        self.seconds += turn["seconds"]
+        self._peak_rss = max(self._peak_rss, turn["peak_rss"])
+
+    @property
+    def ms(self) -> list[float]:
+        return self._values["ms"]
+
+    def summary(self, *, batch: int, load_ms: float, cold_start_ms: float) -> Latency:
+        found = {name: np.array(values) for name, values in self._values.items()}
+        per_token, encode = _phases(found)
+        tokens = float(found["new_tokens"].sum())
+        spread = np.percentile(found["ms"], _PERCENTILES)
+        return Latency(
+            runs=len(self),
+            samples_ms=tuple(self.ms),
+            **{f"p{p}": float(ms) for p, ms in zip(_PERCENTILES, spread, strict=True)},
+            new_tokens=tokens / (len(self) * batch),
+            tokenize_ms=_median(found["tokenize_ms"]),
+            encode_ms=encode,
+            first_token_ms=_median(found["first_ms"]),
+            per_token_ms=per_token,
+            detokenize_ms=_median(found["detokenize_ms"]),
+            tokens_per_second=tokens / self.seconds,
+            load_ms=load_ms,
+            cold_start_ms=cold_start_ms,
+            peak_rss_mb=self._peak_rss / 1e6,
+        )
+
+
+def _phases(found: Mapping[str, np.ndarray]) -> tuple[float | None, float | None]:
+    """Milliseconds per further token, and of what happens once per answer.
+
+    The same call was timed with answers of one token; the difference is the other tokens' cost.
     """
-    chosen = spread_rows(rows, runs)
-    for row in chosen[:warmup]:
-        for model in models:
-            _answer(model, row)
-    times = np.empty((len(models), runs))
-    lengths = np.empty((len(models), runs))
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for run, row in enumerate(chosen):
-            # Another model starts each round: none always follows the same neighbour.
-            for turn in range(len(models)):
-                place = (run + turn) % len(models)
-                started = time.perf_counter()
-                length = _answer(models[place], row)
-                times[place, run] = (time.perf_counter() - started) * 1000
-                lengths[place, run] = length
-            gc.collect(0)
-            if on_progress:
-                on_progress(run + 1)
-    finally:
-        if collecting:
-            gc.enable()
-    return [_summary(row, float(length.mean())) for row, length in zip(times, lengths, strict=True)]
+    longer = found["longest"] > 1
+    if not longer.any():
+        return None, None
+    further = found["generate_ms"] - found["first_generate_ms"]
+    per_token = _median(further[longer] / (found["longest"][longer] - 1))
+    encode = _median(found["first_generate_ms"]) - per_token
+    # Where noise is larger than either, there is nothing to say.
+    return (per_token, encode if encode > 0 else None) if per_token > 0 else (None, None)
 
 
-def _summary(times: np.ndarray, new_tokens: float) -> Latency:
-    p25, p50, p75, p95 = (float(value) for value in np.percentile(times, (25, 50, 75, 95)))
-    return Latency(len(times), p25, p50, p75, p95, new_tokens)
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values))
 
 
 def spread_rows(rows: Sequence[Row], runs: int) -> list[Row]:
@@ -78,10 +118,3 @@ def spread_rows(rows: Sequence[Row], runs: int) -> list[Row]:
     if len(rows) >= runs:
         return [rows[i * len(rows) // runs] for i in range(runs)]
     return [rows[i % len(rows)] for i in range(runs)]
-
-
-def _answer(model: Model, row: Row) -> int:
-    answer = model.generate(
-        row.input, fields=row.fields, on_long="truncate", num_beams=1, do_sample=False
-    )
-    return len(answer.token_ids) + (answer.finish_reason == "eos")

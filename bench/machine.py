@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
+import subprocess
+from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from edge.runtime.processor import cpu_info, usable_cores
@@ -30,17 +35,65 @@ _FLAGS = (
 )
 
 
+_PROCESSORS = Path("/sys/devices/system/cpu")
+_ROOT = Path(__file__).resolve().parent.parent
+
+
 def machine_info() -> dict[str, Any]:
-    """Processor, cores, instruction sets, system and library versions."""
+    """Processor, cores, instruction sets, what may slow it down, system, versions, git revision.
+
+    `affinity` lists the logical cores that this process may use, `pinned` says that these are not
+    all; `governor` and `load_average` (of the last minute) are None where the system has none, and
+    `revision` is None where this is no git checkout.
+    """
     cpu, flags = cpu_info()
+    cores = _affinity()
     return {
         "cpu": cpu or platform.processor() or platform.machine(),
         "cores": usable_cores(),
+        "affinity": cores,
+        "pinned": len(cores) < (os.cpu_count() or 1),
+        "governor": _governor(cores),
+        "load_average": _load_average(),
         "isa": [flag for flag in _FLAGS if flag in flags],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: v for name in _LIBRARIES if (v := _version(name))},
+        "revision": _revision(),
     }
+
+
+def _affinity() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _governor(cores: Sequence[int]) -> str | None:
+    """How the system chooses the clock rate of these cores, such as "performance"."""
+    found = set()
+    for core in cores:
+        with contextlib.suppress(OSError):
+            path = _PROCESSORS / f"cpu{core}" / "cpufreq" / "scaling_governor"
+            found.add(path.read_text(encoding="utf-8").strip())
+    return ", ".join(sorted(found)) or None
+
+
+def _load_average() -> float | None:
+    with contextlib.suppress(OSError, AttributeError):
+        return round(os.getloadavg()[0], 2)
+    return None
+
+
+def _revision() -> str | None:
+    """The commit of this source tree, with "-dirty" where files differ from it."""
+    if not (_ROOT / ".git").exists():
+        return None
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return ended.stdout.strip() or None
+    return None
 
 
 def _version(name: str) -> str | None:

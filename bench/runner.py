@@ -1,60 +1,58 @@
-"""Accuracy and latency of several artifacts on one data set, and the verdict on each."""
+"""Accuracy and latency of several artifacts on one data set, and the verdict on each.
+
+Every artifact has a process of its own, which stands still while others are measured; artifacts
+take turns, so that a noisy moment hits all of them.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from edge.bench.accuracy import Accuracy, measure_accuracy
+from edge.bench.accuracy import Accuracy, copy_baseline, measure_accuracy
 from edge.bench.agreement import agree
-from edge.bench.latency import MIN_RUNS, Latency, measure_latency
+from edge.bench.checks import check_rows, notes_on, open_artifacts
+from edge.bench.latency import Latency, Samples, spread_rows
 from edge.bench.machine import machine_info
-from edge.runtime.errors import UsageError
-from edge.runtime.model import load
+from edge.bench.process import Guarded
+from edge.bench.remote import RemoteModel
+from edge.bench.results import BenchInterruptedError, BenchSettings, Data, Report, Result
+from edge.bench.turn import Call
+from edge.bench.verdict import Verdict, judge
+from edge.runtime.artifact import Artifact, sha256_of
+from edge.runtime.engines.base import choose_threads
+from edge.runtime.manifest import Manifest
+from edge.runtime.model import Model
+from edge.runtime.registry import missing_extra
 from edge.runtime.rows import Row
-from edge.runtime.textpath import check_text_path
 
-# Called with (phase, artifact, done, of); the phase is "accuracy" or "latency".
+# Called with (phase, what, done, of); the phase is "load", "latency" or "accuracy", and `what` an
+# artifact, or the batch size and concurrency where there are several.
 Progress = Callable[[str, str, int, int], None]
 
-
-@dataclass(frozen=True)
-class Result:
-    """One line of the benchmark's table."""
-
-    artifact: str
-    format: str
-    quantization: str
-    size_mb: float
-    threads: int
-    accuracy: Accuracy
-    latency: Latency
-    meets_target: bool
+_TURN = 5  # timed calls of one artifact before the next has its turn
+_WARMUP = 3  # calls before its first turn that do not count; one before every other
 
 
 @dataclass(frozen=True)
-class Report:
-    results: list[Result]
-    target_ms: float
-    rows: int
-    machine: dict[str, Any]
-    created: str
+class Case:
+    """How an artifact is asked: texts in a call, and threads that call at once."""
+
+    batch: int
+    concurrency: int
+
+    def __str__(self) -> str:
+        return f"batch {self.batch}, concurrency {self.concurrency}"
 
     @property
-    def any_meets_target(self) -> bool:
-        return any(result.meets_target for result in self.results)
-
-    def as_json(self) -> dict[str, Any]:
-        """The report without the predictions; docs/bench.md describes the fields."""
-        values = dataclasses.asdict(self)
-        for result in values["results"]:
-            del result["accuracy"]["predictions"]
-        return {"schema_version": 1, **values}
+    def turn(self) -> int:
+        """Calls in a turn: as many for each thread."""
+        return -(-_TURN // self.concurrency) * self.concurrency
 
 
 def run_bench(
@@ -62,65 +60,249 @@ def run_bench(
     rows: Sequence[Row],
     *,
     target_ms: float = 100.0,
-    runs: int = 100,
+    runs: int | None = None,
+    settings: BenchSettings | None = None,
     threads: int | None = None,
     reference: str | Path | None = None,
+    data: str | Path | None = None,
+    command: str = "",
     on_progress: Progress | None = None,
 ) -> Report:
     """Measure artifacts on rows that have targets.
 
-    An artifact meets the target when its p95 does. Answers are compared with those of
-    `reference`, an artifact or model folder, else of the float32 artifact of the same model.
+    An artifact meets the target where its runs show that its p95 does (`edge.bench.verdict`). One
+    whose library is not installed, or whose engine fails, crashes or hangs, gets a result that says
+    so; the others are measured.
+
+    Args:
+        artifacts: their folders.
+        rows: what they answer, with targets.
+        target_ms: what p95 has to meet.
+        runs: in place of those in `settings`.
+        settings: how often and how they are asked; None takes the defaults.
+        threads: that compute; None takes what was tuned for each artifact, else one.
+        reference: an artifact or model folder that answers are compared with; None takes the
+            float32 artifact of the same model.
+        data: the file that the rows are from, for the report.
+        command: the command line, for the report.
+        on_progress: gets the phase, what is measured, what is done of it, and of how much.
 
     Raises:
-        UsageError: fewer runs than a median needs, or no artifact.
-        ArtifactError, MissingExtraError: an artifact that can't be loaded, or whose tokenizer or
-            prompt is not the recorded one.
+        UsageError: fewer runs than a median needs, no artifact, or rows that the artifacts' prompts
+            are not made for.
+        ArtifactError: a folder that is no artifact, or one whose tokenizer or prompt is not the
+            recorded one.
+        MissingExtraError: the metrics' libraries are not installed.
+        BenchInterruptedError: Ctrl-C; it has the report of what was measured.
     """
-    if runs < MIN_RUNS:
-        raise UsageError(f"--runs must be at least {MIN_RUNS}, not {runs}: fewer make no median")
-    if not artifacts:
-        raise UsageError("name at least one artifact")
+    settings = settings or BenchSettings()
+    if runs is not None:
+        settings = replace(settings, runs=runs)
     notify = on_progress or (lambda *_: None)
-    names = [str(path) for path in artifacts]
-    with contextlib.ExitStack() as stack:
-        models = [stack.enter_context(load(path, threads=threads)) for path in artifacts]
-        for model in models:
-            check_text_path(model.artifact)
-        accuracies = []
-        for name, model in zip(names, models, strict=True):
-
-            def accuracy_done(done: int, name: str = name) -> None:
-                notify("accuracy", name, done, len(rows))
-
-            accuracies.append(measure_accuracy(model, rows, accuracy_done))
-        manifests = [model.artifact.manifest for model in models]
-        accuracies = agree(names, manifests, accuracies, rows, reference)
-        latencies = measure_latency(
-            models,
-            rows,
-            runs=runs,
-            on_progress=lambda done: notify("latency", "", done, runs),
-        )
-        results = [
-            Result(
-                artifact=name,
-                format=model.artifact.manifest.format,
-                quantization=model.artifact.manifest.quantization,
-                size_mb=model.artifact.manifest.size / 1e6,
-                threads=model.engine.threads,
-                accuracy=accuracy,
-                latency=latency,
-                meets_target=latency.p95 <= target_ms,
-            )
-            for name, model, accuracy, latency in zip(
-                names, models, accuracies, latencies, strict=True
-            )
-        ]
-    return Report(
-        results=results,
+    opened = open_artifacts(artifacts)
+    check_rows(opened, rows)
+    _check_metrics()
+    contestants = [
+        Contestant(str(name), artifact, choose_threads(artifact, threads))
+        for name, artifact in zip(artifacts, opened, strict=True)
+    ]
+    cases = [Case(*pair) for pair in itertools.product(settings.batch, settings.concurrency)]
+    report = Report(
+        results=[],
         target_ms=target_ms,
-        rows=len(rows),
+        data=Data(
+            path=None if data is None else str(data),
+            rows=len(rows),
+            sha256=None if data is None else sha256_of(data),
+        ),
+        settings=settings,
         machine=machine_info(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=command,
+        notes=notes_on(opened, rows),
+        baseline=copy_baseline(rows),
     )
+    try:
+        _measure(contestants, rows, cases, settings, notify)
+        _compare_answers(contestants, rows, reference)
+    except KeyboardInterrupt:
+        found = _results(contestants, cases, target_ms, "not measured: interrupted")
+        raise BenchInterruptedError(replace(report, results=found, interrupted=True)) from None
+    return replace(report, results=_results(contestants, cases, target_ms))
+
+
+def _measure(
+    contestants: Sequence[Contestant],
+    rows: Sequence[Row],
+    cases: Sequence[Case],
+    settings: BenchSettings,
+    notify: Progress,
+) -> None:
+    """Latency first: what scoring leaves in memory would count as the engine's."""
+    with contextlib.ExitStack() as stack:
+        for place, contestant in enumerate(contestants):
+            notify("load", contestant.name, place, len(contestants))
+            stack.callback(contestant.close)
+            contestant.guard(contestant.start, rows[0])
+        notify("load", "", len(contestants), len(contestants))
+        for case in cases:
+
+            def latency_done(done: int, what: str = str(case) if len(cases) > 1 else "") -> None:
+                notify("latency", what, done, settings.runs)
+
+            take_turns(contestants, rows, case, settings, latency_done)
+        for contestant in contestants:
+
+            def accuracy_done(done: int, name: str = contestant.name) -> None:
+                notify("accuracy", name, done, len(rows))
+
+            contestant.guard(contestant.score, rows, accuracy_done)
+            contestant.close()
+
+
+def _compare_answers(
+    contestants: Sequence[Contestant], rows: Sequence[Row], reference: str | Path | None
+) -> None:
+    """Give every accuracy its agreement with the reference."""
+    names = [one.name for one in contestants]
+    manifests = [one.manifest for one in contestants]
+    accuracies = agree(names, manifests, [one.accuracy for one in contestants], rows, reference)
+    for contestant, accuracy in zip(contestants, accuracies, strict=True):
+        contestant.accuracy = accuracy
+
+
+def take_turns(
+    contestants: Sequence[Contestant],
+    rows: Sequence[Row],
+    case: Case,
+    settings: BenchSettings,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Time one case of every artifact, the same rows for all, until each has its runs and seconds.
+
+    Those that have both leave the rounds; the slowest leave first.
+    """
+    calls = calls_of(rows, settings.runs, case.batch)
+    done = round_number = 0
+    active = [one for one in contestants if not one.failure]
+    while active:
+        size = case.turn
+        if done < settings.runs:  # the last turn makes up what is missing, for every thread
+            missing = -(-(settings.runs - done) // case.concurrency) * case.concurrency
+            size = min(size, missing)
+        chosen = [calls[(done + place) % len(calls)] for place in range(size)]
+        for place in range(len(active)):
+            # Another artifact starts each round: none always follows the same neighbour.
+            contestant = active[(round_number + place) % len(active)]
+            contestant.guard(contestant.turn, case, chosen, settings.new_tokens)
+        done += size
+        round_number += 1
+        on_progress(min(done, settings.runs))
+        active = [one for one in active if not one.failure and not one.done(case, settings)]
+
+
+def calls_of(rows: Sequence[Row], runs: int, batch: int) -> list[Call]:
+    """The inputs of `runs` calls, taken evenly over the data."""
+    pairs = [(row.input, row.fields) for row in spread_rows(rows, runs * batch)]
+    return [pairs[first : first + batch] for first in range(0, len(pairs), batch)]
+
+
+class Contestant(Guarded):
+    """One artifact through a run: its process, what was measured, and what became of it."""
+
+    def __init__(self, name: str, artifact: Artifact, threads: int) -> None:
+        self.name = name
+        self.accuracy: Accuracy | None = None
+        self._artifact = artifact
+        self._threads = threads
+        self._model: RemoteModel | None = None
+        self._samples: dict[Case, Samples] = {}
+        self._load_ms = self._cold_start_ms = 0.0
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._artifact.manifest
+
+    def start(self, row: Row) -> None:
+        """Load it in a process of its own, and answer once."""
+        self._model = RemoteModel(self._artifact, self._threads)
+        self._load_ms = self._model.load_ms
+        self._model.generate([row.input], fields=[row.fields], on_long="truncate")
+        self._cold_start_ms = self._model.age_ms
+
+    def turn(self, case: Case, calls: Sequence[Call], new_tokens: int | None) -> list[float]:
+        """Time these calls; their milliseconds, which are kept, too."""
+        assert self._model
+        samples = self._samples.setdefault(case, Samples())
+        found = self._model.turn(
+            calls,
+            concurrency=case.concurrency,
+            new_tokens=new_tokens,
+            warmup=1 if len(samples) else _WARMUP,
+        )
+        samples.add(found)
+        times: list[float] = found["ms"]
+        return times
+
+    def done(self, case: Case, settings: BenchSettings) -> bool:
+        samples = self._samples[case]
+        return len(samples) >= settings.runs and samples.seconds >= settings.seconds
+
+    def score(self, rows: Sequence[Row], on_progress: Callable[[int], None]) -> None:
+        # It answers and scores lists as a `Model` does, which is all that is asked of it.
+        self.accuracy = measure_accuracy(cast(Model, self._model), rows, on_progress)
+
+    def result(self, case: Case, target_ms: float, unmeasured: str = "not measured") -> Result:
+        """Its line for `case`. An engine that failed later keeps its figures, but no verdict."""
+        samples = self._samples.get(case)
+        latency: Latency | None = None
+        error = self.failure or (None if samples else unmeasured)
+        verdict = Verdict("not shown", error or "")
+        if samples:
+            latency = samples.summary(
+                batch=case.batch, load_ms=self._load_ms, cold_start_ms=self._cold_start_ms
+            )
+            if error is None:
+                verdict = judge(samples.ms, target_ms)
+        manifest = self.manifest
+        return Result(
+            artifact=self.name,
+            format=manifest.format,
+            quantization=manifest.quantization,
+            size_mb=manifest.size / 1e6,
+            threads=self._threads,
+            batch=case.batch,
+            concurrency=case.concurrency,
+            error=error,
+            accuracy=self.accuracy,
+            latency=latency,
+            verdict=verdict.word,
+            verdict_reason=verdict.reason,
+        )
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model.close()
+            self._model = None
+
+
+def _results(
+    contestants: Sequence[Contestant],
+    cases: Sequence[Case],
+    target_ms: float,
+    unmeasured: str = "not measured",
+) -> list[Result]:
+    return [one.result(case, target_ms, unmeasured) for one in contestants for case in cases]
+
+
+def _check_metrics() -> None:
+    """Refuse to measure for minutes what can't be scored then.
+
+    Raises:
+        MissingExtraError: rouge-score or sacrebleu is not installed.
+    """
+    from importlib.util import find_spec
+
+    for library in ("rouge_score", "sacrebleu"):
+        if find_spec(library) is None:
+            raise missing_extra("the accuracy", library.replace("_", "-"), "bench")

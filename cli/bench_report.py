@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,11 +55,6 @@ def report_outputs(values: Mapping[str, Any], json_file: Path | None = None) -> 
     outputs = Outputs(json_file, markdown_file, html_file, plots_folder)
     outputs.check()
     return outputs
-
-
-def command_line() -> str:
-    """The command line that is running, as it would be typed."""
-    return shlex.join(["edge", *(click.get_current_context().find_root().obj or ())])
 
 
 def show(document: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ def bench_shapes(
         TargetMissedError: none of our artifacts meets the target, on some shape.
     """
     from edge.bench.arch import shape_of
-    from edge.bench.engines import run_engines
+    from edge.bench.engines import EnginesInterruptedError, run_engines
     from edge.bench.peers.table import PEERS
     from edge.bench.prepared import Prepared, default_cache
     from edge.cli.console import progress_bar, status
@@ -64,33 +64,46 @@ def bench_shapes(
                 label = f"{phase} {what}".strip()
                 progress.update(tasks[phase], completed=done, total=of, description=label)
 
-            report = run_engines(
-                arch,
-                prepared,
-                shape,
-                targets,
-                settings,
-                peers=tuple(PEERS) if peers else (),
-                scaling=scaling,
-                on_progress=on_progress,
-            )
+            stopped = None
+            try:
+                report = run_engines(
+                    arch,
+                    prepared,
+                    shape,
+                    targets,
+                    settings,
+                    peers=tuple(PEERS) if peers else (),
+                    scaling=scaling,
+                    on_progress=on_progress,
+                )
+            except EnginesInterruptedError as error:
+                stopped, report = error, error.report
         reports.append(report)
         print_report(report)
         if json_file is not None:  # after every shape: a later one may be interrupted
             values = {"schema_version": 1, "reports": [report.as_json() for report in reports]}
             with new_file(json_file) as staging:
                 staging.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if stopped is not None:
+            raise stopped
     missed = [report for report in reports if not report.any_meets_target]
     if missed:
         raise TargetMissedError("; ".join(_missed(report) for report in missed))
 
 
 def _missed(report: EngineReport) -> str:
-    own = [(row.speed.p95, row.name) for row in report.rows if row.own and row.speed]
-    best = (
-        "none could be measured" if not own else "the best p95 is {:.1f} ms ({})".format(*min(own))
-    )
-    return f"{report.model}: no artifact meets the target {report.settings.target_ms:g} ms: {best}"
+    own = [(row.speed.p95, row.name, row) for row in report.rows if row.own and row.speed]
+    target = f"the target {report.settings.target_ms:g} ms"
+    if not own:
+        return f"{report.model}: no artifact meets {target}: none could be measured"
+    p95, name, row = min(own, key=lambda one: one[:2])
+    best = f"the best p95 is {p95:.1f} ms ({name})"
+    verdicts = [verdict for *_, row in own if (verdict := report.verdict(row))]
+    if all(verdict.word == "misses" for verdict in verdicts):
+        return f"{report.model}: no artifact meets {target}: {best}"
+    verdict = report.verdict(row)
+    why = verdict.reason if verdict else ""
+    return f"{report.model}: no artifact is shown to meet {target}: {best}, {why}"
 
 
 def print_report(report: EngineReport) -> None:
@@ -108,6 +121,8 @@ def engine_table(report: EngineReport) -> Table:
     """One line for each engine: ours first, then the peers."""
     from rich.table import Table
     from rich.text import Text
+
+    from edge.cli.verdict_text import verdict_text
 
     settings = report.settings
     kind = ", random weights: speed only" if report.random_weights else ""
@@ -128,7 +143,7 @@ def engine_table(report: EngineReport) -> Table:
             table.add_row(Text(row.engine), Text(row.quantization), *blanks, _reason(row))
             continue
         speed = row.speed
-        verdict = Text("✓ meets", "green") if report.meets_target(row) else Text("✗ misses", "red")
+        verdict = report.verdict(row)
         table.add_row(
             Text(row.engine, "bold" if row.own else ""),
             Text(row.quantization),
@@ -140,7 +155,7 @@ def engine_table(report: EngineReport) -> Table:
             f"{speed.peak_rss / 1e6:.0f} MB",
             *([_times(report.times_faster(row))] if compared else []),
             _times(report.times_floor(row)),
-            verdict,
+            verdict_text(verdict.word) if verdict else "",
         )
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -55,6 +56,27 @@ def column_options(function: F) -> F:
     return click.option(
         "--input-column", default="input", show_default=True, help="Column of the input."
     )(function)
+
+
+def numbers(
+    ctx: click.Context, option: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """A callback for an option that takes whole numbers with commas between them."""
+    if value is None:
+        return None
+    try:
+        return tuple(int(number) for number in value.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is no list of whole numbers, such as 1,8", ctx, option
+        ) from None
+
+
+def command_line() -> str:
+    """The command line as it was given, for a report; empty outside of a command."""
+    context = click.get_current_context(silent=True)
+    arguments = context.find_root().obj if context else None
+    return shlex.join(["edge", *arguments]) if arguments else ""
 
 
 def threads_option(function: F) -> F:

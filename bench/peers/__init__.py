@@ -9,5 +9,7 @@ our own artifacts are made or run, since Optimum lives in an environment without
     line in          {"input_ids": […], "new_tokens": 16, "runs": 5}
     line out         {"ms": [milliseconds of each run], "peak_rss": bytes} or {"error": reason}
 
+An artifact that is measured text to text takes and gives other lines; see `text.respond`.
+
 With "prepare" the program converts the model, says that it is ready, and ends.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # (source ids with eos, number of new tokens) → the answer's tokens, start token left out.
 Generate = Callable[[list[int], int], Sequence[object]]
@@ -32,14 +33,17 @@ class Peer:
     """An engine to compare with.
 
     `libraries` are modules whose absence means "not installed". `separate`: it lives in the peers'
-    own environment. `made_from` is the engine whose conversion this one starts from.
+    own environment. `made_from` is the engine whose conversion this one starts from. `respond`
+    answers the requests where these are not timings of ids: what `load` returned and the request →
+    the fields of the answer.
     """
 
     engine: str
     quantization: str
     bits: int  # per weight of the decoder
     libraries: tuple[str, ...]
-    load: Callable[[Spec], Generate]
+    load: Callable[[Spec], Any]
     prepare: Callable[[Spec], None] | None = None
     separate: bool = False
     made_from: str | None = None
+    respond: Callable[[Any, dict[str, Any]], dict[str, Any]] | None = None

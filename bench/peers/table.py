@@ -7,6 +7,7 @@ from .native import convert_ctranslate2, ctranslate2, llama, write_gguf
 from .openvino_engine import compress, openvino
 from .own import edge, libraries, publish
 from .spec import Peer
+from .text import open_artifact, respond
 
 _HF = ("torch", "transformers")
 _OPTIMUM = ("optimum", "onnxruntime", *_HF)
@@ -62,10 +63,13 @@ PEERS: dict[str, Peer] = {
     ),
 }
 OWN = "edge"
+TEXT = "text"
 
 
 def engine_of(name: str, target: str) -> Peer:
-    """The peer of that name, or our own engine for artifacts of `target`."""
+    """The peer of that name, or our own engine for artifacts of `target`, asked for ids or text."""
     if name == OWN:
         return Peer(OWN, "", 0, libraries(target), edge, publish)
+    if name == TEXT:
+        return Peer(TEXT, "", 0, libraries(target), open_artifact, respond=respond)
     return PEERS[name]

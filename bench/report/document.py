@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from edge.bench.results import SCHEMA_VERSION
 from edge.runtime.errors import DataError
 from edge.runtime.registry import missing_extra
 
-SCHEMA_VERSION = 2
 # One run with thousands of samples for dozens of artifacts stays far below.
 _MAX_BYTES = 256 << 20
 

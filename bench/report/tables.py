@@ -146,9 +146,12 @@ def notes(document: Document) -> list[str]:
         length = f", {_range(tokens, '{:.0f}')} new tokens on average" if tokens else ""
         threads = _range([n for one in measured if (n := one.get("threads"))], "{}")
         found.append(
-            f"{runs} answers each, text to text, greedy{length};"
+            f"{runs} calls each, text to text, one process each, taking turns, greedy{length};"
             f" {threads} thread(s), {printable(machine['cpu'])}."
         )
+    if document.get("interrupted"):
+        found.append("Interrupted: what is missing was not measured.")
+    found += map(printable, document.get("notes", ()))
     for result, label in zip(results, labels(document), strict=True):
         if result.get("error"):
             found.append(f"{label}: {printable(result['error'])}")

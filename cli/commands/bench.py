@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.bench_report import (
-    REPORT_NAMES,
-    command_line,
-    report_options,
-    report_outputs,
-    show,
-)
-from edge.cli.options import column_options, threads_option
+from edge.cli.bench_report import REPORT_NAMES, report_options, report_outputs, show
+from edge.cli.options import column_options, command_line, numbers, threads_option
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from edge.bench.runner import Report
+    from edge.bench.report.write import Outputs
+    from edge.bench.results import BenchSettings, Report
     from edge.runtime.rows import Row
 
 
@@ -28,8 +23,17 @@ if TYPE_CHECKING:
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="Rows with targets.")
 @click.option("--target-ms", type=float, default=100.0, show_default=True, help="p95 to meet.")
-@click.option("--runs", type=int, help="Timed answers of each [default: 100; with --arch 30].")
-@click.option("--limit", type=click.IntRange(1), help="Use the first rows only.")
+@click.option(
+    "--runs", type=int, help="Timed calls of each, at least [default: 100; with --speculation 30]."
+)
+@click.option("--seconds", type=float, help="Timed calls for so long, at least [default: 1].")
+@click.option(
+    "--batch", callback=numbers, metavar="N,…", help="Inputs in a call, such as 1,8 [default: 1]."
+)
+@click.option(
+    "--concurrency", callback=numbers, metavar="N,…", help="Threads that call at once [default: 1]."
+)
+@click.option("--limit", type=click.IntRange(1), help="Use the first rows only: a quick look.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here.")
 @report_options
 @click.option(
@@ -37,6 +41,18 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Compare answers with this artifact's or model folder's [default: the float32 artifact of"
     " the same model].",
+)
+@click.option(
+    "--compare",
+    "old_file",
+    type=click.Path(path_type=Path),
+    help="Show p50 and p95 as ratios to this report of an earlier run.",
+)
+@click.option(
+    "--fail-slower",
+    type=click.FloatRange(1.0),
+    metavar="RATIO",
+    help="With --compare: exit with 1 if a p50 is more than so many times the old one.",
 )
 @click.option(
     "--speculation",
@@ -62,7 +78,9 @@ if TYPE_CHECKING:
     "--input-tokens", type=click.IntRange(2, 512), help="With --arch: tokens in [default: 32]."
 )
 @click.option(
-    "--new-tokens", type=click.IntRange(2, 512), help="With --arch: tokens out [default: 16]."
+    "--new-tokens",
+    type=click.IntRange(2, 512),
+    help="Tokens out, exactly [default: to each answer's end; with --arch 16].",
 )
 @click.option("--peers", is_flag=True, help="With --arch: other engines in the same run, too.")
 @click.option("--scaling", is_flag=True, help="With --arch: longer answers and inputs, too.")
@@ -78,8 +96,13 @@ def command(
     data: Path | None,
     target_ms: float,
     runs: int | None,
+    seconds: float | None,
+    batch: tuple[int, ...] | None,
+    concurrency: tuple[int, ...] | None,
     limit: int | None,
     json_file: Path | None,
+    old_file: Path | None,
+    fail_slower: float | None,
     speculation: bool,
     input_column: str,
     target_column: str,
@@ -88,14 +111,25 @@ def command(
 ) -> None:
     """Compare ARTIFACTS: accuracy on --data, and latency against --target-ms.
 
-    A folder that holds several artifacts stands for all of them. Latency is from text to text, one
-    input at a time, greedy, artifacts taking turns. With --arch no weights are needed: would a
-    model of this shape meet the target on this machine? Each engine gets the number of threads up
-    to --threads (default 2) that is fastest for it. Exits with 3 if none meets the target.
+    A folder that holds several artifacts stands for all of them. Latency is from text to text,
+    greedy, each artifact in a process of its own, taking turns. With --arch no weights are needed:
+    would a model of this shape meet the target on this machine? Each engine gets the number of
+    threads up to --threads (default 2) that is fastest for it. Exits with 3 if none is shown to
+    meet the target: p95 at 99 % confidence, for which 90 runs is the least.
     """
     from edge.runtime.errors import UsageError
 
-    _check_combination(artifacts, data, limit, speculation, other)
+    of_data = {
+        "--seconds": seconds,
+        "--batch": batch,
+        "--concurrency": concurrency,
+        "--compare": old_file,
+        "--reference": other["reference"],
+        **{_option(name): other[name] for name in REPORT_NAMES},
+    }
+    _check_combination(artifacts, data, limit, speculation, of_data, other)
+    if fail_slower is not None and old_file is None:
+        raise UsageError("--fail-slower needs --compare")
     outputs = report_outputs(other, json_file)
     if other["archs"]:
         _bench_shapes(target_ms, runs, threads, json_file, other)
@@ -105,7 +139,6 @@ def command(
         raise UsageError(f"{missing} is missing (--arch SHAPE measures a shape without weights)")
     from edge.cli.console import quiet_libraries
     from edge.runtime.artifact import find_artifacts
-    from edge.runtime.errors import TargetMissedError
     from edge.runtime.rows import Columns, read_rows, split_file
 
     quiet_libraries()
@@ -128,28 +161,64 @@ def command(
             json_file=json_file,
         )
         return
-    from edge.bench.report.convert import document_of
-    from edge.bench.report.write import write_reports
+    from edge.bench.report.document import read_document
+    from edge.bench.results import BenchSettings
+    from edge.cli.comparison_tables import check_regressions, print_comparison
 
-    report = measure(
-        folders, rows, target_ms, 100 if runs is None else runs, threads, other["reference"]
+    # Before minutes of measuring.
+    old = read_document(old_file) if old_file is not None else None
+    settings = BenchSettings(
+        runs=BenchSettings.runs if runs is None else runs,
+        seconds=1.0 if seconds is None else seconds,
+        batch=batch or (1,),
+        concurrency=concurrency or (1,),
+        new_tokens=other["new_tokens"],
     )
-    document = document_of(report, rows, path=path, command=command_line())
-    write_reports(document, outputs)
-    show(document)
-    if not report.any_meets_target:
-        best = min(report.results, key=lambda result: result.latency.p95)
+    report = measure(
+        folders,
+        rows,
+        target_ms,
+        settings,
+        outputs,
+        threads=threads,
+        data=path,
+        reference=other["reference"],
+    )
+    if old is not None:
+        check_regressions(print_comparison(old, report), fail_slower)
+    check_target(report)
+
+
+def check_target(report: Report) -> None:
+    """Nothing, where an artifact is shown to meet the target.
+
+    Raises:
+        EdgeError: nothing could be measured.
+        TargetMissedError: none is shown to meet it.
+    """
+    from edge.runtime.errors import EdgeError, TargetMissedError
+
+    if report.any_meets_target:
+        return
+    times = [(r.latency.p95, r) for r in report.measured if r.latency is not None]
+    if not times:
+        first = report.results[0]
+        raise EdgeError(f"nothing could be measured: {first.artifact}: {first.error}")
+    p95, best = min(times, key=lambda pair: pair[0])
+    if report.all_miss_target:
         raise TargetMissedError(
-            f"no artifact meets the target: the best p95 is {best.latency.p95:.1f} ms"
-            f" ({best.artifact}), the target {target_ms:g} ms"
+            f"no artifact meets the target: the best p95 is {p95:.1f} ms"
+            f" ({best.artifact}), the target {report.target_ms:g} ms"
         )
+    raise TargetMissedError(
+        f"no artifact is shown to meet the target: the best p95 is {p95:.1f} ms ({best.artifact}),"
+        f" {best.verdict_reason}"
+    )
 
 
 # Options of `--arch` and of `--speculation`, which mean nothing without it.
-_OF_ARCH = ("formats", "quantizations", "input_tokens", "new_tokens", "peers", "scaling")
+_OF_ARCH = ("formats", "quantizations", "input_tokens", "peers", "scaling")
 _OF_SPECULATION = ("draft_tokens", "replay")
-# Options of a comparison on data, which the other two measurements have no use for.
-_OF_DATA = ("reference", *REPORT_NAMES)
 
 
 def _check_combination(
@@ -157,6 +226,7 @@ def _check_combination(
     data: Path | None,
     limit: int | None,
     speculation: bool,
+    of_data: dict[str, Any],
     other: dict[str, Any],
 ) -> None:
     """Refuse options that would be passed over.
@@ -171,16 +241,16 @@ def _check_combination(
         "--data": data,
         "--limit": limit,
         "--speculation": speculation,
+        **of_data,
     }
     if other["archs"]:
         for name, value in with_data.items():
-            if value:
+            if value not in (None, (), False):
                 raise UsageError(f"--arch measures random weights: leave out {name}")
-    if other["archs"] or speculation:
-        for name in _OF_DATA:
-            if other[name]:
-                measurement = "--arch" if other["archs"] else "--speculation"
-                raise UsageError(f"{_option(name)} does not go with {measurement}")
+    if speculation:
+        for name, value in {**of_data, "--new-tokens": other["new_tokens"]}.items():
+            if value is not None:
+                raise UsageError(f"--speculation measures in a way of its own: leave out {name}")
     for needed, given, names in (
         ("--arch", bool(other["archs"]), _OF_ARCH),
         ("--speculation", speculation, _OF_SPECULATION),
@@ -232,29 +302,50 @@ def measure(
     folders: Sequence[Path],
     rows: Sequence[Row],
     target_ms: float,
-    runs: int,
-    threads: int | None,
+    settings: BenchSettings,
+    outputs: Outputs,
+    *,
+    threads: int | None = None,
+    data: Path | None = None,
     reference: Path | None = None,
 ) -> Report:
-    """Run the benchmark with a progress display."""
+    """Run the benchmark with a progress display, write the reports and show them.
+
+    After Ctrl-C that is done with what was measured, then the interruption goes on.
+    """
+    from edge.bench.report.write import write_reports
+    from edge.bench.results import BenchInterruptedError
     from edge.bench.runner import run_bench
     from edge.cli.console import progress_bar
 
-    with progress_bar() as progress:
-        tasks: dict[str, TaskID] = {}
+    try:
+        with progress_bar() as progress:
+            tasks: dict[str, TaskID] = {}
 
-        def on_progress(phase: str, artifact: str, done: int, of: int) -> None:
-            label = f"{phase} {Path(artifact).name}".strip()
-            if label not in tasks:
-                tasks[label] = progress.add_task(label, total=of)
-            progress.update(tasks[label], completed=done)
+            def on_progress(phase: str, what: str, done: int, of: int) -> None:
+                # One bar for all that are loaded, one for each that is measured.
+                label = phase if phase == "load" else f"{phase} {Path(what).name}".strip()
+                if label not in tasks:
+                    tasks[label] = progress.add_task(label, total=of)
+                progress.update(tasks[label], completed=done)
 
-        return run_bench(
-            folders,
-            rows,
-            target_ms=target_ms,
-            runs=runs,
-            threads=threads,
-            reference=reference,
-            on_progress=on_progress,
-        )
+            report = run_bench(
+                folders,
+                rows,
+                target_ms=target_ms,
+                settings=settings,
+                threads=threads,
+                reference=reference,
+                data=data,
+                command=command_line(),
+                on_progress=on_progress,
+            )
+    except BenchInterruptedError as stopped:
+        document = stopped.report.as_json()
+        write_reports(document, outputs)
+        show(document)
+        raise
+    document = report.as_json()
+    write_reports(document, outputs)
+    show(document)
+    return report

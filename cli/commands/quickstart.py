@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge.cli.bench_report import command_line, show
 from edge.cli.commands.bench import measure
 from edge.cli.commands.export import print_exported
 from edge.cli.train_display import Display, show_result
 
 if TYPE_CHECKING:
-    from edge.bench.report.write import Outputs
-    from edge.bench.runner import Report
+    from edge.bench.results import Report
     from edge.export.publish import Exported
     from edge.runtime.rows import Row
 
@@ -38,7 +36,7 @@ _QUANTIZATIONS = ("auto", "none")
 @click.option("--minutes", type=float, help="Minutes of training; the default learns the task.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of data and training.")
 @click.option("--target-ms", type=float, default=100.0, show_default=True, help="p95 to meet.")
-@click.option("--runs", default=60, show_default=True, help="Timed answers of each artifact.")
+@click.option("--runs", default=100, show_default=True, help="Timed answers of each artifact.")
 def command(
     output: Path, force: bool, minutes: float | None, seed: int, target_ms: float, runs: int
 ) -> None:
@@ -48,6 +46,7 @@ def command(
     corrections, repeats and fillers → the clean question. Nothing is downloaded.
     """
     from edge.bench.report.write import Outputs
+    from edge.bench.results import BenchSettings
     from edge.cli.console import quiet_libraries
 
     quiet_libraries()
@@ -65,8 +64,9 @@ def command(
     _heading("4/4 bench", "accuracy and latency on the held-out test split")
     rows = _held_out(data)
     folders = [one.folder for one in exported]
-    report = measure(folders, rows, target_ms, runs, None)
-    _report(report, rows, data / "test.jsonl", files)
+    report = measure(
+        folders, rows, target_ms, BenchSettings(runs=runs), files, data=data / "test.jsonl"
+    )
     _show_unseen(report, rows)
     click.echo(f"Whole path: {time.monotonic() - started:.0f} s. Everything is in {output}/.")
     _next_steps(artifacts / "onnx-int8")
@@ -154,15 +154,6 @@ def _held_out(data: Path) -> list[Row]:
     return read_rows(data / "test.jsonl")
 
 
-def _report(report: Report, rows: list[Row], data: Path, files: Outputs) -> None:
-    from edge.bench.report.convert import document_of
-    from edge.bench.report.write import write_reports
-
-    document = document_of(report, rows, path=data, command=command_line())
-    write_reports(document, files)
-    show(document)
-
-
 def _show_unseen(report: Report, rows: list[Row]) -> None:
     from edge.train.metrics import exact_match
 
@@ -174,7 +165,10 @@ def _show_unseen(report: Report, rows: list[Row]) -> None:
                 [rows[i].target or "" for i in places],
             )
             for result in report.results
+            if result.accuracy is not None
         ]
+        if not shares:
+            continue
         low, high = min(shares), max(shares)
         click.echo(
             f"Exact match, {kind} ({len(places)} rows): {low:.1%}"

@@ -20,6 +20,7 @@ from edge.bench.arch import SHAPES, write_model
 from edge.bench.engines import (
     EngineReport,
     EngineRow,
+    EnginesInterruptedError,
     Ids,
     Settings,
     Speed,
@@ -49,7 +50,7 @@ TINY = dataclasses.replace(
     num_decoder_layers=2,
 )
 INT8 = Target("onnx", "int8")
-QUICK = Settings(input_tokens=8, new_tokens=4, threads=1, target_ms=60_000)
+QUICK = Settings(input_tokens=8, new_tokens=4, threads=1, runs=30, target_ms=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,8 @@ def test_the_floor_is_bytes_over_bandwidth_and_the_encoder() -> None:
 
 
 def _row(name: str, p50: float, *, bits: int = 8, own: bool = True) -> EngineRow:
-    speed = Speed(1, 5.0, 5.0, p50 - 1, p50, p50 + 1, 4.0, 1.0, 10**8, (p50,))
+    times = (*[p50 - 1] * 50, *[p50] * 40, *[p50 + 1] * 10)
+    speed = Speed(1, 5.0, 5.0, p50 - 1, p50, p50 + 1, 4.0, 1.0, 10**8, times)
     return EngineRow(name, name, f"int{bits}", bits, own, size=10, speed=speed)
 
 
@@ -147,6 +149,22 @@ def test_ratios_are_to_the_fastest_peer_of_the_same_precision() -> None:
     assert not report.meets_target(rows[0])  # p95 is 11
     assert report.meets_target(rows[1])  # p95 is 9: at the target is met
     assert report.any_meets_target
+    words = [verdict.word for row in rows if (verdict := report.verdict(row))]
+    assert words == ["misses", "meets", "misses", "misses"]
+    assert report.as_json()["rows"][1]["verdict_reason"].startswith("0 of 100 runs above 9 ms")
+
+
+def test_few_runs_show_no_target_met() -> None:
+    row = _row("ours", 10.0)
+    assert row.speed is not None
+    few = dataclasses.replace(row.speed, times_ms=(10.0,) * 89)
+    rows = [dataclasses.replace(row, speed=few)]
+    report = EngineReport("tiny", True, Settings(target_ms=90), rows, 1e9, {}, [], {}, "now")
+    assert not report.any_meets_target
+    verdict = report.verdict(rows[0])
+    assert verdict is not None
+    assert verdict.word == "not shown"
+    assert "about 1 more runs with none above" in verdict.reason
 
 
 def test_a_peer_that_meets_the_target_is_not_ours() -> None:
@@ -280,6 +298,30 @@ def test_what_fails_has_a_row_and_the_rest_is_measured(tiny: Prepared, no_peers:
     assert not psutil.Process().children()
 
 
+def test_ctrl_c_leaves_the_rows_that_were_measured(int8: Prepared) -> None:
+    def stop(phase: str, what: str, done: int, of: int) -> None:
+        if phase == "latency" and done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(EnginesInterruptedError) as stopped:
+        run_engines("tiny", int8, TINY, [INT8], QUICK, on_progress=stop)
+    report = stopped.value.report
+    assert report.interrupted
+    [row] = report.rows
+    assert row.speed is not None
+    assert len(row.speed.times_ms) == 10
+
+    def stop_early(phase: str, what: str, done: int, of: int) -> None:
+        if phase == "threads":
+            raise KeyboardInterrupt
+
+    with pytest.raises(EnginesInterruptedError) as stopped:
+        run_engines("tiny", int8, TINY, [INT8], QUICK, on_progress=stop_early)
+    assert [r.failure for r in stopped.value.report.rows] == ["not measured: interrupted"]
+    assert json.loads(json.dumps(stopped.value.report.as_json()))["interrupted"]
+    assert not psutil.Process().children()
+
+
 def test_scaling_covers_all_lengths(int8: Prepared) -> None:
     report = run_engines("tiny", int8, TINY, [INT8], QUICK, scaling=True)
     [scaling] = report.scaling
@@ -316,7 +358,7 @@ def test_the_command_prints_the_table_and_the_verdict(
     assert values["floors"]["4"]["ms"] > 0
     assert row["meets_target"]
     assert row["times_floor"] > 0
-    assert len(row["speed"]["times_ms"]) == 30
+    assert len(row["speed"]["times_ms"]) == 100
     missed = edge(*arguments, *sizes, "--target-ms", 0.001)
     assert missed.status == 3
     assert "misses" in missed.out

@@ -1,0 +1,89 @@
+"""`edge bench --compare`: this run against an earlier one, as ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edge.bench.compare import Comparison
+    from edge.bench.results import Report
+
+
+def print_comparison(old: Mapping[str, Any], report: Report) -> Comparison:
+    """Compare a run with the report of an earlier one, and print what there is to say."""
+    from edge.bench.compare import compare
+    from edge.cli.console import stdout_console
+
+    comparison = compare(old, report.as_json())
+    if comparison.changes:
+        stdout_console().print(comparison_table(comparison, str(old.get("created"))))
+    for line in comparison.unpaired:
+        click.echo(f"Not compared: {line}.")
+    if comparison.other_machine:
+        click.echo(f"The old run was {comparison.other_machine}. Ratios say little.")
+    for difference in comparison.differences:
+        click.echo(difference)
+    return comparison
+
+
+def check_regressions(comparison: Comparison, fail_slower: float | None) -> None:
+    """Nothing, where no p50 is more than `fail_slower` times the old one (None: never mind).
+
+    Raises:
+        UsageError: the old run was on another machine, so that nothing can be said.
+        EdgeError: something is slower or can't be measured any more, or there was nothing to
+            compare.
+    """
+    from edge.runtime.errors import EdgeError, UsageError
+
+    if fail_slower is None:
+        return
+    if comparison.other_machine:
+        raise UsageError(
+            f"--fail-slower: the old run was {comparison.other_machine};"
+            " compare runs of one machine"
+        )
+    if not comparison.changes:
+        raise EdgeError(
+            "--fail-slower: no line of the old report is measured here, nothing was compared"
+        )
+    slower = comparison.regressions(fail_slower)
+    if slower:
+        listed = "; ".join(
+            f"{one.name} ({one.error})"
+            if one.p50_ratio is None
+            else f"{one.name} ({one.p50_ratio:.2f} times the p50: {one.p50:.1f} ms,"
+            f" {one.old_p50:.1f} ms before)"
+            for one in slower
+        )
+        raise EdgeError(f"slower than {fail_slower:g} times the old run: {listed}")
+
+
+def comparison_table(comparison: Comparison, created: str) -> Table:
+    """One line for each that both runs have; a ratio above 1 is slower."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"against the run of {created} (now ÷ then)")
+    table.add_column("artifact")
+    for name in ("p50 then", "p50 now", "ratio", "p95 then", "p95 now", "ratio"):
+        table.add_column(name, justify="right")
+    for change in comparison.changes:
+        if change.p50 is None:
+            table.add_row(Text(change.name), f"{change.old_p50:.1f} ms", Text(change.error or ""))
+            continue
+        table.add_row(
+            Text(change.name),
+            f"{change.old_p50:.1f} ms",
+            f"{change.p50:.1f} ms",
+            f"{change.p50_ratio:.2f}",
+            f"{change.old_p95:.1f} ms",
+            f"{change.p95:.1f} ms",
+            f"{change.p95_ratio:.2f}",
+        )
+    return table

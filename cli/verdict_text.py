@@ -1,0 +1,20 @@
+"""A verdict as the benchmark's tables show it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_SHOWN = {
+    "meets": ("✓ meets", "green"),
+    "misses": ("✗ misses", "red"),
+    "not shown": ("? not shown", "yellow"),
+}
+
+
+def verdict_text(word: str) -> Text:
+    from rich.text import Text
+
+    return Text(*_SHOWN[word])
