@@ -6,17 +6,19 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
+from edge.runtime.errors import EdgeError
 from edge.train.collator import TrainingCollator
 from edge.train.data import Collator
 from edge.train.distil import LabelLoss
-from edge.train.epochs import ChainedBatches, training_rows
+from edge.train.epochs import ChainedBatches, Share, training_rows
 from edge.train.events import Event
+from edge.train.processes import ALONE
 from edge.train.schedule import Plan
 from edge.train.watch import Watcher
 
@@ -28,12 +30,15 @@ if TYPE_CHECKING:
 
     from edge.train.augment import Renamer
     from edge.train.batches import Padding
-    from edge.train.checkpoint import Checkpoint
     from edge.train.config import TrainConfig
     from edge.train.device import Machine
+    from edge.train.epochs import EpochRows, LengthBatches
     from edge.train.events import OnEvent
     from edge.train.keeper import Keeper
     from edge.train.models import Trainable
+    from edge.train.processes import Processes
+    from edge.train.state import SavedState
+    from edge.train.stumbles import Stumbler
     from edge.train.watch import Evaluate
 
 _OPTIMIZERS = {
@@ -60,6 +65,14 @@ class LoopResult:
     tokens: int
     padding_waste: float
     padding: Padding
+    parts: int  # in which a batch is computed, one after the other, since it was too big for memory
+
+
+class Varying(NamedTuple):
+    """What makes the rows of each epoch others."""
+
+    renamer: Renamer | None = None
+    stumbler: Stumbler | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +81,10 @@ class Around:
 
     keeper: Keeper
     evaluate: Evaluate
-    snapshot: Callable[[str], Path]
+    snapshot: Callable[[str], None]
     on_event: OnEvent
     teacher: PreTrainedModel | None = None
+    processes: Processes = ALONE
 
 
 def run_loop(
@@ -78,24 +92,24 @@ def run_loop(
     machine: Machine,
     trainable: Trainable,
     rows: Dataset,
-    renamer: Renamer | None,
+    varying: Varying,
     workplace: Path,
     around: Around,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: SavedState | None = None,
 ) -> LoopResult:
     """Train `trainable.model` in place on tokenised rows, from `checkpoint` on if there is one.
 
     `config` is resolved.
 
     Raises:
-        EdgeError: training diverged.
+        EdgeError: training diverged, or a single row is too big for memory.
         StoppedError: a signal asked to stop; a checkpoint is written.
     """
     assert config.epochs is not None
     assert config.warmup_share is not None
     # A list of dicts: reading one row out of an Arrow table takes longer than a row trains.
     dataset, batches = training_rows(
-        [dict(row) for row in rows], trainable.tokenizer, config, renamer
+        [dict(row) for row in rows], trainable.tokenizer, config, *varying
     )
     around.on_event(Event("note", str(batches.padding)))
     collate = TrainingCollator(trainable, Collator(trainable.tokenizer))
@@ -117,6 +131,7 @@ def run_loop(
         around.evaluate,
         steps_per_epoch,
         around.on_event,
+        around.processes,
     )
     watcher.snapshot_with(around.snapshot)
     done = 0 if checkpoint is None else checkpoint.step
@@ -127,29 +142,11 @@ def run_loop(
         if checkpoint is not None and steps is not None and done >= steps:
             watcher.restore_finished(checkpoint)
         else:
-            chained = ChainedBatches(
-                batches,
-                (steps or _ENDLESS) * config.gradient_accumulation,
-                done * config.gradient_accumulation,
-            )
-            # A generator of its own: starting the loader must not use up the model's chance.
-            loader = DataLoader(
-                dataset,
-                batch_sampler=chained,
-                collate_fn=collate,
-                generator=torch.Generator(),
-            )
-            _train(
-                config,
-                machine,
-                trainable,
-                plan,
-                watcher,
-                loader,
-                steps,
-                workplace,
-                around.teacher,
-            )
+            run = _Attempts(
+                config, machine, trainable, plan, watcher, dataset, batches, collate, steps,
+                workplace, around,
+            )  # fmt: skip
+            run.until_done()
         watcher.finish()
     return LoopResult(
         steps=watcher.step,
@@ -160,40 +157,110 @@ def run_loop(
         tokens=collate.tokens,
         padding_waste=collate.padding_waste,
         padding=batches.padding,
+        parts=watcher.parts,
     )
 
 
 _ENDLESS = 10**9  # steps of a run that is planned by time: the watcher ends it
 
 
-def _train(
-    config: TrainConfig,
-    machine: Machine,
-    trainable: Trainable,
-    plan: Plan,
-    watcher: Watcher,
-    loader: DataLoader,
-    steps: int | None,
-    workplace: Path,
-    teacher: PreTrainedModel | None,
-) -> None:
-    loss = LabelLoss(config.label_smoothing, teacher, config.distil_share)
-    trainer = _Trainer(
-        model=trainable.model,
-        args=_arguments(config, machine, steps, workplace),
-        data_collator=loader.collate_fn,
-        callbacks=[watcher],
-        compute_loss_func=loss,
-    )
-    trainer.prepare_ours(plan, loader, machine, watcher, loss)
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    if config.gradient_checkpointing:
-        trainable.model.gradient_checkpointing_disable()
+@dataclass(frozen=True)
+class _Attempts:
+    """The training, taken up again in smaller passes where a batch was too big for memory.
+
+    accelerate's finder tells such an error from others and frees what the attempt has left. Its
+    batch size is the rows of a pass; a step learns from the same rows in any case.
+    """
+
+    config: TrainConfig
+    machine: Machine
+    trainable: Trainable
+    plan: Plan
+    watcher: Watcher
+    dataset: EpochRows
+    batches: LengthBatches
+    collate: TrainingCollator
+    steps: int | None
+    workplace: Path
+    around: Around
+
+    def until_done(self) -> None:
+        from accelerate.utils import find_executable_batch_size
+
+        find_executable_batch_size(
+            lambda rows: self._train(),
+            starting_batch_size=self._rows_at_once(),
+            reduce_batch_size_fn=self._halve,
+        )()
+
+    def _rows_at_once(self) -> int:
+        return -(-self.batches.most_rows // (self.watcher.parts * self.around.processes.count))
+
+    def _halve(self) -> int:
+        """
+        Raises:
+            EdgeError: there is nothing to halve, or it can't be done here.
+        """
+        watcher, rows = self.watcher, self._rows_at_once()
+        if not watcher.has_begun:
+            if self.around.processes.count > 1:
+                raise EdgeError(
+                    f"a batch of {rows} rows a process is too big for memory; several processes"
+                    " can't halve it by themselves: give a lower --batch-size or --tokens-per-step"
+                    " and more --gradient-accumulation"
+                )
+            raise EdgeError("the model alone is too big for memory: choose a smaller one")
+        if rows == 1:
+            raise EdgeError(
+                f"step {watcher.step + 1} is too big for memory even row by row: lower"
+                " --max-source-length, or see --preset low-memory"
+            )
+        self.trainable.model.zero_grad(set_to_none=True)
+        watcher.back_to_last_step()
+        watcher.parts *= 2
+        fewer = self._rows_at_once()
+        message = (
+            f"a batch of {rows} rows was too big for memory at step {watcher.step + 1}: from here"
+            f" on it is halved to {fewer} rows at a time, with twice the gradient accumulation"
+            f" ({self.config.gradient_accumulation * watcher.parts}); what a step learns from stays"
+            " the same"
+        )
+        self.around.on_event(Event("warning", message))
+        return fewer
+
+    def _train(self) -> None:
+        config, watcher, processes = self.config, self.watcher, self.around.processes
+        accumulated = config.gradient_accumulation
+        chained = ChainedBatches(
+            self.batches,
+            (self.steps or _ENDLESS) * accumulated,
+            watcher.step * accumulated,
+            Share(processes.rank, processes.count, watcher.parts),
+        )
+        # A generator of its own: starting the loader must not use up the model's chance.
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=chained,
+            collate_fn=self.collate,
+            generator=torch.Generator(),
+        )
+        loss = LabelLoss(config.label_smoothing, self.around.teacher, config.distil_share)
+        trainer = _Trainer(
+            model=self.trainable.model,
+            args=_arguments(config, self.machine, self.steps, watcher.parts, self.workplace),
+            data_collator=self.collate,
+            callbacks=[watcher],
+            compute_loss_func=loss,
+        )
+        trainer.prepare_ours(self.plan, loader, self.machine, watcher, loss)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        if config.gradient_checkpointing:
+            self.trainable.model.gradient_checkpointing_disable()
 
 
 def _arguments(
-    config: TrainConfig, machine: Machine, steps: int | None, workplace: Path
+    config: TrainConfig, machine: Machine, steps: int | None, parts: int, workplace: Path
 ) -> Seq2SeqTrainingArguments:
     assert config.learning_rate is not None
     assert config.adam_beta2 is not None
@@ -203,7 +270,9 @@ def _arguments(
     return Seq2SeqTrainingArguments(
         output_dir=str(workplace / "trainer"),
         max_steps=steps or _ENDLESS,
-        gradient_accumulation_steps=config.gradient_accumulation,
+        gradient_accumulation_steps=config.gradient_accumulation * parts,
+        average_tokens_across_devices=True,  # a step's labels are counted over all processes
+        ddp_find_unused_parameters=False,
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=config.learning_rate,
