@@ -1,16 +1,15 @@
-"""The training loop: transformers' Seq2SeqTrainer, told what to do differently."""
+"""The training loop, and how it is taken up again in smaller passes."""
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import PrinterCallback
 
 from edge.runtime.errors import EdgeError
 from edge.train.collator import TrainingCollator
@@ -18,6 +17,7 @@ from edge.train.data import Collator
 from edge.train.distil import LabelLoss
 from edge.train.epochs import ChainedBatches, Share, training_rows
 from edge.train.events import Event
+from edge.train.hf_trainer import ENDLESS, PlannedTrainer, trainer_arguments
 from edge.train.processes import ALONE
 from edge.train.schedule import Plan
 from edge.train.watch import Watcher
@@ -40,13 +40,6 @@ if TYPE_CHECKING:
     from edge.train.state import SavedState
     from edge.train.stumbles import Stumbler
     from edge.train.watch import Evaluate
-
-_OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "adafactor": "adafactor",
-    "adamw-8bit": "adamw_bnb_8bit",
-    "paged-adamw-8bit": "paged_adamw_8bit",
-}
 
 
 @dataclass(frozen=True)
@@ -161,9 +154,6 @@ def run_loop(
     )
 
 
-_ENDLESS = 10**9  # steps of a run that is planned by time: the watcher ends it
-
-
 @dataclass(frozen=True)
 class _Attempts:
     """The training, taken up again in smaller passes where a batch was too big for memory.
@@ -233,7 +223,7 @@ class _Attempts:
         accumulated = config.gradient_accumulation
         chained = ChainedBatches(
             self.batches,
-            (self.steps or _ENDLESS) * accumulated,
+            (self.steps or ENDLESS) * accumulated,
             watcher.step * accumulated,
             Share(processes.rank, processes.count, watcher.parts),
         )
@@ -245,9 +235,9 @@ class _Attempts:
             generator=torch.Generator(),
         )
         loss = LabelLoss(config.label_smoothing, self.around.teacher, config.distil_share)
-        trainer = _Trainer(
+        trainer = PlannedTrainer(
             model=self.trainable.model,
-            args=_arguments(config, self.machine, self.steps, watcher.parts, self.workplace),
+            args=trainer_arguments(config, self.machine, self.steps, watcher.parts, self.workplace),
             data_collator=self.collate,
             callbacks=[watcher],
             compute_loss_func=loss,
@@ -257,75 +247,3 @@ class _Attempts:
         trainer.train()
         if config.gradient_checkpointing:
             self.trainable.model.gradient_checkpointing_disable()
-
-
-def _arguments(
-    config: TrainConfig, machine: Machine, steps: int | None, parts: int, workplace: Path
-) -> Seq2SeqTrainingArguments:
-    assert config.learning_rate is not None
-    assert config.adam_beta2 is not None
-    optimizer = _OPTIMIZERS[config.optimizer]
-    if machine.device == "mps" and config.optimizer == "adamw":
-        optimizer = "adamw_torch"  # fused is missing there
-    return Seq2SeqTrainingArguments(
-        output_dir=str(workplace / "trainer"),
-        max_steps=steps or _ENDLESS,
-        gradient_accumulation_steps=config.gradient_accumulation * parts,
-        average_tokens_across_devices=True,  # a step's labels are counted over all processes
-        ddp_find_unused_parameters=False,
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        adam_beta1=config.adam_beta1,
-        adam_beta2=config.adam_beta2,
-        max_grad_norm=config.max_grad_norm,
-        optim=optimizer,
-        seed=config.seed,
-        use_cpu=machine.device == "cpu",
-        save_strategy="no",
-        eval_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-
-
-class _Trainer(Seq2SeqTrainer):
-    """With a dataloader, a schedule and an autocast of ours."""
-
-    def prepare_ours(
-        self,
-        plan: Plan,
-        loader: DataLoader,
-        machine: Machine,
-        watcher: Watcher,
-        loss: LabelLoss,
-    ) -> None:
-        self._plan, self._loader, self._machine = plan, loader, machine
-        self._watcher, self._loss = watcher, loss
-
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self._loss.prepare(inputs)
-        return super().compute_loss(model, inputs, *args, **kwargs)
-
-    def get_train_dataloader(self) -> DataLoader:
-        return self._loader
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.lr_scheduler is None:
-            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, self._plan.factor
-            )
-        return self.lr_scheduler
-
-    def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
-        # Ours, since the Trainer's own would stay wrapped around the model and evaluate in bf16.
-        if self._machine.precision == "bf16":
-            return torch.autocast(self._machine.device, dtype=torch.bfloat16)
-        return nullcontext()
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
-        self._watcher.add_loss(loss)
-        return loss
