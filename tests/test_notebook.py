@@ -12,13 +12,9 @@ NOTEBOOK = ROOT / "notebooks" / "finetune_colab.ipynb"
 
 # As papermill does it: what comes after the cell tagged `parameters` overrides it.
 TINY = """
-MODEL = ["--from-scratch", "tiny"]
-PRESETS = ["colab-t4"]
-OPTIONS += [
-    *("--epochs", "2", "--precision", "fp32", "--threads", "1", "--max-source-length", "64"),
-    *("--max-target-length", "32", "--eval-steps", "40", "--optimizer", "adamw"),
-]
-SAMPLE_ROWS = {"train": 640, "dev": 40}
+MODEL = ["--model", {model!r}]
+OPTIONS += ["--epochs", "1", "--threads", "1", "--max-target-length", "32", "--eval-steps", "10"]
+SAMPLE_ROWS = {{"train": 320, "dev": 40}}
 """
 
 
@@ -51,14 +47,14 @@ def test_the_notebook_is_clean_and_installs_from_the_repository() -> None:
 
 
 @pytest.mark.slow
-def test_every_cell_runs(tmp_path: Path) -> None:
+def test_every_cell_runs(trained: Path, tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient")
     import nbformat
 
     notebook = read()
     notebook.cells = [cell for cell in notebook.cells if "colab" not in tags(cell)]
     [place] = [n for n, cell in enumerate(notebook.cells) if "parameters" in tags(cell)]
-    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(TINY))
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(TINY.format(model=str(trained))))
     client = nbclient.NotebookClient(
         notebook, timeout=400, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )
@@ -73,7 +69,8 @@ def test_every_cell_runs(tmp_path: Path) -> None:
     whole = "\n".join(said.values())
     assert "exact match" in whole
     assert "image/png" in whole
-    assert "| from scratch (tiny) |" in whole
+    assert f"| {trained} |" in whole
+    assert "lora" in whole
     assert " → " in whole
     assert (tmp_path / "my-model" / "model.safetensors").is_file()
     assert (tmp_path / "my-model-artifacts.zip").stat().st_size > 1_000_000

@@ -162,7 +162,7 @@ class Job:
             names = [name for name in other if other[name] != identity[name]]
             if names:
                 raise UsageError(
-                    f"process {rank} sees another {', '.join(names)} than process"
+                    f"process {rank} sees another {' and '.join(names)} than process"
                     f" {self.processes.rank}; give all of them the same files and options"
                 )
 

@@ -132,13 +132,13 @@ _ONE_DIES = """
 import os, signal, sys, threading, time
 from edge.cli.main import main
 
-def die(log):
-    while not (os.path.exists(log) and '"kind": "checkpoint", "step": 8' in open(log).read()):
+def die(checkpoint):
+    while not os.path.isdir(checkpoint):
         time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGKILL)
 
 if os.environ["RANK"] == "1":
-    threading.Thread(target=die, args=[os.environ["LOG"]], daemon=True).start()
+    threading.Thread(target=die, args=[os.environ["CHECKPOINT"]], daemon=True).start()
 main(sys.argv[1:])
 """
 
@@ -149,13 +149,14 @@ def test_a_killed_process_ends_the_run_which_is_resumed(
 ) -> None:
     program, output = tmp_path / "one_dies.py", tmp_path / "model"
     program.write_text(_ONE_DIES)
-    monkeypatch.setenv("LOG", str(run_folder(output) / LOG))
+    checkpoints = run_folder(output) / "checkpoints"
+    monkeypatch.setenv("CHECKPOINT", str(checkpoints / "step-000000004"))
     ended = launch([str(program)], questions, "--output", output)
     assert ended.status != 0
     lines = [line for line in ended.err.splitlines() if line.startswith("edge: ")]
     assert len(lines) <= 1, lines  # none where the launcher was faster
     assert all("another process of this run died" in line for line in lines)
-    assert steps_in(run_folder(output) / "checkpoints")[-1] >= 8
+    assert steps_in(checkpoints)[-1] >= 4
     again = launch(EDGE, questions, "--output", output, "--resume")
     assert again.status == 0, again.err
     assert "going on from the checkpoint of step" in again.err
@@ -177,7 +178,7 @@ main(sys.argv[1:])
     ("content", "reason"),
     [
         ("not json", "process 1: {path}:1: "),
-        (None, "process 1 sees another data than process 0"),
+        (None, "process 1 sees another tokenizer and data than process 0"),
     ],
 )
 def test_a_failing_process_ends_the_others_with_its_reason(
