@@ -147,7 +147,8 @@ def _through(
         batch = collate([examples[number] for number in numbers])
         return work(numbers, {name: tensor.to(model.device) for name, tensor in batch.items()})
 
-    mine: list[_Answered] | None = []
+    mine: list[_Answered] = []
+    stopped = False
     done = 0
     was_training = model.training
     model.eval()
@@ -161,11 +162,11 @@ def _through(
                 if course.on_fraction is not None:
                     course.on_fraction(done / len(examples))
     except StopEvaluationError:
-        mine = None
+        stopped = True
     finally:
         model.train(was_training)
     parts: list[_Answered] = []
-    for part in course.processes.gather(mine):
+    for part in course.processes.gather(None if stopped else mine):
         if part is None:
             raise StopEvaluationError
         parts += part
