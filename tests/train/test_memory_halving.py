@@ -122,7 +122,7 @@ def test_rows_that_do_not_fit_alone_end_the_run(
 ) -> None:
     at_most(0)
     with pytest.raises(EdgeError, match=r"step 1 is too big for memory even row by row.*--max-so"):
-        train(tiny(questions, tmp_path / "out"))
+        train(tiny(questions, tmp_path / "out", batch_size=2))
     assert not list(tmp_path.iterdir())
 
 
@@ -155,7 +155,7 @@ print("steps", result.record["run"]["steps"], "parts", result.record["run"]["bat
 def test_a_process_that_really_runs_out_of_memory_goes_on(tmp_path: Path) -> None:
     """A real limit on the address space, and torch's own allocator that fails."""
     data = tmp_path / "data"
-    write_dataset(data, seed=4, sizes={"train": 480, "dev": 8})
+    write_dataset(data, seed=4, sizes={"train": 240, "dev": 8})
     ended = subprocess.run(
         [
             *(sys.executable, "-c", _LIMITED.replace("ROOM", str(160 << 20))),
@@ -169,6 +169,6 @@ def test_a_process_that_really_runs_out_of_memory_goes_on(tmp_path: Path) -> Non
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert "a batch of 240 rows was too big for memory at step 1" in ended.stdout
     *_, parts = ended.stdout.split()
-    assert ended.stdout.splitlines()[-1].startswith("steps 2 parts ")
+    assert ended.stdout.splitlines()[-1].startswith("steps 1 parts ")
     assert int(parts) >= 2
     assert (tmp_path / "out" / "model.safetensors").is_file()
