@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -116,6 +117,9 @@ def show_result(result: TrainResult, *, next_step: bool = True) -> None:
     table.add_row("exact match", f"{metrics['exact_match']:.3f}", "")
     table.add_row("BLEU", f"{metrics['bleu']:.1f}", "")
     stdout_console().print(table)
+    by_task = result.record.get("eval_by_task")
+    if isinstance(by_task, dict) and by_task:
+        stdout_console().print(_task_table(by_task))
     depths = result.record.get("depth")
     if isinstance(depths, list):
         stdout_console().print(_depth_table(depths))
@@ -124,6 +128,26 @@ def show_result(result: TrainResult, *, next_step: bool = True) -> None:
     if next_step:
         artifacts = folder.with_name(folder.name + "-artifacts")
         click.echo(f"next:  edge export {folder} --format all --output {artifacts}")
+
+
+def _task_table(tasks: dict[str, dict[str, float]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Dev split by task", title_justify="left")
+    for name in ("task", "rows", "eval_loss", "ROUGE-L", "exact match", "BLEU"):
+        table.add_column(name)
+    for task, figures in tasks.items():
+        table.add_row(task, f"{figures['rows']:.0f}", *_cells(figures))
+    return table
+
+
+def _cells(figures: Mapping[str, float]) -> tuple[str, ...]:
+    return (
+        f"{figures['eval_loss']:.3f}",
+        f"{figures['rouge_l']:.3f}",
+        f"{figures['exact_match']:.3f}",
+        f"{figures['bleu']:.1f}",
+    )
 
 
 def _depth_table(rows: list[dict[str, Any]]) -> Table:
@@ -136,9 +160,6 @@ def _depth_table(rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             row["model"],
             str(row["decoder_layers"]),
-            f"{row['eval_loss']:.3f}",
-            f"{row['rouge_l']:.3f}",
-            f"{row['exact_match']:.3f}",
-            f"{row['bleu']:.1f}",
+            *_cells(row),
         )
     return table

@@ -71,6 +71,11 @@ _GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("ema_share", "FLOAT", "Last share whose weights are averaged.  [0; scratch 0.2]"),
         ("ema_decay", "FLOAT", "Per step.  [=]"),
         ("rename_share", "FLOAT", "Rows whose rare words are renamed.  [0; scratch 0.5]"),
+        (
+            "stumble_share",
+            "FLOAT",
+            "Rows whose input is the target, spoken with a stumble mined from the rows.  [=]",
+        ),
         ("vocab_size", "INTEGER", "Pieces of a new vocabulary.  [tiny 2000, mini 4000]"),
     ),
     "Machine": (

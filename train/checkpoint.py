@@ -21,7 +21,7 @@ from edge.runtime.errors import EdgeError, UsageError
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = 1
+SCHEMA = 2
 _MANIFEST, _TENSORS, _PLAIN = "manifest.json", "state.safetensors", "state.json"
 _MOST_MANIFEST_BYTES = 1_000_000
 _SAYS = {

@@ -27,9 +27,12 @@ class TrainingCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self._collate(rows)
         batch["decoder_input_ids"] = self._shift(batch["labels"])
-        self.rows += len(rows)
         mask, labels = batch["attention_mask"], batch["labels"]
-        self.tokens += int(mask.sum()) + int((labels != IGNORED_LABEL).sum())
+        taught = int((labels != IGNORED_LABEL).sum())
+        if not taught:
+            return batch  # it only keeps in step with the other processes
+        self.rows += len(rows)
+        self.tokens += int(mask.sum()) + taught
         self.slots += mask.numel() + labels.numel()
         return batch
 

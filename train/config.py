@@ -107,6 +107,7 @@ class TrainConfig:
     ema_share: float | None = None  # last part of training whose weights are averaged; 0 is off
     ema_decay: float = 0.99  # per step
     rename_share: float | None = None  # of the rows whose rare words are renamed each time
+    stumble_share: float = 0.0  # of the rows whose input is the target, spoken badly, each time
     # Machine
     device: str = "auto"
     precision: str = "auto"
@@ -250,7 +251,7 @@ class TrainConfig:
             *("label_smoothing", "dropout", "lora_dropout"),
         ):
             _share(found, name, getattr(self, name), below_one=True)
-        for name in ("ema_share", "ema_decay", "rename_share", "distil_share"):
+        for name in ("ema_share", "ema_decay", "rename_share", "stumble_share", "distil_share"):
             _share(found, name, getattr(self, name), below_one=False)
         if self.dev_share is not None and not 0 < self.dev_share < 1:
             found.append(f"--dev-share {self.dev_share}: must lie between 0 and 1")

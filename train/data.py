@@ -29,12 +29,13 @@ IGNORED_LABEL = -100  # what the cross-entropy leaves out
 class Pair:
     """What the model reads (prompt applied) and what it should write.
 
-    `span` says where in the source the row's own input stands.
+    `span` says where in the source the row's own input stands, `task` which task the row is of.
     """
 
     source: str
     target: str
     span: tuple[int, int] | None = field(default=None, compare=False)
+    task: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def make_pairs(rows: Sequence[Row], prompt: Prompt) -> list[Pair]:
         assert row.target is not None  # read_rows saw to it
         source = prompt.apply(row.input, row.fields)
         start = len(head.apply("", row.fields))
-        pairs.append(Pair(source, row.target, (start, start + len(row.input))))
+        pairs.append(Pair(source, row.target, (start, start + len(row.input)), row.task))
     return pairs
 
 
@@ -156,9 +157,9 @@ def tokenize(
     max_target_length: int,
     name: str,
 ) -> tuple[Dataset, list[str]]:
-    """Columns input_ids, labels (lists of ids ending in </s>), source, target; and warnings.
+    """Columns input_ids, labels (lists of ids ending in </s>), source, target, task, span.
 
-    Texts longer than the limits, in tokens with </s>, are cut; the warnings say how many.
+    Texts longer than the limits, in tokens with </s>, are cut; warnings say how many.
     """
     from datasets import Dataset
 
@@ -175,6 +176,8 @@ def tokenize(
         "labels": [cut_ids(ids, max_target_length, eos) for ids in targets],
         "source": [pair.source for pair in pairs],
         "target": [pair.target for pair in pairs],
+        "task": [pair.task for pair in pairs],
+        "span": [None if pair.span is None else list(pair.span) for pair in pairs],
     }
     return Dataset.from_dict(columns), warnings
 

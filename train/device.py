@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from edge.runtime.registry import missing_extra
 
 if TYPE_CHECKING:
     from edge.train.config import TrainConfig
+    from edge.train.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,31 @@ def has_fast_bf16(device: str) -> bool:
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return False
+
+
+def check_processes(config: TrainConfig, machine: Machine, processes: Processes) -> None:
+    """Refuse what several processes can't do together.
+
+    Raises:
+        UsageError: too few rows or GPUs for them, or a device that they can't share.
+    """
+    count = processes.count
+    if count == 1:
+        return
+    if machine.device == "mps":
+        raise UsageError(f"{count} processes can't share Apple's GPU; give --device cpu, or one")
+    if machine.device == "cuda":
+        import torch
+
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", count)), torch.cuda.device_count()
+        if here > gpus:
+            raise UsageError(f"{here} processes here and {gpus} GPUs: each process needs its own")
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if config.tokens_per_step is None and (config.batch_size or count) < count:
+        raise UsageError(
+            f"--batch-size {config.batch_size} is of all {count} processes together, and leaves"
+            f" some without a row; give {count} or more"
+        )
 
 
 def check_libraries(config: TrainConfig, machine: Machine) -> None:

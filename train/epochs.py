@@ -7,22 +7,46 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge.train.batches import Batch, Lengths, Padding, padding_of, plan_as_many, plan_batches
-from edge.train.data import cut_ids
+from edge.train.data import IGNORED_LABEL, cut_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from edge.train.augment import Renamer
     from edge.train.config import TrainConfig
+    from edge.train.stumbles import Stumbler
+
+
+NO_ROW = -1  # stands for a row without labels, from which nothing is learnt
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch is computed here, and in how many passes.
+
+    A batch is dealt to `count` processes, and there to `parts` passes whose gradients add up: what
+    a step learns stays the same.
+    """
+
+    rank: int = 0
+    count: int = 1
+    parts: int = 1
+
+    def of(self, batch: Batch) -> list[Batch]:
+        """The rows of each pass. Where there are too few, a pass of no row keeps in step."""
+        every = self.count * self.parts
+        dealt = (batch[self.rank + self.count * part :: every] for part in range(self.parts))
+        return [rows or [NO_ROW] for rows in dealt]
 
 
 class EpochRows:
-    """A dataset of tokenised rows; with a `renamer` their texts are others in every epoch.
+    """A dataset of tokenised rows, whose texts a stumbler and a renamer vary in every epoch.
 
-    They are renamed before the batches are made, since a renamed row has another length.
+    They vary before the batches are made, since a varied row has another length.
     """
 
     def __init__(
@@ -33,16 +57,17 @@ class EpochRows:
         max_source_length: int,
         max_target_length: int,
         renamer: Renamer | None = None,
+        stumbler: Stumbler | None = None,
     ) -> None:
         self._original = list(rows)
         self._tokenizer = tokenizer
         self.limits = (max_source_length, max_target_length)
-        self._renamer = renamer
+        self._renamer, self._stumbler = renamer, stumbler
         self._rows = self._original
 
     @property
     def varies(self) -> bool:
-        return self._renamer is not None
+        return self._renamer is not None or self._stumbler is not None
 
     @property
     def lengths(self) -> Lengths:
@@ -53,17 +78,21 @@ class EpochRows:
         return len(self._rows)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
+        if number == NO_ROW:
+            return {"input_ids": [self._tokenizer.eos_token_id], "labels": [IGNORED_LABEL]}
         return self._rows[number]
 
     def begin(self, epoch: int) -> None:
         """Make the rows those of an epoch, counted from 0."""
-        if self._renamer is None:
+        if not self.varies:
             return
-        self._renamer.begin(epoch)
+        for varier in (self._stumbler, self._renamer):
+            if varier is not None:
+                varier.begin(epoch)
         self._rows = list(self._original)
         varied: dict[int, tuple[str, str]] = {}
         for number, row in enumerate(self._original):
-            texts = self._renamer.vary(row["source"], row["target"])
+            texts = self._varied(row)
             if texts is not None:
                 varied[number] = texts
         if not varied:
@@ -78,6 +107,17 @@ class EpochRows:
                 "input_ids": cut_ids(source, self.limits[0], eos),
                 "labels": cut_ids(target, self.limits[1], eos),
             }
+
+    def _varied(self, row: dict[str, Any]) -> tuple[str, str] | None:
+        """Source and target of the row in this epoch, or None where it stays."""
+        source, target = row["source"], row["target"]
+        spoken = None
+        if self._stumbler is not None and row["span"] is not None:
+            spoken = self._stumbler.vary(source, target, row["span"])
+        renamed = None
+        if self._renamer is not None:
+            renamed = self._renamer.vary(spoken or source, target)
+        return renamed or (None if spoken is None else (spoken, target))
 
 
 class LengthBatches:
@@ -101,6 +141,11 @@ class LengthBatches:
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    @property
+    def most_rows(self) -> int:
+        """Of one batch."""
+        return max(len(batch) for batch in self._plan)
 
     def __iter__(self) -> Iterator[Batch]:
         self.epoch += 1
@@ -130,24 +175,27 @@ class LengthBatches:
 
 
 class ChainedBatches:
-    """`count` batches out of one epoch after the other; the first `skipped` are left out.
+    """The `share` of `count` batches out of one epoch after the other, but the first `skipped`.
 
     A run that goes on at a later step so gets the very batches that it would have got.
     """
 
-    def __init__(self, epochs: LengthBatches, count: int, skipped: int) -> None:
-        self._epochs, self._count, self._skipped = epochs, count, skipped
+    def __init__(
+        self, epochs: LengthBatches, count: int, skipped: int, share: Share = Share()
+    ) -> None:
+        self._epochs, self._count, self._skipped, self._share = epochs, count, skipped, share
 
     def __len__(self) -> int:
-        return self._count - self._skipped
+        return (self._count - self._skipped) * self._share.parts
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, passed = divmod(self._skipped, len(self._epochs))
         self._epochs.epoch = epoch
-        left = len(self)
+        left = self._count - self._skipped
         while left > 0:
             batches = list(self._epochs)[passed:][:left]
-            yield from batches
+            for batch in batches:
+                yield from self._share.of(batch)
             left -= len(batches)
             passed = 0
 
@@ -157,6 +205,7 @@ def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     config: TrainConfig,
     renamer: Renamer | None,
+    stumbler: Stumbler | None = None,
 ) -> tuple[EpochRows, LengthBatches]:
     """Tokenised rows as dataset and batch sampler, as `config` (resolved) says."""
     assert config.max_source_length is not None
@@ -166,6 +215,7 @@ def training_rows(
         max_source_length=config.max_source_length,
         max_target_length=config.max_target_length,
         renamer=renamer,
+        stumbler=stumbler,
     )
     batches = LengthBatches(
         dataset,

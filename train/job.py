@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.runtime.errors import UsageError
 from edge.train.checkpoint import newest_checkpoint, require_same
 from edge.train.data import Pair, tokenize
 from edge.train.events import Event
@@ -16,6 +18,7 @@ from edge.train.long_rows import fit_rows
 from edge.train.lora import add_adapter, merge_trained, save_adapter
 from edge.train.models import open_model
 from edge.train.output import depth_row, run_details, save_model, save_output, training_record
+from edge.train.processes import ALONE
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,11 +28,13 @@ if TYPE_CHECKING:
     from edge.train.config import TrainConfig
     from edge.train.data import Splits
     from edge.train.device import Machine
-    from edge.train.evaluate import Evaluation
+    from edge.train.evaluate import Course, Evaluation
     from edge.train.events import OnEvent
-    from edge.train.loop import LoopResult
+    from edge.train.loop import LoopResult, Varying
     from edge.train.models import Trainable
+    from edge.train.processes import Processes
     from edge.train.runs import RunFolder
+    from edge.train.state import SavedState
     from edge.train.watch import Evaluate
 
 
@@ -44,14 +49,16 @@ class Job:
         run: RunFolder,
         workplace: Path,
         on_event: OnEvent,
+        processes: Processes = ALONE,
     ) -> None:
         self.config, self.why = config.for_rows(len(splits.train))
         self.machine, self.splits, self.run, self.workplace = machine, splits, run, workplace
+        self.processes = processes
         self.warnings: list[str] = []
         self._teacher: PreTrainedModel | None = None
         self._depth: list[dict[str, object]] = []
-        self._listeners = [on_event, run.log.on_event]
-        if config.tensorboard:
+        self._listeners = [on_event, run.log.on_event] if processes.is_main else []
+        if config.tensorboard and processes.is_main:
             from edge.train.curves import TensorBoardLog
 
             self._listeners.append(TensorBoardLog(run.path / "tensorboard").on_event)
@@ -75,6 +82,7 @@ class Job:
         trainable = open_model(config, texts, self.workplace)
         self.warn(trainable.warnings)
         identity = identity_of(config, trainable, self.splits)
+        self._require_alike(identity)
         checkpoint = self._checkpoint(identity)
         pairs = self._fitted(trainable)
         pairs += self._cut(trainable, pairs)
@@ -82,11 +90,13 @@ class Job:
             add_adapter(trainable, config)
         train_rows, dev_rows = self._tokenized(trainable, pairs)
         details = run_details(config, self.machine, self.splits, trainable)
+        if self.processes.count > 1:
+            details["processes"] = self.processes.count
         self.tell(Event("start", details=details, reasons=self.why))
         self._compare("cut, not yet trained", trainable, dev_rows)
         loop = self._loop(trainable, train_rows, dev_rows, identity, checkpoint)
         if config.method != "full":
-            save_adapter(trainable, self.run.path / "adapter")
+            self.processes.lead(lambda: save_adapter(trainable, self.run.path / "adapter"))
             merge_trained(trainable, config, self.run.path / "adapter")
         start = time.monotonic()
         evaluation = self._evaluate(trainable, dev_rows)
@@ -100,7 +110,8 @@ class Job:
         record["warnings"] = self.warnings
         self.tell(Event("stage", "writing the model folder"))
         self.tell(Event("end", "finished"))
-        save_output(Path(config.output), config, trainable, record, self.run)
+        output = Path(config.output)
+        self.processes.lead(lambda: save_output(output, config, trainable, record, self.run))
         return evaluation, record
 
     def _fitted(self, trainable: Trainable) -> list[Pair]:
@@ -128,7 +139,8 @@ class Job:
         self._teacher = cut_decoder(trainable, config.decoder_layers)
         self._teacher.to(self.machine.device)
         self.tell(Event("stage", "answering as the full model"))
-        return teacher_pairs(
+        ask = partial(
+            teacher_pairs,
             self._teacher,
             trainable.tokenizer,
             pairs,
@@ -136,6 +148,7 @@ class Job:
             max_new_tokens=config.max_target_length,
             batch_size=config.eval_batch_size,
         )
+        return self.processes.on_main(ask)
 
     def _compare(self, which: str, trainable: Trainable, rows: Dataset) -> None:
         """Add a line to the report of accuracy against depth, if this run makes one."""
@@ -143,9 +156,34 @@ class Job:
             trainable.model.to(self.machine.device)
             self._depth.append(depth_row(which, trainable.model, self._evaluate(trainable, rows)))
 
-    def _checkpoint(self, identity: dict[str, object]) -> Checkpoint | None:
+    def _require_alike(self, identity: dict[str, object]) -> None:
+        """Refuse processes that don't see the same model, tokenizer, rows and options."""
+        for rank, other in enumerate(self.processes.gather(identity)):
+            names = [name for name in other if other[name] != identity[name]]
+            if names:
+                raise UsageError(
+                    f"process {rank} sees another {' and '.join(names)} than process"
+                    f" {self.processes.rank}; give all of them the same files and options"
+                )
+
+    def _checkpoint(self, identity: dict[str, object]) -> SavedState | None:
         if not self.config.resume:
             return None
+        from edge.train.state import state_for_all
+
+        found = self.processes.lead(lambda: self._newest(identity))
+        state = state_for_all(found, self.processes)
+        if state is not None:
+            before = len(state.plain()["random"])
+            if before != self.processes.count:
+                message = (
+                    f"the checkpoint is of {before} processes and this run has"
+                    f" {self.processes.count}: it goes on, though not bit for bit"
+                )
+                self.warn([message])
+        return state
+
+    def _newest(self, identity: dict[str, object]) -> Checkpoint | None:
         checkpoint, complaints = newest_checkpoint(self.run.checkpoints)
         self.warn(complaints)
         if checkpoint is None:
@@ -173,52 +211,67 @@ class Job:
         rows: Dataset,
         dev_rows: Dataset,
         identity: dict[str, object],
-        checkpoint: Checkpoint | None,
+        checkpoint: SavedState | None,
     ) -> LoopResult:
-        from edge.train.augment import Renamer
         from edge.train.keeper import Keeper
         from edge.train.loop import Around, run_loop
 
         config = self.config
-        renamer = None
-        if config.rename_share:
-            renamer = Renamer(self.splits.train, share=config.rename_share, seed=config.seed)
         self.tell(Event("stage", "training"))
         around = Around(
-            Keeper(config, self.run, identity, self.tell),
+            Keeper(config, self.run, identity, self.tell, self.processes),
             self._evaluator(trainable, dev_rows),
-            lambda name: save_model(self.run.snapshots / name, trainable, force=True),
+            lambda name: self._snapshot(name, trainable),
             self.tell,
             self._teacher,
+            self.processes,
         )
         return run_loop(
-            config, self.machine, trainable, rows, renamer, self.workplace, around, checkpoint
+            config,
+            self.machine,
+            trainable,
+            rows,
+            self._varying(),
+            self.workplace,
+            around,
+            checkpoint,
         )
+
+    def _varying(self) -> Varying:
+        from edge.train.augment import Renamer
+        from edge.train.loop import Varying
+        from edge.train.stumbles import Stumbler
+
+        config, pairs = self.config, self.splits.train
+        renamer = stumbler = None
+        if config.rename_share:
+            renamer = Renamer(pairs, share=config.rename_share, seed=config.seed)
+        if config.stumble_share:
+            stumbler = Stumbler(pairs, share=config.stumble_share, seed=config.seed)
+        return Varying(renamer, stumbler)
+
+    def _snapshot(self, name: str, trainable: Trainable) -> None:
+        folder = self.run.snapshots / name
+        self.processes.lead(lambda: save_model(folder, trainable, force=True))
 
     def _evaluator(self, trainable: Trainable, rows: Dataset) -> Evaluate:
         """The figures that `best_metric` needs; None where `should_stop` became true meanwhile."""
-        from edge.train.evaluate import evaluate, evaluation_loss
+        from edge.train.evaluate import StopEvaluationError, evaluate, evaluation_loss
 
         def run(should_stop: Callable[[], bool]) -> dict[str, float] | None:
             def look(fraction: float) -> None:
                 if fraction < 1.0 and should_stop():
-                    raise _StopEvaluationError
+                    raise StopEvaluationError
 
-            model, tokenizer, size = trainable.model, trainable.tokenizer, config.eval_batch_size
+            model, tokenizer = trainable.model, trainable.tokenizer
+            course = self._course(look)
             try:
                 if config.best_metric == "eval_loss":
-                    return evaluation_loss(
-                        model, tokenizer, rows, batch_size=size, on_fraction=look
-                    )
+                    return evaluation_loss(model, tokenizer, rows, course=course)
                 return evaluate(
-                    model,
-                    tokenizer,
-                    rows,
-                    batch_size=size,
-                    max_new_tokens=config.max_target_length,
-                    on_fraction=look,
+                    model, tokenizer, rows, max_new_tokens=config.max_target_length, course=course
                 ).metrics
-            except _StopEvaluationError:
+            except StopEvaluationError:
                 return None
 
         config = self.config
@@ -232,11 +285,21 @@ class Job:
             trainable.model,
             trainable.tokenizer,
             rows,
-            batch_size=self.config.eval_batch_size,
             max_new_tokens=self.config.max_target_length,
-            on_fraction=lambda fraction: self.tell(Event("progress", "evaluating", fraction)),
+            course=self._course(
+                lambda fraction: self.tell(Event("progress", "evaluating", fraction))
+            ),
         )
 
+    def _course(self, on_fraction: Callable[[float], None]) -> Course:
+        from edge.train.evaluate import Course
 
-class _StopEvaluationError(Exception):
-    """Ends an evaluation that nobody waits for any more."""
+        return Course(self.config.eval_batch_size, self.processes, on_fraction, self._warn_halved)
+
+    def _warn_halved(self, rows: int) -> None:
+        message = (
+            f"evaluation: batches of {rows} rows and more were too big for memory and are halved"
+            " (--eval-batch-size)"
+        )
+        if message not in self.warnings:
+            self.warn([message])

@@ -12,13 +12,15 @@ from edge.runtime.errors import EdgeError
 from edge.train.checkpoint import open_checkpoint, prune, steps_in, write_checkpoint
 from edge.train.config import METRICS
 from edge.train.events import Event
+from edge.train.processes import ALONE
+from edge.train.state import state_for_all
 
 if TYPE_CHECKING:
-    from edge.train.checkpoint import Checkpoint
     from edge.train.config import TrainConfig
     from edge.train.events import OnEvent
+    from edge.train.processes import Processes
     from edge.train.runs import RunFolder
-    from edge.train.state import Tensors
+    from edge.train.state import SavedState, Tensors
 
 Capture = Callable[[], tuple["Tensors", dict[str, Any]]]
 
@@ -55,8 +57,10 @@ class Keeper:
         run: RunFolder,
         identity: Mapping[str, Any],
         on_event: OnEvent,
+        processes: Processes = ALONE,
     ) -> None:
         self._config = config
+        self._processes = processes
         self._run = run
         self._identity = identity
         self._on_event = on_event
@@ -64,6 +68,7 @@ class Keeper:
         self.saved_step = 0
 
     def is_due(self, step: int) -> bool:
+        """By this process's clock."""
         every, minutes = self._config.save_steps, self._config.save_minutes
         if every is not None and step % every == 0:
             return True
@@ -77,12 +82,16 @@ class Keeper:
         """
         if self.saved_step == step:
             return
-        place = self._run.checkpoints
-        write_checkpoint(place, step, self._identity, *capture())
+        tensors, plain = capture()  # in which all processes take part
+        self._processes.lead(lambda: self._write(step, best, tensors, plain))
         self.saved_step, self._last = step, time.monotonic()
+        self._on_event(Event("checkpoint", step=step))
+
+    def _write(self, step: int, best: Best, tensors: Tensors, plain: dict[str, Any]) -> None:
+        place = self._run.checkpoints
+        write_checkpoint(place, step, self._identity, tensors, plain)
         steps = steps_in(place)
         prune(place, keep=[*steps[-self._config.save_limit :], best.step])
-        self._on_event(Event("checkpoint", step=step))
 
     def try_to_save(self, step: int, best: Best, capture: Capture) -> None:
         """As `save`, but a full disk is only worth a warning: the training is worth more."""
@@ -95,8 +104,14 @@ class Keeper:
             message = f"no checkpoint of step {step}: {error}; {kept}, training goes on"
             self._on_event(Event("warning", message))
 
-    def open(self, step: int) -> Checkpoint:
-        return open_checkpoint(self._run.checkpoints, step)
+    def open(self, step: int) -> SavedState:
+        """The checkpoint of that step, for every process."""
+        place = self._run.checkpoints
+        state = state_for_all(
+            self._processes.lead(lambda: open_checkpoint(place, step)), self._processes
+        )
+        assert state is not None
+        return state
 
     def resumed(self, step: int) -> None:
         self.saved_step = step

@@ -1,22 +1,24 @@
-"""The training loop: transformers' Seq2SeqTrainer, told what to do differently."""
+"""The training loop, and how it is taken up again in smaller passes."""
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import PrinterCallback
 
+from edge.runtime.errors import EdgeError
 from edge.train.collator import TrainingCollator
 from edge.train.data import Collator
 from edge.train.distil import LabelLoss
-from edge.train.epochs import ChainedBatches, training_rows
+from edge.train.epochs import ChainedBatches, Share, training_rows
 from edge.train.events import Event
+from edge.train.hf_trainer import ENDLESS, PlannedTrainer, trainer_arguments
+from edge.train.processes import ALONE
 from edge.train.schedule import Plan
 from edge.train.watch import Watcher
 
@@ -28,20 +30,16 @@ if TYPE_CHECKING:
 
     from edge.train.augment import Renamer
     from edge.train.batches import Padding
-    from edge.train.checkpoint import Checkpoint
     from edge.train.config import TrainConfig
     from edge.train.device import Machine
+    from edge.train.epochs import EpochRows, LengthBatches
     from edge.train.events import OnEvent
     from edge.train.keeper import Keeper
     from edge.train.models import Trainable
+    from edge.train.processes import Processes
+    from edge.train.state import SavedState
+    from edge.train.stumbles import Stumbler
     from edge.train.watch import Evaluate
-
-_OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "adafactor": "adafactor",
-    "adamw-8bit": "adamw_bnb_8bit",
-    "paged-adamw-8bit": "paged_adamw_8bit",
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,14 @@ class LoopResult:
     tokens: int
     padding_waste: float
     padding: Padding
+    parts: int  # in which a batch is computed, one after the other, since it was too big for memory
+
+
+class Varying(NamedTuple):
+    """What makes the rows of each epoch others."""
+
+    renamer: Renamer | None = None
+    stumbler: Stumbler | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,10 @@ class Around:
 
     keeper: Keeper
     evaluate: Evaluate
-    snapshot: Callable[[str], Path]
+    snapshot: Callable[[str], None]
     on_event: OnEvent
     teacher: PreTrainedModel | None = None
+    processes: Processes = ALONE
 
 
 def run_loop(
@@ -78,24 +85,24 @@ def run_loop(
     machine: Machine,
     trainable: Trainable,
     rows: Dataset,
-    renamer: Renamer | None,
+    varying: Varying,
     workplace: Path,
     around: Around,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: SavedState | None = None,
 ) -> LoopResult:
     """Train `trainable.model` in place on tokenised rows, from `checkpoint` on if there is one.
 
     `config` is resolved.
 
     Raises:
-        EdgeError: training diverged.
+        EdgeError: training diverged, or a single row is too big for memory.
         StoppedError: a signal asked to stop; a checkpoint is written.
     """
     assert config.epochs is not None
     assert config.warmup_share is not None
     # A list of dicts: reading one row out of an Arrow table takes longer than a row trains.
     dataset, batches = training_rows(
-        [dict(row) for row in rows], trainable.tokenizer, config, renamer
+        [dict(row) for row in rows], trainable.tokenizer, config, *varying
     )
     around.on_event(Event("note", str(batches.padding)))
     collate = TrainingCollator(trainable, Collator(trainable.tokenizer))
@@ -117,6 +124,7 @@ def run_loop(
         around.evaluate,
         steps_per_epoch,
         around.on_event,
+        around.processes,
     )
     watcher.snapshot_with(around.snapshot)
     done = 0 if checkpoint is None else checkpoint.step
@@ -127,29 +135,11 @@ def run_loop(
         if checkpoint is not None and steps is not None and done >= steps:
             watcher.restore_finished(checkpoint)
         else:
-            chained = ChainedBatches(
-                batches,
-                (steps or _ENDLESS) * config.gradient_accumulation,
-                done * config.gradient_accumulation,
-            )
-            # A generator of its own: starting the loader must not use up the model's chance.
-            loader = DataLoader(
-                dataset,
-                batch_sampler=chained,
-                collate_fn=collate,
-                generator=torch.Generator(),
-            )
-            _train(
-                config,
-                machine,
-                trainable,
-                plan,
-                watcher,
-                loader,
-                steps,
-                workplace,
-                around.teacher,
-            )
+            run = _Attempts(
+                config, machine, trainable, plan, watcher, dataset, batches, collate, steps,
+                workplace, around,
+            )  # fmt: skip
+            run.until_done()
         watcher.finish()
     return LoopResult(
         steps=watcher.step,
@@ -160,103 +150,100 @@ def run_loop(
         tokens=collate.tokens,
         padding_waste=collate.padding_waste,
         padding=batches.padding,
+        parts=watcher.parts,
     )
 
 
-_ENDLESS = 10**9  # steps of a run that is planned by time: the watcher ends it
+@dataclass(frozen=True)
+class _Attempts:
+    """The training, taken up again in smaller passes where a batch was too big for memory.
 
+    accelerate's finder tells such an error from others and frees what the attempt has left. Its
+    batch size is the rows of a pass; a step learns from the same rows in any case.
+    """
 
-def _train(
-    config: TrainConfig,
-    machine: Machine,
-    trainable: Trainable,
-    plan: Plan,
-    watcher: Watcher,
-    loader: DataLoader,
-    steps: int | None,
-    workplace: Path,
-    teacher: PreTrainedModel | None,
-) -> None:
-    loss = LabelLoss(config.label_smoothing, teacher, config.distil_share)
-    trainer = _Trainer(
-        model=trainable.model,
-        args=_arguments(config, machine, steps, workplace),
-        data_collator=loader.collate_fn,
-        callbacks=[watcher],
-        compute_loss_func=loss,
-    )
-    trainer.prepare_ours(plan, loader, machine, watcher, loss)
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    if config.gradient_checkpointing:
-        trainable.model.gradient_checkpointing_disable()
+    config: TrainConfig
+    machine: Machine
+    trainable: Trainable
+    plan: Plan
+    watcher: Watcher
+    dataset: EpochRows
+    batches: LengthBatches
+    collate: TrainingCollator
+    steps: int | None
+    workplace: Path
+    around: Around
 
+    def until_done(self) -> None:
+        from accelerate.utils import find_executable_batch_size
 
-def _arguments(
-    config: TrainConfig, machine: Machine, steps: int | None, workplace: Path
-) -> Seq2SeqTrainingArguments:
-    assert config.learning_rate is not None
-    assert config.adam_beta2 is not None
-    optimizer = _OPTIMIZERS[config.optimizer]
-    if machine.device == "mps" and config.optimizer == "adamw":
-        optimizer = "adamw_torch"  # fused is missing there
-    return Seq2SeqTrainingArguments(
-        output_dir=str(workplace / "trainer"),
-        max_steps=steps or _ENDLESS,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        adam_beta1=config.adam_beta1,
-        adam_beta2=config.adam_beta2,
-        max_grad_norm=config.max_grad_norm,
-        optim=optimizer,
-        seed=config.seed,
-        use_cpu=machine.device == "cpu",
-        save_strategy="no",
-        eval_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
+        find_executable_batch_size(
+            lambda rows: self._train(),
+            starting_batch_size=self._rows_at_once(),
+            reduce_batch_size_fn=self._halve,
+        )()
 
+    def _rows_at_once(self) -> int:
+        return -(-self.batches.most_rows // (self.watcher.parts * self.around.processes.count))
 
-class _Trainer(Seq2SeqTrainer):
-    """With a dataloader, a schedule and an autocast of ours."""
-
-    def prepare_ours(
-        self,
-        plan: Plan,
-        loader: DataLoader,
-        machine: Machine,
-        watcher: Watcher,
-        loss: LabelLoss,
-    ) -> None:
-        self._plan, self._loader, self._machine = plan, loader, machine
-        self._watcher, self._loss = watcher, loss
-
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self._loss.prepare(inputs)
-        return super().compute_loss(model, inputs, *args, **kwargs)
-
-    def get_train_dataloader(self) -> DataLoader:
-        return self._loader
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.lr_scheduler is None:
-            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, self._plan.factor
+    def _halve(self) -> int:
+        """
+        Raises:
+            EdgeError: there is nothing to halve, or it can't be done here.
+        """
+        watcher, rows = self.watcher, self._rows_at_once()
+        if not watcher.has_begun:
+            if self.around.processes.count > 1:
+                raise EdgeError(
+                    f"a batch of {rows} rows a process is too big for memory; several processes"
+                    " can't halve it by themselves: give a lower --batch-size or --tokens-per-step"
+                    " and more --gradient-accumulation"
+                )
+            raise EdgeError("the model alone is too big for memory: choose a smaller one")
+        if rows == 1:
+            raise EdgeError(
+                f"step {watcher.step + 1} is too big for memory even row by row: lower"
+                " --max-source-length, or see --preset low-memory"
             )
-        return self.lr_scheduler
+        self.trainable.model.zero_grad(set_to_none=True)
+        watcher.back_to_last_step()
+        watcher.parts *= 2
+        fewer = self._rows_at_once()
+        message = (
+            f"a batch of {rows} rows was too big for memory at step {watcher.step + 1}: from here"
+            f" on it is halved to {fewer} rows at a time, with twice the gradient accumulation"
+            f" ({self.config.gradient_accumulation * watcher.parts}); what a step learns from stays"
+            " the same"
+        )
+        self.around.on_event(Event("warning", message))
+        return fewer
 
-    def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
-        # Ours, since the Trainer's own would stay wrapped around the model and evaluate in bf16.
-        if self._machine.precision == "bf16":
-            return torch.autocast(self._machine.device, dtype=torch.bfloat16)
-        return nullcontext()
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
-        self._watcher.add_loss(loss)
-        return loss
+    def _train(self) -> None:
+        config, watcher, processes = self.config, self.watcher, self.around.processes
+        accumulated = config.gradient_accumulation
+        chained = ChainedBatches(
+            self.batches,
+            (self.steps or ENDLESS) * accumulated,
+            watcher.step * accumulated,
+            Share(processes.rank, processes.count, watcher.parts),
+        )
+        # A generator of its own: starting the loader must not use up the model's chance.
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=chained,
+            collate_fn=self.collate,
+            generator=torch.Generator(),
+        )
+        loss = LabelLoss(config.label_smoothing, self.around.teacher, config.distil_share)
+        trainer = PlannedTrainer(
+            model=self.trainable.model,
+            args=trainer_arguments(config, self.machine, self.steps, watcher.parts, self.workplace),
+            data_collator=self.collate,
+            callbacks=[watcher],
+            compute_loss_func=loss,
+        )
+        trainer.prepare_ours(self.plan, loader, self.machine, watcher, loss)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        if config.gradient_checkpointing:
+            self.trainable.model.gradient_checkpointing_disable()

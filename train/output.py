@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,10 +93,12 @@ def training_record(
             "train_loss": round(loop.loss, 5),
             "tokens_per_second": round(loop.tokens / loop.seconds, 1),
             "padding_waste": round(loop.padding_waste, 4),
+            "batch_parts": loop.parts,
             "eval_runtime": round(eval_seconds, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
-        "eval": {name: round(value, 6) for name, value in evaluation.metrics.items()},
+        "eval": _rounded(evaluation.metrics),
+        "eval_by_task": {task: _rounded(found) for task, found in evaluation.by_task.items()},
         "fit_bands": evaluation.bands,
         "padding": {name: round(value, 4) for name, value in asdict(loop.padding).items()},
         "hyperparameters": details,
@@ -105,10 +108,14 @@ def training_record(
     }
 
 
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in figures.items()}
+
+
 def depth_row(which: str, model: PreTrainedModel, evaluation: Evaluation) -> dict[str, object]:
     """One line of the report of accuracy against depth."""
-    figures = {name: round(value, 6) for name, value in evaluation.metrics.items()}
-    return {"model": which, "decoder_layers": model.config.num_decoder_layers, **figures}
+    layers = model.config.num_decoder_layers
+    return {"model": which, "decoder_layers": layers, **_rounded(evaluation.metrics)}
 
 
 def save_output(

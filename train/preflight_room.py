@@ -58,6 +58,8 @@ def memory(subject: Subject) -> Findings:
     detail = f"needs about {need} ({batch}); {gigabytes(free)} free on {machine.device}"
     if need.total > free and _saves_memory(config):
         yield WARNING, f"{detail}: less than that with these options, but maybe not enough less"
+    elif machine.device == "cuda" and need.total - need.activations < free < need.total:
+        yield WARNING, f"{detail}: batches will be halved until they fit"
     elif need.total > free:
         yield FAILED, f"{detail}: it can't fit; lower --batch-size or --tokens-per-step"
     else:

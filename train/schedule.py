@@ -20,14 +20,24 @@ class Plan:
     warmup_share: float = 0.05
     shape: str = "linear"
     _started: float = field(default_factory=time.monotonic)
+    _agreed: float | None = None
 
     def start(self, elapsed: float = 0.0) -> None:
         """Begin to count, with what an earlier part of the run took."""
         self._started = time.monotonic() - elapsed
 
+    def agree(self, elapsed: float) -> None:
+        """From now on it is this late, until told otherwise: several processes share one clock."""
+        self._agreed = elapsed
+
     @property
     def elapsed(self) -> float:
-        """Seconds since `start`."""
+        """Seconds since `start`, or what was agreed on."""
+        return self.own_elapsed if self._agreed is None else self._agreed
+
+    @property
+    def own_elapsed(self) -> float:
+        """Seconds since `start` by this process's clock."""
         return time.monotonic() - self._started
 
     def progress(self, step: int) -> float:

@@ -4,14 +4,56 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from edge.runtime.errors import EdgeError
 
+if TYPE_CHECKING:
+    from edge.train.processes import Processes
+
 Tensors = dict[str, torch.Tensor]
+
+
+class SavedState(Protocol):
+    """What a run goes on from: a checkpoint on disk, or the like in memory."""
+
+    @property
+    def step(self) -> int: ...
+
+    def plain(self) -> dict[str, Any]: ...
+
+    def tensors(self) -> Mapping[str, torch.Tensor]: ...
+
+
+@dataclass(frozen=True)
+class HeldState:
+    """One in memory."""
+
+    step: int
+    held_tensors: Mapping[str, torch.Tensor]
+    held_plain: dict[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        return self.held_plain
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        return self.held_tensors
+
+
+def state_for_all(state: SavedState | None, processes: Processes) -> SavedState | None:
+    """What the main process goes on from, on every process; another host may not see its disk."""
+    if processes.count == 1:
+        return state
+    held = state is not None
+    head = processes.on_main(lambda: (state.step, state.plain()) if state is not None else None)
+    if head is None:
+        return None
+    tensors = processes.tensors_of_main(state.tensors() if state is not None else None)
+    return state if held else HeldState(head[0], tensors, head[1])
 
 
 def capture_model(model: torch.nn.Module) -> Tensors:
@@ -96,6 +138,26 @@ def restore_random(tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]
     numpy_state["state"] = {**numpy_state["state"], "key": key}
     np.random.set_state(numpy_state)
     set_python_state(random, plain["python"])
+
+
+def capture_random_of_all(processes: Processes) -> tuple[Tensors, list[dict[str, Any]]]:
+    """`capture_random` of every process, by rank."""
+    tensors: Tensors = {}
+    plain = []
+    for rank, (own, settings) in enumerate(processes.gather(capture_random())):
+        tensors |= {f"process.{rank}.{name}": tensor for name, tensor in own.items()}
+        plain.append(settings)
+    return tensors, plain
+
+
+def restore_random_of(
+    rank: int, tensors: Mapping[str, torch.Tensor], plain: list[dict[str, Any]]
+) -> None:
+    """Take up the chance of that process; one that is new keeps its own."""
+    prefix = f"process.{rank}."
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    if own:
+        restore_random(own, plain[rank])
 
 
 def python_state(generator: Any) -> list[Any]:

@@ -9,6 +9,8 @@ optimiser step.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +18,12 @@ from edge.runtime.atomic import check_destination
 from edge.runtime.errors import MissingExtraError
 from edge.train.config import TrainConfig
 from edge.train.data import load_splits
-from edge.train.device import check_libraries, choose_machine
+from edge.train.device import check_libraries, check_processes, choose_machine
 from edge.train.events import Event, OnEvent, ignore
 from edge.train.job import Job
 from edge.train.preflight import LIBRARIES
-from edge.train.runs import opened_run
+from edge.train.processes import Processes, joined
+from edge.train.runs import LOG, RunFolder, RunLog, opened_run, run_folder
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,18 @@ class TrainResult:
     record: dict[str, object]
 
 
-def train(config: TrainConfig, *, on_event: OnEvent = ignore) -> TrainResult:
+def train(
+    config: TrainConfig, *, on_event: OnEvent = ignore, processes: Processes | None = None
+) -> TrainResult:
     """Train as `config` says and write the model folder `config.output`.
 
     The folder appears when it is complete: safetensors, config.json, generation_config.json,
     tokenizer.json, training.json, training.md and training_log.jsonl. Until then the run's log and
     checkpoints lie in `run_folder(output)`. On an error no output appears, and a folder that
     `force` was to replace is still there; what a checkpoint has saved can be resumed.
+
+    Under torchrun or accelerate launch every process calls it (`processes`: as `joined` gave them,
+    if they have met already). The main one writes the files and calls `on_event`.
 
     Raises:
         UsageError: a hyperparameter or device that can't be used, a checkpoint of another run.
@@ -52,22 +60,42 @@ def train(config: TrainConfig, *, on_event: OnEvent = ignore) -> TrainResult:
         EdgeError: training diverged, or the disk is full.
         MissingExtraError: the extra `train` is not installed.
     """
+    if processes is None:
+        with joined() as processes:
+            return train(config, on_event=on_event, processes=processes)
     config = config.resolved()
+    if not processes.is_main:
+        on_event = ignore
     output = Path(config.output)
-    check_destination(output, force=config.force)  # before minutes of work, not after
+    # Before minutes of work, not after.
+    processes.lead(lambda: check_destination(output, force=config.force))
     _require_extra()
     machine = choose_machine(config.device, config.precision)
+    check_processes(config, machine, processes)
     check_libraries(config, machine)
     on_event(Event("stage", "reading the data"))
     splits = load_splits(config)
     with (
-        opened_run(output, resume=config.resume, force=config.force) as run,
+        _opened(config, processes) as run,
         tempfile.TemporaryDirectory(prefix="edge-train-") as workplace,
         _threads(config.threads),
     ):
-        job = Job(config, machine, splits, run, Path(workplace), on_event)
+        job = Job(config, machine, splits, run, Path(workplace), on_event, processes)
         evaluation, record = job.train()
     return TrainResult(output, evaluation.metrics, evaluation.bands, job.warnings, record)
+
+
+@contextmanager
+def _opened(config: TrainConfig, processes: Processes) -> Iterator[RunFolder]:
+    """The run's folder, which the main process opens; the others know where it is."""
+    output = Path(config.output)
+    with ExitStack() as stack:
+        opening = opened_run(output, resume=config.resume, force=config.force)
+        run = processes.lead(lambda: stack.enter_context(opening))
+        if run is None:
+            path = run_folder(output)
+            run = RunFolder(path, RunLog(path / LOG))
+        yield run
 
 
 def _require_extra() -> None:

@@ -13,6 +13,7 @@ from edge.cli.train_options import layer_options, train_options
 
 if TYPE_CHECKING:
     from edge.train.config import TrainConfig
+    from edge.train.processes import Processes
 
 
 @click.command()
@@ -26,7 +27,20 @@ def command(check: bool, **options: Any) -> None:
     Defaults in brackets; some depend on whether the model is new or on the number of rows, and the
     table before training shows what was chosen. A preset overrides defaults, a --config file
     overrides presets, an option overrides both.
+
+    Under torchrun or accelerate launch (`torchrun --nproc-per-node 2 -m edge.cli train …`) several
+    processes share every batch.
     """
+    from edge.train.processes import FollowedError, joined
+
+    try:
+        with joined() as processes:
+            _train(processes, check, options)
+    except FollowedError as error:
+        raise click.exceptions.Exit(error.exit_code) from error
+
+
+def _train(processes: Processes, check: bool, options: dict[str, Any]) -> None:
     from edge.cli.console import quiet_libraries
 
     run = config_from(**options)  # before the heavy imports: a wrong option is answered at once
@@ -35,9 +49,12 @@ def command(check: bool, **options: Any) -> None:
     from edge.train.trainer import train
 
     if check:
-        require_ready(run)
+        processes.lead(lambda: require_ready(run))
+    if not processes.is_main:
+        train(run, processes=processes)
+        return
     with Display() as display:
-        result = train(run, on_event=display.on_event)
+        result = train(run, on_event=display.on_event, processes=processes)
     show_result(result)
 
 

@@ -31,6 +31,37 @@ def test_it_prints_hyperparameters_then_figures_and_the_next_command(
     assert json.loads((output / "training.json").read_text())["data"]["train_rows"] < 60
 
 
+def test_tasks_have_figures_of_their_own(
+    edge: Callable[..., Any], write_rows: WriteRows, tmp_path: Path
+) -> None:
+    tasks = {"clean": lambda n: f"what is river {n}?", "count": lambda n: f"{n}"}
+    rows = [
+        {"task": task, "input": f"what uh is river {n}?", "target": make(n)}
+        for n in range(40)
+        for task, make in tasks.items()
+    ]
+    write_rows("data/train.jsonl", rows[:60])
+    data, output = write_rows("data/dev.jsonl", rows[60:75]).parent, tmp_path / "out"
+    ended = edge(
+        "train", data, "--from-scratch", "tiny", "--output", output, "--epochs", 3,
+        "--prefix", "[{task}] {input}", "--vocab-size", 120, "--max-target-length", 32,
+        "--threads", 1,
+    )  # fmt: skip
+    assert ended.status == 0, ended
+    record = json.loads((output / "training.json").read_text())
+    found, whole = record["eval_by_task"], record["eval"]
+    assert {task: figures["rows"] for task, figures in found.items()} == {"clean": 8, "count": 7}
+    for metric in ("exact_match", "rouge_l"):
+        mean = sum(figures["rows"] * figures[metric] for figures in found.values()) / 15
+        assert abs(mean - whole[metric]) < 1e-5
+    assert found["clean"]["rouge_l"] > found["count"]["rouge_l"]
+    low, high = sorted(figures["eval_loss"] for figures in found.values())
+    assert low <= whole["eval_loss"] <= high
+    table = ended.out.split("Dev split by task")[1]
+    assert f"{found['clean']['eval_loss']:.3f}" in table
+    assert table.index("clean") < table.index("count")
+
+
 def test_mistakes_are_one_line(
     assert_refused: Callable[..., str], write_rows: WriteRows, tmp_path: Path
 ) -> None:
