@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,26 +65,19 @@ def prepare(spec: Spec) -> None:
         process.answer(_LONGEST_PREPARATION)
 
 
-class EngineProcess:
-    """An engine that is loaded and waits for `time`; it sleeps in between."""
+class LineProcess:
+    """A process that answers a line of JSON with a line of JSON, and sleeps in between."""
 
-    def __init__(self, spec: Spec, *, preparing: bool = False) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the process; `answer` tells how that went."""
-        interpreter: Path | None = Path(sys.executable)
-        separate = engine_of(spec.engine, spec.target).separate
-        if separate and (interpreter := peers_python()) is None:
-            raise EngineMissingError("the peers' environment (make peers)")
-        fields = {**dataclasses.asdict(spec), "prepare": preparing}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
-        # -P: a folder called `train` or `export` where the command runs is not a library.
-        command = [str(interpreter), "-P", "-c", _PROGRAM, str(Path(__file__).parent)]
         self._process = subprocess.Popen(
-            [*command, json.dumps(fields, default=str)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=_environment(spec.threads, separate=separate),
+            env=environment,
             start_new_session=True,  # Ctrl-C is the parent's to handle
         )
         self.ready: dict[str, Any] = {}
@@ -93,13 +86,16 @@ class EngineProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def time(self, input_ids: Sequence[int], new_tokens: int, runs: int) -> Timed:
-        """Time answers of exactly `new_tokens`, after one that is not counted.
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, asked: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Wake the process and return its answer to one line; the caller lets it sleep again.
 
         Raises:
-            EngineFailedError: the engine can't, or is gone.
+            EngineMissingError, EngineFailedError: the engine can't, or is gone.
         """
-        asked = {"input_ids": list(input_ids), "new_tokens": new_tokens, "runs": runs}
         assert self._process.stdin
         self._signal("SIGCONT")
         try:
@@ -107,9 +103,7 @@ class EngineProcess:
             self._process.stdin.flush()
         except OSError:
             raise EngineFailedError(self._ending()) from None
-        found = self.answer(_LONGEST_ANSWER)
-        self.sleep()
-        return Timed(found["ms"], found["peak_rss"])
+        return self.answer(seconds)
 
     def sleep(self) -> None:
         """Stop the process where the system can: threads that spin would take a core."""
@@ -172,6 +166,35 @@ class EngineProcess:
         return f"{how}: {said[:200]}" if said else how
 
 
+class EngineProcess(LineProcess):
+    """An engine that is loaded and waits for `time`."""
+
+    def __init__(self, spec: Spec, *, preparing: bool = False) -> None:
+        """Start the process; `answer` tells how that went."""
+        interpreter: Path | None = Path(sys.executable)
+        separate = engine_of(spec.engine, spec.target).separate
+        if separate and (interpreter := peers_python()) is None:
+            raise EngineMissingError("the peers' environment (make peers)")
+        fields = {**dataclasses.asdict(spec), "prepare": preparing}
+        # -P: a folder called `train` or `export` where the command runs is not a library.
+        command = [str(interpreter), "-P", "-c", _PROGRAM, str(Path(__file__).parent)]
+        super().__init__(
+            [*command, json.dumps(fields, default=str)],
+            environment(spec.threads, separate=separate),
+        )
+
+    def time(self, input_ids: Sequence[int], new_tokens: int, runs: int) -> Timed:
+        """Time answers of exactly `new_tokens`, after one that is not counted.
+
+        Raises:
+            EngineFailedError: the engine can't, or is gone.
+        """
+        asked = {"input_ids": list(input_ids), "new_tokens": new_tokens, "runs": runs}
+        found = self.ask(asked, _LONGEST_ANSWER)
+        self.sleep()
+        return Timed(found["ms"], found["peak_rss"])
+
+
 @contextlib.contextmanager
 def _started(spec: Spec, *, prepare: bool) -> Iterator[EngineProcess]:
     process = EngineProcess(spec, preparing=prepare)
@@ -197,7 +220,8 @@ def start(spec: Spec) -> EngineProcess:
     return process
 
 
-def _environment(threads: int, *, separate: bool) -> dict[str, str]:
+def environment(threads: int, *, separate: bool = False) -> dict[str, str]:
+    """The environment of a process that computes with so many threads."""
     values = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
     values |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if separate:

@@ -52,7 +52,7 @@ def main(argument: str) -> None:
         # Our own error for a library that is missing keeps Python's as its cause.
         chain = (error, error.__cause__)
         missing = next((e.name for e in chain if isinstance(e, ModuleNotFoundError)), None)
-        answer(missing=missing) if missing else answer(error=_reason(error))
+        answer(missing=missing) if missing else answer(error=reason(error))
 
 
 def _prepare(peer: Peer, spec: Spec) -> None:
@@ -85,7 +85,7 @@ def _serve(peer: Peer, spec: Spec, answer: Answer) -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         times = _time(generate, asked["input_ids"], asked["new_tokens"], asked["runs"])
-        answer(ms=times, peak_rss=_peak_rss())
+        answer(ms=times, peak_rss=peak_rss())
 
 
 def _import(peer: Peer) -> None:
@@ -114,7 +114,7 @@ def _time(generate: Generate, input_ids: list[int], new_tokens: int, runs: int) 
     return times[1:]
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
     """The most memory that this process had resident, in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent had before this program started
@@ -126,7 +126,7 @@ def _peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
@@ -141,12 +141,12 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A process that waits stopped could not see that its parent is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 if __name__ == "__main__":
-    _die_with_parent()
+    die_with_parent()
     main(sys.argv[1])

@@ -1,0 +1,243 @@
+"""Exports and measurements of a search: each in a process of its own, each kept in the record."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge.bench.compile.child import Child
+from edge.bench.compile.record import Record
+from edge.bench.compile.space import Candidate, Variant
+from edge.bench.latency import spread_rows
+from edge.bench.process import EngineFailedError, EngineMissingError
+from edge.runtime.errors import EdgeError
+from edge.runtime.rows import Row
+
+_TURN = 16  # rows in a row, before another candidate has its turn
+_LONGEST_EXPORT, _LONGEST_TURN = 3600, 600  # seconds
+_REFERENCE_ROWS = 256  # of one question to the source model
+Event = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A candidate's answers to rows, in order, and the milliseconds of each."""
+
+    ms: Sequence[float]
+    answers: Sequence[str]
+    new_tokens: Sequence[int]
+    truncated: int
+    load_ms: float
+    peak_rss: int  # bytes
+
+    @property
+    def p50(self) -> float:
+        return float(np.percentile(self.ms, 50))
+
+    @property
+    def p95(self) -> float:
+        return float(np.percentile(self.ms, 95))
+
+
+class Lab:
+    """Makes artifacts of one source and times them on rows; what the record has is not done again.
+
+    `failures` says, by the name of an artifact or candidate, why there is none.
+    """
+
+    def __init__(
+        self, record: Record, rows: Sequence[Row], argument: Mapping[str, Any], on_event: Event
+    ) -> None:
+        """`argument` is that of the exporter's program (`edge.bench.compile.exporter`)."""
+        self.record = record
+        self.rows = rows
+        self.failures: dict[str, str] = {}
+        self._argument = argument
+        self._on_event = on_event
+        self._exporter: Child | None = None
+
+    def close(self) -> None:
+        if self._exporter:
+            self._exporter.close()
+            self._exporter = None
+
+    # -- the source's process --------------------------------------------------------------------
+
+    def start(self) -> dict[str, Any]:
+        """What the source's process says first; see `edge.bench.compile.exporter`.
+
+        Raises:
+            EdgeError: the model can't be exported at all.
+        """
+        if known := self.record.get("source"):
+            return known
+        found = self._source().ready
+        self.record.put("source", found)
+        return found
+
+    def reference(self) -> list[str]:
+        """The source model's greedy answer to every row, in float32.
+
+        Raises:
+            EdgeError: it has none.
+        """
+        if known := self.record.get("reference"):
+            answers: list[str] = known["answers"]
+            return answers
+        answers = []
+        for first in range(0, len(self.rows), _REFERENCE_ROWS):
+            self._on_event(f"the source model's answers ({first} of {len(self.rows)})")
+            chunk = self.rows[first : first + _REFERENCE_ROWS]
+            try:
+                answers += self._ask_source(_question(chunk))["answers"]
+            except EngineFailedError as error:
+                raise EdgeError(f"the source model does not answer: {error}") from None
+        self.record.put("reference", {"answers": answers})
+        return answers
+
+    def make(self, variant: Variant) -> dict[str, Any] | None:
+        """Export an artifact and check its parity: its size and parity; None where that failed."""
+        name = f"export-{variant.name}"
+        known = self.record.get(name)
+        if known is None or ("size" in known and not self.record.artifact(variant).is_dir()):
+            self._on_event(f"exporting {variant.name}")
+            known = self._export(variant)
+            self.record.put(name, known)
+        if "size" in known:
+            return known
+        self.failures[variant.name] = known.get("refused") or known["failed"]
+        return None
+
+    def _export(self, variant: Variant) -> dict[str, Any]:
+        place = self.record.artifact(variant)
+        asked = {
+            "export": variant.format,
+            "quantization": variant.quantization,
+            "shortlist": variant.shortlist,
+            "output": str(place),
+        }
+        try:
+            return self._ask_source(asked)
+        except EngineFailedError as error:
+            for unfinished in place.parent.glob(f".{place.name}.*.partial"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            return {"failed": str(error)}
+
+    def _ask_source(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        process = self._source()
+        try:
+            return process.ask(asked, _LONGEST_EXPORT)
+        except EngineFailedError:
+            if not process.alive:  # the next question gets a new process
+                self.close()
+            raise
+        finally:
+            if self._exporter and process.alive:
+                process.sleep()
+
+    def _source(self) -> Child:
+        if self._exporter is None:
+            self._exporter = _started("exporter", self._argument, None)
+        return self._exporter
+
+    def places(self, count: int) -> list[int]:
+        """Which rows, by their place in the data, a measurement of `count` answers takes."""
+        place = {id(row): index for index, row in enumerate(self.rows)}
+        return [place[id(row)] for row in spread_rows(self.rows, count)]
+
+    # -- timing ----------------------------------------------------------------------------------
+
+    def screen(self, candidate: Candidate, count: int) -> Timed | None:
+        """Time a candidate alone on `count` rows, spread over the data; None where that failed.
+
+        The rows of 16 are among those of 64, these among those of 256.
+        """
+        return self.contest([candidate], count).get(candidate)
+
+    def contest(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, Timed]:
+        """Time candidates that take turns on the same rows; those that fail are left out."""
+        rows = spread_rows(self.rows, count)
+        done: dict[Candidate, Timed] = {}
+        for one in candidates:
+            if known := self.record.get(f"timed-{one.name}-{count}"):
+                if "failed" in known:
+                    self.failures[one.name] = known["failed"]
+                else:
+                    done[one] = Timed(**known)
+        waiting = [c for c in candidates if c not in done and c.name not in self.failures]
+        for one, found in self._take_turns(waiting, rows).items():
+            self.record.put(f"timed-{one.name}-{count}", found)
+            if "failed" in found:
+                self.failures[one.name] = found["failed"]
+            else:
+                done[one] = Timed(**found)
+        return done
+
+    def _take_turns(
+        self, candidates: Sequence[Candidate], rows: Sequence[Row]
+    ) -> dict[Candidate, dict[str, Any]]:
+        found: dict[Candidate, dict[str, Any]] = {}
+        with contextlib.ExitStack() as stack:
+            running: dict[Candidate, Child] = {}
+            for one in candidates:
+                self._on_event(f"timing {one.name} on {len(rows)} rows")
+                argument = {
+                    **one.as_json(),
+                    "folder": str(self.record.artifact(one.variant).resolve()),
+                }
+                try:
+                    child = _started("timer", argument, one.threads)
+                except (EngineFailedError, EngineMissingError) as error:
+                    found[one] = {"failed": str(error)}
+                    continue
+                stack.callback(child.close)
+                running[one] = child
+                found[one] = {
+                    "ms": [],
+                    "answers": [],
+                    "new_tokens": [],
+                    "truncated": 0,
+                    "load_ms": child.ready["load_ms"],
+                    "peak_rss": 0,
+                }
+            for turn, first in enumerate(range(0, len(rows), _TURN)):
+                question = _question(rows[first : first + _TURN])
+                order = list(running)
+                # Another candidate starts each round: none always follows the same neighbour.
+                for place in range(len(order)):
+                    one = order[(turn + place) % len(order)]
+                    try:
+                        _add(found[one], running[one].ask(question, _LONGEST_TURN))
+                        running[one].sleep()
+                    except EngineFailedError as error:
+                        found[one] = {"failed": str(error)}
+                        running.pop(one).close()
+        return found
+
+
+def _started(program: str, argument: Mapping[str, Any], threads: int | None) -> Child:
+    child = Child(program, argument, threads=threads)
+    try:
+        child.ready = child.answer(_LONGEST_TURN)
+    except BaseException:
+        child.close()
+        raise
+    child.sleep()
+    return child
+
+
+def _question(rows: Sequence[Row]) -> dict[str, Any]:
+    # Other columns than text have no place in a prompt.
+    fields = [{k: v for k, v in row.fields.items() if isinstance(v, str)} for row in rows]
+    return {"texts": [row.input for row in rows], "fields": fields}
+
+
+def _add(sums: dict[str, Any], found: Mapping[str, Any]) -> None:
+    for name in ("ms", "answers", "new_tokens", "truncated"):
+        sums[name] += found[name]
+    sums["peak_rss"] = max(sums["peak_rss"], found["peak_rss"])
