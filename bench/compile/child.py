@@ -50,8 +50,11 @@ class Child(LineProcess):
         return found
 
 
-def run_program(start: Callable[[Values], tuple[Values, Answer]]) -> None:
-    """The program: `start` takes the argument and returns what to say first, and who answers."""
+def run_program(start: Callable[[Values], tuple[Values, Answer]], *, vital: bool) -> None:
+    """The program: `start` takes the argument and returns what to say first, and who answers.
+
+    Where it is `vital`, an error of `start` that a person can mend ends the search.
+    """
     die_with_parent()
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not come between the answers
@@ -64,7 +67,7 @@ def run_program(start: Callable[[Values], tuple[Values, Answer]]) -> None:
     try:
         first, answer = start(json.loads(sys.argv[1]))
     except Exception as error:
-        say(failure(error, starting=True))
+        say(failure(error, fatal=vital and isinstance(error, EdgeError)))
         return
     say({"ready": True, **first})
     for line in sys.stdin:
@@ -75,11 +78,11 @@ def run_program(start: Callable[[Values], tuple[Values, Answer]]) -> None:
         say(found)
 
 
-def failure(error: Exception, *, starting: bool = False) -> Values:
-    """The line for an error. What a person can mend before the search can go on is fatal."""
+def failure(error: Exception, *, fatal: bool = False) -> Values:
+    """The line for an error. A full disk is always fatal: nothing else could be written either."""
     said = str(error) if isinstance(error, EdgeError) else reason(error)
     chain = (error, error.__cause__)
     full = any(isinstance(e, OSError) and e.errno in _NO_SPACE for e in chain)
-    if full or "no space left" in said.lower() or (starting and isinstance(error, EdgeError)):
+    if fatal or full or "no space left" in said.lower():
         return {"fatal": said, "status": getattr(error, "exit_code", 1)}
     return {"error": said}

@@ -121,4 +121,4 @@ def _start(argument: Values) -> tuple[Values, Answer]:
 
 
 if __name__ == "__main__":
-    run_program(_start)
+    run_program(_start, vital=True)

@@ -36,10 +36,7 @@ class Judge:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise UsageError(unknown_name("metric", self.metric, METRICS))
-        if not 0 <= self.max_drop <= 1:
-            raise UsageError(
-                f"--max-drop is a fraction from 0 to 1, such as 0.005, not {self.max_drop:g}"
-            )
+        check_drop(self.max_drop)
 
     @cached_property
     def source_score(self) -> float:
@@ -78,6 +75,12 @@ class Judge:
         if self.metric == "bleu":
             return bleu(answers, targets) / 100
         return float(_by_row(self.metric, answers, targets).mean())
+
+
+def check_drop(max_drop: float) -> None:
+    """Refuse points in place of a fraction (UsageError)."""
+    if not 0 <= max_drop <= 1:
+        raise UsageError(f"--max-drop is a fraction from 0 to 1, such as 0.005, not {max_drop:g}")
 
 
 def _by_row(metric: str, answers: Sequence[str], targets: Sequence[str]) -> np.ndarray:

@@ -15,7 +15,8 @@ from edge.bench.compile.record import Record
 from edge.bench.compile.space import Candidate, Variant
 from edge.bench.latency import spread_rows
 from edge.bench.process import EngineFailedError, EngineMissingError
-from edge.runtime.errors import EdgeError
+from edge.runtime.artifact import Artifact
+from edge.runtime.errors import ArtifactError, EdgeError
 from edge.runtime.rows import Row
 
 _TURN = 16  # rows in a row, before another candidate has its turn
@@ -104,7 +105,7 @@ class Lab:
         """Export an artifact and check its parity: its size and parity; None where that failed."""
         name = f"export-{variant.name}"
         known = self.record.get(name)
-        if known is None or ("size" in known and not self.record.artifact(variant).is_dir()):
+        if known is None or ("size" in known and not self._is_whole(variant)):
             self._on_event(f"exporting {variant.name}")
             known = self._export(variant)
             self.record.put(name, known)
@@ -112,6 +113,13 @@ class Lab:
             return known
         self.failures[variant.name] = known.get("refused") or known["failed"]
         return None
+
+    def _is_whole(self, variant: Variant) -> bool:
+        try:
+            Artifact.open(self.record.artifact(variant))
+        except ArtifactError:
+            return False
+        return True
 
     def _export(self, variant: Variant) -> dict[str, Any]:
         place = self.record.artifact(variant)

@@ -19,7 +19,7 @@ from edge.bench.compile.evidence import (
     write_report,
     write_winner,
 )
-from edge.bench.compile.judge import METRICS, Judge
+from edge.bench.compile.judge import METRICS, Judge, check_drop
 from edge.bench.compile.lab import Event, Lab
 from edge.bench.compile.record import Record
 from edge.bench.compile.search import Search, Tried
@@ -71,6 +71,7 @@ class Request:
         check_destination(self.output, force=self.force)
         if self.metric not in METRICS:
             raise UsageError(unknown_name("metric", self.metric, METRICS))
+        check_drop(self.max_drop)
         if not self.target_ms > 0:
             raise UsageError(f"--target-ms must be above 0, not {self.target_ms:g}")
         if self.shortlist and any(

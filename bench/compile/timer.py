@@ -69,4 +69,4 @@ def _timed(model: Model, asked: Mapping[str, Any], draft_tokens: int) -> Values:
 
 
 if __name__ == "__main__":
-    run_program(_start)
+    run_program(_start, vital=False)
