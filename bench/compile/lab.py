@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,11 @@ from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError, EdgeError
 from edge.runtime.rows import Row
 
-_TURN = 16  # rows in a row, before another candidate has its turn
+# Rows in a row before another candidate has its turn; fewer where there are few in all.
+_SHORT_TURN, _LONG_TURN, _FEW_ROWS = 4, 16, 64
+_TOGETHER = 8  # processes that take turns
+_PROCESS_BYTES = 200 << 20
+_MEMORY = Path("/proc/meminfo")
 _LONGEST_EXPORT, _LONGEST_TURN = 3600, 600  # seconds
 _REFERENCE_ROWS = 256  # of one question to the source model
 Event = Callable[[str], None]
@@ -160,15 +165,23 @@ class Lab:
 
     # -- timing ----------------------------------------------------------------------------------
 
-    def screen(self, candidate: Candidate, count: int) -> Timed | None:
-        """Time a candidate alone on `count` rows, spread over the data; None where that failed.
-
-        The rows of 16 are among those of 64, these among those of 256.
-        """
-        return self.contest([candidate], count).get(candidate)
+    def groups(self, candidates: Sequence[Candidate]) -> list[Sequence[Candidate]]:
+        """The candidates in groups of at most eight that fit into half of the free memory."""
+        most = 1
+        for one in candidates:
+            made = self.make(one.variant)
+            # Weights once more for what engines unpack, and the libraries.
+            needed = 2 * made["size"] + _PROCESS_BYTES if made else 0
+            most = max(most, needed)
+        count = max(1, min(_TOGETHER, free_memory() // 2 // most))
+        return [candidates[i : i + count] for i in range(0, len(candidates), count)]
 
     def contest(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, Timed]:
-        """Time candidates that take turns on the same rows; those that fail are left out."""
+        """Time candidates that take turns on the same rows; those that fail are left out.
+
+        The rows are spread over the data; those of 16 are among those of 64, these among those of
+        256.
+        """
         rows = spread_rows(self.rows, count)
         done: dict[Candidate, Timed] = {}
         for one in candidates:
@@ -213,8 +226,9 @@ class Lab:
                     "load_ms": child.ready["load_ms"],
                     "peak_rss": 0,
                 }
-            for turn, first in enumerate(range(0, len(rows), _TURN)):
-                question = _question(rows[first : first + _TURN])
+            length = _LONG_TURN if len(rows) > _FEW_ROWS else _SHORT_TURN
+            for turn, first in enumerate(range(0, len(rows), length)):
+                question = _question(rows[first : first + length])
                 order = list(running)
                 # Another candidate starts each round: none always follows the same neighbour.
                 for place in range(len(order)):
@@ -226,6 +240,15 @@ class Lab:
                         found[one] = {"failed": str(error)}
                         running.pop(one).close()
         return found
+
+
+def free_memory() -> int:
+    """Bytes that new processes may use; where the system does not say, 8 GiB are supposed."""
+    if _MEMORY.is_file():
+        for line in _MEMORY.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 8 << 30
 
 
 def _started(program: str, argument: Mapping[str, Any], threads: int | None) -> Child:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +115,7 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
         MissingExtraError: none of the formats' libraries is installed.
         EdgeError: the model can't be exported at all, the disk is full, or the like.
     """
+    started = time.monotonic()
     request.check()
     quantizations, skipped = find_quantizations(request.formats, request.quantizations)
     for why in skipped.values():
@@ -143,6 +145,7 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
                 Judge(request.metric, request.max_drop, targets, reference),
                 request.target_ms,
                 request.budget,
+                started=started,
             )
             search.exhaust() if request.exhaustive else search.run()
             return _finish(request, search, skipped)

@@ -65,7 +65,7 @@ class Search:
     budget: float | None = None  # seconds
     tried: dict[Candidate, Tried] = field(default_factory=dict)
     time_up: bool = False
-    _started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)  # when the call began
 
     @property
     def full(self) -> int:
@@ -74,7 +74,7 @@ class Search:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self._started
+        return time.monotonic() - self.started
 
     def run(self) -> None:
         """Search by halving."""
@@ -143,14 +143,12 @@ class Search:
 
     def _plain(self, variants: Sequence[Variant]) -> dict[Variant, float]:
         """Export artifacts and run them plainly: the median of their first answers, in ms."""
-        found = {}
+        candidates = []
         for variant in variants:
             self._check_time()
             if self.lab.make(variant):
-                candidate = self.space.candidates(variant)[0]
-                if timed := self._screen(candidate, FIRST):
-                    found[variant] = timed.p50
-        return found
+                candidates.append(self.space.candidates(variant)[0])
+        return {one.variant: self._p50(one) for one in self._ranked(candidates, FIRST)}
 
     def _decide(self, wave: Sequence[Variant]) -> bool:
         """Find the best way to run each artifact, then measure the best in full; True if one is
@@ -195,12 +193,18 @@ class Search:
         )
 
     def _ranked(self, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-        """The candidates by their median on so many rows, without those that fail or can't win."""
-        found = []
-        for candidate in candidates:
+        """The candidates by their median on so many rows, without those that fail or are clearly
+        out of the accuracy budget."""
+        found: list[Candidate] = []
+        for group in self.lab.groups(candidates):
             self._check_time()
-            if self._screen(candidate, count):
-                found.append(candidate)
+            for candidate, timed in self.lab.contest(group, count).items():
+                self.tried[candidate] = tried = Tried(candidate, timed)
+                places = self.lab.places(count)[: len(self.lab.rows)]
+                if self.judge.hopeless(places, timed.answers[: len(places)]):
+                    tried.outcome = f"out of the accuracy budget after {count} answers"
+                else:
+                    found.append(candidate)
         return sorted(found, key=self._p50)
 
     def _p50(self, candidate: Candidate) -> float:
@@ -208,18 +212,6 @@ class Search:
 
     def _has_more(self, count: int) -> bool:
         return len(self.lab.rows) > count
-
-    def _screen(self, candidate: Candidate, count: int) -> Timed | None:
-        """Time a candidate on some rows; None where it fails or is out of the accuracy budget."""
-        timed = self.lab.screen(candidate, count)
-        if timed is None:
-            return None
-        self.tried[candidate] = tried = Tried(candidate, timed)
-        places = self.lab.places(count)[: len(self.lab.rows)]
-        if self.judge.hopeless(places, timed.answers[: len(places)]):
-            tried.outcome = f"out of the accuracy budget after {count} rows"
-            return None
-        return timed
 
     def _measure_in_full(self, candidates: Sequence[Candidate]) -> None:
         for candidate, timed in self.lab.contest(candidates, self.full).items():

@@ -12,7 +12,11 @@ from edge.cli.options import column_options
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from edge.bench.compile.evidence import Line
     from edge.bench.compile.run import Outcome
+
+# Lines of the table: of those that all rows measured, and of those that some did.
+_MOST_LINES, _MOST_SCREENED = 16, 6
 
 
 @click.command(context_settings={"show_default": True})
@@ -141,6 +145,15 @@ def _command_line(options: dict[str, Any]) -> str:
     return " ".join(words)
 
 
+def shown(lines: list[Line]) -> list[Line]:
+    """The lines for a terminal: the report has all."""
+    full = [line for line in lines if line.score is not None]
+    best = [line for line in full if line.pareto or line.outcome == "chosen"]
+    more = [line for line in full if line not in best][: max(0, _MOST_LINES - len(best))]
+    screened = [line for line in lines if line.score is None][:_MOST_SCREENED]
+    return [line for line in lines if line in (*best, *more, *screened)]
+
+
 def outcome_table(outcome: Outcome) -> Table:
     """What was tried: first what all rows measured, the fastest first."""
     from rich.table import Table
@@ -156,7 +169,7 @@ def outcome_table(outcome: Outcome) -> Table:
     for name in ("size", metric, "drop", "p50", "p95", "answers"):
         table.add_column(name, justify="right")
     table.add_column("")
-    for line in outcome.lines:
+    for line in shown(outcome.lines):
         style = "green" if line.outcome == "chosen" else "" if line.score is not None else "dim"
         table.add_row(
             f"{'● ' if line.pareto else '  '}{line.name}",
@@ -183,8 +196,12 @@ def notes(outcome: Outcome) -> list[str]:
         f" in {found['seconds']:.0f} s.",
         f"Verdict: {outcome.verdict}",
     ]
+    reasons: dict[str, list[str]] = {}
     for name, why in found["failed"].items():
-        lines.append(f"not available: {name}: {why}")
+        reasons.setdefault(why, []).append(name)
+    lines += [f"not available: {', '.join(names)}: {why}" for why, names in reasons.items()]
+    if hidden := len(found["tried"]) - len(shown(outcome.lines)):
+        lines.append(f"{hidden} more are in the report.")
     if not found["complete"]:
         lines.append("The time budget was spent before the search was finished.")
     if outcome.advice:

@@ -41,10 +41,14 @@ def call(trained: Path, dataset: Path) -> Callable[[Path], list[str]]:
 
 
 def test_the_winner_is_published_with_its_evidence(
-    call: Callable[..., list[str]], edge: Edge, assert_refused: Edge, tmp_path: Path
+    call: Callable[..., list[str]],
+    dataset: Path,
+    edge: Edge,
+    assert_refused: Edge,
+    tmp_path: Path,
 ) -> None:
     output = tmp_path / "best"
-    ended = edge(*call(output))
+    ended = edge(*call(output, "--shortlist", str(dataset / "train.jsonl"), "--no-drafts"))
     assert ended.status == 0, ended.err
     manifest = Artifact.open(output, verify=True).manifest
     report = json.loads((tmp_path / "best.report.json").read_text(encoding="utf-8"))
@@ -61,6 +65,8 @@ def test_the_winner_is_published_with_its_evidence(
     assert line["answers"] == 165  # of 60 rows: what a p95 takes
     assert {one["name"] for one in report["tried"]} == {one["name"] for one in facts["tried"]}
     assert len(report["tried"]) == report["space"]["combinations"] == 4
+    assert sum(one["shortlist"] for one in report["tried"]) == 2
+    assert bool(manifest.shortlist) is line["shortlist"]
     # The artifact runs as it was measured.
     with load(output) as model:
         assert model.engine.threads == line["threads"]
@@ -84,12 +90,17 @@ def test_a_missed_target_leaves_what_a_further_call_goes_on_from(
     call: Callable[..., list[str]], edge: Edge, tmp_path: Path
 ) -> None:
     output, work = tmp_path / "best", tmp_path / "best.work"
-    ended = edge(*call(output, "--target-ms", "0.01"))
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"input": "a question", "target": "an answer"}\n')
+    missed = ("--target-ms", "0.01", "--shortlist", str(few))
+    ended = edge(*call(output, *missed))
     assert ended.status == 3
+    # What can't be made is passed over.
+    assert "not available: onnx-float32-shortlist, onnx-int8-shortlist: " in ended.out
+    assert "too few to hold a tenth out" in ended.out
     assert "× the target of 0.01 ms" in ended.err
     assert "What would help" in ended.out
-    assert "shortlist" in ended.out
-    assert "4 bit" in ended.out
+    assert "4 bit: --quantize" in ended.out
     assert not output.exists()
     before = entries(work)
     # Two of them turn out to be inaccurate: they are not accepted, though they are the fastest.
@@ -103,7 +114,7 @@ def test_a_missed_target_leaves_what_a_further_call_goes_on_from(
     values["answers"] = ["nothing"] * 165
     path.write_text(json.dumps(values), encoding="utf-8")
     before[path.name] = path.stat().st_mtime_ns
-    ended = edge(*call(output, "--target-ms", "0.01", "--keep-best"))
+    ended = edge(*call(output, *missed, "--keep-best"))
     assert ended.status == 3
     assert f"going on with {len(before)} results" in ended.err
     assert f"it was written to {output}" in ended.err.replace("\n", "")
@@ -115,14 +126,30 @@ def test_a_missed_target_leaves_what_a_further_call_goes_on_from(
     assert not work.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_search_that_was_cut_off_goes_on(
-    number: signal.Signals, call: Callable[..., list[str]], edge: Edge, tmp_path: Path
+    call: Callable[..., list[str]], edge: Edge, tmp_path: Path
 ) -> None:
+    """Twice: killed once it has timed something, then by Ctrl-C once it has gone on."""
     output, work = tmp_path / "best", tmp_path / "best.work"
     output.mkdir()
     (output / "old").write_text("what was there")
     arguments = call(output, "--target-ms", "0.01", "--force")
+    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
+        before = entries(work)
+        ended, err = cut_off(arguments, work, number, len(before))
+        assert ended == status, err
+        assert ("going on with" in err) is bool(before)
+        assert (output / "old").read_text() == "what was there"
+        assert entries(work).items() >= before.items()  # nothing is done again
+    before = entries(work)
+    finished = edge(*arguments)
+    assert finished.status == 3, finished.err
+    assert f"going on with {len(before)} results" in finished.err
+    assert entries(work).items() > before.items()
+
+
+def cut_off(arguments: list[str], work: Path, number: int, known: int) -> tuple[int, str]:
+    """Signal a search that has timed something that was not known before: its status and stderr."""
     process = subprocess.Popen(
         [sys.executable, "-m", "edge.cli", *arguments],
         stdout=subprocess.DEVNULL,
@@ -130,21 +157,13 @@ def test_a_search_that_was_cut_off_goes_on(
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not any(name.startswith("timed") for name in entries(work)):
+    while len(entries(work)) <= known or not any(n.startswith("timed") for n in entries(work)):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == (-9 if number is signal.SIGKILL else 130), err
-    assert (output / "old").read_text() == "what was there"
-    before = entries(work)
-    ended = edge(*arguments)
-    assert ended.status == 3, ended.err
-    assert "going on with" in ended.err
-    after = entries(work)
-    assert after.items() >= before.items()  # nothing was done again
-    assert len(after) > len(before)
+    return process.returncode, err
 
 
 def test_a_candidate_that_fails_or_crashes_is_noted_and_passed_over(
@@ -182,18 +201,6 @@ def kill_timer(event: str, candidate: Candidate) -> None:
         ours = "edge.bench.compile.timer" in words and int(parent) == os.getpid()
         if ours and json.loads(words[-2])["quantization"] == candidate.variant.quantization:
             os.kill(int(status.parent.name), signal.SIGKILL)
-
-
-def test_an_export_that_can_not_be_is_noted(
-    trained: Path, dataset: Path, edge: Edge, tmp_path: Path
-) -> None:
-    """A vocabulary made from the same rows has hardly an id that a shortlist could leave out."""
-    ended = edge(
-        *("compile", trained, "--data", dataset, "--output", tmp_path / "best", "--no-drafts"),
-        *("--format", "onnx", "--quantize", "int8", "--threads", "1", "--limit", "20"),
-    )
-    assert ended.status == 0, ended.err
-    assert "not available: onnx-int8-shortlist: --shortlist: the list would hold" in ended.out
 
 
 def test_bad_input_is_refused_before_any_work(

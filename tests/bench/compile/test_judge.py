@@ -7,7 +7,7 @@ import pytest
 from edge.bench.compile.judge import MIN_ANSWERS, Judge, is_shown
 from edge.runtime.errors import UsageError
 
-TARGETS = [f"answer number {n}" for n in range(200)]
+TARGETS = [f"this is the answer of number {n}" for n in range(200)]
 
 
 def judge(max_drop: float, metric: str = "exact_match", wrong: int = 50) -> Judge:
