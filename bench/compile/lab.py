@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,8 +65,16 @@ class Lab:
         self._argument = argument
         self._on_event = on_event
         self._exporter: Child | None = None
+        self._running: dict[Candidate, Child] = {}  # asleep between their turns
 
     def close(self) -> None:
+        """End all processes."""
+        for child in self._running.values():
+            child.close()
+        self._running.clear()
+        self._stop_source()
+
+    def _stop_source(self) -> None:
         if self._exporter:
             self._exporter.close()
             self._exporter = None
@@ -147,7 +154,7 @@ class Lab:
             return process.ask(asked, _LONGEST_EXPORT)
         except EngineFailedError:
             if not process.alive:  # the next question gets a new process
-                self.close()
+                self._stop_source()
             raise
         finally:
             if self._exporter and process.alive:
@@ -167,14 +174,15 @@ class Lab:
 
     def groups(self, candidates: Sequence[Candidate]) -> list[Sequence[Candidate]]:
         """The candidates in groups of at most eight that fit into half of the free memory."""
-        most = 1
-        for one in candidates:
-            made = self.make(one.variant)
-            # Weights once more for what engines unpack, and the libraries.
-            needed = 2 * made["size"] + _PROCESS_BYTES if made else 0
-            most = max(most, needed)
-        count = max(1, min(_TOGETHER, free_memory() // 2 // most))
+        count = self._together(candidates)
         return [candidates[i : i + count] for i in range(0, len(candidates), count)]
+
+    def _together(self, candidates: Sequence[Candidate]) -> int:
+        """How many processes of such candidates may be there at once."""
+        sizes = [made["size"] for one in candidates if (made := self.make(one.variant))]
+        # Weights once more for what engines unpack, and the libraries.
+        most = 2 * max(sizes, default=0) + _PROCESS_BYTES
+        return max(1, min(_TOGETHER, free_memory() // 2 // most))
 
     def contest(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, Timed]:
         """Time candidates that take turns on the same rows; those that fail are left out.
@@ -203,43 +211,49 @@ class Lab:
         self, candidates: Sequence[Candidate], rows: Sequence[Row]
     ) -> dict[Candidate, dict[str, Any]]:
         found: dict[Candidate, dict[str, Any]] = {}
-        with contextlib.ExitStack() as stack:
-            running: dict[Candidate, Child] = {}
-            for one in candidates:
-                self._on_event(f"timing {one.name} on {len(rows)} rows")
-                argument = {
-                    **one.as_json(),
-                    "folder": str(self.record.artifact(one.variant).resolve()),
-                }
+        self._make_room(candidates)
+        for one in candidates:
+            self._on_event(f"timing {one.name} on {len(rows)} rows")
+            try:
+                found[one] = self._run(one)
+            except (EngineFailedError, EngineMissingError) as error:
+                found[one] = {"failed": str(error)}
+        length = _LONG_TURN if len(rows) > _FEW_ROWS else _SHORT_TURN
+        for turn, first in enumerate(range(0, len(rows), length)):
+            question = _question(rows[first : first + length])
+            order = [one for one in candidates if one in self._running]
+            # Another candidate starts each round: none always follows the same neighbour.
+            for place in range(len(order)):
+                one = order[(turn + place) % len(order)]
+                child = self._running[one]
                 try:
-                    child = _started("timer", argument, one.threads)
-                except (EngineFailedError, EngineMissingError) as error:
+                    _add(found[one], child.ask(question, _LONGEST_TURN))
+                    child.sleep()
+                except EngineFailedError as error:
                     found[one] = {"failed": str(error)}
-                    continue
-                stack.callback(child.close)
-                running[one] = child
-                found[one] = {
-                    "ms": [],
-                    "answers": [],
-                    "new_tokens": [],
-                    "truncated": 0,
-                    "load_ms": child.ready["load_ms"],
-                    "peak_rss": 0,
-                }
-            length = _LONG_TURN if len(rows) > _FEW_ROWS else _SHORT_TURN
-            for turn, first in enumerate(range(0, len(rows), length)):
-                question = _question(rows[first : first + length])
-                order = list(running)
-                # Another candidate starts each round: none always follows the same neighbour.
-                for place in range(len(order)):
-                    one = order[(turn + place) % len(order)]
-                    try:
-                        _add(found[one], running[one].ask(question, _LONGEST_TURN))
-                        running[one].sleep()
-                    except EngineFailedError as error:
-                        found[one] = {"failed": str(error)}
-                        running.pop(one).close()
+                    self._running.pop(one).close()
         return found
+
+    def _run(self, candidate: Candidate) -> dict[str, Any]:
+        """Have a candidate's process running; what is known of it before its first answer."""
+        if candidate not in self._running:
+            folder = self.record.artifact(candidate.variant).resolve()
+            argument = {**candidate.as_json(), "folder": str(folder)}
+            self._running[candidate] = _started("timer", argument, candidate.threads)
+        return {
+            "ms": [],
+            "answers": [],
+            "new_tokens": [],
+            "truncated": 0,
+            "load_ms": self._running[candidate].ready["load_ms"],
+            "peak_rss": 0,
+        }
+
+    def _make_room(self, candidates: Sequence[Candidate]) -> None:
+        """End processes that were kept for a next round, the longest kept first."""
+        others = [one for one in self._running if one not in candidates]
+        for one in others[: max(0, len(others) + len(candidates) - self._together(others))]:
+            self._running.pop(one).close()
 
 
 def free_memory() -> int:

@@ -4,9 +4,10 @@ After Jamieson and Talwalkar, "Non-stochastic Best Arm Identification" (2016): e
 better half of the candidates more rows. Here an artifact must be exported before it is timed, and
 its accuracy hardly depends on how it is run. So the rounds go from the outside in:
 
-1. formats, by their 8-bit artifact run plainly: one that takes many times the fastest's time waits;
-2. the other quantisations of those that stay, then shortlists of the best, run plainly;
-3. ways to run each of the better half: threads, engine settings, drafts;
+1. formats, by their 8-bit artifact run plainly: one that takes much more time than another waits;
+2. the other quantisations of those that stay, then shortlists of the best, run plainly; 16 bits
+   wait, as they are for size, and float32 where it does not pay in the fastest format;
+3. of the better half, ways to run each format: threads, engine settings, drafts;
 4. the best way of each artifact on more rows, where accuracy counts, too;
 5. the finalists on all rows, taking turns.
 
@@ -18,15 +19,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge.bench.compile.judge import MIN_ANSWERS, Judge, is_shown
 from edge.bench.compile.lab import Lab, Timed
 from edge.bench.compile.space import Candidate, Space, Variant
+from edge.bench.prepared import bits_of
 
 FIRST, SECOND, THIRD = 16, 64, 256  # rows of the rounds
+_WAYS = 2  # of running the artifacts of a format, that each of them tries
 _FINALISTS = 4
-_FORMAT_FACTOR = 2.5  # a format this many times slower than the fastest waits
+_NEAR_FINAL = 1.15  # what is slower than this times the fastest finalist waits
+_FORMAT_FACTOR = 1.6  # so does a format whose 8-bit artifact is: 4 bits don't make up for that
 _NEAR = 1.25  # run plainly, an artifact this near to the best half still goes on
 _SAME = 1.05  # what is within this of the fastest is as fast, for all we know
 
@@ -124,22 +128,48 @@ class Search:
     # -- rounds ----------------------------------------------------------------------------------
 
     def _waves(self) -> Iterator[list[Variant]]:
-        """Artifacts to look closer at; the next wave is for where none of these is accepted."""
+        """Artifacts to look closer at, the fastest first; the next wave is for where none of these
+        is accepted."""
         space = self.space
         firsts = self._plain([space.first(name) for name in space.formats])
-        fastest = min(firsts.values(), default=0.0)
-        slow = [v.format for v, p50 in firsts.items() if p50 > _FORMAT_FACTOR * fastest]
-        fast = [name for name in space.formats if name not in slow]
-        plain = self._plain([v for name in fast for v in space.variants(name)])
+        limit = _FORMAT_FACTOR * min(firsts.values(), default=0.0)
+        slow = [v.format for v, p50 in firsts.items() if p50 > limit]
+        known = sorted(firsts, key=lambda v: firsts[v])  # what failed says nothing of its format
+        fast = [v.format for v in known] + [
+            n for n in space.formats if space.first(n) not in firsts
+        ]
+        fast = [name for name in fast if name not in slow]
+        plain: dict[Variant, float] = {}
+        later: list[Variant] = []
+        wide = True
+        for name in fast:
+            variants = space.variants(name)
+            now = [v for v in variants if v in firsts or bits_of(v.quantization) < 16]
+            now += [v for v in variants if wide and bits_of(v.quantization) >= 32]
+            found = self._plain(list(dict.fromkeys(now)))
+            plain |= found
+            later += [v for v in variants if v not in now]
+            # Where the fastest format gains nothing by float32, the others won't: small models do.
+            wide = wide and self._wide_pays(found)
         best = better_half(plain)
         listed = self._plain([one for v in best if (one := space.listed(v))])
         first = better_half(plain | listed)
         yield first
-        rest = self._plain([one for v in plain if v not in best and (one := space.listed(v))])
-        others = plain | listed | rest
+        unlisted = [v for v in (*plain, *later) if v not in best]
+        listed |= self._plain([one for v in unlisted if (one := space.listed(v))])
+        others = plain | listed | self._plain(later)
         yield sorted((v for v in others if v not in first), key=lambda v: others[v])
         plain = self._plain([v for name in slow for v in space.variants(name)])
-        yield sorted(plain, key=lambda v: plain[v])
+        listed = self._plain([one for v in plain if (one := space.listed(v))])
+        others = plain | listed
+        yield sorted(others, key=lambda v: others[v])
+
+    @staticmethod
+    def _wide_pays(found: Mapping[Variant, float]) -> bool:
+        """Whether float32 is as fast as fewer bits, or there is nothing to tell by."""
+        wide = [p50 for v, p50 in found.items() if bits_of(v.quantization) >= 32]
+        narrow = [p50 for v, p50 in found.items() if bits_of(v.quantization) < 16]
+        return not wide or not narrow or min(wide) <= min(narrow)
 
     def _plain(self, variants: Sequence[Variant]) -> dict[Variant, float]:
         """Export artifacts and run them plainly: the median of their first answers, in ms."""
@@ -153,15 +183,17 @@ class Search:
     def _decide(self, wave: Sequence[Variant]) -> bool:
         """Find the best way to run each artifact, then measure the best in full; True if one is
         accepted."""
-        ways: dict[Variant, list[Candidate]] = {}
+        more = SECOND if self._has_more(SECOND) else FIRST
+        ways: dict[str, list[Candidate]] = {}
+        best = []
         for variant in wave:
-            found = self._ranked(self.space.candidates(variant), FIRST)
-            ways[variant] = found[: -(-len(found) // 2)]
-        best = [
-            candidate
-            for found in ways.values()
-            for candidate in self._ranked(found, SECOND if self._has_more(SECOND) else FIRST)[:1]
-        ]
+            known = ways.get(variant.format)
+            if not known:
+                # What is a good way to run one artifact of a format is one for all.
+                found = self._ranked(self.space.candidates(variant), FIRST)
+                known = self._ranked(found[: -(-len(found) // 2)], more)[:_WAYS]
+                ways[variant.format] = known
+            best += self._ranked([replace(way, variant=variant) for way in known], more)[:1]
         best.sort(key=self._p50)
         while best:
             chosen, best = best[: 2 * _FINALISTS], best[2 * _FINALISTS :]
@@ -169,10 +201,12 @@ class Search:
                 chosen = self._ranked(chosen, THIRD)
             while chosen:
                 self._check_time()
-                self._measure_in_full(chosen[:_FINALISTS])
+                near = _NEAR_FINAL * self._p50(chosen[0])
+                finalists = [c for c in chosen[:_FINALISTS] if self._p50(c) <= near]
+                self._measure_in_full(finalists)
                 if self.ranking():
                     return True
-                chosen = chosen[_FINALISTS:]
+                chosen = [c for c in chosen if c not in finalists]
         return False
 
     def _decide_late(self) -> None:
