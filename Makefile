@@ -98,7 +98,7 @@ bench-compile: install
 	$(BIN)/edge compile $(SPECULATION_MODEL) --data $(COMPILE_DATA) --output $(COMPILED)/exhaustive \
 	  --exhaustive
 	$(BIN)/edge bench $(COMPILED) --data $(COMPILE_DATA) --runs 1000
-	grep -H '"seconds"' $(COMPILED)/*.report.json
+	grep -HE '"(cpu_)?seconds"' $(COMPILED)/*.report.json
 
 clean:
 	rm -rf $(VENV) $(PEERS_VENV) build *.egg-info edge-demo

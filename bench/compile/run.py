@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ class Request:
         Raises:
             UsageError, OutputExistsError: see the message.
         """
+        if self.output.name in ("", ".."):  # what lies beside it would have no name
+            raise UsageError(f"--output must name a folder, not {self.output}")
         check_destination(self.output, force=self.force)
         if self.metric not in METRICS:
             raise UsageError(unknown_name("metric", self.metric, METRICS))
@@ -115,7 +118,7 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
         MissingExtraError: none of the formats' libraries is installed.
         EdgeError: the model can't be exported at all, the disk is full, or the like.
     """
-    started = time.monotonic()
+    started, cpu = time.monotonic(), _cpu_seconds()
     request.check()
     quantizations, skipped = find_quantizations(request.formats, request.quantizations)
     for why in skipped.values():
@@ -148,12 +151,20 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
                 started=started,
             )
             search.exhaust() if request.exhaustive else search.run()
-            return _finish(request, search, skipped)
         finally:
             lab.close()
+        return _finish(request, search, skipped, _cpu_seconds() - cpu)
 
 
-def _finish(request: Request, search: Search, skipped: Mapping[str, str]) -> Outcome:
+def _cpu_seconds() -> float:
+    """What this process and its ended children computed, which other programs hardly disturb."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _finish(
+    request: Request, search: Search, skipped: Mapping[str, str], cpu_seconds: float
+) -> Outcome:
     """Say what was found, and publish it."""
     best = next(iter(search.ranking()), None)
     publishing = best is not None and (best.meets or request.keep_best)
@@ -172,6 +183,7 @@ def _finish(request: Request, search: Search, skipped: Mapping[str, str]) -> Out
         "verdict": said,
         "advice": hints,
         "skipped": dict(skipped),
+        "cpu_seconds": round(cpu_seconds, 1),
     }
     found = report(search, lines, best if publishing else None, facts)
     record = search.lab.record
