@@ -40,6 +40,7 @@ class Line:
     truncated: int
     score: float | None
     drop: float | None
+    sample_drop: float | None
     lost: int | None
     won: int | None
     outcome: str
@@ -83,6 +84,7 @@ def _line(search: Search, tried: Tried, winner: Tried | None) -> Line:
         truncated=timed.truncated,
         score=tried.score,
         drop=tried.drop,
+        sample_drop=tried.sample_drop,
         lost=tried.lost,
         won=tried.won,
         outcome="chosen" if tried is winner else _outcome(tried, search.target_ms),
@@ -212,19 +214,29 @@ def markdown(found: Mapping[str, Any]) -> str:
     ]
     for one in found["tried"]:
         score = "" if one["score"] is None else f"{one['score']:.2%}"
-        drop = "" if one["drop"] is None else f"{one['drop']:+.2%}"
+        drop = drop_text(one["drop"], one["sample_drop"])
         mark = "**" if one["pareto"] else ""
         lines.append(
             f"| {mark}{one['name']}{mark} | {one['size_mb']:.1f} | {score} | {drop}"
             f" | {one['p50_ms']:.2f} | {one['p95_ms']:.2f} | {one['answers']} | {one['outcome']} |"
         )
-    lines += ["", "Bold: no other is as small, as accurate and as fast."]
+    lines += [
+        "",
+        "Bold: no other is as small, as accurate and as fast. ~: on the rows that were answered.",
+    ]
     if found["failed"]:
         lines += ["", "Not available:", ""]
         lines += [f"* {name}: {_plain(why)}" for name, why in found["failed"].items()]
     if found["advice"]:
         lines += ["", "What would help:", "", *(f"* {_plain(one)}" for one in found["advice"])]
     return "\n".join(lines) + "\n"
+
+
+def drop_text(drop: float | None, sample_drop: float | None) -> str:
+    """The drop on all rows, or about what it is on those that were answered."""
+    if drop is None:
+        return "" if sample_drop is None else f"~ {sample_drop:+.1%}"
+    return f"{drop:+.2%}"
 
 
 def _plain(text: str) -> str:

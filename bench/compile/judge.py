@@ -58,12 +58,19 @@ class Judge:
         """
         if self.metric == "bleu":
             return False
-        targets = [self.targets[place] for place in places]
-        own = _by_row(self.metric, answers, targets)
-        source = _by_row(self.metric, [self.reference[place] for place in places], targets)
-        drops = source - own
+        drops = self._drops(places, answers)
         chosen = np.random.default_rng(0).integers(len(drops), size=(_RESAMPLES, len(drops)))
         return bool(np.quantile(drops[chosen].mean(axis=1), _DOUBT) > self.max_drop + 1e-12)
+
+    def sample_drop(self, places: Sequence[int], answers: Sequence[str]) -> float | None:
+        """How far the answers to some rows are below the source's; None for BLEU."""
+        return None if self.metric == "bleu" else float(self._drops(places, answers).mean())
+
+    def _drops(self, places: Sequence[int], answers: Sequence[str]) -> np.ndarray:
+        """By row, how far the answers are below the source's."""
+        targets = [self.targets[place] for place in places]
+        source = [self.reference[place] for place in places]
+        return _by_row(self.metric, source, targets) - _by_row(self.metric, answers, targets)
 
     def changes(self, answers: Sequence[str]) -> tuple[int, int]:
         """Rows that only the source answers exactly, and rows that only these answers do."""

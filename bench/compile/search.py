@@ -4,8 +4,9 @@ After Jamieson and Talwalkar, "Non-stochastic Best Arm Identification" (2016): e
 better half of the candidates more rows. Here an artifact must be exported before it is timed, and
 its accuracy hardly depends on how it is run. So the rounds go from the outside in:
 
-1. formats, by their 8-bit artifact run plainly: one that takes much more time than another waits;
-2. the other quantisations of those that stay, then shortlists of the best, run plainly; 16 bits
+1. formats, by their 8-bit artifact run plainly and with drafts: one that takes twice another's time
+   waits;
+2. the other quantisations of those that stay, then shortlists of the best, run alike; 16 bits
    wait, as they are for size, and float32 where it does not pay in the fastest format;
 3. of the better half, ways to run each format: threads, engine settings, drafts;
 4. the best way of each artifact on more rows, where accuracy counts, too;
@@ -30,8 +31,8 @@ FIRST, SECOND, THIRD = 16, 64, 256  # rows of the rounds
 _WAYS = 2  # of running the artifacts of a format, that each of them tries
 _FINALISTS = 4
 _NEAR_FINAL = 1.15  # what is slower than this times the fastest finalist waits
-_FORMAT_FACTOR = 1.6  # so does a format whose 8-bit artifact is: 4 bits don't make up for that
-_NEAR = 1.25  # run plainly, an artifact this near to the best half still goes on
+_FORMAT_FACTOR = 2.0  # so does a format whose 8-bit artifact is: 4 bits don't make up for that
+_NEAR = 1.25  # at first sight, an artifact this near to the fastest still goes on
 _SAME = 1.05  # what is within this of the fastest is as fast, for all we know
 
 
@@ -45,6 +46,7 @@ class Tried:
 
     `score` and `drop` are of all rows, None where not all were answered; `lost` and `won` count
     the rows that only the source answers exactly, and those that only the candidate does.
+    `sample_drop` is of the rows that were answered.
     """
 
     candidate: Candidate
@@ -54,6 +56,7 @@ class Tried:
     drop: float | None = None
     lost: int | None = None
     won: int | None = None
+    sample_drop: float | None = None
     accepted: bool = False
     meets: bool = False
 
@@ -131,7 +134,7 @@ class Search:
         """Artifacts to look closer at, the fastest first; the next wave is for where none of these
         is accepted."""
         space = self.space
-        firsts = self._plain([space.first(name) for name in space.formats])
+        firsts = self._glance([space.first(name) for name in space.formats])
         limit = _FORMAT_FACTOR * min(firsts.values(), default=0.0)
         slow = [v.format for v, p50 in firsts.items() if p50 > limit]
         known = sorted(firsts, key=lambda v: firsts[v])  # what failed says nothing of its format
@@ -139,29 +142,29 @@ class Search:
             n for n in space.formats if space.first(n) not in firsts
         ]
         fast = [name for name in fast if name not in slow]
-        plain: dict[Variant, float] = {}
+        seen: dict[Variant, float] = {}
         later: list[Variant] = []
         wide = True
         for name in fast:
             variants = space.variants(name)
             now = [v for v in variants if v in firsts or bits_of(v.quantization) < 16]
             now += [v for v in variants if wide and bits_of(v.quantization) >= 32]
-            found = self._plain(list(dict.fromkeys(now)))
-            plain |= found
+            found = self._glance(list(dict.fromkeys(now)))
+            seen |= found
             later += [v for v in variants if v not in now]
             # Where the fastest format gains nothing by float32, the others won't: small models do.
             wide = wide and self._wide_pays(found)
-        best = better_half(plain)
-        listed = self._plain([one for v in best if (one := space.listed(v))])
-        first = better_half(plain | listed)
+        best = better_half(seen)
+        listed = self._glance([one for v in best if (one := space.listed(v))])
+        first = better_half(seen | listed)
         yield first
-        unlisted = [v for v in (*plain, *later) if v not in best]
-        listed |= self._plain([one for v in unlisted if (one := space.listed(v))])
-        others = plain | listed | self._plain(later)
+        unlisted = [v for v in (*seen, *later) if v not in best]
+        listed |= self._glance([one for v in unlisted if (one := space.listed(v))])
+        others = seen | listed | self._glance(later)
         yield sorted((v for v in others if v not in first), key=lambda v: others[v])
-        plain = self._plain([v for name in slow for v in space.variants(name)])
-        listed = self._plain([one for v in plain if (one := space.listed(v))])
-        others = plain | listed
+        seen = self._glance([v for name in slow for v in space.variants(name)])
+        listed = self._glance([one for v in seen if (one := space.listed(v))])
+        others = seen | listed
         yield sorted(others, key=lambda v: others[v])
 
     @staticmethod
@@ -171,14 +174,22 @@ class Search:
         narrow = [p50 for v, p50 in found.items() if bits_of(v.quantization) < 16]
         return not wide or not narrow or min(wide) <= min(narrow)
 
-    def _plain(self, variants: Sequence[Variant]) -> dict[Variant, float]:
-        """Export artifacts and run them plainly: the median of their first answers, in ms."""
+    def _glance(self, variants: Sequence[Variant]) -> dict[Variant, float]:
+        """Export artifacts and run them plainly, and with drafts: the better median, in ms."""
         candidates = []
         for variant in variants:
             self._check_time()
             if self.lab.make(variant):
-                candidates.append(self.space.candidates(variant)[0])
-        return {one.variant: self._p50(one) for one in self._ranked(candidates, FIRST)}
+                ways = self.space.candidates(variant)
+                candidates += [
+                    way
+                    for way in ways
+                    if replace(way, draft_tokens=ways[0].draft_tokens) == ways[0]
+                ]
+        found: dict[Variant, float] = {}
+        for one in self._ranked(candidates, FIRST):
+            found.setdefault(one.variant, self._p50(one))
+        return found
 
     def _decide(self, wave: Sequence[Variant]) -> bool:
         """Find the best way to run each artifact, then measure the best in full; True if one is
@@ -235,7 +246,9 @@ class Search:
             for candidate, timed in self.lab.contest(group, count).items():
                 self.tried[candidate] = tried = Tried(candidate, timed)
                 places = self.lab.places(count)[: len(self.lab.rows)]
-                if self.judge.hopeless(places, timed.answers[: len(places)]):
+                answers = timed.answers[: len(places)]
+                tried.sample_drop = self.judge.sample_drop(places, answers)
+                if self.judge.hopeless(places, answers):
                     tried.outcome = f"out of the accuracy budget after {count} answers"
                 else:
                     found.append(candidate)

@@ -159,6 +159,8 @@ def outcome_table(outcome: Outcome) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from edge.bench.compile.evidence import drop_text
+
     found = outcome.found
     metric = found["metric"].replace("_", " ")
     table = Table(
@@ -175,7 +177,7 @@ def outcome_table(outcome: Outcome) -> Table:
             f"{'● ' if line.pareto else '  '}{line.name}",
             f"{line.size_mb:.1f} MB",
             "" if line.score is None else f"{line.score:.2%}",
-            "" if line.drop is None else f"{line.drop:+.2%}",
+            drop_text(line.drop, line.sample_drop),
             f"{line.p50_ms:.2f} ms",
             f"{line.p95_ms:.2f} ms",
             str(line.answers),
