@@ -16,7 +16,7 @@ export PIP_EXTRA_INDEX_URL
 endif
 
 .PHONY: demo install test test-slow interop peers bench-engines bench-serve lint types format \
-  help-docs clean
+  help-docs bench-compile clean
 
 install: $(VENV)/.installed
 
@@ -90,6 +90,19 @@ bench-engines: install $(PEERS)
 	$(BIN)/edge export $(SPECULATION_MODEL) --format onnx --force --output build/speculation && \
 	$(BIN)/edge bench build/speculation --data $(SPECULATION_DATA) --threads 2 --speculation \
 	  --replay $(lastword $(SHAPES)) --json runs/speculation.json
+
+# Does the search find what trying everything finds, and in a quarter of the time? Nothing else
+# should run. The last lines are the two artifacts side by side, and the two searches' seconds.
+COMPILE_DATA ?= ../shared/data/disfl_qa
+COMPILED := build/compiled
+
+bench-compile: install
+	rm -rf $(COMPILED)
+	$(BIN)/edge compile $(SPECULATION_MODEL) --data $(COMPILE_DATA) --output $(COMPILED)/searched
+	$(BIN)/edge compile $(SPECULATION_MODEL) --data $(COMPILE_DATA) --output $(COMPILED)/exhaustive \
+	  --exhaustive
+	$(BIN)/edge bench $(COMPILED) --data $(COMPILE_DATA) --runs 1000
+	grep -HE '"(cpu_)?seconds"' $(COMPILED)/*.report.json
 
 clean:
 	rm -rf $(VENV) $(PEERS_VENV) build *.egg-info edge-demo

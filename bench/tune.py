@@ -129,7 +129,7 @@ def measure_settings(
     if runs < MIN_RUNS:
         raise UsageError(f"--runs must be at least {MIN_RUNS}, not {runs}: fewer make no median")
     manifest = Artifact.open(folder).manifest
-    numbers = _checked_threads(threads) if threads else thread_numbers(physical_cores())
+    numbers = checked_threads(threads) if threads else thread_numbers(physical_cores())
     settings = ENGINES.load(manifest.format).tunable(numbers)
     new_tokens = min(NEW_TOKENS, manifest.limits.max_new_tokens)
     with load(folder, threads=1) as model:
@@ -267,7 +267,8 @@ def _inputs(model: Model, rows: Sequence[Row] | None) -> list[list[int]]:
     return [[*ids, manifest.architecture.eos_token_id]]
 
 
-def _checked_threads(threads: Sequence[int]) -> list[int]:
+def checked_threads(threads: Sequence[int]) -> list[int]:
+    """Numbers of threads to try, ascending; more than the cores there are is a UsageError."""
     cores = usable_cores()
     for number in threads:
         if not 1 <= number <= cores:

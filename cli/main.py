@@ -24,6 +24,7 @@ COMMANDS = {
     "merge": "Merge a LoRA adapter into its base model.",
     "presets": "List the sets of training options, by environment and by aim.",
     "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
+    "compile": "Find the fastest artifact of a model that is accurate enough, and write it.",
     "bench": "Compare artifacts' accuracy and latency against a target.",
     "report": "Show a benchmark again: tables, Markdown, a page with plots.",
     "tune": "Choose an artifact's threads and engine settings by measuring them here.",

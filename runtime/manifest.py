@@ -99,6 +99,7 @@ class Manifest:
     limits: Limits = field(default_factory=Limits)
     parity: dict[str, Any] = field(default_factory=dict)
     shortlist: dict[str, Any] = field(default_factory=dict)  # what searches choose among, if listed
+    compiled: dict[str, Any] = field(default_factory=dict)  # what `edge compile` chose it from
     runtime: dict[str, Any] = field(default_factory=dict)  # engine settings, such as threads
     created: str = ""
     edge_version: str = ""

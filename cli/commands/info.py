@@ -60,6 +60,7 @@ def command(artifact: Path, as_json: bool) -> None:
         if manifest.shortlist
         else "none: searches choose among all ids",
         "runtime": _runtime(manifest.runtime),
+        "chosen": _chosen(manifest.compiled),
         "made": f"{manifest.created} by edge-t5 {manifest.edge_version}",
     }
     table = Table(show_header=False, box=None, title=str(artifact), title_justify="left")
@@ -80,6 +81,13 @@ def _runtime(settings: dict[str, Any]) -> str:
             f" (tuned {tuned.get('date')} on {machine.get('cpu')}, {machine.get('cores')} cores)"
         )
     return text or "defaults"
+
+
+def _chosen(facts: dict[str, Any]) -> str:
+    """What `edge compile` found when it chose this artifact."""
+    if not facts:
+        return "by hand"
+    return f"by {facts.get('command')}: {facts.get('verdict')} ({facts.get('created')})"
 
 
 def _plain(value: str) -> Text:

@@ -1,0 +1,88 @@
+"""What the programs of a search share, and how the parent starts and asks them.
+
+first answer     {"ready": true, …}
+line in          a question, as each program says
+line out         its answer, or {"error": reason}; {"fatal": reason, "status": n} ends the search
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edge.bench.peers.__main__ import die_with_parent, reason
+from edge.bench.process import LineProcess, environment
+from edge.runtime.errors import EdgeError
+
+Values = dict[str, Any]
+Answer = Callable[[Mapping[str, Any]], Values]
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Child(LineProcess):
+    """One of our programs, by its module's name under `edge.bench.compile`."""
+
+    def __init__(self, program: str, argument: Mapping[str, Any], *, threads: int | None) -> None:
+        """`threads` None leaves the libraries their own choice."""
+        # -P: a folder called `train` or `export` where the command runs is not a library.
+        command = [sys.executable, "-P", "-m", f"edge.bench.compile.{program}"]
+        super().__init__(
+            [*command, json.dumps(argument)],
+            dict(os.environ) if threads is None else environment(threads),
+        )
+
+    def answer(self, seconds: float) -> Values:
+        """As `LineProcess.answer`.
+
+        Raises:
+            EdgeError: something that no other candidate would be spared, such as a full disk.
+        """
+        found = super().answer(seconds)
+        if "fatal" in found:
+            error = EdgeError(found["fatal"])
+            error.exit_code = found["status"]
+            raise error
+        return found
+
+
+def run_program(start: Callable[[Values], tuple[Values, Answer]], *, vital: bool) -> None:
+    """The program: `start` takes the argument and returns what to say first, and who answers.
+
+    Where it is `vital`, an error of `start` that a person can mend ends the search.
+    """
+    die_with_parent()
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not come between the answers
+    warnings.simplefilter("ignore")
+
+    def say(values: Mapping[str, Any]) -> None:
+        lines.write(json.dumps(values) + "\n")
+        lines.flush()
+
+    try:
+        first, answer = start(json.loads(sys.argv[1]))
+    except Exception as error:
+        say(failure(error, fatal=vital and isinstance(error, EdgeError)))
+        return
+    say({"ready": True, **first})
+    for line in sys.stdin:
+        try:
+            found = answer(json.loads(line))
+        except Exception as error:
+            found = failure(error)
+        say(found)
+
+
+def failure(error: Exception, *, fatal: bool = False) -> Values:
+    """The line for an error. A full disk is always fatal: nothing else could be written either."""
+    said = str(error) if isinstance(error, EdgeError) else reason(error)
+    chain = (error, error.__cause__)
+    full = any(isinstance(e, OSError) and e.errno in _NO_SPACE for e in chain)
+    if fatal or full or "no space left" in said.lower():
+        return {"fatal": said, "status": getattr(error, "exit_code", 1)}
+    return {"error": said}

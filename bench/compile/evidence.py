@@ -1,0 +1,244 @@
+"""What a search found, as a report, as the manifest's section, and as the winner's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.bench.compile.search import Search, Tried
+from edge.export.card import model_card
+from edge.export.publish import CARD_NAME, file_info
+from edge.runtime.artifact import Artifact
+from edge.runtime.atomic import new_file, new_folder
+from edge.runtime.manifest import MANIFEST_NAME
+
+
+@dataclass(frozen=True)
+class Line:
+    """One candidate of the table. `drop` and `score` are fractions; None where not all rows were
+    answered. `pareto`: no other that all rows measured is as small, as accurate and as fast."""
+
+    name: str
+    format: str
+    quantization: str
+    shortlist: bool
+    threads: int
+    settings: Mapping[str, Any]
+    draft_tokens: int
+    size_mb: float
+    answers: int
+    p50_ms: float
+    p95_ms: float
+    new_tokens: float
+    load_ms: float
+    peak_rss_mb: float
+    truncated: int
+    score: float | None
+    drop: float | None
+    sample_drop: float | None
+    lost: int | None
+    won: int | None
+    outcome: str
+    pareto: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            key: round(value, 4) if isinstance(value, float) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+
+
+def table(search: Search, winner: Tried | None) -> list[Line]:
+    """A line for every candidate: first those measured on all rows, the fastest first."""
+    lines = [_line(search, tried, winner) for tried in search.tried.values()]
+    full = [line for line in lines if line.score is not None]
+    lines = [
+        dataclasses.replace(
+            line,
+            pareto=line.score is not None and not any(_dominates(o, line) for o in full),
+        )
+        for line in lines
+    ]
+    return sorted(lines, key=lambda line: (line.score is None, line.p50_ms))
+
+
+def _line(search: Search, tried: Tried, winner: Tried | None) -> Line:
+    candidate, timed = tried.candidate, tried.timed
+    made = search.lab.make(candidate.variant)
+    assert made is not None
+    return Line(
+        name=candidate.name,
+        **candidate.as_json(),
+        size_mb=made["size"] / 1e6,
+        answers=len(timed.ms),
+        p50_ms=timed.p50,
+        p95_ms=timed.p95,
+        new_tokens=sum(timed.new_tokens) / len(timed.new_tokens),
+        load_ms=timed.load_ms,
+        peak_rss_mb=timed.peak_rss / 1e6,
+        truncated=timed.truncated,
+        score=tried.score,
+        drop=tried.drop,
+        sample_drop=tried.sample_drop,
+        lost=tried.lost,
+        won=tried.won,
+        outcome="chosen" if tried is winner else _outcome(tried, search.target_ms),
+    )
+
+
+def _outcome(tried: Tried, target_ms: float) -> str:
+    if tried.score is None:
+        return tried.outcome or f"not among the best after {len(tried.timed.ms)} answers"
+    if not tried.accepted:
+        return "out of the accuracy budget"
+    if tried.meets:
+        return "accepted"
+    return "misses the target" if tried.timed.p95 > target_ms else "target not shown"
+
+
+def _dominates(one: Line, other: Line) -> bool:
+    """Whether one is as good as the other in all of size, accuracy and p50, and better in one."""
+    assert one.score is not None
+    assert other.score is not None
+    own = (one.size_mb, -one.score, one.p50_ms)
+    its = (other.size_mb, -other.score, other.p50_ms)
+    return own != its and all(a <= b for a, b in zip(own, its, strict=True))
+
+
+def report(
+    search: Search, lines: Sequence[Line], winner: Tried | None, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The JSON report; docs/compile.md describes the fields. `facts` are of the whole call."""
+    judge = search.judge
+    return {
+        "schema_version": 1,
+        "kind": "compile",
+        **facts,
+        "target_ms": search.target_ms,
+        "metric": judge.metric,
+        "max_drop": judge.max_drop,
+        "source_score": round(judge.source_score, 6),
+        "rows": len(search.lab.rows),
+        "complete": not search.time_up,
+        "seconds": round(search.seconds, 1),
+        "space": search.space.as_json(),
+        "winner": winner.candidate.name if winner else None,
+        "meets_target": bool(winner and winner.meets),
+        "tried": [line.as_json() for line in lines],
+        "failed": dict(sorted(search.lab.failures.items())),
+    }
+
+
+def manifest_section(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the winner's manifest keeps of a report."""
+    left_out = ("tried", "machine", "schema_version", "kind")
+    machine = found["machine"]
+    return {
+        **{name: value for name, value in found.items() if name not in left_out},
+        "machine": {name: machine[name] for name in ("cpu", "cores", "isa", "versions")},
+        "tried": [
+            {name: line[name] for name in ("name", "size_mb", "answers", "p50_ms", "p95_ms")}
+            | {name: line[name] for name in ("score", "drop", "outcome")}
+            for line in found["tried"]
+        ],
+    }
+
+
+def write_winner(
+    folder: Path, output: Path, winner: Tried, section: Mapping[str, Any], *, force: bool
+) -> None:
+    """Publish a copy of the winner's artifact, set to run as it was measured.
+
+    Raises:
+        OutputExistsError: `output` exists and `force` is off.
+        ArtifactError: the artifact was altered since it was exported.
+        EdgeError: the disk is full, or the place can't be written.
+    """
+    artifact = Artifact.open(folder)
+    candidate = winner.candidate
+    old = artifact.manifest
+    generation = dict(old.generation)
+    if candidate.draft_tokens:
+        generation["prompt_lookup_num_tokens"] = candidate.draft_tokens
+    manifest = dataclasses.replace(
+        old,
+        generation=generation,
+        runtime={**old.runtime, "threads": candidate.threads, **candidate.settings},
+        compiled=dict(section),
+    )
+    with new_folder(output, force=force) as staging:
+        for name in old.files:
+            shutil.copyfile(artifact.path(name), staging / name)
+        (staging / CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
+        files = {**old.files, CARD_NAME: file_info(staging / CARD_NAME)}
+        manifest = dataclasses.replace(manifest, files=files)
+        (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        Artifact.open(staging, verify=True)
+
+
+def write_report(found: Mapping[str, Any], output: Path) -> list[Path]:
+    """Write the report beside the output, as JSON and as Markdown; returns both paths."""
+    texts = {
+        ".report.json": json.dumps(found, indent=2, ensure_ascii=False) + "\n",
+        ".report.md": markdown(found),
+    }
+    paths = []
+    for suffix, text in texts.items():
+        path = output.with_name(output.name + suffix)
+        with new_file(path) as staging:
+            staging.write_text(text, encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The report for people to read."""
+    machine = found["machine"]
+    lines = [
+        f"# {_plain(found['model'])}: what was tried for p95 ≤ {found['target_ms']:g} ms",
+        "",
+        f"`{found['command'].replace('`', '')}`, {found['created']}, {machine['cpu']},"
+        f" {machine['cores']} cores.",
+        "",
+        f"{found['metric']} of the source model (float32, greedy) on {found['rows']} rows:"
+        f" {found['source_score']:.2%}; at most {found['max_drop']:.2%} lower is accepted."
+        f" Verdict: {_plain(found['verdict'])}",
+        "",
+        f"| what | size MB | {found['metric']} | drop | p50 ms | p95 ms | answers | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found["tried"]:
+        score = "" if one["score"] is None else f"{one['score']:.2%}"
+        drop = drop_text(one["drop"], one["sample_drop"])
+        mark = "**" if one["pareto"] else ""
+        lines.append(
+            f"| {mark}{one['name']}{mark} | {one['size_mb']:.1f} | {score} | {drop}"
+            f" | {one['p50_ms']:.2f} | {one['p95_ms']:.2f} | {one['answers']} | {one['outcome']} |"
+        )
+    lines += [
+        "",
+        "Bold: no other is as small, as accurate and as fast. ~: on the rows that were answered.",
+    ]
+    if found["failed"]:
+        lines += ["", "Not available:", ""]
+        lines += [f"* {name}: {_plain(why)}" for name, why in found["failed"].items()]
+    if found["advice"]:
+        lines += ["", "What would help:", "", *(f"* {_plain(one)}" for one in found["advice"])]
+    return "\n".join(lines) + "\n"
+
+
+def drop_text(drop: float | None, sample_drop: float | None) -> str:
+    """The drop on all rows, or about what it is on those that were answered."""
+    if drop is None:
+        return "" if sample_drop is None else f"~ {sample_drop:+.1%}"
+    return f"{drop:+.2%}"
+
+
+def _plain(text: str) -> str:
+    """One line without markup of its own."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

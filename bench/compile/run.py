@@ -1,0 +1,251 @@
+"""`compile_model`: from a model and rows to one artifact that is fast and accurate enough."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.bench.compile.advice import advice, verdict
+from edge.bench.compile.evidence import (
+    Line,
+    manifest_section,
+    report,
+    table,
+    write_report,
+    write_winner,
+)
+from edge.bench.compile.judge import METRICS, Judge, check_drop
+from edge.bench.compile.lab import Event, Lab
+from edge.bench.compile.record import Record
+from edge.bench.compile.search import Search, Tried
+from edge.bench.compile.space import Space, find_quantizations
+from edge.bench.machine import machine_info
+from edge.bench.tune import checked_threads, thread_numbers
+from edge.export.source import SourceModel
+from edge.runtime.artifact import sha256_of
+from edge.runtime.atomic import check_destination
+from edge.runtime.errors import UsageError
+from edge.runtime.processor import physical_cores
+from edge.runtime.registry import unknown_name
+from edge.runtime.rows import Columns, Row, split_file
+from edge.runtime.version import edge_version
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `edge compile` is asked for; None and empty leave it to the search or the model."""
+
+    source: SourceModel
+    rows: Sequence[Row]
+    data: Path
+    output: Path
+    target_ms: float = 100.0
+    metric: str = "exact_match"
+    max_drop: float = 0.005
+    formats: Sequence[str] = ()
+    quantizations: Sequence[str] = ()
+    threads: Sequence[int] | None = None
+    shortlist: Path | None = None
+    drafts: bool = True
+    budget: float | None = None  # seconds
+    exhaustive: bool = False
+    keep_best: bool = False
+    force: bool = False
+    prompt: str | None = None
+    max_input_tokens: int | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    columns: Columns = field(default_factory=Columns)
+    command: str = "edge compile"
+
+    def check(self) -> None:
+        """Refuse, before any work, what could not be finished.
+
+        Raises:
+            UsageError, OutputExistsError: see the message.
+        """
+        if self.output.name in ("", ".."):  # what lies beside it would have no name
+            raise UsageError(f"--output must name a folder, not {self.output}")
+        check_destination(self.output, force=self.force)
+        if self.metric not in METRICS:
+            raise UsageError(unknown_name("metric", self.metric, METRICS))
+        check_drop(self.max_drop)
+        if not self.target_ms > 0:
+            raise UsageError(f"--target-ms must be above 0, not {self.target_ms:g}")
+        if self.shortlist and any(
+            path.resolve() == self.data.resolve() for path in _shortlist_files(self.shortlist)[:1]
+        ):
+            raise UsageError(
+                "--shortlist must not be made of the rows that judge it: give the training data"
+            )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a search. `best` is the first of what is accurate enough, or None; `published`
+    says that it was written to the output. `skipped` tells why formats were left out."""
+
+    lines: list[Line]
+    best: Tried | None
+    published: bool
+    verdict: str
+    advice: list[str]
+    found: dict[str, Any]  # the JSON report
+    reports: list[Path]
+    work: Path | None  # what a further call goes on from
+
+    @property
+    def meets_target(self) -> bool:
+        return bool(self.best and self.best.meets)
+
+
+def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome:
+    """Search, and publish the fastest artifact within the accuracy budget.
+
+    It is published if it meets the target, or with `keep_best`; the report is written in any case.
+    A search that was cut off, by the time budget or a signal, goes on at the next call with the
+    same model, data and settings.
+
+    Raises:
+        OutputExistsError: the output exists and `force` is off.
+        UsageError: settings that can't be used.
+        MissingExtraError: none of the formats' libraries is installed.
+        EdgeError: the model can't be exported at all, the disk is full, or the like.
+    """
+    started, cpu = time.monotonic(), _cpu_seconds()
+    request.check()
+    quantizations, skipped = find_quantizations(request.formats, request.quantizations)
+    for why in skipped.values():
+        on_event(f"skipped: {why}")
+    threads = (
+        checked_threads(request.threads) if request.threads else thread_numbers(physical_cores())
+    )
+    argument = _exporter_argument(request)
+    identity = _identity(request, argument)
+    output = request.output
+    with Record.open(output.with_name(output.name + ".work"), identity, output) as record:
+        if record.found:
+            on_event(f"going on with {record.found} results in {record.folder}")
+        lab = Lab(record, request.rows, argument, on_event)
+        try:
+            first = lab.start()
+            reference = lab.reference()
+            targets = [row.target or "" for row in request.rows]
+            search = Search(
+                lab,
+                Space(
+                    quantizations,
+                    threads,
+                    shortlist=request.shortlist is not None,
+                    drafts=request.drafts and first["plain_greedy"],
+                ),
+                Judge(request.metric, request.max_drop, targets, reference),
+                request.target_ms,
+                request.budget,
+                started=started,
+            )
+            search.exhaust() if request.exhaustive else search.run()
+        finally:
+            lab.close()
+        return _finish(request, search, skipped, _cpu_seconds() - cpu)
+
+
+def _cpu_seconds() -> float:
+    """What this process and its ended children computed, which other programs hardly disturb."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _finish(
+    request: Request, search: Search, skipped: Mapping[str, str], cpu_seconds: float
+) -> Outcome:
+    """Say what was found, and publish it."""
+    best = next(iter(search.ranking()), None)
+    publishing = best is not None and (best.meets or request.keep_best)
+    said, hints = verdict(search, best), advice(search, best, request.source.architecture)
+    lines = table(search, best if publishing else None)
+    facts = {
+        "edge_version": edge_version(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": request.command,
+        "exhaustive": request.exhaustive,
+        "model": request.source.name,
+        "weights_sha256": request.source.weights_sha256,
+        "data": request.data.name,
+        "data_sha256": sha256_of(request.data),
+        "machine": machine_info(),
+        "verdict": said,
+        "advice": hints,
+        "skipped": dict(skipped),
+        "cpu_seconds": round(cpu_seconds, 1),
+    }
+    found = report(search, lines, best if publishing else None, facts)
+    record = search.lab.record
+    if best and publishing:
+        folder = record.artifact(best.candidate.variant)
+        write_winner(folder, request.output, best, manifest_section(found), force=request.force)
+    reports = write_report(found, request.output)
+    # Further calls could still use it where the time was short or nothing was published.
+    keep = search.time_up or not publishing
+    if not keep:
+        record.remove()
+    return Outcome(
+        lines, best, publishing, said, hints, found, reports, record.folder if keep else None
+    )
+
+
+def _exporter_argument(request: Request) -> dict[str, Any]:
+    source = request.source
+    return {
+        "folder": str(source.folder.resolve()),
+        "name": source.name,
+        "revision": source.revision,
+        "prompt": request.prompt,
+        "max_input_tokens": request.max_input_tokens,
+        "generation": dict(request.generation),
+        "shortlist": str(request.shortlist.resolve()) if request.shortlist else None,
+        "input_column": request.columns.input,
+        "target_column": request.columns.target,
+    }
+
+
+def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record's figures depend on. Target, budget and metric only judge them."""
+    machine = machine_info()
+    rows = hashlib.sha256()
+    for row in request.rows:
+        rows.update(json.dumps([row.input, row.target, dict(row.fields)]).encode())
+    folder = request.source.folder
+    files = {path.name: sha256_of(path) for path in sorted(folder.glob("*.json"))}
+    listed = _shortlist_files(request.shortlist) if request.shortlist else []
+    return {
+        "schema_version": 1,
+        "edge_version": edge_version(),
+        "machine": {name: machine[name] for name in ("cpu", "cores", "system", "versions")},
+        "weights_sha256": request.source.weights_sha256,
+        "model_files": files,
+        "rows_sha256": rows.hexdigest(),
+        "shortlist_sha256": [sha256_of(path) for path in listed],
+        "exporter": {key: argument[key] for key in argument if key not in ("folder", "shortlist")},
+    }
+
+
+def _shortlist_files(data: Path) -> list[Path]:
+    """The files that make and judge a shortlist.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if not data.is_dir():
+        files = [data]
+    else:
+        files = [path for name in ("train", "dev") if (path := split_file(data, name))]
+    if not files or not all(path.is_file() for path in files):
+        raise UsageError(f"--shortlist {data}: no such file, or a folder without train.jsonl")
+    return files

@@ -1,0 +1,72 @@
+"""The program that runs one artifact in one way: it answers rows one at a time and times each.
+
+    argument     {"folder": artifact, "threads": 1, "settings": {…}, "draft_tokens": 0}
+    line in      {"texts": […], "fields": […]}
+    line out     {"ms": […], "answers": […], "new_tokens": […], "truncated": n, "peak_rss": bytes}
+
+Each line's first row is answered once more before, untimed: others had the caches.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from edge.bench.compile.child import Answer, Values, run_program
+from edge.bench.peers.__main__ import peak_rss
+from edge.runtime.model import Generation, Model, load
+from edge.runtime.textpath import check_text_path
+
+
+def _start(argument: Values) -> tuple[Values, Answer]:
+    started = time.perf_counter()
+    model = load(
+        argument["folder"], threads=argument["threads"], settings=argument["settings"], verify=False
+    )
+    loaded = (time.perf_counter() - started) * 1000
+    check_text_path(model.artifact)
+
+    def answer(asked: Mapping[str, Any]) -> Values:
+        return _timed(model, asked, argument["draft_tokens"])
+
+    return {"load_ms": loaded}, answer
+
+
+def _timed(model: Model, asked: Mapping[str, Any], draft_tokens: int) -> Values:
+    rows = list(zip(asked["texts"], asked["fields"], strict=True))
+
+    def generate(text: str, fields: Mapping[str, Any]) -> Generation:
+        return model.generate(
+            text,
+            fields=fields,
+            on_long="truncate",
+            num_beams=1,
+            do_sample=False,
+            prompt_lookup_num_tokens=draft_tokens,
+        )
+
+    generate(*rows[0])
+    times, found = [], []
+    gc.collect()
+    gc.disable()
+    try:
+        for text, fields in rows:
+            started = time.perf_counter()
+            one = generate(text, fields)
+            times.append((time.perf_counter() - started) * 1000)
+            found.append(one)
+    finally:
+        gc.enable()
+    return {
+        "ms": times,
+        "answers": [one.text for one in found],
+        "new_tokens": [len(one.token_ids) + (one.finish_reason == "eos") for one in found],
+        "truncated": sum(one.truncated for one in found),
+        "peak_rss": peak_rss(),
+    }
+
+
+if __name__ == "__main__":
+    run_program(_start, vital=False)
