@@ -72,6 +72,7 @@ class Speed:
     p95: float
     first_ms: float
     per_token_ms: float
+    rss: int
     peak_rss: int
     times_ms: tuple[float, ...]
 
@@ -304,7 +305,7 @@ class Runner(Guarded):
         self.spec = spec
         self.process: EngineProcess | None = None
         self.times: dict[Point, list[float]] = {}
-        self._peak_rss = 0
+        self._rss = self._peak_rss = 0
 
     def fail(self, reason: str) -> None:
         super().fail(reason)
@@ -327,7 +328,7 @@ class Runner(Guarded):
         assert self.process
         found = self.process.time(*point, runs)
         self.times.setdefault(point, []).extend(found.ms)
-        self._peak_rss = found.peak_rss
+        self._rss, self._peak_rss = found.rss, found.peak_rss
 
     def summary(self, point: Point) -> EngineRow:
         """The row with its figures, for an answer as `point` asks for."""
@@ -347,6 +348,7 @@ class Runner(Guarded):
             p95=p95,
             first_ms=first,
             per_token_ms=(p50 - first) / (point[1] - 1),
+            rss=self._rss,
             peak_rss=self._peak_rss,
             times_ms=tuple(round(value, 4) for value in times.tolist()),
         )

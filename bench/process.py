@@ -66,9 +66,10 @@ class Guarded(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Timed:
-    """Milliseconds of each run, and the most bytes that the process had resident so far."""
+    """Milliseconds of each run, the bytes that the process has resident, and the most so far."""
 
     ms: list[float]
+    rss: int
     peak_rss: int
 
 
@@ -222,7 +223,7 @@ class EngineProcess(LineProcess):
         """
         asked = {"input_ids": list(input_ids), "new_tokens": new_tokens, "runs": runs}
         found = self.request(asked)
-        return Timed(found["ms"], found["peak_rss"])
+        return Timed(found["ms"], found["rss"], found["peak_rss"])
 
     def request(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Wake the process for one request, see `edge.bench.peers`, and let it sleep again.

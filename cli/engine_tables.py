@@ -132,7 +132,7 @@ def engine_table(report: EngineReport) -> Table:
     table.add_column("engine")
     table.add_column("quantisation")
     compared = any(not row.own for row in report.rows)
-    numbers = ["threads", "size", "load", "p50 (p5–p95)", "per token", "peak RSS"]
+    numbers = ["threads", "size", "load", "p50 (p5–p95)", "per token", "RSS (peak)"]
     for name in [*numbers, *(["× best peer"] if compared else []), "× floor"]:
         table.add_column(name, justify="right")
     table.add_column(f"p95 ≤ {settings.target_ms:g} ms")
@@ -152,7 +152,7 @@ def engine_table(report: EngineReport) -> Table:
             f"{speed.load_ms:.0f} ms",
             f"{speed.p50:.1f} ms ({speed.p5:.1f}–{speed.p95:.1f})",
             f"{speed.per_token_ms:.2f} ms",
-            f"{speed.peak_rss / 1e6:.0f} MB",
+            f"{speed.rss / 1e6:.0f} ({speed.peak_rss / 1e6:.0f}) MB",
             *([_times(report.times_faster(row))] if compared else []),
             _times(report.times_floor(row)),
             verdict_text(verdict.word) if verdict else "",
@@ -207,8 +207,11 @@ def report_notes(report: EngineReport) -> list[str]:
     ]
     for row in report.rows:
         if row.own and row.speed and row.size:
-            over = (row.speed.peak_rss - _ALLOWANCE) / row.size
-            notes.append(f"{row.name}: peak RSS is {over:.2f} × the artifact + 80 MB.")
+            now, most = ((n - _ALLOWANCE) / row.size for n in (row.speed.rss, row.speed.peak_rss))
+            notes.append(
+                f"{row.name}: resident memory is 80 MB + {now:.2f} × the artifact"
+                f" ({most:.2f} × while loading)."
+            )
     failed = [row for row in report.rows if row.failure]
     notes += [f"{row.name}: {row.failure}" for row in failed if len(row.failure) > 60]
     return notes

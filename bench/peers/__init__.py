@@ -7,7 +7,8 @@ our own artifacts are made or run, since Optimum lives in an environment without
     argument         the fields of `Spec`, and "prepare"
     first answer     {"ready": true, …}, {"missing": library} or {"error": reason}
     line in          {"input_ids": […], "new_tokens": 16, "runs": 5}
-    line out         {"ms": [milliseconds of each run], "peak_rss": bytes} or {"error": reason}
+    line out         {"ms": [milliseconds of each run], "rss": bytes, "peak_rss": bytes}
+                     or {"error": reason}
 
 An artifact that is measured text to text takes and gives other lines; see `text.respond`.
 

@@ -88,7 +88,7 @@ def _serve(peer: Peer, spec: Spec, answer: Answer) -> None:
             found = peer.respond(engine, asked)
         else:
             found = {"ms": _time(engine, asked["input_ids"], asked["new_tokens"], asked["runs"])}
-        answer(**found, peak_rss=peak_rss())
+        answer(**found, rss=rss(), peak_rss=peak_rss())
 
 
 def _import(peer: Peer) -> None:
@@ -117,16 +117,29 @@ def _time(generate: Generate, input_ids: list[int], new_tokens: int, runs: int) 
     return times[1:]
 
 
+def rss() -> int:
+    """The memory that this process has resident, in bytes; where that is not told, the most."""
+    return _status("VmRSS") or peak_rss()
+
+
 def peak_rss() -> int:
     """The most memory that this process had resident, in bytes."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would count what the parent had before this program started
-        line = next(one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+    # getrusage would count what the parent had before this program started.
+    if found := _status("VmHWM"):
+        return found
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status(field: str) -> int | None:
+    """A size in Linux' /proc/self/status, in bytes."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    lines = status.read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
 
 
 def reason(error: Exception) -> str:

@@ -191,7 +191,7 @@ def test_every_format_is_made_and_gives_exactly_so_many_tokens(tiny: Prepared, t
             timed = process.time(Ids(tiny.model, TINY).of_length(8), new_tokens, 2)
             assert len(timed.ms) == 2
             assert min(timed.ms) > 0
-            assert timed.peak_rss > 10e6
+            assert timed.peak_rss >= timed.rss > 10e6
     finally:
         process.close()
 
