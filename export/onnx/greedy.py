@@ -47,7 +47,7 @@ def emit_greedy(
     shortest = graph.input("min_new_tokens", INT64, [])
     cross = EncoderEmitter(graph, source, encoder).emit(input_ids, mask)
     head = search_head(graph, source, decoder, listed, input_ids, mask)
-    search = _Search(graph, source, decoder, head, cross, graph.op("Cast", mask, to=INT32))
+    search = _GreedySearch(graph, source, decoder, head, cross, graph.op("Cast", mask, to=INT32))
     tokens, lengths, log_probs, finished = search.emit(input_ids, longest, shortest)
     graph.output("tokens", tokens, INT64, ["batch", "steps"])
     graph.output("lengths", lengths, INT64, ["batch"])
@@ -55,8 +55,8 @@ def emit_greedy(
     graph.output("finished", finished, BOOL, ["batch"])
 
 
-class _Search:
-    """The Loop and its body. Loop state: last token, finished, log_probs, lengths, caches."""
+class Search:
+    """A Loop of decoder steps over one encoder's keys and values."""
 
     def __init__(
         self,
@@ -74,6 +74,28 @@ class _Search:
         self.head = head
         self.cross = cross
         self.mask = mask
+
+    def caches(self, body: Graph, batch: Dim) -> list[KeyValue]:
+        """The keys and values of what came before, as the body gets them."""
+        dims: list[Dim] = [batch, self.shape.num_heads, "past", self.shape.d_kv]
+        return [
+            KeyValue(
+                body.input(f"step_key_{layer}", FLOAT, dims),
+                body.input(f"step_value_{layer}", FLOAT, dims),
+            )
+            for layer in range(self.shape.num_decoder_layers)
+        ]
+
+    def pass_on(self, body: Graph, batch: Dim, present: Sequence[KeyValue]) -> None:
+        """Longer keys and values, for the next step."""
+        dims: list[Dim] = [batch, self.shape.num_heads, "present", self.shape.d_kv]
+        for layer, cache in enumerate(present):
+            body.output(f"next_key_{layer}", cache.key, FLOAT, dims)
+            body.output(f"next_value_{layer}", cache.value, FLOAT, dims)
+
+
+class _GreedySearch(Search):
+    """Loop state: last token, finished, log_probs, lengths, caches."""
 
     def emit(self, input_ids: str, longest: str, shortest: str) -> list[str]:
         graph = self.graph
@@ -104,7 +126,7 @@ class _Search:
         finished = body.input("step_finished", BOOL, ["batch"])
         log_probs = body.input("step_log_probs", FLOAT, ["batch"])
         lengths = body.input("step_lengths", INT64, ["batch"])
-        past = self._caches(body)
+        past = self.caches(body, "batch")
         emitter = DecoderEmitter(body, self.source, self.precision)
         sliced = self._bias_of(body, bias, step, longest)
         logits, present = emitter.emit(token, self.mask, past, self.cross, sliced, self.head)
@@ -126,22 +148,9 @@ class _Search:
         body.output("next_log_probs", body.op("Add", log_probs, gained), FLOAT, ["batch"])
         counted = body.op("Add", lengths, body.op("Cast", running, to=INT64))
         body.output("next_lengths", counted, INT64, ["batch"])
-        dims: list[Dim] = ["batch", self.shape.num_heads, "present", self.shape.d_kv]
-        for layer, cache in enumerate(present):
-            body.output(f"next_key_{layer}", cache.key, FLOAT, dims)
-            body.output(f"next_value_{layer}", cache.value, FLOAT, dims)
+        self.pass_on(body, "batch", present)
         body.output("emitted", best, INT64, ["batch"])
         return body
-
-    def _caches(self, body: Graph) -> list[KeyValue]:
-        dims: list[Dim] = ["batch", self.shape.num_heads, "past", self.shape.d_kv]
-        return [
-            KeyValue(
-                body.input(f"step_key_{layer}", FLOAT, dims),
-                body.input(f"step_value_{layer}", FLOAT, dims),
-            )
-            for layer in range(self.shape.num_decoder_layers)
-        ]
 
     @staticmethod
     def _bias_of(body: Graph, bias: str, step: str, longest: str) -> str:

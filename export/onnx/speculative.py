@@ -15,11 +15,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge.export.onnx.graph import Dim, Graph
-from edge.export.onnx.greedy import BOOL, Choice
-from edge.export.onnx.head import Head, search_head
+from edge.export.onnx.graph import Graph
+from edge.export.onnx.greedy import BOOL, Choice, Search
+from edge.export.onnx.head import search_head
 from edge.export.onnx.linear import Precision
-from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
+from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter
 from edge.export.source import SourceModel
 
 # Ids that no token has: what stands before the first token matches nothing, not even itself.
@@ -48,7 +48,9 @@ def emit_speculative(
     drafts = graph.input("draft_tokens", INT64, [])
     cross = EncoderEmitter(graph, source, encoder).emit(ids, mask)
     head = search_head(graph, source, decoder, listed, ids, mask)
-    search = _Search(graph, source, decoder, head, cross, graph.op("Cast", mask, to=INT32))
+    search = _SpeculativeSearch(
+        graph, source, decoder, head, cross, graph.op("Cast", mask, to=INT32)
+    )
     output, log_probs, finished, steps = search.emit(ids, longest, shortest, drafts)
     graph.output("tokens", output, INT64, [1, "new"])
     graph.output("log_probs", log_probs, FLOAT, [1])
@@ -56,30 +58,13 @@ def emit_speculative(
     graph.output("steps", steps, INT64, [])
 
 
-class _Search:
+class _SpeculativeSearch(Search):
     """Loop state: output (start token first), log_probs, finished, draft width, steps, caches and
     the places in the output that their keys stand for.
 
     A draft that was wrong stays in the caches, at a place that is after every query: hiding it
     costs nothing, cutting it out would copy all caches at every step.
     """
-
-    def __init__(
-        self,
-        graph: Graph,
-        source: SourceModel,
-        precision: Precision,
-        head: Head,
-        cross: list[KeyValue],
-        mask: str,
-    ) -> None:
-        self.graph = graph
-        self.source = source
-        self.shape = source.architecture
-        self.precision = precision
-        self.head = head
-        self.cross = cross
-        self.mask = mask
 
     def emit(self, ids: str, longest: str, shortest: str, drafts: str) -> list[str]:
         graph = self.graph
@@ -121,7 +106,7 @@ class _Search:
         width = body.input("step_width", INT64, [])
         steps = body.input("step_steps", INT64, [])
         places = body.input("step_places", INT64, ["past"])
-        past = self._caches(body)
+        past = self.caches(body, 1)
         have = body.op("Sub", _length(body, output), body.constant([1]))  # new tokens so far, [1]
         draft = self._draft(body, text, output, width, body.op("Sub", longest, have))
         last = _slice(body, output, body.constant([-1]), _end(body), 0)
@@ -149,21 +134,8 @@ class _Search:
         fresh_places = body.op("Where", right, numbers, body.constant(_NOWHERE))
         next_places = body.op("Concat", places, fresh_places, axis=0)
         body.output("next_places", next_places, INT64, ["present"])
-        dims: list[Dim] = [1, self.shape.num_heads, "present", self.shape.d_kv]
-        for layer, cache in enumerate(present):
-            body.output(f"next_key_{layer}", cache.key, FLOAT, dims)
-            body.output(f"next_value_{layer}", cache.value, FLOAT, dims)
+        self.pass_on(body, 1, present)
         return body
-
-    def _caches(self, body: Graph) -> list[KeyValue]:
-        dims: list[Dim] = [1, self.shape.num_heads, "past", self.shape.d_kv]
-        return [
-            KeyValue(
-                body.input(f"step_key_{layer}", FLOAT, dims),
-                body.input(f"step_value_{layer}", FLOAT, dims),
-            )
-            for layer in range(self.shape.num_decoder_layers)
-        ]
 
     @staticmethod
     def _plus_one(body: Graph, value: str) -> str:
