@@ -127,7 +127,7 @@ def test_the_floor_is_bytes_over_bandwidth_and_the_encoder() -> None:
 
 def _row(name: str, p50: float, *, bits: int = 8, own: bool = True) -> EngineRow:
     times = (*[p50 - 1] * 50, *[p50] * 40, *[p50 + 1] * 10)
-    speed = Speed(1, 5.0, 5.0, p50 - 1, p50, p50 + 1, 4.0, 1.0, 10**8, times)
+    speed = Speed(1, 5.0, 5.0, p50 - 1, p50, p50 + 1, 4.0, 1.0, 9 * 10**7, 10**8, times)
     return EngineRow(name, name, f"int{bits}", bits, own, size=10, speed=speed)
 
 
