@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge.bench.peers.spec import Spec
 from edge.bench.peers.table import engine_of
@@ -194,6 +194,9 @@ class LineProcess:
         return f"{how}: {said[:200]}" if said else how
 
 
+P = TypeVar("P", bound=LineProcess)
+
+
 class EngineProcess(LineProcess):
     """An engine that is loaded and waits to be asked.
 
@@ -252,9 +255,17 @@ def start(spec: Spec) -> EngineProcess:
     Raises:
         EngineMissingError, EngineFailedError: see there.
     """
-    process = EngineProcess(spec)
+    return when_ready(EngineProcess(spec), _LONGEST_ANSWER)
+
+
+def when_ready(process: P, seconds: float) -> P:
+    """The process, asleep after its first answer, which is kept in `ready`; ended if that fails.
+
+    Raises:
+        EngineMissingError, EngineFailedError: see there.
+    """
     try:
-        process.ready = process.answer(_LONGEST_ANSWER)
+        process.ready = process.answer(seconds)
     except BaseException:
         process.close()
         raise

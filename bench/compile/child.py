@@ -11,11 +11,10 @@ import errno
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edge.bench.peers.__main__ import die_with_parent, reason
+from edge.bench.peers.__main__ import answers_apart, die_with_parent, reason
 from edge.bench.process import LineProcess, environment
 from edge.runtime.errors import EdgeError
 
@@ -56,9 +55,7 @@ def run_program(start: Callable[[Values], tuple[Values, Answer]], *, vital: bool
     Where it is `vital`, an error of `start` that a person can mend ends the search.
     """
     die_with_parent()
-    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not come between the answers
-    warnings.simplefilter("ignore")
+    lines = answers_apart()
 
     def say(values: Mapping[str, Any]) -> None:
         lines.write(json.dumps(values) + "\n")

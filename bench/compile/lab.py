@@ -14,7 +14,7 @@ from edge.bench.compile.child import Child
 from edge.bench.compile.record import Record
 from edge.bench.compile.space import Candidate, Variant
 from edge.bench.latency import spread_rows
-from edge.bench.process import EngineFailedError, EngineMissingError
+from edge.bench.process import EngineFailedError, EngineMissingError, when_ready
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError, EdgeError
 from edge.runtime.rows import Row
@@ -266,14 +266,7 @@ def free_memory() -> int:
 
 
 def _started(program: str, argument: Mapping[str, Any], threads: int | None) -> Child:
-    child = Child(program, argument, threads=threads)
-    try:
-        child.ready = child.answer(_LONGEST_TURN)
-    except BaseException:
-        child.close()
-        raise
-    child.sleep()
-    return child
+    return when_ready(Child(program, argument, threads=threads), _LONGEST_TURN)
 
 
 def _question(rows: Sequence[Row]) -> dict[str, Any]:

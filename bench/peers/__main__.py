@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .spec import Generate, Peer, Spec
 from .table import engine_of
@@ -33,9 +33,7 @@ def main(argument: str) -> None:
         values["threads"],
         values["target"],
     )
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not come between the answers
-    warnings.simplefilter("ignore")
+    answers = answers_apart()
 
     def answer(**fields: Any) -> None:
         answers.write(json.dumps(fields) + "\n")
@@ -53,6 +51,14 @@ def main(argument: str) -> None:
         chain = (error, error.__cause__)
         missing = next((e.name for e in chain if isinstance(e, ModuleNotFoundError)), None)
         answer(missing=missing) if missing else answer(error=reason(error))
+
+
+def answers_apart() -> TextIO:
+    """Where the answers go; what libraries print, which must not come between, goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+    return answers
 
 
 def _prepare(peer: Peer, spec: Spec) -> None:
