@@ -53,6 +53,15 @@ def split_file(data: str | Path, split: str) -> Path | None:
     return None
 
 
+def dev_file(data: str | Path) -> Path:
+    """The file of rows to measure with: `data` itself, or a folder's dev split.
+
+    Where a folder has none, the path is what it would be called: reading it says what is missing.
+    """
+    path = Path(data)
+    return (split_file(path, "dev") or path / "dev.jsonl") if path.is_dir() else path
+
+
 def read_rows(
     path: str | Path, columns: Columns = Columns(), *, need_target: bool = True
 ) -> list[Row]:

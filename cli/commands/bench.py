@@ -139,12 +139,10 @@ def command(
         raise UsageError(f"{missing} is missing (--arch SHAPE measures a shape without weights)")
     from edge.cli.console import quiet_libraries
     from edge.runtime.artifact import find_artifacts
-    from edge.runtime.rows import Columns, read_rows, split_file
+    from edge.runtime.rows import Columns, dev_file, read_rows
 
     quiet_libraries()
-    path = data
-    if data.is_dir():
-        path = split_file(data, "dev") or data / "dev.jsonl"
+    path = dev_file(data)
     rows = read_rows(path, Columns(input=input_column, target=target_column))[:limit]
     folders = [folder for given in artifacts for folder in find_artifacts(given)]
     if speculation:

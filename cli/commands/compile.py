@@ -91,15 +91,13 @@ def _request(options: dict[str, Any]) -> Any:
     from edge.bench.compile.run import Request
     from edge.cli.commands.tune import parse_threads
     from edge.export.source import SourceModel
-    from edge.runtime.rows import Columns, read_rows, split_file
+    from edge.runtime.rows import Columns, dev_file, read_rows, split_file
 
     data: Path = options["data"]
     shortlist: Path | None = options["shortlist"]
-    path = data
-    if data.is_dir():
-        path = split_file(data, "dev") or data / "dev.jsonl"
-        if shortlist is None:
-            shortlist = split_file(data, "train")
+    path = dev_file(data)
+    if shortlist is None and data.is_dir():
+        shortlist = split_file(data, "train")
     columns = Columns(input=options["input_column"], target=options["target_column"])
     rows = read_rows(path, columns)[: options["limit"]]
     most = options["max_new_tokens"]

@@ -80,10 +80,9 @@ def _shown_on(progress: Progress, name: str) -> Callable[[str, int, int], None]:
 
 def read_inputs(data: Path, input_column: str) -> list[Row]:
     """The rows of a file, or of a folder's dev split; targets are not needed."""
-    from edge.runtime.rows import Columns, read_rows, split_file
+    from edge.runtime.rows import Columns, dev_file, read_rows
 
-    path = (split_file(data, "dev") or data / "dev.jsonl") if data.is_dir() else data
-    return read_rows(path, Columns(input=input_column), need_target=False)
+    return read_rows(dev_file(data), Columns(input=input_column), need_target=False)
 
 
 def parse_threads(text: str | None) -> list[int] | None:
