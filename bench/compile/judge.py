@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.runtime.errors import UsageError
 from edge.runtime.registry import unknown_name
-from edge.train.metrics import bleu, exact_match, rouge_l_each
+from edge.train.metrics import bleu, exact_match_each, rouge_l_each
 
 METRICS = ("exact_match", "rouge_l", "bleu")
 _RESAMPLES = 1000
@@ -35,6 +35,10 @@ class Judge:
         if self.metric not in METRICS:
             raise UsageError(unknown_name("metric", self.metric, METRICS))
         check_drop(self.max_drop)
+
+    @cached_property
+    def _source_by_row(self) -> np.ndarray:
+        return _by_row(self.metric, self.reference, self.targets)
 
     @cached_property
     def source_score(self) -> float:
@@ -67,8 +71,7 @@ class Judge:
     def _drops(self, places: Sequence[int], answers: Sequence[str]) -> np.ndarray:
         """By row, how far the answers are below the source's."""
         targets = [self.targets[place] for place in places]
-        source = [self.reference[place] for place in places]
-        return _by_row(self.metric, source, targets) - _by_row(self.metric, answers, targets)
+        return self._source_by_row[list(places)] - _by_row(self.metric, answers, targets)
 
     def changes(self, answers: Sequence[str]) -> tuple[int, int]:
         """Rows that only the source answers exactly, and rows that only these answers do."""
@@ -91,4 +94,4 @@ def check_drop(max_drop: float) -> None:
 def _by_row(metric: str, answers: Sequence[str], targets: Sequence[str]) -> np.ndarray:
     if metric == "rouge_l":
         return np.array(rouge_l_each(answers, targets))
-    return np.array([exact_match([a], [t]) for a, t in zip(answers, targets, strict=True)])
+    return np.array(exact_match_each(answers, targets), dtype=float)
