@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 REFUSED, BROKEN = 0, -1
+# As httpx: a connection that has been idle for longer may be closed by the server at any moment.
+_IDLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class LoadClient:
     def __init__(self, host: str, port: int, *, keep_alive: bool = True) -> None:
         self._host, self._port = host, port
         self._keep_alive = keep_alive
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        # Streams and since when they are idle; the last is the most recent.
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
 
     async def post(self, path: str, body: dict[str, Any]) -> Reply:
         return await self._request("POST", path, json.dumps(body).encode())
@@ -41,10 +44,7 @@ class LoadClient:
     async def _request(self, method: str, path: str, body: bytes) -> Reply:
         started = time.perf_counter()
         try:
-            if self._idle:
-                reader, writer = self._idle.pop()
-            else:
-                reader, writer = await asyncio.open_connection(self._host, self._port)
+            reader, writer = await self._connection()
         except OSError:
             return Reply(REFUSED, time.perf_counter() - started)
         try:
@@ -63,8 +63,17 @@ class LoadClient:
         if not self._keep_alive or headers.get("connection") == "close":
             writer.close()
         else:
-            self._idle.append((reader, writer))
+            self._idle.append((reader, writer, time.monotonic()))
         return Reply(status, seconds, headers, content)
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        oldest = time.monotonic() - _IDLE_SECONDS
+        while self._idle:
+            reader, writer, since = self._idle.pop()
+            if since >= oldest and not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self._host, self._port)
 
     def close(self) -> None:
         while self._idle:

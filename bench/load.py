@@ -30,6 +30,7 @@ import numpy as np
 from edge.bench.http_client import BROKEN, REFUSED, LoadClient, Reply
 from edge.bench.machine import machine_info
 from edge.runtime.errors import EdgeError
+from edge.runtime.processor import usable_cores
 
 _PATH = "/v1/generate"
 _STEADY_SHARE, _OVERLOAD = 0.5, 5.0
@@ -55,6 +56,7 @@ class Plan:
     sequential: int
     requests: int
     deadline: float
+    threads: int
 
 
 @click.command()
@@ -65,6 +67,7 @@ class Plan:
 @click.option("--requests", default=20_000, show_default=True, help="For the growth of memory.")
 @click.option("--sequential", default=300, show_default=True, help="For latency and overhead.")
 @click.option("--deadline", default=5.0, show_default=True, help="Of the service, in seconds.")
+@click.option("--threads", type=int, help="Of the engine; default: the cores, at most 4.")
 @click.option("--serve-option", multiple=True, help="Passed on to edge serve (repeatable).")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures.")
 def main(
@@ -75,12 +78,13 @@ def main(
     requests: int,
     sequential: int,
     deadline: float,
+    threads: int | None,
     serve_option: tuple[str, ...],
     json_file: Path | None,
 ) -> None:
     """Measure edge serve under load; exit code 3 where a target is missed."""
     body = {"input": text, "max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
-    plan = Plan(body, duration, sequential, requests, deadline)
+    plan = Plan(body, duration, sequential, requests, deadline, threads or min(4, usable_cores()))
     findings = asyncio.run(_measure(artifact, plan, serve_option))
     for item in findings:
         verdict = {None: "", True: "  ✓", False: "  ✗"}[item.holds]
@@ -94,7 +98,11 @@ def main(
 
 
 async def _measure(artifact: Path, plan: Plan, options: tuple[str, ...]) -> list[Finding]:
-    with _served(artifact, plan.deadline, options) as (process, port):
+    served = (
+        *("--deadline", str(plan.deadline), "--threads", str(plan.threads), "--quiet"),
+        *options,
+    )
+    with _served(artifact, served) as (process, port):
         client = LoadClient("127.0.0.1", port)
         await _wait_ready(client)
         single, findings = await _overhead(artifact, client, plan)
@@ -120,7 +128,7 @@ async def _overhead(artifact: Path, client: LoadClient, plan: Plan) -> tuple[flo
     text, options = plan.body["input"], {k: v for k, v in plan.body.items() if k != "input"}
     inside: list[float] = []
     outside: list[float] = []
-    with load(artifact) as model:
+    with load(artifact, threads=plan.threads) as model:
         for turn in range(plan.sequential + 10):
             started = time.perf_counter()
             model.generate(text, **options)
@@ -291,9 +299,9 @@ async def _sigterm(
 
 @contextlib.contextmanager
 def _served(
-    artifact: Path, deadline: float, options: tuple[str, ...]
+    artifact: Path, options: tuple[str, ...]
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    arguments = [str(artifact), "--port", "0", "--deadline", str(deadline), "--quiet", *options]
+    arguments = [str(artifact), "--port", "0", *options]
     process = subprocess.Popen(
         [sys.executable, "-m", "edge.cli", "serve", *arguments], stderr=subprocess.PIPE
     )

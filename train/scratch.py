@@ -203,7 +203,7 @@ def _match_and_emit(
         attention.o.weight[:, rows][:, :count] = seen.T * _EMIT_SCALE
 
 
-def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.6) -> TrainConfig:
+def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.85) -> TrainConfig:
     """How `edge quickstart` trains on its synthetic questions: the tiny shape, planned by time.
 
     `minutes` is training proper; the tokenizer and the evaluation take seconds more.

@@ -14,10 +14,11 @@ from multiprocessing.context import SpawnProcess
 
 from edge.runtime.artifact import Artifact
 from edge.runtime.bulk.answers import Job
-from edge.runtime.bulk.pools import ATTEMPTS, Event, Pool, Rows, ShardFailed, usable_cores
+from edge.runtime.bulk.pools import ATTEMPTS, Event, Pool, Rows, ShardFailed
 from edge.runtime.bulk.shards import Done, OutputFolder, Shard
 from edge.runtime.engines.base import choose_threads
 from edge.runtime.errors import EdgeError
+from edge.runtime.processor import usable_cores
 
 _END_SECONDS = 5.0
 

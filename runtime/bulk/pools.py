@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,10 +60,3 @@ POOLS: Registry[Pool] = Registry(
         "ray": Entry("edge.runtime.bulk.ray_pool:RayPool", "ray", ("ray", "pandas", "pyarrow")),
     },
 )
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

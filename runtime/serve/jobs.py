@@ -45,7 +45,6 @@ class Job:
     stream: bool = False
     cancelled: bool = False
     queued_at: float = field(default_factory=time.monotonic)
-    started_at: float = 0.0
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -84,6 +84,7 @@ def _model(pool: Pool, service: Service) -> dict[str, Any]:
             "on_long": model.guardrails.on_long,
             "chat": service.settings.chat,
             "target_ms": service.settings.target_ms,
+            "threads": model.engine.threads,
             "workers": pool.workers,
             "max_batch": pool.max_batch,
         },

@@ -7,7 +7,6 @@ those waiting that can share its run. Nobody waits for a batch to fill.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from edge.runtime.errors import EdgeError, InputTooLongError
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model, load
+from edge.runtime.processor import usable_cores
 from edge.runtime.serve.batching import Measured, measure
 from edge.runtime.serve.errors import ApiError, deadline_error
 from edge.runtime.serve.jobs import Job, Served
@@ -180,16 +180,12 @@ class Pool:
 
     def _answer(self, model: Model, jobs: Sequence[Job]) -> None:
         started = time.monotonic()
-        for job in jobs:
-            job.started_at = started
-            self._metrics.queue_wait.labels(self.name).observe(started - job.queued_at)
         first = jobs[0]
         if first.streams_pieces and model.guardrails.output is None:
             answers = self._stream(model, first)
         else:
             answers = self._generate(model, jobs)
         seconds = time.monotonic() - started
-        self._metrics.observe_run(self.name, seconds, answers)
         with self._condition:
             newest = seconds / len(answers)
             before = self._seconds_per_text or newest
@@ -204,6 +200,9 @@ class Pool:
                     shared=len(answers),
                 )
             )
+        # After the answers have gone: whoever waits for them need not wait for this.
+        waits = [started - job.queued_at for job in jobs]
+        self._metrics.observe_run(self.name, seconds, waits, answers)
 
     def _generate(self, model: Model, jobs: Sequence[Job]) -> list[Generation | EdgeError]:
         def before_batch() -> None:
@@ -252,11 +251,7 @@ class Pool:
 def _default_workers(model: Model) -> int:
     if not model.engine.concurrent:
         return 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, cores // model.engine.threads)
+    return max(1, usable_cores() // model.engine.threads)
 
 
 def _copies(model: Model, number: int) -> list[Model]:

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
@@ -77,13 +78,35 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Those that the system has accepted for us are ours: closing would reset them.
+        late = [connection for listener in sockets or [] for connection in _pending(listener)]
         for server in self.servers:
             server.close()
+        loop = asyncio.get_running_loop()
+        for connection in late:
+            await loop.connect_accepted_socket(self._protocol, connection)
         # What arrives now is refused with 503, which its client can read, not cut off.
         until = time.monotonic() + _LINGER_SECONDS
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+def _pending(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that wait to be accepted."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # none, or one that has left already
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 def serve(

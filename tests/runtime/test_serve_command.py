@@ -19,10 +19,23 @@ pytest.importorskip("fastapi")
 import httpx2
 
 from edge.runtime import load
+from edge.runtime.processor import usable_cores
 from samples import TEXTS
 from serving import command
 
 pytestmark = pytest.mark.alone
+
+
+def test_the_engine_gets_the_cores_or_what_was_tuned(artifacts: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    shutil.copytree(artifacts / "onnx-int8", tuned)
+    manifest = json.loads((tuned / "edge.json").read_text())
+    manifest["runtime"] |= {"threads": 1, "tuned": {}}
+    (tuned / "edge.json").write_text(json.dumps(manifest))
+    with command(artifacts / "onnx-int8", tuned) as (_, address):
+        listed = httpx2.get(f"{address}/v1/models").json()["data"]
+    threads = {item["id"]: item["edge"]["threads"] for item in listed}
+    assert threads == {"onnx-int8": min(4, usable_cores()), "tuned": 1}
 
 
 def test_the_openai_client_works_unchanged(artifacts: Path) -> None:
