@@ -18,6 +18,8 @@ from edge.bench.peers.table import OWN, PEERS
 from edge.bench.process import prepare
 from edge.export.base import EXPORTERS
 from edge.export.publish import Target
+from edge.export.source import SourceModel
+from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import UsageError
 
 # What `edge bench --arch` makes where nothing else is asked for.
@@ -86,6 +88,22 @@ class Prepared:
         if not model.is_dir():
             write_model(shape, model)
         return cls(home, model)
+
+    @classmethod
+    def of_model(cls, source: SourceModel, cache: Path) -> Prepared:
+        """A model that exists; what is made from it is kept by its weights.
+
+        Raises:
+            UsageError: it has no tokenizer.json, which every engine can read.
+        """
+        if not (source.folder / TOKENIZER_NAME).is_file():
+            raise UsageError(
+                f"{source.folder} has no {TOKENIZER_NAME}: save it there with"
+                " transformers.AutoTokenizer, or bench what edge train wrote"
+            )
+        home = cache / f"{source.name.replace('/', '--')}-{source.weights_sha256[:8]}"
+        home.mkdir(parents=True, exist_ok=True)
+        return cls(home, source.folder)
 
     def artifact(self, target: Target, threads: int = 1) -> Spec:
         """Our own artifact; another version of the exporters makes another."""

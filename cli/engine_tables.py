@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edge.bench.engines import EngineReport, EngineRow, Settings
+    from edge.bench.prepared import Prepared
     from edge.bench.scaling import Scaling
     from edge.export.publish import Target
+    from edge.export.source import SourceModel
+    from edge.runtime.manifest import Architecture
 
 
 def bench_shapes(
@@ -28,25 +31,25 @@ def bench_shapes(
     scaling: bool,
     json_file: Path | None,
 ) -> None:
-    """Measure every shape, print its tables as soon as they are there, and write the reports.
+    """Measure every shape or model, print its tables as soon as they are there, and write the
+    reports.
 
     Raises:
-        UsageError: no such shape.
+        UsageError, ModelError: no such shape, and no such model either.
         TargetMissedError: none of our artifacts meets the target, on some shape.
     """
-    from edge.bench.arch import shape_of
     from edge.bench.engines import EnginesInterruptedError, run_engines
     from edge.bench.peers.table import PEERS
-    from edge.bench.prepared import Prepared, default_cache
+    from edge.bench.prepared import default_cache
     from edge.cli.console import progress_bar, status
     from edge.runtime.atomic import new_file
     from edge.runtime.errors import TargetMissedError
 
-    shapes = {arch: shape_of(arch) for arch in archs}  # a wrong name before any work
+    models = {arch: _opened(arch) for arch in archs}  # a wrong name before any work
     reports: list[EngineReport] = []
-    for arch, shape in shapes.items():
-        with status(f"writing random weights of {arch}"):
-            prepared = Prepared.of_shape(arch, cache or default_cache())
+    for arch, source in models.items():
+        with status(f"writing random weights of {arch}" if source is None else f"reading {arch}"):
+            prepared, shape = _prepared(arch, source, cache or default_cache())
         with progress_bar() as progress:
             tasks: dict[str, TaskID] = {}
 
@@ -72,6 +75,7 @@ def bench_shapes(
                     shape,
                     targets,
                     settings,
+                    random_weights=source is None,
                     peers=tuple(PEERS) if peers else (),
                     scaling=scaling,
                     on_progress=on_progress,
@@ -89,6 +93,30 @@ def bench_shapes(
     missed = [report for report in reports if not report.any_meets_target]
     if missed:
         raise TargetMissedError("; ".join(_missed(report) for report in missed))
+
+
+def _opened(arch: str) -> SourceModel | None:
+    """The model of that folder or hub id; None for the name of a shape.
+
+    Raises:
+        UsageError, ModelError: it is neither.
+    """
+    from edge.bench.arch import shape_of
+    from edge.export.source import SourceModel
+
+    if Path(arch).is_dir() or "/" in arch:
+        return SourceModel.open(arch)
+    shape_of(arch)
+    return None
+
+
+def _prepared(arch: str, source: SourceModel | None, cache: Path) -> tuple[Prepared, Architecture]:
+    from edge.bench.arch import shape_of
+    from edge.bench.prepared import Prepared
+
+    if source is None:
+        return Prepared.of_shape(arch, cache), shape_of(arch)
+    return Prepared.of_model(source, cache), source.architecture
 
 
 def _missed(report: EngineReport) -> str:
@@ -206,7 +234,8 @@ def report_notes(report: EngineReport) -> list[str]:
         f" in this run: {floors}.",
     ]
     for row in report.rows:
-        if row.own and row.speed and row.size:
+        # Of less, the libraries' own memory says more than the artifact's.
+        if row.own and row.speed and row.size >= _ALLOWANCE / 4:
             now, most = ((n - _ALLOWANCE) / row.size for n in (row.speed.rss, row.speed.peak_rss))
             notes.append(
                 f"{row.name}: resident memory is 80 MB + {now:.2f} × the artifact"

@@ -70,7 +70,8 @@ if TYPE_CHECKING:
     "archs",
     multiple=True,
     metavar="SHAPE",
-    help="Measure this shape with random weights instead of ARTIFACTS (repeatable).",
+    help="Measure the speed of this shape with random weights, or of this model folder, instead of"
+    " ARTIFACTS (repeatable).",
 )
 @click.option("--format", "formats", multiple=True, help="With --arch: formats [default: all].")
 @click.option("--quantize", "quantizations", multiple=True, help="With --arch: as edge export.")
@@ -244,13 +245,13 @@ def _check_combination(
     if other["archs"]:
         for name, value in with_data.items():
             if value not in (None, (), False):
-                raise UsageError(f"--arch measures random weights: leave out {name}")
+                raise UsageError(f"--arch measures speed alone: leave out {name}")
     if speculation:
         for name, value in {**of_data, "--new-tokens": other["new_tokens"]}.items():
             if value is not None:
                 raise UsageError(f"--speculation measures in a way of its own: leave out {name}")
     for needed, given, names in (
-        ("--arch", bool(other["archs"]), _OF_ARCH),
+        ("--arch with a shape or a model folder", bool(other["archs"]), _OF_ARCH),
         ("--speculation", speculation, _OF_SPECULATION),
     ):
         for name in names:

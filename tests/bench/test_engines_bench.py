@@ -365,6 +365,21 @@ def test_the_command_prints_the_table_and_the_verdict(
     assert "tiny: no artifact meets the target 0.001 ms" in missed.err
 
 
+def test_a_model_folder_stands_for_a_shape(
+    edge: Callable[..., Any], tiny: Prepared, tmp_path: Path
+) -> None:
+    report, cache = tmp_path / "report.json", tmp_path / "cache"
+    quick = ("--quantize", "int4_mixed", "--threads", 1, "--new-tokens", 4, "--runs", 30)
+    ended = edge("bench", "--arch", tiny.model, *quick, "--cache", cache, "--json", report)
+    assert ended.status == 3  # 30 runs show no target met
+    assert "random weights" not in ended.out
+    [values] = json.loads(report.read_text())["reports"]
+    assert not values["random_weights"]
+    assert values["rows"][0]["speed"]["p50"] > 0
+    assert list(cache.rglob("edge.json"))
+    assert not list(cache.rglob("model.safetensors"))  # the model is read where it is
+
+
 def test_options_that_do_not_go_together_are_refused(
     assert_refused: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -373,6 +388,7 @@ def test_options_that_do_not_go_together_are_refused(
     assert "leave out --data" in assert_refused(*shape, "--data", tmp_path)
     assert "leave out --speculation" in assert_refused(*shape, "--speculation")
     assert "Did you mean 'flan-t5-small'" in assert_refused("bench", "--arch", "flan-t5-smal")
+    assert "no such model folder" in assert_refused("bench", "--arch", "./nowhere/model")
     assert "at least 30" in assert_refused(*shape, "--runs", 5)
     assert "unknown format" in assert_refused(*shape, "--format", "onx")
     assert "quantisation" in assert_refused(*shape, "--format", "ctranslate2", "--quantize", "int4")
