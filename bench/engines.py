@@ -36,6 +36,8 @@ Point = tuple[tuple[int, ...], int]
 
 _ROUND = 5  # timed answers of one engine before the next has its turn
 _SCREENING_ROUNDS, _SCREENING_RUNS = 4, 2
+# Some tenths of a second of another's work on this machine must not decide the number of threads.
+_SCREENING_MS, _MOST_ROUNDS = 750, 40
 _HOPELESS = 1.5  # times the fastest
 
 
@@ -378,18 +380,21 @@ class Ids:
 
 
 def screen(processes: Mapping[int, EngineProcess], point: Point) -> int:
-    """The number of threads whose process answers fastest, by the median of a few rounds.
+    """The number of threads whose process answers fastest, by the median of some rounds.
 
     Raises:
         EngineFailedError: one of them can't.
     """
     times: dict[int, list[float]] = {threads: [] for threads in processes}
-    for _ in range(_SCREENING_ROUNDS if len(times) > 1 else 0):
+    for number in range(_MOST_ROUNDS):
+        asked_long = all(sum(found) >= _SCREENING_MS for found in times.values())
+        if len(times) == 1 or (number >= _SCREENING_ROUNDS and asked_long):
+            break
         for threads in times:
             times[threads] += processes[threads].time(*point, _SCREENING_RUNS).ms
         best = min(statistics.median(found) for found in times.values())
-        # What is far behind is not asked again: it may take seconds each time.
-        times = {t: ms for t, ms in times.items() if statistics.median(ms) < _HOPELESS * best}
+        # What is far behind even at its best is not asked again: it may take seconds each time.
+        times = {t: ms for t, ms in times.items() if min(ms) < _HOPELESS * best}
     return min(times, key=lambda threads: statistics.median(times[threads] or [0.0]))
 
 
