@@ -30,7 +30,7 @@ import numpy as np
 from edge.bench.http_client import BROKEN, REFUSED, LoadClient, Reply
 from edge.bench.machine import machine_info
 from edge.runtime.errors import EdgeError
-from edge.runtime.processor import usable_cores
+from edge.runtime.processor import service_threads
 
 _PATH = "/v1/generate"
 _STEADY_SHARE, _OVERLOAD = 0.5, 5.0
@@ -84,7 +84,7 @@ def main(
 ) -> None:
     """Measure edge serve under load; exit code 3 where a target is missed."""
     body = {"input": text, "max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
-    plan = Plan(body, duration, sequential, requests, deadline, threads or min(4, usable_cores()))
+    plan = Plan(body, duration, sequential, requests, deadline, threads or service_threads())
     findings = asyncio.run(_measure(artifact, plan, serve_option))
     for item in findings:
         verdict = {None: "", True: "  ✓", False: "  ✗"}[item.holds]

@@ -18,6 +18,11 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, quota))
 
 
+def service_threads() -> int:
+    """Threads of an engine that has the machine to itself: more than four gain little."""
+    return min(4, usable_cores())
+
+
 def physical_cores() -> int:
     """Like `usable_cores`, with the hardware threads of one core counted once."""
     siblings = {

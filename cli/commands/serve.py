@@ -15,7 +15,6 @@ from edge.cli.options import guardrail_options, guardrails
 if TYPE_CHECKING:
     from edge.runtime.serve.settings import ServeSettings
 
-_MOST_THREADS = 4  # a T5 of this size gains little by more
 _KEY_VARIABLE = "EDGE_API_KEY"
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -109,8 +108,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="Threads that compute; default: what edge tune chose, else the cores, at most"
-    f" {_MOST_THREADS}.",
+    help="Threads that compute; default: what edge tune chose, else the cores, at most 4.",
 )
 def command(
     artifacts: tuple[str, ...],
@@ -192,11 +190,9 @@ def _threads(folder: Path) -> int | None:
     """What `edge tune` chose (None), else the cores: unlike a library, a service has the machine to
     itself, and one engine with all threads answers batches faster than an engine a core."""
     from edge.runtime.manifest import read_manifest
-    from edge.runtime.processor import usable_cores
+    from edge.runtime.processor import service_threads
 
-    if "tuned" in read_manifest(folder).runtime:
-        return None
-    return min(_MOST_THREADS, usable_cores())
+    return None if "tuned" in read_manifest(folder).runtime else service_threads()
 
 
 def read_keys(path: Path | None) -> tuple[str, ...]:
