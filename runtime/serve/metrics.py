@@ -102,15 +102,9 @@ class Metrics:
             metric.labels(name)
 
     def observe_run(
-        self,
-        name: str,
-        seconds: float,
-        waits: Sequence[float],
-        answers: Sequence[Generation | EdgeError],
+        self, name: str, seconds: float, answers: Sequence[Generation | EdgeError]
     ) -> None:
-        """One run of an engine, the waits of its jobs before and the answers it gave."""
-        for wait in waits:
-            self.queue_wait.labels(name).observe(wait)
+        """One run of an engine and the answers it gave."""
         done = [answer for answer in answers if isinstance(answer, Generation)]
         made = sum(answer.output_tokens for answer in done)
         self.inference.labels(name).observe(seconds)

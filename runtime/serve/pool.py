@@ -180,12 +180,15 @@ class Pool:
 
     def _answer(self, model: Model, jobs: Sequence[Job]) -> None:
         started = time.monotonic()
+        for job in jobs:
+            self._metrics.queue_wait.labels(self.name).observe(started - job.queued_at)
         first = jobs[0]
         if first.streams_pieces and model.guardrails.output is None:
             answers = self._stream(model, first)
         else:
             answers = self._generate(model, jobs)
         seconds = time.monotonic() - started
+        self._metrics.observe_run(self.name, seconds, answers)
         with self._condition:
             newest = seconds / len(answers)
             before = self._seconds_per_text or newest
@@ -200,9 +203,6 @@ class Pool:
                     shared=len(answers),
                 )
             )
-        # After the answers have gone: whoever waits for them need not wait for this.
-        waits = [started - job.queued_at for job in jobs]
-        self._metrics.observe_run(self.name, seconds, waits, answers)
 
     def _generate(self, model: Model, jobs: Sequence[Job]) -> list[Generation | EdgeError]:
         def before_batch() -> None:
