@@ -103,7 +103,9 @@ def _pending(listener: socket.socket) -> Iterator[socket.socket]:
     while True:
         try:
             connection, _ = listener.accept()
-        except OSError:  # none, or one that has left already
+        except ConnectionAbortedError:  # it has left; others may be behind it
+            continue
+        except OSError:
             return
         connection.setblocking(False)
         yield connection
