@@ -188,7 +188,7 @@ def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
 
 def _threads(folder: Path) -> int | None:
     """What `edge tune` chose (None), else the cores: unlike a library, a service has the machine to
-    itself, and one engine with all threads answers batches faster than an engine a core."""
+    itself, and one engine with all threads answers sooner than an engine a core."""
     from edge.runtime.manifest import read_manifest
     from edge.runtime.processor import service_threads
 
