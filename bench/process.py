@@ -153,8 +153,10 @@ class LineProcess:
             self._process.kill()
 
         timer = threading.Timer(seconds, end)
-        timer.start()
+        timer.daemon = True
         try:
+            # In here: Ctrl-C while it starts would leave it running, and our end waiting for it.
+            timer.start()
             assert self._process.stdout
             line = self._process.stdout.readline()
         finally:
