@@ -163,7 +163,7 @@ def assert_refused(edge: Callable[..., Finished]) -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a Unigram tokenizer of a few hundred pieces, for models with random weights."""
-    from edge.train.tokenizer import build_tokenizer, save_tokenizer
+    from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
     texts = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge.train.config import TrainConfig
     from edge.train.metrics import text_metrics
-    from edge.train.scratch import quickstart_config
+    from edge.train.model.from_scratch import quickstart_config
     from edge.train.synthetic import write_dataset
     from edge.train.trainer import TrainResult, train
 
@@ -28,7 +28,7 @@ __all__ = [
 _HOMES = {
     "TrainConfig": "edge.train.config",
     "TrainResult": "edge.train.trainer",
-    "quickstart_config": "edge.train.scratch",
+    "quickstart_config": "edge.train.model.from_scratch",
     "text_metrics": "edge.train.metrics",
     "train": "edge.train.trainer",
     "write_dataset": "edge.train.synthetic",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime.errors import UsageError
-from edge.train.recommend import recommended_dropout, recommended_epochs
+from edge.train.recommended import recommended_dropout, recommended_epochs
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "bf16", "fp32")

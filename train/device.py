@@ -12,7 +12,7 @@ from edge.runtime.registry import missing_extra
 
 if TYPE_CHECKING:
     from edge.train.config import TrainConfig
-    from edge.train.processes import Processes
+    from edge.train.distributed import Processes
 
 
 @dataclass(frozen=True)

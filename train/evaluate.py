@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from edge.train.data import IGNORED_LABEL, Collator
 from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l, text_metrics
-from edge.train.processes import ALONE
+from edge.train.distributed import ALONE
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from edge.train.processes import Processes
+    from edge.train.distributed import Processes
 
 
 @dataclass(frozen=True)

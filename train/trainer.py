@@ -20,10 +20,10 @@ from edge.train.config import TrainConfig
 from edge.train.data import load_splits
 from edge.train.device import check_libraries, check_processes, choose_machine
 from edge.train.events import Event, OnEvent, ignore
-from edge.train.job import Job
+from edge.train.run import Job
 from edge.train.preflight import LIBRARIES
-from edge.train.processes import Processes, joined
-from edge.train.runs import LOG, RunFolder, RunLog, opened_run, run_folder
+from edge.train.distributed import Processes, joined
+from edge.train.run_folder import LOG, RunFolder, RunLog, opened_run, run_folder
 
 
 @dataclass(frozen=True)

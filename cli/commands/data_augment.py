@@ -11,7 +11,7 @@ import click
 from edge.cli.options import column_options, threads_option
 
 if TYPE_CHECKING:
-    from edge.train.more_rows import Augmented
+    from edge.train.augment.offline import Augmented
 
 
 @click.command(name="augment", context_settings={"show_default": True})
@@ -50,8 +50,8 @@ def augment(data: Path, model: str | None, output: Path, **options: Any) -> None
     from edge.cli.console import quiet_libraries, status
     from edge.runtime.errors import UsageError
     from edge.runtime.rows import Columns
-    from edge.train.more_rows import Limits, augment, check_output
-    from edge.train.paraphrase import Sampling, open_paraphraser
+    from edge.train.augment.offline import Limits, augment, check_output
+    from edge.train.augment.paraphrase import Sampling, open_paraphraser
 
     if model is None and not options["noise"]:
         raise UsageError("give --with MODEL, --noise, or both")
@@ -90,7 +90,7 @@ def augment(data: Path, model: str | None, output: Path, **options: Any) -> None
 
 
 def _show(result: Augmented, output: Path) -> None:
-    from edge.train.more_rows import FILTERS
+    from edge.train.augment.offline import FILTERS
 
     kept = ", ".join(f"{count:,} by {origin}" for origin, count in result.kept.items())
     click.echo(f"{result.read:,} rows read; new: {kept or 'none'}")

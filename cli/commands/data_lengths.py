@@ -14,7 +14,7 @@ from edge.cli.options import column_options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edge.train.lengths import LengthReport
+    from edge.train.data.statistics import LengthReport
 
 _MOST_TASKS = 12  # that are listed
 
@@ -64,8 +64,8 @@ def lengths(
     from edge.cli.console import quiet_libraries, status, stdout_console
     from edge.runtime.atomic import new_file
     from edge.runtime.rows import Columns
-    from edge.train.lengths import measure_lengths, write_histogram
-    from edge.train.models import load_tokenizer
+    from edge.train.data.statistics import measure_lengths, write_histogram
+    from edge.train.model.loading import load_tokenizer
 
     quiet_libraries()
     with status("counting tokens"):

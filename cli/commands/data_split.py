@@ -35,7 +35,7 @@ def split(
     rows every time. Refuses a split that has one input on two sides.
     """
     from edge.runtime.rows import Columns
-    from edge.train.split import write_splits
+    from edge.train.data.split import write_splits
 
     counts = write_splits(
         data,

@@ -28,7 +28,7 @@ def command(base: str, adapter: Path, output: Path, force: bool) -> None:
         if importlib.util.find_spec(library) is None:
             raise missing_extra("edge merge", library, "train")
     quiet_libraries()
-    from edge.train.lora import merge
+    from edge.train.model.lora import merge
 
     with status("merging"):
         count = merge(base, adapter, output, force=force)

@@ -116,8 +116,8 @@ def _write_data(data: Path, seed: int) -> None:
 def _train(data: Path, model: Path, minutes: float | None, seed: int) -> None:
     import dataclasses
 
-    from edge.train.interrupt import StoppedError
-    from edge.train.scratch import quickstart_config
+    from edge.train.loop.signals import StoppedError
+    from edge.train.model.from_scratch import quickstart_config
     from edge.train.trainer import train
 
     config = dataclasses.replace(quickstart_config(data, model), seed=seed)

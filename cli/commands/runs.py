@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from edge.train.runs import RunView
+    from edge.train.run_folder import RunView
 
 _WATCH_SECONDS = 2.0
 
@@ -24,7 +24,7 @@ def command(run: Path | None, watch: bool) -> None:
     The log is training_log.jsonl: in OUTPUT.run while the training goes on, in OUTPUT after it.
     """
     from edge.runtime.errors import UsageError
-    from edge.train.runs import find_log, read_run
+    from edge.train.run_folder import find_log, read_run
 
     if run is None:
         if watch:
@@ -48,7 +48,7 @@ def _list() -> None:
     from rich.table import Table
 
     from edge.cli.console import stdout_console
-    from edge.train.runs import LOG, find_runs, read_run
+    from edge.train.run_folder import LOG, find_runs, read_run
 
     folders = find_runs(Path())
     if not folders:
@@ -74,7 +74,7 @@ def _list() -> None:
 
 def _show(view: RunView) -> None:
     from edge.runtime.registry import missing_extra
-    from edge.train.curves import PANELS, terminal_chart
+    from edge.train.output.curves import PANELS, terminal_chart
 
     last = view.progress[-1] if view.progress else {}
     click.echo(f"{view.folder}: {view.status}, step {last.get('step', 0)}")

@@ -13,7 +13,7 @@ from edge.cli.train_options import layer_options, train_options
 
 if TYPE_CHECKING:
     from edge.train.config import TrainConfig
-    from edge.train.processes import Processes
+    from edge.train.distributed import Processes
 
 
 @click.command()
@@ -31,7 +31,7 @@ def command(check: bool, **options: Any) -> None:
     Under torchrun or accelerate launch (`torchrun --nproc-per-node 2 -m edge.cli train …`) several
     processes share every batch.
     """
-    from edge.train.processes import FollowedError, joined
+    from edge.train.distributed import FollowedError, joined
 
     try:
         with joined() as processes:

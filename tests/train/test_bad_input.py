@@ -14,9 +14,9 @@ import torch
 
 from edge.runtime.errors import EdgeError
 from edge.train.config import TrainConfig
-from edge.train.divergence import DivergenceWatch
+from edge.train.loop.divergence import DivergenceWatch
 from edge.train.events import Event
-from edge.train.runs import run_folder
+from edge.train.run_folder import run_folder
 from edge.train.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from edge.train.augment import Renamer
-from edge.train.batches import MAX_WASTE, padding_of, plan_as_many, plan_batches, slots
+from edge.train.augment.rename import Renamer
+from edge.train.data.bucketing import MAX_WASTE, padding_of, plan_as_many, plan_batches, slots
 from edge.train.data import Pair
-from edge.train.epochs import ChainedBatches, EpochRows, LengthBatches
+from edge.train.data.sampler import ChainedBatches, EpochRows, LengthBatches
 
 
 def _lengths(rows: int, seed: int = 0) -> list[tuple[int, int]]:

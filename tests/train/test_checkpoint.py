@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 from edge.runtime.errors import EdgeError, OutputExistsError, UsageError
-from edge.train.checkpoint import newest_checkpoint, open_checkpoint, steps_in, write_checkpoint
+from edge.train.checkpoint.store import newest_checkpoint, open_checkpoint, steps_in, write_checkpoint
 from edge.train.config import TrainConfig
 from edge.train.events import Event
-from edge.train.runs import LOG, read_run, run_folder
+from edge.train.run_folder import LOG, read_run, run_folder
 from edge.train.synthetic import write_dataset
 from edge.train.trainer import train
 

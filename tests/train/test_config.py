@@ -8,7 +8,7 @@ import pytest
 
 from edge.runtime.errors import UsageError
 from edge.train.config import TrainConfig
-from edge.train.scratch import quickstart_config
+from edge.train.model.from_scratch import quickstart_config
 
 
 def test_every_wrong_value_is_named_at_once() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from edge.train.distil import LabelLoss, cut_decoder, evenly_spaced
-from edge.train.models import load_pretrained
+from edge.train.model.distillation import LabelLoss, cut_decoder, evenly_spaced
+from edge.train.model.loading import load_pretrained
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 ModelFactory = Callable[..., Path]

@@ -13,7 +13,7 @@ import pytest
 from edge.runtime.errors import DataError, UsageError
 from edge.runtime.rows import Prompt, Row
 from edge.train.data import make_pairs
-from edge.train.long_rows import fit_rows
+from edge.train.data.overflow import fit_rows
 
 WriteRows = Callable[[str, Iterable[object]], Path]
 TEXT = "what is the bridge in Berlin by Anna from Rome with stones " * 6

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from transformers import T5ForConditionalGeneration
 
 from edge.runtime.errors import EdgeError
-from edge.train.checkpoint import steps_in
+from edge.train.checkpoint.store import steps_in
 from edge.train.config import TrainConfig
 from edge.train.events import Event
-from edge.train.runs import LOG, read_run, run_folder
+from edge.train.run_folder import LOG, read_run, run_folder
 from edge.train.synthetic import write_dataset
 from edge.train.trainer import train
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from edge.runtime.errors import ModelError
-from edge.train.models import load_pretrained, parameter_count
+from edge.train.model.loading import load_pretrained, parameter_count
 
 ModelFactory = Callable[..., Path]
 

@@ -14,9 +14,9 @@ import pytest
 from edge.runtime.errors import DataError
 from edge.runtime.rows import read_rows
 from edge.train.metrics import rouge_l_each
-from edge.train.more_rows import Limits, augment
-from edge.train.noise import Noise
-from edge.train.split import deal
+from edge.train.augment.offline import Limits, augment
+from edge.train.augment.noise import Noise
+from edge.train.data.split import deal
 
 WriteRows = Callable[[str, Iterable[object]], Path]
 Row = dict[str, Any]

@@ -13,7 +13,7 @@ import torch
 
 from edge.runtime.errors import ArtifactError, ModelError
 from edge.train.config import TrainConfig
-from edge.train.memory import (
+from edge.train.preflight.memory_estimate import (
     Workload,
     _container_limit,
     activation_floats,
@@ -100,8 +100,8 @@ def test_presets_and_files_are_looked_at_as_training_takes_them(
 def test_an_adapter_needs_moments_of_its_own_weights_alone(model: Path) -> None:
     from transformers import AutoConfig
 
-    from edge.train.lora import add_adapter
-    from edge.train.models import load_pretrained, parameter_count
+    from edge.train.model.lora import add_adapter
+    from edge.train.model.loading import load_pretrained, parameter_count
 
     settings = AutoConfig.from_pretrained(str(model))
     for targets in (None, ("q", "v")):

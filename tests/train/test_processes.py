@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edge.train.checkpoint import steps_in
+from edge.train.checkpoint.store import steps_in
 from edge.train.config import TrainConfig
-from edge.train.epochs import NO_ROW, Share
-from edge.train.runs import LOG, read_run, run_folder
+from edge.train.data.sampler import NO_ROW, Share
+from edge.train.run_folder import LOG, read_run, run_folder
 from edge.train.synthetic import write_dataset
 from edge.train.trainer import TrainResult, train
 
@@ -218,7 +218,7 @@ def test_every_row_is_dealt_once(count: int, parts: int) -> None:
 def test_fewer_rows_than_processes_are_refused(questions: Path, tmp_path: Path) -> None:
     from edge.runtime.errors import UsageError
     from edge.train.device import Machine, check_processes
-    from edge.train.processes import Processes
+    from edge.train.distributed import Processes
 
     config = TrainConfig(questions, tmp_path, model="m", batch_size=1)
     with pytest.raises(UsageError, match="--batch-size 1 is of all 2 processes"):

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from edge.runtime.errors import EdgeError
-from edge.train.divergence import DivergenceWatch
+from edge.train.loop.divergence import DivergenceWatch
 from edge.train.events import Event
-from edge.train.runs import LOG, RunLog, is_running, opened_run, read_run, run_folder
-from edge.train.schedule import Plan
+from edge.train.run_folder import LOG, RunLog, is_running, opened_run, read_run, run_folder
+from edge.train.loop.schedule import Plan
 
 ROWS = [{"input": f"what uh is river {n}?", "target": f"what is river {n}?"} for n in range(60)]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from edge.runtime.errors import UsageError
-from edge.train.augment import Renamer
+from edge.train.augment.rename import Renamer
 from edge.train.data import Pair
-from edge.train.scratch import SHAPES, new_model, shape_named
+from edge.train.model.from_scratch import SHAPES, new_model, shape_named
 
 
 def _copied(shape: str, copy_biased: bool, vocab_size: int = 1000) -> float:

@@ -10,7 +10,7 @@ import pytest
 from edge.runtime.errors import UsageError
 from edge.train.config import TrainConfig
 from edge.train.data import Pair
-from edge.train.stumbles import Stumbler
+from edge.train.augment.disfluency import Stumbler
 from edge.train.trainer import train
 
 WriteRows = Callable[[str, Iterable[object]], Path]

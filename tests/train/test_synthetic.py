@@ -96,7 +96,7 @@ def test_held_out_rows_stay_when_training_rows_are_added() -> None:
 
 
 def test_more_rows_than_there_are_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge.train import synthetic_words
+    from edge.train.synthetic import vocabulary as synthetic_words
 
     monkeypatch.setattr(synthetic_words, "FRAMES", (["Is", "the", "{thing}", "{adjective}", "?"],))
     with pytest.raises(UsageError, match="fewer rows"):

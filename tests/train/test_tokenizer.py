@@ -9,7 +9,7 @@ import pytest
 
 from edge.runtime.errors import DataError, UsageError
 from edge.train.synthetic import generate
-from edge.train.tokenizer import build_tokenizer, save_tokenizer
+from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,90 @@
+"""A run's figures over its steps: as a picture and as TensorBoard's events."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from edge.train.events import Event
+from edge.train.run_folder import RunView, read_run
+
+# Panels from top to bottom, and the figures in each.
+PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("loss", ("loss", "eval_loss")),
+    ("learning rate", ("learning_rate",)),
+    ("tokens/s", ("tokens_per_second",)),
+)
+_TRACKED = ("loss", "learning_rate", "tokens_per_second", "padding_waste")
+
+
+def write_curves(log: Path, picture: Path) -> bool:
+    """Draw the log's curves as a PNG; False where matplotlib (extra plots) is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return False
+    from matplotlib.figure import Figure  # without pyplot: no window, no global state
+
+    view = read_run(log)
+    panels = _filled(view)
+    figure = Figure(figsize=(8, 2.4 * max(1, len(panels))), layout="constrained")
+    for number, (title, curves) in enumerate(panels, 1):
+        axes = figure.add_subplot(len(panels), 1, number)
+        for name, (steps, values) in curves.items():
+            axes.plot(steps, values, marker="o" if len(steps) < 20 else None, label=name)
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        if len(curves) > 1:
+            axes.legend()
+    figure.savefig(picture, dpi=120, format="png")
+    return True
+
+
+def _filled(view: RunView) -> list[tuple[str, dict[str, tuple[list[int], list[float]]]]]:
+    """The panels that have something to show."""
+    panels = []
+    for title, names in PANELS:
+        curves = {name: view.curve(name) for name in names}
+        curves = {name: curve for name, curve in curves.items() if curve[0]}
+        if curves:
+            panels.append((title, curves))
+    return panels
+
+
+def terminal_chart(view: RunView, title: str, names: tuple[str, ...], width: int) -> str:
+    """A chart of characters, `width` columns wide; empty where there is nothing to show."""
+    import plotext
+
+    figure = plotext.figure
+    figure.clear()
+    figure.plot_size(width, 14)
+    shown = []
+    for name, marker in zip(names, ("•", "o"), strict=False):
+        steps, values = view.curve(name)
+        if steps:
+            figure.draw(figure.signal(steps, values, marker=marker))
+            shown.append(f"{marker} {name}" if len(names) > 1 else name)
+    if not shown:
+        return ""
+    figure.title(f"{title}: {', '.join(shown)}" if len(names) > 1 else title)
+    text: str = figure.build().string(colorless=True)
+    return text
+
+
+class TensorBoardLog:
+    """Writes progress and evaluations as TensorBoard scalars."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def on_event(self, event: Event) -> None:
+        if event.kind == "progress" and event.loss is not None:
+            for name in _TRACKED:
+                value = getattr(event, name)
+                if value is not None:
+                    self._writer.add_scalar(f"train/{name}", value, event.step)
+        elif event.kind == "eval":
+            for name, value in event.details.items():
+                self._writer.add_scalar(f"eval/{name}", value, event.step)
+        elif event.kind == "end":
+            self._writer.close()
