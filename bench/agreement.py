@@ -15,7 +15,7 @@ from typing import TypeVar
 from edge.bench.accuracy import Accuracy, greedy_answers
 from edge.bench.scores import MIN_ROWS, share_interval
 from edge.runtime.artifact import Artifact
-from edge.runtime.manifest import MANIFEST_NAME, Manifest, Source, TokenizerInfo
+from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, Source, TokenizerInfo
 from edge.runtime.model import Model, load
 from edge.runtime.rows import Row
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from edge.export.source import expected_shapes
-from edge.runtime.atomic import new_folder
+from edge.runtime.platform.atomic import new_folder
 from edge.runtime.errors import UsageError
-from edge.runtime.manifest import Architecture
+from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.registry import unknown_name
 
 PIECES = 32_100  # of T5's own vocabulary; its models have 32,128 ids

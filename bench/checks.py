@@ -12,8 +12,8 @@ from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError
 from edge.runtime.guardrails import without_prefix
 from edge.runtime.rows import Prompt, Row
-from edge.runtime.textpath import check_text_path
-from edge.runtime.tokenization import Tokenizer
+from edge.runtime.artifact.text_fingerprint import check_text_path
+from edge.runtime.text.tokenization import Tokenizer
 
 _SAMPLE = 500  # rows whose pieces are looked at
 _MANY_UNKNOWN = 0.05  # of these

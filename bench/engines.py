@@ -27,7 +27,7 @@ from edge.bench.scaling import Scaling, scaling_points, scaling_table
 from edge.bench.verdict import MEETS, Verdict, judge
 from edge.export.publish import Target
 from edge.runtime.errors import UsageError
-from edge.runtime.manifest import Architecture
+from edge.runtime.artifact.manifest import Architecture
 
 # Called with (phase, what, done, of); phases are "prepare", "threads", "latency" and "scaling".
 Progress = Callable[[str, str, int, int], None]

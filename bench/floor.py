@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.runtime.manifest import Architecture
+from edge.runtime.artifact.manifest import Architecture
 
 # Far larger than any last-level cache that one machine's core can use.
 _BUFFER_BYTES = 512 << 20

@@ -30,7 +30,7 @@ import numpy as np
 from edge.bench.http_client import BROKEN, REFUSED, LoadClient, Reply
 from edge.bench.machine import machine_info
 from edge.runtime.errors import EdgeError
-from edge.runtime.processor import service_threads
+from edge.runtime.platform.cpu import service_threads
 
 _PATH = "/v1/generate"
 _STEADY_SHARE, _OVERLOAD = 0.5, 5.0

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.processor import cpu_info, usable_cores
+from edge.runtime.platform.cpu import cpu_info, usable_cores
 
 _LIBRARIES = (
     "edge-t5",

@@ -26,7 +26,7 @@ from edge.bench.turn import Call
 from edge.bench.verdict import Verdict, judge
 from edge.runtime.artifact import Artifact, sha256_of
 from edge.runtime.engines.base import choose_threads
-from edge.runtime.manifest import Manifest
+from edge.runtime.artifact.manifest import Manifest
 from edge.runtime.model import Model
 from edge.runtime.rows import Row
 

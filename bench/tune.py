@@ -22,9 +22,9 @@ from edge.bench.machine import machine_info
 from edge.runtime.artifact import Artifact
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError
-from edge.runtime.manifest import replace_runtime
+from edge.runtime.artifact.manifest import replace_runtime
 from edge.runtime.model import Model, load
-from edge.runtime.processor import physical_cores, usable_cores
+from edge.runtime.platform.cpu import physical_cores, usable_cores
 from edge.runtime.rows import Row
 
 INPUT_TOKENS = 32  # without data: about a question and its prompt

@@ -11,8 +11,8 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from edge.runtime.bulk.answers import Job
-    from edge.runtime.bulk.data_set import Totals
+    from edge.runtime.batch.job import Job
+    from edge.runtime.batch.run import Totals
 
 
 def run_data_set(
@@ -26,7 +26,7 @@ def run_data_set(
     import contextlib
 
     from edge.cli.console import progress_bar
-    from edge.runtime.bulk.data_set import Totals, answer_data_set
+    from edge.runtime.batch.run import Totals, answer_data_set
     from edge.runtime.errors import EdgeError
 
     totals = Totals()
@@ -44,7 +44,7 @@ def run_data_set(
         err=True,
     )
     if totals.failed_rows:
-        from edge.runtime.bulk.shards import FAILED_NAME
+        from edge.runtime.batch.shards import FAILED_NAME
 
         raise EdgeError(
             f"{totals.failed_rows:,} of {totals.rows:,} rows have no answer; each is in"
@@ -62,8 +62,8 @@ class _Display:
         self._rows = 0
 
     def show(self, event: object) -> None:
-        from edge.runtime.bulk.pools import Rows
-        from edge.runtime.bulk.shards import Done
+        from edge.runtime.batch.pool import Rows
+        from edge.runtime.batch.shards import Done
 
         totals = self._totals
         finished = len(totals.done) + len(totals.failed)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edge.bench.scaling import Scaling
     from edge.export.publish import Target
     from edge.export.source import SourceModel
-    from edge.runtime.manifest import Architecture
+    from edge.runtime.artifact.manifest import Architecture
 
 
 def bench_shapes(
@@ -42,7 +42,7 @@ def bench_shapes(
     from edge.bench.peers.table import PEERS
     from edge.bench.prepared import default_cache
     from edge.cli.console import progress_bar, status
-    from edge.runtime.atomic import new_file
+    from edge.runtime.platform.atomic import new_file
     from edge.runtime.errors import TargetMissedError
 
     models = {arch: _opened(arch) for arch in archs}  # a wrong name before any work

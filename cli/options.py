@@ -134,7 +134,7 @@ def guardrails(values: dict[str, Any], **more: Any) -> Guardrails:
     """
     from edge.runtime.errors import UsageError
     from edge.runtime.guardrails import Guardrails, OutputCheck
-    from edge.runtime.output import JsonOutput, RegexOutput
+    from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 
     pattern, schema = values.pop("output_regex"), values.pop("output_schema")
     check: OutputCheck | None = None

@@ -38,7 +38,7 @@ def bench_speculation(
     from edge.bench.prepared import default_cache
     from edge.bench.speculation import run_speculation
     from edge.cli.console import progress_bar, stdout_console
-    from edge.runtime.atomic import new_file
+    from edge.runtime.platform.atomic import new_file
 
     reports = []
     for artifact in artifacts:

@@ -6,8 +6,8 @@ The same as `edge run ARTIFACT --input IN --output OUT`, for a job that has more
 import sys
 from pathlib import Path
 
-from edge.runtime.bulk.answers import Job
-from edge.runtime.bulk.single import run_file
+from edge.runtime.batch.job import Job
+from edge.runtime.batch.single_file import run_file
 
 
 def main(artifact: str, source: str, output: str) -> None:

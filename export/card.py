@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from edge.export.shortlist import shortlist_line
-from edge.runtime.manifest import Manifest
+from edge.runtime.artifact.manifest import Manifest
 
 _LIBRARIES = {
     "onnx": "onnx",

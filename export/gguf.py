@@ -19,11 +19,11 @@ from edge.export.gguf_buckets import BiasTables, bias_tables
 from edge.export.gguf_vocab import read_vocabulary
 from edge.export.source import SourceModel, expected_shapes
 from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.atomic import readable_os_errors
+from edge.runtime.platform.atomic import readable_os_errors
 from edge.runtime.errors import EdgeError, ModelError
-from edge.runtime.gguf_header import POSITION_LIMIT
-from edge.runtime.llama_library import forget_errors, last_error, llama_library
-from edge.runtime.manifest import Architecture
+from edge.runtime.engines.gguf.header import POSITION_LIMIT
+from edge.runtime.engines.gguf.library import forget_errors, last_error, llama_library
+from edge.runtime.artifact.manifest import Architecture
 
 MODEL_NAME = "model.gguf"
 _UNQUANTIZED_NAME = "unquantized.gguf"

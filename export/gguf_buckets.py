@@ -1,7 +1,7 @@
 """The relative position bias, rearranged for the distances at which llama.cpp changes buckets.
 
 llama.cpp takes the number of buckets from the file but fixes the largest distance at 128 (see
-`edge.runtime.llama_buckets`). For a model trained with another one the table is written with more
+`edge.runtime.engines.gguf.buckets`). For a model trained with another one the table is written with more
 rows: with enough buckets, each of llama.cpp's lies within one of the model's, and holds its values.
 Nothing is lost.
 """
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.export.relative import buckets as model_buckets
-from edge.runtime.llama_buckets import LLAMA_MAX_DISTANCE, large_buckets, llama_buckets
-from edge.runtime.manifest import Architecture
+from edge.runtime.engines.gguf.buckets import LLAMA_MAX_DISTANCE, large_buckets, llama_buckets
+from edge.runtime.artifact.manifest import Architecture
 
 _HORIZON = 1 << 14  # distances that are compared; beyond it nothing changes any more
 _LONGEST = 1 << 12  # tokens, for a model that no small table fits

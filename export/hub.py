@@ -15,7 +15,7 @@ from edge.export.parity import check_tolerance
 from edge.export.publish import CARD_NAME, Exported, ExportOptions, Publisher, Target, file_info
 from edge.export.source import SourceModel
 from edge.runtime.artifact import Artifact
-from edge.runtime.atomic import new_folder
+from edge.runtime.platform.atomic import new_folder
 from edge.runtime.engines.base import Vocabulary
 from edge.runtime.errors import UsageError
 from edge.runtime.model import Model

@@ -22,11 +22,11 @@ from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, ParityError
-from edge.runtime.manifest import Limits
+from edge.runtime.artifact.manifest import Limits
 from edge.runtime.model import Model
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
-from edge.runtime.tokenization import Tokenizer
+from edge.runtime.text.tokenization import Tokenizer
 
 # Lengths from one word to a paragraph, so that a batch of them is padded; accents, digits, signs
 # outside of T5's vocabulary, other scripts.

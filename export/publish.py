@@ -18,10 +18,10 @@ from edge.export.parity import Parity, ParityCheck, check_tolerance
 from edge.export.shortlist import Shortlist, ShortlistRequest, read_shortlist
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
-from edge.runtime.atomic import check_destination, new_folder
+from edge.runtime.platform.atomic import check_destination, new_folder
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import EdgeError, ModelError, ParityError, UsageError
-from edge.runtime.manifest import (
+from edge.runtime.artifact.manifest import (
     MANIFEST_NAME,
     FileInfo,
     Limits,
@@ -32,7 +32,7 @@ from edge.runtime.manifest import (
 from edge.runtime.model import Generation, Model, load
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
-from edge.runtime.textpath import TextPath
+from edge.runtime.artifact.text_fingerprint import TextPath
 from edge.runtime.version import edge_version
 
 CARD_NAME = "README.md"

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from edge.export.source import SourceModel
-from edge.runtime.manifest import Architecture
+from edge.runtime.artifact.manifest import Architecture
 
 # Added to scores that must not count. Finite, since -inf minus -inf is NaN in a softmax.
 MASKED = -1e9

@@ -19,7 +19,7 @@ from edge.runtime.artifact import Artifact, sha256_of
 from edge.runtime.errors import ArtifactError, DataError, ParityError, UsageError
 from edge.runtime.model import Generation, Model
 from edge.runtime.rows import Columns, Row, read_rows, split_file
-from edge.runtime.tokenization import Tokenizer
+from edge.runtime.text.tokenization import Tokenizer
 
 SHORTLIST_NAME = "shortlist.json"
 _MAX_BYTES = 16 << 20

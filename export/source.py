@@ -19,8 +19,8 @@ import numpy as np
 
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.errors import ModelError
-from edge.runtime.manifest import Architecture
-from edge.runtime.tokenization import Tokenizer
+from edge.runtime.artifact.manifest import Architecture
+from edge.runtime.text.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

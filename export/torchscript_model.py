@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edge.runtime.manifest import Architecture
+from edge.runtime.artifact.manifest import Architecture
 
 
 class RmsNorm(nn.Module):

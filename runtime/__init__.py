@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge.runtime.guardrails import Guardrails
     from edge.runtime.model import Model, load
     from edge.runtime.options import GenerationOptions
-    from edge.runtime.output import JsonOutput, RegexOutput
+    from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 
 _HOMES = {
     "Artifact": "artifact",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from edge.runtime.errors import UsageError
-from edge.runtime.manifest import Limits
+from edge.runtime.artifact.manifest import Limits
 from edge.runtime.registry import unknown_name
 from edge.runtime.rows import Prompt
 

@@ -15,12 +15,12 @@ from typing import Any, overload
 import numpy as np
 
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
-from edge.runtime.asynchronous import AsyncCalls
+from edge.runtime.inference.aio import AsyncCalls
 from edge.runtime.engines import ENGINES
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
 from edge.runtime.errors import EdgeError, InputTooLongError, UsageError
 from edge.runtime.generation import Generation, Timings
-from edge.runtime.guard import CallGuard
+from edge.runtime.inference.call_lock import CallGuard
 from edge.runtime.guardrails import (
     Guardrails,
     OnLong,
@@ -30,12 +30,12 @@ from edge.runtime.guardrails import (
     without_prefix,
 )
 from edge.runtime.options import GenerationOptions
-from edge.runtime.pipeline import Call, Fields, answer_each, each_fields
+from edge.runtime.inference.pipeline import Call, Fields, answer_each, each_fields
 from edge.runtime.rows import Prompt
-from edge.runtime.scoring import Scoring, in_batches
-from edge.runtime.stopping import StopWatcher, cut_at_stop
-from edge.runtime.streaming import Stream
-from edge.runtime.tokenization import Tokenizer
+from edge.runtime.inference.runner import Scoring, in_batches
+from edge.runtime.text.stop_strings import StopWatcher, cut_at_stop
+from edge.runtime.text.streaming import Stream
+from edge.runtime.text.tokenization import Tokenizer
 
 _BATCH_SIZE = 16
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.runtime.atomic import check_destination
+from edge.runtime.platform.atomic import check_destination
 from edge.runtime.errors import MissingExtraError
 from edge.train.config import TrainConfig
 from edge.train.data import load_splits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge.bench.compile.judge import METRICS
 from edge.bench.compile.search import Search, Tried
 from edge.bench.prepared import bits_of
-from edge.runtime.manifest import Architecture
+from edge.runtime.artifact.manifest import Architecture
 
 
 def verdict(search: Search, best: Tried | None) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.compile.space import Variant
-from edge.runtime.atomic import new_file
-from edge.runtime.bulk.journal import locked
+from edge.runtime.platform.atomic import new_file
+from edge.runtime.batch.journal import locked
 from edge.runtime.errors import OutputExistsError
 
 _IDENTITY = "search.json"

@@ -30,9 +30,9 @@ from edge.bench.machine import machine_info
 from edge.bench.tune import checked_threads, thread_numbers
 from edge.export.source import SourceModel
 from edge.runtime.artifact import sha256_of
-from edge.runtime.atomic import check_destination
+from edge.runtime.platform.atomic import check_destination
 from edge.runtime.errors import UsageError
-from edge.runtime.processor import physical_cores
+from edge.runtime.platform.cpu import physical_cores
 from edge.runtime.registry import unknown_name
 from edge.runtime.rows import Columns, Row, split_file
 from edge.runtime.version import edge_version

@@ -17,7 +17,7 @@ from typing import Any
 from edge.bench.compile.child import Answer, Values, run_program
 from edge.bench.peers.__main__ import peak_rss
 from edge.runtime.model import Generation, Model, load
-from edge.runtime.textpath import check_text_path
+from edge.runtime.artifact.text_fingerprint import check_text_path
 
 
 def _start(argument: Values) -> tuple[Values, Answer]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge.bench.report.results import Document, labels, metric, metric_name, points
-from edge.runtime.atomic import new_file
+from edge.runtime.platform.atomic import new_file
 from edge.runtime.registry import missing_extra
 
 if TYPE_CHECKING:

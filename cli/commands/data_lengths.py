@@ -62,7 +62,7 @@ def lengths(
     of 8) and tells what --long truncate, drop or chunk would do to the rows over them.
     """
     from edge.cli.console import quiet_libraries, status, stdout_console
-    from edge.runtime.atomic import new_file
+    from edge.runtime.platform.atomic import new_file
     from edge.runtime.rows import Columns
     from edge.train.data.statistics import measure_lengths, write_histogram
     from edge.train.model.loading import load_tokenizer

@@ -80,7 +80,7 @@ def _prepare(output: Path, force: bool) -> None:
     """
     import shutil
 
-    from edge.runtime.atomic import check_destination, readable_os_errors
+    from edge.runtime.platform.atomic import check_destination, readable_os_errors
     from edge.runtime.errors import OutputExistsError
 
     check_destination(output, force=force)

@@ -19,7 +19,7 @@ from edge.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from edge.runtime.bulk.answers import Job
+    from edge.runtime.batch.job import Job
     from edge.runtime.model import Model
 
 
@@ -81,8 +81,8 @@ def command(
     With --output, answers are kept as they come: after a crash the same command continues.
     """
     from edge.cli.data_set import run_data_set
-    from edge.runtime.bulk.answers import Job, text_line
-    from edge.runtime.bulk.shards import is_data_set
+    from edge.runtime.batch.job import Job, text_line
+    from edge.runtime.batch.shards import is_data_set
     from edge.runtime.errors import UsageError
     from edge.runtime.model import load
 
@@ -139,7 +139,7 @@ def parse_fields(fields: tuple[str, ...]) -> dict[str, str]:
 
 def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str, Any]) -> None:
     """Each line is answered as it comes, so that a pipe in front may wait for it."""
-    from edge.runtime.bulk.answers import text_line
+    from edge.runtime.batch.job import text_line
     from edge.runtime.errors import DataError
 
     for number, raw in enumerate(sys.stdin.buffer, start=1):
@@ -155,7 +155,7 @@ def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str,
 def _run_file(
     model: Model, job: Job, input_file: Path, output_file: Path | None, force: bool
 ) -> None:
-    from edge.runtime.bulk.single import answered_lines, run_file
+    from edge.runtime.batch.single_file import answered_lines, run_file
 
     if output_file is None:
         for lines in answered_lines(model, input_file, job):

@@ -189,8 +189,8 @@ def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
 def _threads(folder: Path) -> int | None:
     """What `edge tune` chose (None), else the cores: unlike a library, a service has the machine to
     itself, and one engine with all threads answers sooner than an engine a core."""
-    from edge.runtime.manifest import read_manifest
-    from edge.runtime.processor import service_threads
+    from edge.runtime.artifact.manifest import read_manifest
+    from edge.runtime.platform.cpu import service_threads
 
     return None if "tuned" in read_manifest(folder).runtime else service_threads()
 

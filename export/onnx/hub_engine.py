@@ -12,7 +12,7 @@ from edge.export.onnx.hub import DECODER_NAME, DECODER_WITH_PAST_NAME, ENCODER_N
 from edge.runtime.engines.base import TokenIds, Vocabulary, pad_batch
 from edge.runtime.engines.onnx import open_session
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
-from edge.runtime.manifest import Architecture
+from edge.runtime.artifact.manifest import Architecture
 
 _PAST, _PRESENT = "past_key_values", "present"
 

@@ -13,7 +13,7 @@ ENGINES: Registry[Engine] = Registry(
         "ctranslate2": Entry(
             "edge.runtime.engines.ctranslate2:CTranslate2Engine", "ctranslate2", ("ctranslate2",)
         ),
-        "gguf": Entry("edge.runtime.engines.gguf:GgufEngine", "gguf", ("llama_cpp",)),
+        "gguf": Entry("edge.runtime.engines.gguf.engine:GgufEngine", "gguf", ("llama_cpp",)),
         "torchscript": Entry(
             "edge.runtime.engines.torchscript:TorchScriptEngine", "torchscript", ("torch",)
         ),

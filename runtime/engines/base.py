@@ -15,7 +15,7 @@ import numpy as np
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
 from edge.runtime.options import GenerationOptions
-from edge.runtime.processor import usable_cores
+from edge.runtime.platform.cpu import usable_cores
 from edge.runtime.registry import unknown_name
 
 # Called with (row, token id) for each new token, eos included; True ends that row.

@@ -32,7 +32,7 @@ from edge.runtime.engines.base import (
 )
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
 from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
-from edge.runtime.memory import give_back_free_memory
+from edge.runtime.platform.memory import give_back_free_memory
 from edge.runtime.options import GenerationOptions
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"

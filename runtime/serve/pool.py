@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from edge.runtime.errors import EdgeError, InputTooLongError
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model, load
-from edge.runtime.processor import usable_cores
-from edge.runtime.serve.batching import Measured, measure
+from edge.runtime.platform.cpu import usable_cores
+from edge.runtime.serve.autobatch import Measured, measure
 from edge.runtime.serve.errors import ApiError, deadline_error
 from edge.runtime.serve.jobs import Job, Served
 from edge.runtime.serve.metrics import Metrics

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from edge.runtime.errors import EdgeError, UsageError
-from edge.runtime.serve.protocols import timed_protocol
+from edge.runtime.serve.http_timeouts import timed_protocol
 from edge.runtime.serve.service import Service
 
 _LOG = logging.getLogger("edge.serve")

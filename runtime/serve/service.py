@@ -16,7 +16,7 @@ from edge.runtime.serve.errors import ApiError, api_error, deadline_error
 from edge.runtime.serve.jobs import Job, Served
 from edge.runtime.serve.metrics import Metrics
 from edge.runtime.serve.pool import Pool
-from edge.runtime.serve.protocol import Options
+from edge.runtime.serve.schemas import Options
 from edge.runtime.serve.settings import ServeSettings
 
 T = TypeVar("T")

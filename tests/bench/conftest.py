@@ -19,7 +19,7 @@ OnnxEngine.generate = slowed
 """
 _CRASHING = """
 import os
-from edge.runtime.engines.gguf import GgufEngine
+from edge.runtime.engines.gguf.engine import GgufEngine
 GgufEngine.{method} = lambda *_, **__: os.abort()
 """
 _MISSING = """

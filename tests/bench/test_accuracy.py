@@ -17,7 +17,7 @@ from edge.bench.scores import RowScores, share_interval
 from edge.runtime import load
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import EdgeError
-from edge.runtime.manifest import Source
+from edge.runtime.artifact.manifest import Source
 from edge.runtime.rows import Row, read_rows
 from edge.train.metrics import text_metrics
 

@@ -18,7 +18,7 @@ from edge.bench.tune import choose, measure_settings, thread_numbers, tune
 from edge.runtime import Artifact, load
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import ArtifactError, EdgeError, UsageError
-from edge.runtime.processor import physical_cores, usable_cores
+from edge.runtime.platform.cpu import physical_cores, usable_cores
 from edge.runtime.rows import read_rows
 from samples import FORMATS
 

@@ -21,9 +21,9 @@ from edge.export.relative import buckets as model_buckets
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.errors import ArtifactError, ModelError, UsageError
-from edge.runtime.gguf_header import POSITION_LIMIT, read_header
-from edge.runtime.llama_buckets import llama_buckets
-from edge.runtime.llama_library import llama_library
+from edge.runtime.engines.gguf.header import POSITION_LIMIT, read_header
+from edge.runtime.engines.gguf.buckets import llama_buckets
+from edge.runtime.engines.gguf.library import llama_library
 from samples import save_letter_model
 
 T5_TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "t5-tokenizer" / "tokenizer.json"

@@ -24,7 +24,7 @@ from edge.runtime.engines.onnx import OnnxEngine
 from edge.runtime.errors import ParityError
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Row, read_rows
-from edge.runtime.tokenization import Tokenizer
+from edge.runtime.text.tokenization import Tokenizer
 from edge.train.metrics import exact_match, rouge_l
 
 QUANTIZATIONS = ("float32", "int8")

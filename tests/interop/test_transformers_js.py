@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge.export.source import SourceModel
-from edge.runtime.tokenization import Tokenizer
+from edge.runtime.text.tokenization import Tokenizer
 from interop_samples import SHAPES, TEXTS
 from node import installed
 

@@ -16,7 +16,7 @@ import httpx2
 
 from edge.runtime.model import Model
 from edge.runtime.serve import ServeSettings, create_app
-from edge.runtime.serve.protocols import timed_protocol
+from edge.runtime.serve.http_timeouts import timed_protocol
 from edge.runtime.serve.server import DrainingServer, bind
 from edge.runtime.serve.service import Service
 

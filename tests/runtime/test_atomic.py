@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.runtime.atomic import new_file, new_folder
+from edge.runtime.platform.atomic import new_file, new_folder
 from edge.runtime.errors import OutputExistsError
 
 
@@ -76,7 +76,7 @@ def test_a_file_is_replaced_at_once_or_kept(tmp_path: Path) -> None:
 _FULL = """
 import resource, sys
 from pathlib import Path
-from edge.runtime.atomic import new_folder
+from edge.runtime.platform.atomic import new_folder
 from edge.runtime.errors import EdgeError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -18,10 +18,10 @@ from edge.export.publish import Publisher, Target
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.artifact import Artifact
-from edge.runtime.engines.gguf import GgufEngine
+from edge.runtime.engines.gguf.engine import GgufEngine
 from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError, UnsupportedError
-from edge.runtime.gguf_header import check_model, read_header
-from edge.runtime.manifest import Limits
+from edge.runtime.engines.gguf.header import check_model, read_header
+from edge.runtime.artifact.manifest import Limits
 from edge.runtime.model import Generation, Model
 from samples import save_letter_model
 

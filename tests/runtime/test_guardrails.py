@@ -15,7 +15,7 @@ import pytest
 from edge.runtime import Guardrails, JsonOutput, Model, OutputError, RegexOutput, load
 from edge.runtime.errors import EdgeError, InputTooLongError, UsageError
 from edge.runtime.generation import Generation
-from edge.runtime.long_inputs import split
+from edge.runtime.text.chunking import split
 from edge.runtime.rows import Prompt
 
 SENTENCES = (

@@ -12,7 +12,7 @@ import pytest
 
 from edge.runtime import Artifact
 from edge.runtime.errors import ArtifactError
-from edge.runtime.manifest import replace_runtime
+from edge.runtime.artifact.manifest import replace_runtime
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from edge.runtime.memory import give_back_free_memory
+from edge.runtime.platform.memory import give_back_free_memory
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc_trim")

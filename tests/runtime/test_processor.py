@@ -13,9 +13,11 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from edge.runtime import load, processor
+from edge.runtime import load
+
+from edge.runtime.platform import cpu as processor
 from edge.runtime.errors import UnsupportedError
-from edge.runtime.llama_library import check_instructions
+from edge.runtime.engines.gguf.library import check_instructions
 
 EMULATOR = shutil.which("qemu-x86_64")
 TEXTS = ["where was um was the bridge built?", "who painted the portrait?"]
@@ -27,7 +29,8 @@ OLD_FLAGS = {
 ANSWER = """
 import json, sys
 from pathlib import Path
-from edge.runtime import load, processor
+from edge.runtime import load
+from edge.runtime.platform import cpu as processor
 
 folder, processor._CPU_INFO, texts = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 with load(folder) as model:

@@ -128,7 +128,7 @@ def test_two_processes_never_share_an_output(
 
 
 def test_journals_that_can_not_be_trusted(tmp_path: Path) -> None:
-    from edge.runtime.bulk.journal import open_journal
+    from edge.runtime.batch.journal import open_journal
     from edge.runtime.errors import OutputExistsError, UsageError
 
     output = tmp_path / "out.txt"

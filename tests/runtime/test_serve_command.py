@@ -19,7 +19,7 @@ pytest.importorskip("fastapi")
 import httpx2
 
 from edge.runtime import load
-from edge.runtime.processor import usable_cores
+from edge.runtime.platform.cpu import usable_cores
 from samples import TEXTS
 from serving import command
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge.runtime.atomic import new_file
+from edge.runtime.platform.atomic import new_file
 from edge.runtime.errors import OutputExistsError, UsageError
 from edge.runtime.rows import Columns, Row, read_rows
 from edge.train.data import data_files, same_text

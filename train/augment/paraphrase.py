@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge.runtime.manifest import MANIFEST_NAME
+from edge.runtime.artifact.manifest import MANIFEST_NAME
 from edge.runtime.rows import Prompt
 from edge.train.output.record import RECORD_NAME
 

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step-000000120`: tensors in safetensors, the rest in JSON, and a manifest
 with the size and sha256 of each file and with what the checkpoint belongs to. It is built under a
-hidden name, flushed to disk and renamed (`edge.runtime.atomic`). Nothing is ever unpickled.
+hidden name, flushed to disk and renamed (`edge.runtime.platform.atomic`). Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.atomic import new_folder
+from edge.runtime.platform.atomic import new_folder
 from edge.runtime.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge.runtime.atomic import new_folder
+from edge.runtime.platform.atomic import new_folder
 from edge.runtime.errors import DataError, UsageError
 from edge.runtime.rows import SPLITS, Columns, Row, read_rows
 from edge.train.data import hash_place, same_text

@@ -214,7 +214,7 @@ def write_histogram(report: LengthReport, path: str | Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise missing_extra("a histogram", "matplotlib", "plots") from None
-    from edge.runtime.atomic import new_file
+    from edge.runtime.platform.atomic import new_file
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     train = report.splits["train"]

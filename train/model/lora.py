@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.atomic import new_folder, readable_os_errors
+from edge.runtime.platform.atomic import new_folder, readable_os_errors
 from edge.runtime.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def merge(base: str, adapter: Path, output: Path, *, force: bool = False) -> int
         ModelError: no usable base model or adapter, or the adapter is of another base.
         OutputExistsError: the output is there already and `force` is off.
     """
-    from edge.runtime.atomic import check_destination
+    from edge.runtime.platform.atomic import check_destination
     from edge.train.model.loading import load_pretrained, quiet
 
     check_destination(output, force=force)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.rows import Prompt
-from edge.runtime.textpath import TextPath
-from edge.runtime.tokenization import Tokenizer
+from edge.runtime.artifact.text_fingerprint import TextPath
+from edge.runtime.text.tokenization import Tokenizer
 from edge.train.preflight import (
     FAILED,
     OK,

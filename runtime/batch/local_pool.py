@@ -13,12 +13,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from edge.runtime.artifact import Artifact
-from edge.runtime.bulk.answers import Job
-from edge.runtime.bulk.pools import ATTEMPTS, Event, Pool, Rows, ShardFailed
-from edge.runtime.bulk.shards import Done, OutputFolder, Shard
+from edge.runtime.batch.job import Job
+from edge.runtime.batch.pool import ATTEMPTS, Event, Pool, Rows, ShardFailed
+from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.engines.base import choose_threads
 from edge.runtime.errors import EdgeError
-from edge.runtime.processor import usable_cores
+from edge.runtime.platform.cpu import usable_cores
 
 _END_SECONDS = 5.0
 
@@ -122,7 +122,7 @@ def _end(worker: _Worker) -> None:
 
 def _work(connection: Connection, job: Job, output: OutputFolder) -> None:
     """A worker's life: load, say so, then one shard after the other until None comes."""
-    from edge.runtime.bulk.work import answer_shard
+    from edge.runtime.batch.shard_worker import answer_shard
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # half-written files are removed

@@ -11,10 +11,10 @@ from edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edge.runtime.engines.base import Engine
-    from edge.runtime.guard import CallGuard
+    from edge.runtime.inference.call_lock import CallGuard
     from edge.runtime.guardrails import OnLong
-    from edge.runtime.pipeline import Fields
-    from edge.runtime.tokenization import Tokenizer
+    from edge.runtime.inference.pipeline import Fields
+    from edge.runtime.text.tokenization import Tokenizer
 
 BATCH_SIZE = 16
 

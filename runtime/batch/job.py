@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edge.runtime.artifact import sha256_of
 from edge.runtime.errors import DataError
 from edge.runtime.guardrails import Guardrails
-from edge.runtime.manifest import MANIFEST_NAME
-from edge.runtime.output import JsonOutput, RegexOutput
+from edge.runtime.artifact.manifest import MANIFEST_NAME
+from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 from edge.runtime.rows import Columns, iter_lines, iter_rows
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from edge.runtime.atomic import new_file
-from edge.runtime.bulk.answers import Job, Source, as_dict, batches, line, row_fields, to_json
-from edge.runtime.bulk.shards import Done, OutputFolder, Shard
+from edge.runtime.platform.atomic import new_file
+from edge.runtime.batch.job import Job, Source, as_dict, batches, line, row_fields, to_json
+from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.errors import DataError, EdgeError
 from edge.runtime.registry import missing_extra
 from edge.runtime.rows import BadRow, Columns, Row, iter_rows_apart

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge.runtime.errors import ArtifactError
-from edge.runtime.memory import give_back_free_memory
+from edge.runtime.platform.memory import give_back_free_memory
 
 _MAX_BYTES = 256 << 20
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     from edge.runtime.generation import Generation
-    from edge.runtime.streaming import Stream
+    from edge.runtime.text.streaming import Stream
 
 
 class AsyncCalls:

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from edge.runtime.errors import EdgeError
 from edge.runtime.generation import Generation
 from edge.runtime.serve.errors import api_error
-from edge.runtime.serve.protocol import GenerateRequest, texts_of
+from edge.runtime.serve.schemas import GenerateRequest, texts_of
 from edge.runtime.serve.service import Service
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edge.runtime.atomic import new_file, readable_os_errors
+from edge.runtime.platform.atomic import new_file, readable_os_errors
 from edge.runtime.errors import OutputExistsError, UsageError
 
 _VERSION = 1

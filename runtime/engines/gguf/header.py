@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime.errors import ArtifactError
-from edge.runtime.llama_buckets import inside_table
-from edge.runtime.manifest import Architecture
+from edge.runtime.engines.gguf.buckets import inside_table
+from edge.runtime.artifact.manifest import Architecture
 
 ARCHITECTURE = "t5"
 # Written by our exporter: the longest input or output for which the position bias holds.

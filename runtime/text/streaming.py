@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from edge.runtime.engines.base import TokenCallback
 from edge.runtime.errors import UsageError
-from edge.runtime.stopping import cut_at_stop
+from edge.runtime.text.stop_strings import cut_at_stop
 
 R = TypeVar("R")
 

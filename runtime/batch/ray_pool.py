@@ -16,9 +16,9 @@ import ray.data
 from ray.exceptions import RayError
 
 from edge.runtime.artifact import Artifact
-from edge.runtime.bulk.answers import Job
-from edge.runtime.bulk.pools import ATTEMPTS, Event, Pool, ShardFailed
-from edge.runtime.bulk.shards import Done, OutputFolder, Shard
+from edge.runtime.batch.job import Job
+from edge.runtime.batch.pool import ATTEMPTS, Event, Pool, ShardFailed
+from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.engines.base import choose_threads
 from edge.runtime.errors import EdgeError
 
@@ -82,7 +82,7 @@ class _Worker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         from pathlib import Path
 
-        from edge.runtime.bulk.work import answer_shard
+        from edge.runtime.batch.shard_worker import answer_shard
 
         shard = Shard(str(batch["name"][0]), Path(str(batch["source"][0])))
         done, problem = Done(shard.name, 0, 0, 0, 0), self._problem

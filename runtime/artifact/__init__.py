@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.runtime.errors import ArtifactError
-from edge.runtime.manifest import MANIFEST_NAME, Manifest, read_manifest
+from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 TOKENIZER_NAME = "tokenizer.json"
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.atomic import new_file, readable_os_errors
-from edge.runtime.bulk.journal import difference, locked
+from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.batch.journal import difference, locked
 from edge.runtime.errors import DataError, OutputExistsError, UsageError
 
 SUFFIXES = (".jsonl", ".parquet")

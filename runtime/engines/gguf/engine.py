@@ -27,8 +27,8 @@ from edge.runtime.engines.base import (
 from edge.runtime.engines.search import log_softmax, sample_search
 from edge.runtime.engines.stepping import DecoderState
 from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError
-from edge.runtime.gguf_header import check_model, read_header
-from edge.runtime.llama_library import forget_errors, last_error, llama_library
+from edge.runtime.engines.gguf.header import check_model, read_header
+from edge.runtime.engines.gguf.library import forget_errors, last_error, llama_library
 from edge.runtime.options import GenerationOptions
 
 MODEL_NAME = "model.gguf"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.artifact import sha256_of
-from edge.runtime.atomic import new_file
-from edge.runtime.bulk.answers import BATCH, Job, batches, generate, iter_sources, line
-from edge.runtime.bulk.journal import open_journal
+from edge.runtime.platform.atomic import new_file
+from edge.runtime.batch.job import BATCH, Job, batches, generate, iter_sources, line
+from edge.runtime.batch.journal import open_journal
 from edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edge.runtime.bulk.answers import Job
-from edge.runtime.bulk.shards import Done, OutputFolder, Shard
+from edge.runtime.batch.job import Job
+from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.errors import EdgeError
 from edge.runtime.registry import Entry, Registry
 
@@ -54,9 +54,9 @@ class Pool(ABC):
 
 POOLS: Registry[Pool] = Registry(
     "engine",
-    "edge.runtime.bulk.pools:Pool",
+    "edge.runtime.batch.pool:Pool",
     {
-        "local": Entry("edge.runtime.bulk.local_pool:LocalPool", "onnx"),
-        "ray": Entry("edge.runtime.bulk.ray_pool:RayPool", "ray", ("ray", "pandas", "pyarrow")),
+        "local": Entry("edge.runtime.batch.local_pool:LocalPool", "onnx"),
+        "ray": Entry("edge.runtime.batch.ray_pool:RayPool", "ray", ("ray", "pandas", "pyarrow")),
     },
 )

@@ -18,7 +18,7 @@ from edge.runtime.generation import Generation
 from edge.runtime.serve.errors import ApiError, api_error
 from edge.runtime.serve.jobs import Job, Served
 from edge.runtime.serve.pool import Pool
-from edge.runtime.serve.protocol import (
+from edge.runtime.serve.schemas import (
     ChatRequest,
     CompletionRequest,
     OpenAIRequest,

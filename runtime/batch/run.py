@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge.runtime.artifact import Artifact
-from edge.runtime.bulk.answers import Job
-from edge.runtime.bulk.pools import POOLS, Event, ShardFailed
-from edge.runtime.bulk.shards import Done, OutputFolder, find_shards
+from edge.runtime.batch.job import Job
+from edge.runtime.batch.pool import POOLS, Event, ShardFailed
+from edge.runtime.batch.shards import Done, OutputFolder, find_shards
 from edge.runtime.errors import EdgeError
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from types import ModuleType
 
 from edge.runtime.errors import UnsupportedError
-from edge.runtime.processor import cpu_info
+from edge.runtime.platform.cpu import cpu_info
 
 _ERROR = 4  # enum ggml_log_level
 _MAX_LINE = 300  # characters
