@@ -32,7 +32,7 @@ demo: install
 
 # What `edge serve` bears; ARTIFACT=folder. Ten minutes on a quiet machine.
 bench-serve: install
-	$(BIN)/python -m edge.bench.load $(ARTIFACT)
+	$(BIN)/python -m edge.bench.serving.load_test $(ARTIFACT)
 
 # Two processes at a time; then, alone, what a busy machine would disturb.
 WORKERS ?= 2
@@ -70,9 +70,9 @@ help-docs: install
 
 peers: $(PEERS_VENV)/.installed
 
-$(PEERS_VENV)/.installed: bench/peers/requirements.txt
+$(PEERS_VENV)/.installed: bench/engines/baselines/requirements.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
-	$(PEERS_VENV)/bin/pip install --quiet -r bench/peers/requirements.txt
+	$(PEERS_VENV)/bin/pip install --quiet -r bench/engines/baselines/requirements.txt
 	touch $@
 
 # docs/engines.md explains the tables. Takes long; nothing else should run.

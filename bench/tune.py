@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.latency import MIN_RUNS, spread_rows
-from edge.bench.machine import machine_info
+from edge.bench.artifacts.latency import MIN_RUNS, spread_rows
+from edge.bench.timing.machine import machine_info
 from edge.runtime.artifact import Artifact
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError

@@ -10,13 +10,13 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edge.bench.compare import Comparison
-    from edge.bench.results import Report
+    from edge.bench.artifacts.compare import Comparison
+    from edge.bench.artifacts.results import Report
 
 
 def print_comparison(old: Mapping[str, Any], report: Report) -> Comparison:
     """Compare a run with the report of an earlier one, and print what there is to say."""
-    from edge.bench.compare import compare
+    from edge.bench.artifacts.compare import compare
     from edge.cli.console import stdout_console
 
     comparison = compare(old, report.as_json())

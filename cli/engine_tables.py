@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
-    from edge.bench.engines import EngineReport, EngineRow, Settings
-    from edge.bench.prepared import Prepared
-    from edge.bench.scaling import Scaling
+    from edge.bench.engines.run import EngineReport, EngineRow, Settings
+    from edge.bench.engines.cache import Prepared
+    from edge.bench.engines.scaling import Scaling
     from edge.export.publish import Target
     from edge.export.source import SourceModel
     from edge.runtime.artifact.manifest import Architecture
@@ -38,9 +38,9 @@ def bench_shapes(
         UsageError, ModelError: no such shape, and no such model either.
         TargetMissedError: none of our artifacts meets the target, on some shape.
     """
-    from edge.bench.engines import EnginesInterruptedError, run_engines
-    from edge.bench.peers.table import PEERS
-    from edge.bench.prepared import default_cache
+    from edge.bench.engines.run import EnginesInterruptedError, run_engines
+    from edge.bench.engines.baselines.table import PEERS
+    from edge.bench.engines.cache import default_cache
     from edge.cli.console import progress_bar, status
     from edge.runtime.platform.atomic import new_file
     from edge.runtime.errors import TargetMissedError
@@ -101,7 +101,7 @@ def _opened(arch: str) -> SourceModel | None:
     Raises:
         UsageError, ModelError: it is neither.
     """
-    from edge.bench.arch import shape_of
+    from edge.bench.engines.shapes import shape_of
     from edge.export.source import SourceModel
 
     if Path(arch).is_dir() or "/" in arch:
@@ -111,8 +111,8 @@ def _opened(arch: str) -> SourceModel | None:
 
 
 def _prepared(arch: str, source: SourceModel | None, cache: Path) -> tuple[Prepared, Architecture]:
-    from edge.bench.arch import shape_of
-    from edge.bench.prepared import Prepared
+    from edge.bench.engines.shapes import shape_of
+    from edge.bench.engines.cache import Prepared
 
     if source is None:
         return Prepared.of_shape(arch, cache), shape_of(arch)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
 
-    from edge.bench.speculation import SpeculationReport
+    from edge.bench.speculation.run import SpeculationReport
     from edge.runtime.rows import Row
 
 
@@ -35,8 +35,8 @@ def bench_speculation(
         UnsupportedError: an artifact whose engine has no drafts.
         UsageError: no such shape, or too few runs.
     """
-    from edge.bench.prepared import default_cache
-    from edge.bench.speculation import run_speculation
+    from edge.bench.engines.cache import default_cache
+    from edge.bench.speculation.run import run_speculation
     from edge.cli.console import progress_bar, stdout_console
     from edge.runtime.platform.atomic import new_file
 

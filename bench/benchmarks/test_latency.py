@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from edge.bench.checks import check_rows, open_artifacts
-from edge.bench.process import EngineFailedError, EngineMissingError
-from edge.bench.results import BenchSettings
-from edge.bench.runner import Case, Contestant, calls_of
+from edge.bench.artifacts.compatibility import check_rows, open_artifacts
+from edge.bench.timing.engine_process import EngineFailedError, EngineMissingError
+from edge.bench.artifacts.results import BenchSettings
+from edge.bench.artifacts.runner import Case, Contestant, calls_of
 from edge.runtime.artifact import find_artifacts
 from edge.runtime.engines.base import choose_threads
 from edge.runtime.errors import EdgeError
@@ -87,8 +87,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Makes the artifact of a format, from a model with random weights."""
-    from edge.bench.arch import SHAPES, write_model
-    from edge.bench.prepared import Prepared
+    from edge.bench.engines.shapes import SHAPES, write_model
+    from edge.bench.engines.cache import Prepared
     from edge.export.publish import Target
 
     shape = dataclasses.replace(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge.bench.compile.judge import METRICS
+from edge.bench.compile.accuracy_budget import METRICS
 from edge.bench.compile.search import Search, Tried
-from edge.bench.prepared import bits_of
+from edge.bench.engines.cache import bits_of
 from edge.runtime.artifact.manifest import Architecture
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.compile.advice import advice, verdict
-from edge.bench.compile.evidence import (
+from edge.bench.compile.report import (
     Line,
     manifest_section,
     report,
@@ -21,12 +21,12 @@ from edge.bench.compile.evidence import (
     write_report,
     write_winner,
 )
-from edge.bench.compile.judge import METRICS, Judge, check_drop
-from edge.bench.compile.lab import Event, Lab
-from edge.bench.compile.record import Record
+from edge.bench.compile.accuracy_budget import METRICS, Judge, check_drop
+from edge.bench.compile.trials import Event, Lab
+from edge.bench.compile.trial_store import Record
 from edge.bench.compile.search import Search, Tried
 from edge.bench.compile.space import Space, find_quantizations
-from edge.bench.machine import machine_info
+from edge.bench.timing.machine import machine_info
 from edge.bench.tune import checked_threads, thread_numbers
 from edge.export.source import SourceModel
 from edge.runtime.artifact import sha256_of

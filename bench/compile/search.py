@@ -22,11 +22,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from edge.bench.compile.judge import MIN_ANSWERS, Judge
-from edge.bench.compile.lab import Lab, Timed
+from edge.bench.compile.accuracy_budget import MIN_ANSWERS, Judge
+from edge.bench.compile.trials import Lab, Timed
 from edge.bench.compile.space import Candidate, Space, Variant
-from edge.bench.prepared import bits_of
-from edge.bench.verdict import MEETS, judge
+from edge.bench.engines.cache import bits_of
+from edge.bench.timing.verdict import MEETS, judge
 
 FIRST, SECOND, THIRD = 16, 64, 256  # rows of the rounds
 _WAYS = 2  # of running the artifacts of a format, that each of them tries

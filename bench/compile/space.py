@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.bench.prepared import bits_of
+from edge.bench.engines.cache import bits_of
 from edge.export.base import EXPORTERS
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import MissingExtraError, UsageError

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edge.bench.results import SCHEMA_VERSION
+from edge.bench.artifacts.results import SCHEMA_VERSION
 from edge.runtime.errors import DataError
 from edge.runtime.registry import missing_extra
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from edge.bench.report.write import Outputs
-    from edge.bench.results import BenchSettings, Report
+    from edge.bench.artifacts.results import BenchSettings, Report
     from edge.runtime.rows import Row
 
 
@@ -161,7 +161,7 @@ def command(
         )
         return
     from edge.bench.report.document import read_document
-    from edge.bench.results import BenchSettings
+    from edge.bench.artifacts.results import BenchSettings
     from edge.cli.comparison_tables import check_regressions, print_comparison
 
     # Before minutes of measuring.
@@ -273,8 +273,8 @@ def _bench_shapes(
     json_file: Path | None,
     other: dict[str, Any],
 ) -> None:
-    from edge.bench.engines import Settings
-    from edge.bench.prepared import choose_targets
+    from edge.bench.engines.run import Settings
+    from edge.bench.engines.cache import choose_targets
     from edge.cli.console import quiet_libraries
     from edge.cli.engine_tables import bench_shapes
 
@@ -313,8 +313,8 @@ def measure(
     After Ctrl-C that is done with what was measured, then the interruption goes on.
     """
     from edge.bench.report.write import write_reports
-    from edge.bench.results import BenchInterruptedError
-    from edge.bench.runner import run_bench
+    from edge.bench.artifacts.results import BenchInterruptedError
+    from edge.bench.artifacts.runner import run_bench
     from edge.cli.console import progress_bar
 
     try:

@@ -12,7 +12,7 @@ from edge.cli.options import column_options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edge.bench.compile.evidence import Line
+    from edge.bench.compile.report import Line
     from edge.bench.compile.run import Outcome
 
 # Lines of the table: of those that all rows measured, and of those that some did.
@@ -157,7 +157,7 @@ def outcome_table(outcome: Outcome) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from edge.bench.compile.evidence import drop_text
+    from edge.bench.compile.report import drop_text
 
     found = outcome.found
     metric = found["metric"].replace("_", " ")

@@ -17,7 +17,7 @@ from edge.cli.commands.export import print_exported
 from edge.cli.train_display import Display, show_result
 
 if TYPE_CHECKING:
-    from edge.bench.results import Report
+    from edge.bench.artifacts.results import Report
     from edge.export.publish import Exported
     from edge.runtime.rows import Row
 
@@ -46,7 +46,7 @@ def command(
     corrections, repeats and fillers → the clean question. Nothing is downloaded.
     """
     from edge.bench.report.write import Outputs
-    from edge.bench.results import BenchSettings
+    from edge.bench.artifacts.results import BenchSettings
     from edge.cli.console import quiet_libraries
 
     quiet_libraries()

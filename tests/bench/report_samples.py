@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.bench.runner import run_bench
+from edge.bench.artifacts.runner import run_bench
 from edge.runtime.rows import Row
 
 HOSTILE = "<img src=x onerror=alert(1)>|`**[a](b)**` $x^$ </svg></script> \x1b[31m\ud800 {{ 7*7 }}"

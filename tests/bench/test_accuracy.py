@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bench import scores
-from edge.bench.accuracy import copy_baseline, measure_accuracy
-from edge.bench.agreement import agree, choose_references, reference_answers, with_agreement
-from edge.bench.scores import RowScores, share_interval
+from edge.bench.artifacts import scores
+from edge.bench.artifacts.accuracy import copy_baseline, measure_accuracy
+from edge.bench.artifacts.agreement import agree, choose_references, reference_answers, with_agreement
+from edge.bench.artifacts.scores import RowScores, share_interval
 from edge.runtime import load
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import EdgeError

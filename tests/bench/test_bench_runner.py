@@ -13,13 +13,13 @@ import numpy as np
 import psutil
 import pytest
 
-from edge.bench.accuracy import measure_accuracy
-from edge.bench.latency import spread_rows
-from edge.bench.overhead import measure_overhead
-from edge.bench.remote import RemoteModel
+from edge.bench.artifacts.accuracy import measure_accuracy
+from edge.bench.artifacts.latency import spread_rows
+from edge.bench.timing.overhead import measure_overhead
+from edge.bench.timing.process_model import RemoteModel
 from edge.bench.report.document import check_document
-from edge.bench.results import BenchInterruptedError, BenchSettings, Report
-from edge.bench.runner import Contestant, run_bench
+from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Report
+from edge.bench.artifacts.runner import Contestant, run_bench
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.artifact import Artifact, sha256_of

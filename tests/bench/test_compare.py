@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge.bench.compare import compare
+from edge.bench.artifacts.compare import compare
 from edge.bench.report.document import read_document
 from edge.runtime.errors import DataError
 
@@ -24,7 +24,7 @@ def _arguments(artifacts: Path, dataset: Path) -> tuple[object, ...]:
 @pytest.fixture(scope="module")
 def old(artifacts: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of an earlier run."""
-    from edge.bench.runner import run_bench
+    from edge.bench.artifacts.runner import run_bench
     from edge.runtime.rows import read_rows
 
     path = tmp_path_factory.mktemp("old") / "old.json"

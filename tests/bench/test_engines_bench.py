@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from edge.bench.arch import SHAPES, write_model
-from edge.bench.engines import (
+from edge.bench.engines.shapes import SHAPES, write_model
+from edge.bench.engines.run import (
     EngineReport,
     EngineRow,
     EnginesInterruptedError,
@@ -28,11 +28,11 @@ from edge.bench.engines import (
     run_engines,
     thread_counts,
 )
-from edge.bench.floor import decoder_bytes_per_token, floor_of, read_bandwidth
-from edge.bench.peers.table import PEERS
-from edge.bench.prepared import Prepared, bits_of, choose_targets
-from edge.bench.process import EngineFailedError, EngineMissingError, peers_python, start
-from edge.bench.speculation import run_speculation
+from edge.bench.engines.roofline import decoder_bytes_per_token, floor_of, read_bandwidth
+from edge.bench.engines.baselines.table import PEERS
+from edge.bench.engines.cache import Prepared, bits_of, choose_targets
+from edge.bench.timing.engine_process import EngineFailedError, EngineMissingError, peers_python, start
+from edge.bench.speculation.run import run_speculation
 from edge.export.publish import Target
 from edge.export.source import SourceModel
 from edge.runtime import load

@@ -19,7 +19,7 @@ def test_the_service_bears_load(artifacts: Path, tmp_path: Path) -> None:
     small = ("--duration", "1.5", "--requests", "200", "--sequential", "20")
     ended = subprocess.run(
         [
-            *(sys.executable, "-m", "edge.bench.load", str(artifacts / "onnx-int8"), *small),
+            *(sys.executable, "-m", "edge.bench.serving.load_test", str(artifacts / "onnx-int8"), *small),
             *("--json", str(report)),
         ],
         capture_output=True,

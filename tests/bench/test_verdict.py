@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from edge.bench.verdict import at_most, judge, more_runs
+from edge.bench.timing.verdict import at_most, judge, more_runs
 
 
 def _exact(count: int, runs: int) -> float:

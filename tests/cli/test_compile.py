@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from edge.bench.compile.child import failure
-from edge.bench.compile.lab import Lab
-from edge.bench.compile.record import Record
+from edge.bench.compile.worker import failure
+from edge.bench.compile.trials import Lab
+from edge.bench.compile.trial_store import Record
 from edge.bench.compile.space import Candidate, Variant
 from edge.runtime import Artifact, load
 from edge.runtime.errors import EdgeError, ParityError
@@ -200,7 +200,7 @@ def kill_timer(event: str, candidate: Candidate) -> None:
             parent = (status.parent / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
-        ours = "edge.bench.compile.timer" in words and int(parent) == os.getpid()
+        ours = "edge.bench.compile.timing_worker" in words and int(parent) == os.getpid()
         if ours and json.loads(words[-2])["quantization"] == candidate.variant.quantization:
             os.kill(int(status.parent.name), signal.SIGKILL)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.bench.accuracy import measure_accuracy
+from edge.bench.artifacts.accuracy import measure_accuracy
 from edge.export.publish import Publisher, plan_targets, publish_all
 from edge.export.source import SourceModel
 from edge.runtime import load

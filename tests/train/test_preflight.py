@@ -257,7 +257,7 @@ def test_export_refuses_another_tokenizer_than_that_of_training(
 def test_bench_refuses_an_artifact_whose_prompt_was_changed(
     artifacts: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    from edge.bench.runner import run_bench
+    from edge.bench.artifacts.runner import run_bench
     from edge.runtime.rows import read_rows
 
     folder = tmp_path / "artifact"

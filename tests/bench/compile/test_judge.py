@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.bench.compile.judge import Judge
+from edge.bench.compile.accuracy_budget import Judge
 from edge.runtime.errors import UsageError
 
 TARGETS = [f"this is the answer of number {n}" for n in range(200)]

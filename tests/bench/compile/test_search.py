@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from edge.bench.compile.advice import verdict
-from edge.bench.compile.evidence import table
-from edge.bench.compile.judge import Judge
-from edge.bench.compile.lab import Lab
-from edge.bench.compile.record import Record
+from edge.bench.compile.report import table
+from edge.bench.compile.accuracy_budget import Judge
+from edge.bench.compile.trials import Lab
+from edge.bench.compile.trial_store import Record
 from edge.bench.compile.search import FIRST, SECOND, THIRD, Search, Tried, better_half
 from edge.bench.compile.space import Candidate, Space, Variant, find_quantizations
 from edge.runtime.errors import MissingExtraError, OutputExistsError, UsageError

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import edge.bench.arch
+import edge.bench.engines.shapes
 import edge.export
-from edge.bench.arch import shape_of, write_model
-from edge.bench.peers.spec import Spec
-from edge.bench.peers.table import OWN, PEERS
-from edge.bench.process import prepare
+from edge.bench.engines.shapes import shape_of, write_model
+from edge.bench.engines.baselines.spec import Spec
+from edge.bench.engines.baselines.table import OWN, PEERS
+from edge.bench.timing.engine_process import prepare
 from edge.export.base import EXPORTERS
 from edge.export.publish import Target
 from edge.export.source import SourceModel
@@ -83,7 +83,7 @@ class Prepared:
             UsageError: no such shape.
         """
         shape = shape_of(arch)
-        home = cache / f"{arch}-{_digest([Path(edge.bench.arch.__file__)])}"
+        home = cache / f"{arch}-{_digest([Path(edge.bench.engines.shapes.__file__)])}"
         model = home / "model"
         if not model.is_dir():
             write_model(shape, model)
@@ -123,7 +123,7 @@ class Prepared:
         """Convert for an engine what is not there yet, and what that starts from.
 
         Raises:
-            EngineMissingError, EngineFailedError: of `edge.bench.process`.
+            EngineMissingError, EngineFailedError: of `edge.bench.timing.engine_process`.
         """
         if spec.engine != OWN:
             self._peers.mkdir(parents=True, exist_ok=True)

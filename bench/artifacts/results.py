@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.bench.accuracy import Accuracy
-from edge.bench.latency import DEFAULT_RUNS, MIN_RUNS, Latency
-from edge.bench.verdict import MEETS, MISSES, Word
+from edge.bench.artifacts.accuracy import Accuracy
+from edge.bench.artifacts.latency import DEFAULT_RUNS, MIN_RUNS, Latency
+from edge.bench.timing.verdict import MEETS, MISSES, Word
 from edge.runtime.errors import UsageError
 
 SCHEMA_VERSION = 2

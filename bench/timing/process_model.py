@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.peers.spec import Spec
-from edge.bench.peers.table import TEXT
-from edge.bench.process import EngineMissingError, start
-from edge.bench.turn import Call
+from edge.bench.engines.baselines.spec import Spec
+from edge.bench.engines.baselines.table import TEXT
+from edge.bench.timing.engine_process import EngineMissingError, start
+from edge.bench.timing.timed_calls import Call
 from edge.runtime.artifact import Artifact
 from edge.runtime.engines import ENGINES
 from edge.runtime.generation import Generation, Timings
@@ -71,7 +71,7 @@ class RemoteModel:
         return [np.array(row, dtype=np.float32) for row in found["log_probs"]]
 
     def turn(self, calls: Sequence[Call], **options: Any) -> dict[str, Any]:
-        """Time calls; the options are those of `edge.bench.turn.take_turn`, and so is the answer,
+        """Time calls; the options are those of `edge.bench.timing.timed_calls.take_turn`, and so is the answer,
         with the process' `peak_rss` in bytes."""
         return self._ask("turn", calls=calls, options=options)
 

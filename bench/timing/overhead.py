@@ -1,7 +1,7 @@
-"""What the harness adds to a call: `python -m edge.bench.overhead`.
+"""What the harness adds to a call: `python -m edge.bench.timing.overhead`.
 
 A stand-in for a model works for a time that it measures itself; the loop that times every artifact
-(`edge.bench.turn`) asks it. What the loop measures beyond is the harness.
+(`edge.bench.timing.timed_calls`) asks it. What the loop measures beyond is the harness.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from edge.bench.turn import take_turn
+from edge.bench.timing.timed_calls import take_turn
 from edge.runtime.generation import Generation, Timings
 from edge.runtime.model import Model
 

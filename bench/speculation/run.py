@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge.bench.engines import Ids
-from edge.bench.latency import MIN_RUNS, spread_rows
-from edge.bench.machine import machine_info
-from edge.bench.prepared import Prepared
-from edge.bench.process import EngineFailedError, EngineMissingError
-from edge.bench.replay import Replay
+from edge.bench.engines.run import Ids
+from edge.bench.artifacts.latency import MIN_RUNS, spread_rows
+from edge.bench.timing.machine import machine_info
+from edge.bench.engines.cache import Prepared
+from edge.bench.timing.engine_process import EngineFailedError, EngineMissingError
+from edge.bench.speculation.replay import Replay
 from edge.export.publish import Target
 from edge.runtime.errors import EdgeError, UnsupportedError, UsageError
 from edge.runtime.model import Model, load
@@ -85,7 +85,7 @@ def run_speculation(
     """Compare greedy search with and without drafts on `rows`, one at a time.
 
     With `replay`, the name of a shape, the same rows' drafts are replayed on it (see
-    `edge.bench.replay`) at the artifact's quantisation, and beside them what drafts cost where they
+    `edge.bench.speculation.replay`) at the artifact's quantisation, and beside them what drafts cost where they
     never help.
 
     Raises:
@@ -168,7 +168,7 @@ def _replayed(
     runs: int,
     draft_tokens: int,
 ) -> list[Gain]:
-    from edge.bench.arch import shape_of
+    from edge.bench.engines.shapes import shape_of
 
     shape = shape_of(arch)
     if pieces > shape.vocab_size:

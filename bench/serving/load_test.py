@@ -1,4 +1,4 @@
-"""How `edge serve` bears load: `python -m edge.bench.load ARTIFACT`, or `make bench-serve`.
+"""How `edge serve` bears load: `python -m edge.bench.serving.load_test ARTIFACT`, or `make bench-serve`.
 
 Starts the service as a process of its own and measures, in this order: what HTTP adds to
 `model.generate`, the capacity, an open-loop load of half of it (requests come at random times,
@@ -27,8 +27,8 @@ from typing import Any
 import click
 import numpy as np
 
-from edge.bench.http_client import BROKEN, REFUSED, LoadClient, Reply
-from edge.bench.machine import machine_info
+from edge.bench.serving.http_client import BROKEN, REFUSED, LoadClient, Reply
+from edge.bench.timing.machine import machine_info
 from edge.runtime.errors import EdgeError
 from edge.runtime.platform.cpu import service_threads
 

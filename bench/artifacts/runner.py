@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from edge.bench.accuracy import Accuracy, copy_baseline, measure_accuracy
-from edge.bench.agreement import agree
-from edge.bench.checks import check_rows, notes_on, open_artifacts
-from edge.bench.latency import Latency, Samples, spread_rows
-from edge.bench.machine import machine_info
-from edge.bench.process import Guarded
-from edge.bench.remote import RemoteModel
-from edge.bench.results import BenchInterruptedError, BenchSettings, Data, Report, Result
-from edge.bench.turn import Call
-from edge.bench.verdict import Verdict, judge
+from edge.bench.artifacts.accuracy import Accuracy, copy_baseline, measure_accuracy
+from edge.bench.artifacts.agreement import agree
+from edge.bench.artifacts.compatibility import check_rows, notes_on, open_artifacts
+from edge.bench.artifacts.latency import Latency, Samples, spread_rows
+from edge.bench.timing.machine import machine_info
+from edge.bench.timing.engine_process import Guarded
+from edge.bench.timing.process_model import RemoteModel
+from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Data, Report, Result
+from edge.bench.timing.timed_calls import Call
+from edge.bench.timing.verdict import Verdict, judge
 from edge.runtime.artifact import Artifact, sha256_of
 from edge.runtime.engines.base import choose_threads
 from edge.runtime.artifact.manifest import Manifest
@@ -69,7 +69,7 @@ def run_bench(
 ) -> Report:
     """Measure artifacts on rows that have targets.
 
-    An artifact meets the target where its runs show that its p95 does (`edge.bench.verdict`). One
+    An artifact meets the target where its runs show that its p95 does (`edge.bench.timing.verdict`). One
     whose library is not installed, or whose engine fails, crashes or hangs, gets a result that says
     so; the others are measured.
 

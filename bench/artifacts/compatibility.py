@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edge.bench.latency import spread_rows
+from edge.bench.artifacts.latency import spread_rows
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError

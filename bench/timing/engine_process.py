@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge.bench.peers.spec import Spec
-from edge.bench.peers.table import engine_of
+from edge.bench.engines.baselines.spec import Spec
+from edge.bench.engines.baselines.table import engine_of
 
 # Seconds that an engine may take before it counts as hung.
 _LONGEST_ANSWER = 600
@@ -231,7 +231,7 @@ class EngineProcess(LineProcess):
         return Timed(found["ms"], found["rss"], found["peak_rss"])
 
     def request(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Wake the process for one request, see `edge.bench.peers`, and let it sleep again.
+        """Wake the process for one request, see `edge.bench.engines.baselines`, and let it sleep again.
 
         Raises:
             EngineFailedError: the engine can't, or is gone.

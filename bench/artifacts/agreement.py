@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from edge.bench.accuracy import Accuracy, greedy_answers
-from edge.bench.scores import MIN_ROWS, share_interval
+from edge.bench.artifacts.accuracy import Accuracy, greedy_answers
+from edge.bench.artifacts.scores import MIN_ROWS, share_interval
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, Source, TokenizerInfo
 from edge.runtime.model import Model, load

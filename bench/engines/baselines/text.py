@@ -24,7 +24,7 @@ def respond(model: Any, asked: dict[str, Any]) -> dict[str, Any]:
     options = asked.get("options", {})
     match asked["do"]:
         case "turn":
-            from edge.bench.turn import as_fields, take_turn
+            from edge.bench.timing.timed_calls import as_fields, take_turn
 
             return as_fields(take_turn(model, asked["calls"], **options))
         case "generate":

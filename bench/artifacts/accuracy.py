@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.scores import RowScores
+from edge.bench.artifacts.scores import RowScores
 from edge.runtime.model import Model
 from edge.runtime.rows import Row
 from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l
@@ -83,7 +83,7 @@ def measure_accuracy(
 ) -> Accuracy:
     """Answer every row greedily and score every target; `on_progress` gets the rows done.
 
-    Agreement is for whoever knows the reference: see `edge.bench.agreement`.
+    Agreement is for whoever knows the reference: see `edge.bench.artifacts.agreement`.
 
     Raises:
         MissingExtraError: rouge-score or sacrebleu is not installed.

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.floor import Floor, floor_of, read_bandwidth
-from edge.bench.latency import DEFAULT_RUNS, MIN_RUNS
-from edge.bench.machine import machine_info
-from edge.bench.peers.spec import Spec
-from edge.bench.peers.table import PEERS
-from edge.bench.prepared import Prepared, bits_of, size_of
-from edge.bench.process import EngineProcess, Guarded, start
-from edge.bench.scaling import Scaling, scaling_points, scaling_table
-from edge.bench.verdict import MEETS, Verdict, judge
+from edge.bench.engines.roofline import Floor, floor_of, read_bandwidth
+from edge.bench.artifacts.latency import DEFAULT_RUNS, MIN_RUNS
+from edge.bench.timing.machine import machine_info
+from edge.bench.engines.baselines.spec import Spec
+from edge.bench.engines.baselines.table import PEERS
+from edge.bench.engines.cache import Prepared, bits_of, size_of
+from edge.bench.timing.engine_process import EngineProcess, Guarded, start
+from edge.bench.engines.scaling import Scaling, scaling_points, scaling_table
+from edge.bench.timing.verdict import MEETS, Verdict, judge
 from edge.export.publish import Target
 from edge.runtime.errors import UsageError
 from edge.runtime.artifact.manifest import Architecture

@@ -11,7 +11,7 @@ import numpy as np
 from edge.runtime.rows import Row
 
 MIN_RUNS = 30
-DEFAULT_RUNS = 100  # the verdict on a target needs 90 (see `edge.bench.verdict`)
+DEFAULT_RUNS = 100  # the verdict on a target needs 90 (see `edge.bench.timing.verdict`)
 _PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 
 
@@ -61,7 +61,7 @@ class Samples:
         return len(self._values.get("ms", ()))
 
     def add(self, turn: Mapping[str, Any]) -> None:
-        """Take in a turn as its process gave it (`edge.bench.turn`), with its `peak_rss`."""
+        """Take in a turn as its process gave it (`edge.bench.timing.timed_calls`), with its `peak_rss`."""
         for name, value in turn.items():
             if isinstance(value, list):
                 self._values.setdefault(name, []).extend(value)

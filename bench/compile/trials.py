@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.compile.child import Child
-from edge.bench.compile.record import Record
+from edge.bench.compile.worker import Child
+from edge.bench.compile.trial_store import Record
 from edge.bench.compile.space import Candidate, Variant
-from edge.bench.latency import spread_rows
-from edge.bench.process import EngineFailedError, EngineMissingError, when_ready
+from edge.bench.artifacts.latency import spread_rows
+from edge.bench.timing.engine_process import EngineFailedError, EngineMissingError, when_ready
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError, EdgeError
 from edge.runtime.rows import Row
@@ -58,7 +58,7 @@ class Lab:
     def __init__(
         self, record: Record, rows: Sequence[Row], argument: Mapping[str, Any], on_event: Event
     ) -> None:
-        """`argument` is that of the exporter's program (`edge.bench.compile.exporter`)."""
+        """`argument` is that of the exporter's program (`edge.bench.compile.export_worker`)."""
         self.record = record
         self.rows = rows
         self.failures: dict[str, str] = {}
@@ -82,7 +82,7 @@ class Lab:
     # -- the source's process --------------------------------------------------------------------
 
     def start(self) -> dict[str, Any]:
-        """What the source's process says first; see `edge.bench.compile.exporter`.
+        """What the source's process says first; see `edge.bench.compile.export_worker`.
 
         Raises:
             EdgeError: the model can't be exported at all.
