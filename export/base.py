@@ -91,12 +91,12 @@ EXPORTERS: Registry[Exporter] = Registry(
     "edge.export.base:Exporter",
     {
         "torchscript": Entry(
-            "edge.export.torchscript:TorchScriptExporter", "export", ("torch", "safetensors")
+            "edge.export.torchscript.exporter:TorchScriptExporter", "export", ("torch", "safetensors")
         ),
         "onnx": Entry("edge.export.onnx:OnnxExporter", "export", ("onnx", "onnxruntime")),
         "ctranslate2": Entry(
             "edge.export.ctranslate2:CTranslate2Exporter", "export", ("ctranslate2", "transformers")
         ),
-        "gguf": Entry("edge.export.gguf:GgufExporter", "export", ("gguf", "llama_cpp")),
+        "gguf": Entry("edge.export.gguf.exporter:GgufExporter", "export", ("gguf", "llama_cpp")),
     },
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.export.base import EXPORTERS, Exporter, Tolerance
-from edge.export.card import model_card
+from edge.export.model_card import model_card
 from edge.export.parity import Parity, ParityCheck, check_tolerance
 from edge.export.shortlist import Shortlist, ShortlistRequest, read_shortlist
 from edge.export.source import SourceModel

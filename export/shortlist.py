@@ -2,7 +2,7 @@
 
 A step of the decoder reads all of lm_head, a third of a small model's decoder, to find one of a few
 thousand tokens that its task ever needs. A shortlist keeps the ids of the training targets and the
-vocabulary's most frequent ones; the ids of each input come in at run time (edge.export.onnx.head).
+vocabulary's most frequent ones; the ids of each input come in at run time (edge.export.onnx.lm_head).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.compile.search import Search, Tried
-from edge.export.card import model_card
+from edge.export.model_card import model_card
 from edge.export.publish import CARD_NAME, file_info
 from edge.runtime.artifact import Artifact
 from edge.runtime.platform.atomic import new_file, new_folder

@@ -147,7 +147,7 @@ def command(
 
 def _publisher_class(layout: str) -> type[Publisher]:
     if layout == "hub":
-        from edge.export.hub import HubPublisher
+        from edge.export.hub.publisher import HubPublisher
 
         return HubPublisher
     from edge.export.publish import Publisher

@@ -10,8 +10,8 @@ from edge.export.base import EIGHT_BIT, EXACT, FOUR_BIT, Exporter, Tolerance
 from edge.export.onnx.files import write_graphs
 from edge.export.onnx.graph import Dim, Graph, Weights
 from edge.export.onnx.greedy import emit_greedy
-from edge.export.onnx.head import Extra, FullHead, Head, ListedHead
-from edge.export.onnx.linear import BlockInt4, BlockInt8, Float32, Precision, RowInt8
+from edge.export.onnx.lm_head import Extra, FullHead, Head, ListedHead
+from edge.export.onnx.precision import BlockInt4, BlockInt8, Float32, Precision, RowInt8
 from edge.export.onnx.speculative import emit_speculative
 from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
 from edge.export.source import SourceModel

@@ -11,8 +11,8 @@ import numpy as np
 from onnx import TensorProto
 
 from edge.export.onnx.graph import Dim, Graph
-from edge.export.onnx.head import Head, search_head
-from edge.export.onnx.linear import Precision
+from edge.export.onnx.lm_head import Head, search_head
+from edge.export.onnx.precision import Precision
 from edge.export.onnx.stacks import (
     FLOAT,
     INT32,

@@ -17,8 +17,8 @@ import numpy as np
 
 from edge.export.onnx.graph import Graph
 from edge.export.onnx.greedy import BOOL, Choice, Search
-from edge.export.onnx.head import search_head
-from edge.export.onnx.linear import Precision
+from edge.export.onnx.lm_head import search_head
+from edge.export.onnx.precision import Precision
 from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter
 from edge.export.source import SourceModel
 

@@ -8,9 +8,9 @@ import numpy as np
 from onnx import TensorProto
 
 from edge.export.onnx.graph import MICROSOFT, Graph
-from edge.export.onnx.head import FullHead, Head
-from edge.export.onnx.linear import Precision
-from edge.export.relative import MASKED, decoder_bias_by_distance, encoder_bias_by_distance
+from edge.export.onnx.lm_head import FullHead, Head
+from edge.export.onnx.precision import Precision
+from edge.export.position_bias import MASKED, decoder_bias_by_distance, encoder_bias_by_distance
 from edge.export.source import SourceModel
 
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32

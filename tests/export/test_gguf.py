@@ -14,10 +14,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from edge.export.gguf import GgufExporter
-from edge.export.gguf_buckets import bias_tables
+from edge.export.gguf.exporter import GgufExporter
+from edge.export.gguf.position_buckets import bias_tables
 from edge.export.publish import ExportOptions, Publisher, Target
-from edge.export.relative import buckets as model_buckets
+from edge.export.position_bias import buckets as model_buckets
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.errors import ArtifactError, ModelError, UsageError
@@ -168,7 +168,7 @@ def test_a_weight_that_is_no_number(tmp_path: Path) -> None:
 _FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from edge.export.gguf import GgufExporter
+from edge.export.gguf.exporter import GgufExporter
 from edge.export.source import SourceModel
 from edge.runtime.errors import EdgeError
 source = SourceModel.open(sys.argv[1])

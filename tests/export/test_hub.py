@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from edge.export.hub import HubPublisher
+from edge.export.hub.publisher import HubPublisher
 from edge.export.onnx import files
 from edge.export.publish import ExportOptions, plan_targets
 from edge.export.source import SourceModel
@@ -210,7 +210,7 @@ def test_both_pairs_of_decoders_are_checked(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault in the later decoder, which the merged one does not have, is found."""
-    from edge.export.onnx.hub import _Decoders
+    from edge.export.hub.graphs import _Decoders
 
     original = _Decoders.with_past
 

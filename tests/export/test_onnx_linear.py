@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from edge.export.onnx.graph import Graph, Weights
-from edge.export.onnx.linear import (
+from edge.export.onnx.precision import (
     BlockInt4,
     BlockInt8,
     Precision,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.export.onnx.head import ListedHead
+from edge.export.onnx.lm_head import ListedHead
 from edge.export.parity import where_they_part
 from edge.export.publish import ExportOptions, Publisher, Target
 from edge.export.reference import TorchReference

@@ -16,7 +16,7 @@ from edge.export.base import EXACT
 from edge.export.publish import Publisher, Target
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
-from edge.export.torchscript import MODEL_NAME, TorchScriptExporter
+from edge.export.torchscript.exporter import MODEL_NAME, TorchScriptExporter
 from edge.runtime.options import GenerationOptions
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge.export.onnx.hub_engine import HubEngine
+from edge.export.hub.engine import HubEngine
 from edge.export.source import SourceModel
 from edge.runtime.engines.base import Vocabulary
 from edge.runtime.options import GenerationOptions

@@ -40,7 +40,7 @@ def write_gguf(quantization: str) -> Callable[[Spec], None]:
     """llama.cpp's converter is not in its package; our file, quantised by llama.cpp, serves."""
 
     def prepare(spec: Spec) -> None:
-        from edge.export.gguf import GgufExporter
+        from edge.export.gguf.exporter import GgufExporter
         from edge.export.source import SourceModel
 
         spec.cache.mkdir()

@@ -218,7 +218,7 @@ def test_quantizations_are_those_that_a_format_has() -> None:
 
 def test_a_format_without_its_library_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)  # what Python has for a module it can't find
-    monkeypatch.delitem(sys.modules, "edge.export.gguf", raising=False)
+    monkeypatch.delitem(sys.modules, "edge.export.gguf.exporter", raising=False)
     found, skipped = find_quantizations((), ("int4",))
     assert list(found) == ["onnx"]
     assert list(skipped) == ["gguf"]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.export.base import Exporter
-from edge.export.card import hub_card
-from edge.export.hub_files import check_generation, write_hub_files
-from edge.export.onnx.hub import HubExporter
-from edge.export.onnx.hub_engine import HubEngine
+from edge.export.model_card import hub_card
+from edge.export.hub.files import check_generation, write_hub_files
+from edge.export.hub.graphs import HubExporter
+from edge.export.hub.engine import HubEngine
 from edge.export.parity import check_tolerance
 from edge.export.publish import CARD_NAME, Exported, ExportOptions, Publisher, Target, file_info
 from edge.export.source import SourceModel

@@ -158,7 +158,7 @@ class DecoderLayer(nn.Module):
 
 
 class PositionBias(nn.Module):
-    """The relative position bias of one stack, by distance (see `edge.export.relative`)."""
+    """The relative position bias of one stack, by distance (see `edge.export.position_bias`)."""
 
     def __init__(self, shape: Architecture, *, bidirectional: bool) -> None:
         super().__init__()

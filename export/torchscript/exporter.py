@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from edge.export.base import EIGHT_BIT, EXACT, Exporter, Tolerance
-from edge.export.relative import decoder_bias_by_distance, encoder_bias_by_distance
+from edge.export.position_bias import decoder_bias_by_distance, encoder_bias_by_distance
 from edge.export.source import SourceModel
-from edge.export.torchscript_model import Int8Embedding, PositionBias, ScriptedT5
+from edge.export.torchscript.model import Int8Embedding, PositionBias, ScriptedT5
 
 MODEL_NAME = "model.ts"
 # What a user of the file calls or reads, besides forward.

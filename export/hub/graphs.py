@@ -21,7 +21,7 @@ from onnx import TensorProto
 from edge.export.onnx.exporter import OnnxExporter, precisions
 from edge.export.onnx.files import write_graphs
 from edge.export.onnx.graph import Dim, Graph, Weights
-from edge.export.onnx.linear import Precision
+from edge.export.onnx.precision import Precision
 from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
 from edge.export.source import SourceModel
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.export.relative import buckets as model_buckets
+from edge.export.position_bias import buckets as model_buckets
 from edge.runtime.engines.gguf.buckets import LLAMA_MAX_DISTANCE, large_buckets, llama_buckets
 from edge.runtime.artifact.manifest import Architecture
 

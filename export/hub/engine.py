@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from edge.export.onnx.hub import DECODER_NAME, DECODER_WITH_PAST_NAME, ENCODER_NAME, MERGED_NAME
+from edge.export.hub.graphs import DECODER_NAME, DECODER_WITH_PAST_NAME, ENCODER_NAME, MERGED_NAME
 from edge.runtime.engines.base import TokenIds, Vocabulary, pad_batch
 from edge.runtime.engines.onnx import open_session
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine

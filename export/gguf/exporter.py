@@ -15,8 +15,8 @@ import numpy as np
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, LlamaFileType, get_tensor_name_map
 
 from edge.export.base import EIGHT_BIT, FOUR_BIT, HALF, Exporter, Tolerance
-from edge.export.gguf_buckets import BiasTables, bias_tables
-from edge.export.gguf_vocab import read_vocabulary
+from edge.export.gguf.position_buckets import BiasTables, bias_tables
+from edge.export.gguf.vocabulary import read_vocabulary
 from edge.export.source import SourceModel, expected_shapes
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.platform.atomic import readable_os_errors

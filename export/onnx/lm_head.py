@@ -19,7 +19,7 @@ import numpy as np
 from onnx import TensorProto
 
 from edge.export.onnx.graph import Dim, Graph
-from edge.export.onnx.linear import Precision
+from edge.export.onnx.precision import Precision
 from edge.export.source import SourceModel
 
 _FLOAT, _INT64, _INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
