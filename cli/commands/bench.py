@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.bench_report import REPORT_NAMES, report_options, report_outputs, show
+from edge.cli.display.bench import REPORT_NAMES, report_options, report_outputs, show
 from edge.cli.options import column_options, command_line, numbers, threads_option
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def command(
     if not artifacts or data is None:
         missing = "ARTIFACTS" if not artifacts else "--data"
         raise UsageError(f"{missing} is missing (--arch SHAPE measures a shape without weights)")
-    from edge.cli.console import quiet_libraries
+    from edge.cli.display.console import quiet_libraries
     from edge.runtime.artifact import find_artifacts
     from edge.runtime.rows import Columns, dev_file, read_rows
 
@@ -147,7 +147,7 @@ def command(
     rows = read_rows(path, Columns(input=input_column, target=target_column))[:limit]
     folders = [folder for given in artifacts for folder in find_artifacts(given)]
     if speculation:
-        from edge.cli.speculation_tables import bench_speculation
+        from edge.cli.display.speculation import bench_speculation
 
         bench_speculation(
             folders,
@@ -162,7 +162,7 @@ def command(
         return
     from edge.bench.report.document import read_document
     from edge.bench.artifacts.results import BenchSettings
-    from edge.cli.comparison_tables import check_regressions, print_comparison
+    from edge.cli.display.comparison import check_regressions, print_comparison
 
     # Before minutes of measuring.
     old = read_document(old_file) if old_file is not None else None
@@ -275,8 +275,8 @@ def _bench_shapes(
 ) -> None:
     from edge.bench.engines.run import Settings
     from edge.bench.engines.cache import choose_targets
-    from edge.cli.console import quiet_libraries
-    from edge.cli.engine_tables import bench_shapes
+    from edge.cli.display.console import quiet_libraries
+    from edge.cli.display.engines import bench_shapes
 
     quiet_libraries()
     given = {
@@ -315,7 +315,7 @@ def measure(
     from edge.bench.report.write import write_reports
     from edge.bench.artifacts.results import BenchInterruptedError
     from edge.bench.artifacts.runner import run_bench
-    from edge.cli.console import progress_bar
+    from edge.cli.display.console import progress_bar
 
     try:
         with progress_bar() as progress:

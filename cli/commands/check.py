@@ -40,7 +40,7 @@ def _check(**options: Any) -> None:
     disk: ✓ fine, ! worth knowing, ✗ would fail or give a model that is no good. Exits with 2 where
     there is a ✗. `edge train` runs the same checks first.
     """
-    from edge.cli.console import quiet_libraries, status, stdout_console
+    from edge.cli.display.console import quiet_libraries, status, stdout_console
     from edge.runtime.errors import PreflightError
 
     config = config_from(**options, defaults={"output": _NOWHERE})

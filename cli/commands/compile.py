@@ -65,7 +65,7 @@ def command(**options: Any) -> None:
     beside the artifact. Exits with 3 if nothing accurate enough meets the target.
     """
     from edge.bench.compile.run import compile_model
-    from edge.cli.console import quiet_libraries, status, stdout_console
+    from edge.cli.display.console import quiet_libraries, status, stdout_console
     from edge.runtime.errors import TargetMissedError
 
     quiet_libraries()

@@ -93,7 +93,7 @@ def command(
 
     if format_name not in FORMATS:
         raise UsageError(unknown_name("format", format_name, FORMATS))
-    from edge.cli.console import quiet_libraries, status
+    from edge.cli.display.console import quiet_libraries, status
     from edge.export.publish import ExportOptions, plan_targets, publish_all
     from edge.export.shortlist import ShortlistRequest
     from edge.export.source import SourceModel

@@ -24,7 +24,7 @@ def command(artifact: Path, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from edge.cli.console import stdout_console
+    from edge.cli.display.console import stdout_console
 
     shape, parity = manifest.architecture, manifest.parity
     feed_forward = f"{'gated ' if shape.is_gated_act else ''}{shape.dense_act_fn} {shape.d_ff}"

@@ -21,7 +21,7 @@ def command(base: str, adapter: Path, output: Path, force: bool) -> None:
     """
     import importlib.util
 
-    from edge.cli.console import quiet_libraries, status
+    from edge.cli.display.console import quiet_libraries, status
     from edge.runtime.registry import missing_extra
 
     for library in ("torch", "transformers", "peft"):

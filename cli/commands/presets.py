@@ -15,7 +15,7 @@ def command(name: str | None) -> None:
     """
     from rich.table import Table
 
-    from edge.cli.console import stdout_console
+    from edge.cli.display.console import stdout_console
     from edge.train.presets import preset_named, presets
 
     if name is not None:

@@ -14,7 +14,7 @@ import click
 
 from edge.cli.commands.bench import measure
 from edge.cli.commands.export import print_exported
-from edge.cli.train_display import Display, show_result
+from edge.cli.display.train import Display, show_result
 
 if TYPE_CHECKING:
     from edge.bench.artifacts.results import Report
@@ -47,7 +47,7 @@ def command(
     """
     from edge.bench.report.write import Outputs
     from edge.bench.artifacts.results import BenchSettings
-    from edge.cli.console import quiet_libraries
+    from edge.cli.display.console import quiet_libraries
 
     quiet_libraries()
     files = Outputs(json=output / "report.json", html=output / "report.html")
@@ -132,7 +132,7 @@ def _train(data: Path, model: Path, minutes: float | None, seed: int) -> None:
 
 
 def _export(model: Path, artifacts: Path) -> list[Exported]:
-    from edge.cli.console import status
+    from edge.cli.display.console import status
     from edge.export.publish import Publisher, plan_targets, publish_all
     from edge.export.source import SourceModel
 

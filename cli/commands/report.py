@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edge.cli.bench_report import report_options, report_outputs, show
+from edge.cli.display.bench import report_options, report_outputs, show
 
 
 @click.command()

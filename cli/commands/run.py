@@ -80,7 +80,7 @@ def command(
 
     With --output, answers are kept as they come: after a crash the same command continues.
     """
-    from edge.cli.data_set import run_data_set
+    from edge.cli.display.batch import run_data_set
     from edge.runtime.batch.job import Job, text_line
     from edge.runtime.batch.shards import is_data_set
     from edge.runtime.errors import UsageError
@@ -170,7 +170,7 @@ def _run_file(
 @contextlib.contextmanager
 def _row_progress() -> Iterator[Callable[[int, int], None]]:
     """Shows (rows answered, rows in all) on a terminal, and on any stderr where a run goes on."""
-    from edge.cli.console import progress_bar
+    from edge.cli.display.console import progress_bar
 
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress_bar()) if sys.stderr.isatty() else None

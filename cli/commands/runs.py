@@ -47,7 +47,7 @@ def command(run: Path | None, watch: bool) -> None:
 def _list() -> None:
     from rich.table import Table
 
-    from edge.cli.console import stdout_console
+    from edge.cli.display.console import stdout_console
     from edge.train.run_folder import LOG, find_runs, read_run
 
     folders = find_runs(Path())

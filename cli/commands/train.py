@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.train_display import Display, show_result
+from edge.cli.display.train import Display, show_result
 from edge.cli.train_options import layer_options, train_options
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def command(check: bool, **options: Any) -> None:
 
 
 def _train(processes: Processes, check: bool, options: dict[str, Any]) -> None:
-    from edge.cli.console import quiet_libraries
+    from edge.cli.display.console import quiet_libraries
 
     run = config_from(**options)  # before the heavy imports: a wrong option is answered at once
     quiet_libraries()

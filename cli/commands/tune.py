@@ -38,7 +38,7 @@ def command(
     for all of them. The settings and figures go to edge.json; --threads of other commands, and
     load(path, threads=…), still have the last word.
     """
-    from edge.cli.console import quiet_libraries
+    from edge.cli.display.console import quiet_libraries
     from edge.runtime.artifact import find_artifacts
 
     numbers = parse_threads(threads)
@@ -56,7 +56,7 @@ def tune_all(
 ) -> None:
     """Tune each artifact, with a progress display, and print what was measured and chosen."""
     from edge.bench.tune import tune
-    from edge.cli.console import progress_bar, stdout_console
+    from edge.cli.display.console import progress_bar, stdout_console
 
     for folder in folders:
         with progress_bar() as progress:

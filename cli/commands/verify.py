@@ -37,7 +37,7 @@ def command(artifact: Path, source: str | None, threads: int | None) -> None:
                 else "parity     not recorded"
             )
             return
-        from edge.cli.console import quiet_libraries
+        from edge.cli.display.console import quiet_libraries
         from edge.export.publish import remeasure_parity
         from edge.export.source import SourceModel
 

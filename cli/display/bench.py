@@ -62,7 +62,7 @@ def show(document: Mapping[str, Any]) -> None:
     from edge.bench.report.results import verdict
     from edge.bench.report.tables import notes
     from edge.bench.report.terminal import terminal_tables
-    from edge.cli.console import stdout_console
+    from edge.cli.display.console import stdout_console
 
     for table in terminal_tables(document):
         stdout_console().print(table)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from edge.cli.commands.data_augment import augment
-from edge.cli.commands.data_lengths import lengths
-from edge.cli.commands.data_split import split
+from edge.cli.commands.data.augment import augment
+from edge.cli.commands.data.lengths import lengths
+from edge.cli.commands.data.split import split
 
 
 @click.group(no_args_is_help=False)

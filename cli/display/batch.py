@@ -25,7 +25,7 @@ def run_data_set(
     """
     import contextlib
 
-    from edge.cli.console import progress_bar
+    from edge.cli.display.console import progress_bar
     from edge.runtime.batch.run import Totals, answer_data_set
     from edge.runtime.errors import EdgeError
 

@@ -106,7 +106,7 @@ def show_result(result: TrainResult, *, next_step: bool = True) -> None:
     """The figures with their bands, where the model is, and what to do next, on stdout."""
     from rich.table import Table
 
-    from edge.cli.console import stdout_console
+    from edge.cli.display.console import stdout_console
 
     table = Table(title="Dev split", title_justify="left")
     for name in ("metric", "value", "fit"):

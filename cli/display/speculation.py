@@ -37,7 +37,7 @@ def bench_speculation(
     """
     from edge.bench.engines.cache import default_cache
     from edge.bench.speculation.run import run_speculation
-    from edge.cli.console import progress_bar, stdout_console
+    from edge.cli.display.console import progress_bar, stdout_console
     from edge.runtime.platform.atomic import new_file
 
     reports = []

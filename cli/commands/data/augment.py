@@ -47,7 +47,7 @@ def augment(data: Path, model: str | None, output: Path, **options: Any) -> None
     Split first, then augment; or split afterwards with edge data split, which keeps a row and what
     was made of it together.
     """
-    from edge.cli.console import quiet_libraries, status
+    from edge.cli.display.console import quiet_libraries, status
     from edge.runtime.errors import UsageError
     from edge.runtime.rows import Columns
     from edge.train.augment.offline import Limits, augment, check_output

@@ -61,7 +61,7 @@ def lengths(
     Recommends maximum lengths (the 95th percentile of the training split, rounded up to a multiple
     of 8) and tells what --long truncate, drop or chunk would do to the rows over them.
     """
-    from edge.cli.console import quiet_libraries, status, stdout_console
+    from edge.cli.display.console import quiet_libraries, status, stdout_console
     from edge.runtime.platform.atomic import new_file
     from edge.runtime.rows import Columns
     from edge.train.data.statistics import measure_lengths, write_histogram

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def print_comparison(old: Mapping[str, Any], report: Report) -> Comparison:
     """Compare a run with the report of an earlier one, and print what there is to say."""
     from edge.bench.artifacts.compare import compare
-    from edge.cli.console import stdout_console
+    from edge.cli.display.console import stdout_console
 
     comparison = compare(old, report.as_json())
     if comparison.changes:

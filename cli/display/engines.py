@@ -41,7 +41,7 @@ def bench_shapes(
     from edge.bench.engines.run import EnginesInterruptedError, run_engines
     from edge.bench.engines.baselines.table import PEERS
     from edge.bench.engines.cache import default_cache
-    from edge.cli.console import progress_bar, status
+    from edge.cli.display.console import progress_bar, status
     from edge.runtime.platform.atomic import new_file
     from edge.runtime.errors import TargetMissedError
 
@@ -135,7 +135,7 @@ def _missed(report: EngineReport) -> str:
 
 
 def print_report(report: EngineReport) -> None:
-    from edge.cli.console import stdout_console
+    from edge.cli.display.console import stdout_console
 
     console = stdout_console()
     console.print(engine_table(report))
@@ -150,7 +150,7 @@ def engine_table(report: EngineReport) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from edge.cli.verdict_text import verdict_text
+    from edge.cli.display.verdict import verdict_text
 
     settings = report.settings
     kind = ", random weights: speed only" if report.random_weights else ""
