@@ -61,9 +61,9 @@ class Exporter(abc.ABC):
         """
 
     def write_listed(
-        self, source: SourceModel, quantization: str, folder: Path, listed: Sequence[int]
+        self, source: SourceModel, quantization: str, folder: Path, shortlist: Sequence[int]
     ) -> None:
-        """Like `write`, with searches that choose among the `listed` ids and the input's own.
+        """Like `write`, with searches that choose among the `shortlist` ids and the input's own.
 
         Only where `supports_shortlist`.
         """

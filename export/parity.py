@@ -85,11 +85,11 @@ class ParityCheck:
         prompt: Prompt,
         limits: Limits,
         tokenizer_folder: Path,
-        listed: Sequence[int] | None = None,
+        shortlist: Sequence[int] | None = None,
     ) -> None:
         """`tokenizer_folder` holds the tokenizer.json that artifacts of this source get.
 
-        Inputs and answers keep to the artifacts' `limits`. With `listed`, the ids of a shortlist,
+        Inputs and answers keep to the artifacts' `limits`. With `shortlist`, the ids of a shortlist,
         the source chooses among these and each input's own.
 
         Raises:
@@ -111,7 +111,7 @@ class ParityCheck:
         self._options = GenerationOptions(
             max_new_tokens=new_tokens, min_new_tokens=min(_MIN_NEW_TOKENS, new_tokens)
         )
-        self._reference = TorchReference(source, pieces=self.tokenizer.pieces, listed=listed)
+        self._reference = TorchReference(source, pieces=self.tokenizer.pieces, shortlist=shortlist)
 
     def _check_pieces(self, source: SourceModel) -> None:
         if self.tokenizer.pieces > source.architecture.vocab_size:

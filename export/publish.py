@@ -32,7 +32,7 @@ from edge.runtime.artifact.manifest import (
 from edge.runtime.model import Generation, Model, load
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
-from edge.runtime.artifact.text_fingerprint import TextPath
+from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.version import edge_version
 
 CARD_NAME = "README.md"
@@ -244,14 +244,14 @@ class Publisher:
             edge_version=edge_version(),
         )
 
-    def _text_path(self) -> TextPath:
+    def _text_path(self) -> TextFingerprint:
         """How texts reach the model, the same as in training where a record says how that was.
 
         Another prompt is allowed if it was asked for: a model of many tasks may serve one.
         """
         with tempfile.TemporaryDirectory(prefix="edge-tokenizer-") as folder:
             self.source.write_tokenizer(Path(folder))
-            path = TextPath.of(Path(folder) / TOKENIZER_NAME, self.prompt.template)
+            path = TextFingerprint.of(Path(folder) / TOKENIZER_NAME, self.prompt.template)
         recorded = self.source.training.get("text_path")
         if isinstance(recorded, Mapping):
             known = dict(recorded)
@@ -327,8 +327,8 @@ def remeasure_parity(model: Model, source: SourceModel) -> Parity:
         raise ModelError(
             f"{source.folder}: its weights are not those that {model.artifact.folder} was made from"
         )
-    listed = read_shortlist(model.artifact)
-    check = ParityCheck(source, model.prompt, manifest.limits, model.artifact.folder, listed)
+    shortlist = read_shortlist(model.artifact)
+    check = ParityCheck(source, model.prompt, manifest.limits, model.artifact.folder, shortlist)
     parity = check.measure(model)
     recorded = manifest.parity.get("tolerance")
     if isinstance(recorded, Mapping):

@@ -27,13 +27,13 @@ class TorchReference(Engine):
         *,
         pieces: int,
         threads: int | None = None,
-        listed: Sequence[int] | None = None,
+        shortlist: Sequence[int] | None = None,
     ) -> None:
-        """`pieces`: ids from there up to the vocabulary's size are never emitted; with `listed`,
+        """`pieces`: ids from there up to the vocabulary's size are never emitted; with `shortlist`,
         none but these and those of the input."""
         self._source = source
         self._pieces = pieces
-        self._listed = listed
+        self._listed = shortlist
 
     @property
     def threads(self) -> int:

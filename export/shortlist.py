@@ -51,10 +51,10 @@ class ShortlistRequest:
 
 
 class Shortlist:
-    """The listed ids, and the held-out rows that judge what they cost.
+    """The shortlist ids, and the held-out rows that judge what they cost.
 
     Attributes:
-        ids: listed ids, ascending; eos is among them.
+        ids: shortlist ids, ascending; eos is among them.
     """
 
     def __init__(self, request: ShortlistRequest, tokenizer: Tokenizer) -> None:
@@ -115,7 +115,7 @@ class Shortlist:
             ) from None
 
     def write(self, folder: Path) -> None:
-        """Put the listed ids beside the model files."""
+        """Put the shortlist ids beside the model files."""
         (folder / SHORTLIST_NAME).write_text(json.dumps(self.ids) + "\n", encoding="utf-8")
 
     def answers(self, model: Model) -> list[Generation]:
@@ -130,7 +130,7 @@ class Shortlist:
     def compare(
         self, model: Model, before: Sequence[Generation], tolerance: Tolerance
     ) -> dict[str, Any]:
-        """The manifest's section: what was listed, and accuracy `before` and with the list.
+        """The manifest's section: what was shortlist, and accuracy `before` and with the list.
 
         Raises:
             ParityError: an answer that the list allows token for token has changed.
@@ -190,7 +190,7 @@ class Shortlist:
 
 
 def read_shortlist(artifact: Artifact) -> list[int] | None:
-    """The listed ids of an artifact, or None where it has no shortlist.
+    """The shortlist ids of an artifact, or None where it has no shortlist.
 
     Raises:
         ArtifactError: the list is malformed.

@@ -20,7 +20,7 @@ from edge.runtime.engines import ENGINES
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
 from edge.runtime.errors import EdgeError, InputTooLongError, UsageError
 from edge.runtime.generation import Generation, Timings
-from edge.runtime.inference.call_lock import CallGuard
+from edge.runtime.inference.call_lock import EngineLock
 from edge.runtime.guardrails import (
     Guardrails,
     OnLong,
@@ -93,7 +93,7 @@ class Model(AsyncCalls, Scoring):
         self.tokenizer = Tokenizer(
             artifact.path(TOKENIZER_NAME), eos=manifest.architecture.eos_token_id
         )
-        self.guard = CallGuard(exclusive=not engine.thread_safe, owned=engine)
+        self.guard = EngineLock(exclusive=not engine.thread_safe, owned=engine)
 
     def _defaults(self) -> GenerationOptions:
         """The artifact's options, under the guardrails' profile and cap."""

@@ -92,7 +92,7 @@ class BadRow:
     error: DataError
 
 
-def iter_rows_apart(path: str | Path, columns: Columns = Columns()) -> Iterator[Row | BadRow]:
+def iter_rows_with_errors(path: str | Path, columns: Columns = Columns()) -> Iterator[Row | BadRow]:
     """Like `iter_rows` without targets, but a malformed row is an item, not the end.
 
     Raises:

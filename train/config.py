@@ -108,7 +108,7 @@ class TrainConfig:
     ema_decay: float = 0.99  # per step
     rename_share: float | None = None  # of the rows whose rare words are renamed each time
     stumble_share: float = 0.0  # of the rows whose input is the target, spoken badly, each time
-    # Machine
+    # DeviceConfig
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Machine:
+class DeviceConfig:
     """device: cpu, cuda or mps; precision: bf16 (autocast over fp32 weights) or fp32."""
 
     device: str
     precision: str
 
 
-def choose_machine(device: str = "auto", precision: str = "auto") -> Machine:
+def choose_machine(device: str = "auto", precision: str = "auto") -> DeviceConfig:
     """The device and precision to use; never fp16, in which T5's activations overflow.
 
     Raises:
@@ -43,7 +43,7 @@ def choose_machine(device: str = "auto", precision: str = "auto") -> Machine:
         raise UsageError(f"--device {device}: there is none here; there is {present}")
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Machine(device, precision)
+    return DeviceConfig(device, precision)
 
 
 def has_fast_bf16(device: str) -> bool:
@@ -61,7 +61,7 @@ def has_fast_bf16(device: str) -> bool:
     return False
 
 
-def check_processes(config: TrainConfig, machine: Machine, processes: Processes) -> None:
+def check_processes(config: TrainConfig, machine: DeviceConfig, processes: Processes) -> None:
     """Refuse what several processes can't do together.
 
     Raises:
@@ -86,7 +86,7 @@ def check_processes(config: TrainConfig, machine: Machine, processes: Processes)
         )
 
 
-def check_libraries(config: TrainConfig, machine: Machine) -> None:
+def check_libraries(config: TrainConfig, machine: DeviceConfig) -> None:
     """Refuse early what needs a GPU or a library that isn't here.
 
     Raises:

@@ -41,7 +41,7 @@ class StopEvaluationError(Exception):
 
 
 @dataclass(frozen=True)
-class Course:
+class EvaluationOptions:
     """How an evaluation goes on: rows of a batch, who shares the work, who hears of it.
 
     `on_fraction` hears how much is done, 0 to 1, `on_halved` the rows of a batch that was too big
@@ -68,7 +68,7 @@ def evaluate(
     rows: Dataset,
     *,
     max_new_tokens: int = 128,
-    course: Course = Course(),
+    course: EvaluationOptions = EvaluationOptions(),
 ) -> Evaluation:
     """eval_loss, exact match, ROUGE-L and BLEU of greedy answers to tokenised rows.
 
@@ -110,7 +110,7 @@ def evaluation_loss(
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     *,
-    course: Course = Course(),
+    course: EvaluationOptions = EvaluationOptions(),
 ) -> dict[str, float]:
     """eval_loss alone, which takes a fraction of the time that writing answers takes.
 
@@ -135,7 +135,7 @@ def _through(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[dict[str, Any]],
-    course: Course,
+    course: EvaluationOptions,
     work: Callable[[list[int], dict[str, Any]], _Answered],
 ) -> _Answered:
     """`work` on all examples in batches, by all processes; what came of them on each."""

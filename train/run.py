@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from edge.train.checkpoint.store import Checkpoint
     from edge.train.config import TrainConfig
     from edge.train.data import Splits
-    from edge.train.device import Machine
-    from edge.train.evaluate import Course, Evaluation
+    from edge.train.device import DeviceConfig
+    from edge.train.evaluate import EvaluationOptions, Evaluation
     from edge.train.events import OnEvent
-    from edge.train.loop import LoopResult, Varying
+    from edge.train.loop import LoopResult, EpochAugmentation
     from edge.train.model.loading import Trainable
     from edge.train.distributed import Processes
     from edge.train.run_folder import RunFolder
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from edge.train.loop.callback import Evaluate
 
 
-class Job:
+class TrainingRun:
     """One run with its folder; holds what its parts hand to each other."""
 
     def __init__(
         self,
         config: TrainConfig,
-        machine: Machine,
+        machine: DeviceConfig,
         splits: Splits,
         run: RunFolder,
         workplace: Path,
@@ -213,13 +213,13 @@ class Job:
         identity: dict[str, object],
         checkpoint: SavedState | None,
     ) -> LoopResult:
-        from edge.train.checkpoint.manager import Keeper
-        from edge.train.loop import Around, run_loop
+        from edge.train.checkpoint.manager import CheckpointManager
+        from edge.train.loop import LoopContext, run_loop
 
         config = self.config
         self.tell(Event("stage", "training"))
-        around = Around(
-            Keeper(config, self.run, identity, self.tell, self.processes),
+        around = LoopContext(
+            CheckpointManager(config, self.run, identity, self.tell, self.processes),
             self._evaluator(trainable, dev_rows),
             lambda name: self._snapshot(name, trainable),
             self.tell,
@@ -237,18 +237,18 @@ class Job:
             checkpoint,
         )
 
-    def _varying(self) -> Varying:
+    def _varying(self) -> EpochAugmentation:
         from edge.train.augment.rename import Renamer
-        from edge.train.loop import Varying
-        from edge.train.augment.disfluency import Stumbler
+        from edge.train.loop import EpochAugmentation
+        from edge.train.augment.disfluency import DisfluencyAugmenter
 
         config, pairs = self.config, self.splits.train
         renamer = stumbler = None
         if config.rename_share:
             renamer = Renamer(pairs, share=config.rename_share, seed=config.seed)
         if config.stumble_share:
-            stumbler = Stumbler(pairs, share=config.stumble_share, seed=config.seed)
-        return Varying(renamer, stumbler)
+            stumbler = DisfluencyAugmenter(pairs, share=config.stumble_share, seed=config.seed)
+        return EpochAugmentation(renamer, stumbler)
 
     def _snapshot(self, name: str, trainable: Trainable) -> None:
         folder = self.run.snapshots / name
@@ -291,10 +291,10 @@ class Job:
             ),
         )
 
-    def _course(self, on_fraction: Callable[[float], None]) -> Course:
-        from edge.train.evaluate import Course
+    def _course(self, on_fraction: Callable[[float], None]) -> EvaluationOptions:
+        from edge.train.evaluate import EvaluationOptions
 
-        return Course(self.config.eval_batch_size, self.processes, on_fraction, self._warn_halved)
+        return EvaluationOptions(self.config.eval_batch_size, self.processes, on_fraction, self._warn_halved)
 
     def _warn_halved(self, rows: int) -> None:
         message = (

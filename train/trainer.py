@@ -20,7 +20,7 @@ from edge.train.config import TrainConfig
 from edge.train.data import load_splits
 from edge.train.device import check_libraries, check_processes, choose_machine
 from edge.train.events import Event, OnEvent, ignore
-from edge.train.run import Job
+from edge.train.run import TrainingRun
 from edge.train.preflight import LIBRARIES
 from edge.train.distributed import Processes, joined
 from edge.train.run_folder import LOG, RunFolder, RunLog, opened_run, run_folder
@@ -80,7 +80,7 @@ def train(
         tempfile.TemporaryDirectory(prefix="edge-train-") as workplace,
         _threads(config.threads),
     ):
-        job = Job(config, machine, splits, run, Path(workplace), on_event, processes)
+        job = TrainingRun(config, machine, splits, run, Path(workplace), on_event, processes)
         evaluation, record = job.train()
     return TrainResult(output, evaluation.metrics, evaluation.bands, job.warnings, record)
 

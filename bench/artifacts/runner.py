@@ -19,7 +19,7 @@ from edge.bench.artifacts.agreement import agree
 from edge.bench.artifacts.compatibility import check_rows, notes_on, open_artifacts
 from edge.bench.artifacts.latency import Latency, Samples, spread_rows
 from edge.bench.timing.machine import machine_info
-from edge.bench.timing.engine_process import Guarded
+from edge.bench.timing.engine_process import FailureIsolated
 from edge.bench.timing.process_model import RemoteModel
 from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Data, Report, Result
 from edge.bench.timing.timed_calls import Call
@@ -101,7 +101,7 @@ def run_bench(
     opened = open_artifacts(artifacts)
     check_rows(opened, rows)
     contestants = [
-        Contestant(str(name), artifact, choose_threads(artifact, threads))
+        BenchmarkedArtifact(str(name), artifact, choose_threads(artifact, threads))
         for name, artifact in zip(artifacts, opened, strict=True)
     ]
     cases = [Case(*pair) for pair in itertools.product(settings.batch, settings.concurrency)]
@@ -131,7 +131,7 @@ def run_bench(
 
 
 def _measure(
-    contestants: Sequence[Contestant],
+    contestants: Sequence[BenchmarkedArtifact],
     rows: Sequence[Row],
     cases: Sequence[Case],
     settings: BenchSettings,
@@ -160,7 +160,7 @@ def _measure(
 
 
 def _compare_answers(
-    contestants: Sequence[Contestant], rows: Sequence[Row], reference: str | Path | None
+    contestants: Sequence[BenchmarkedArtifact], rows: Sequence[Row], reference: str | Path | None
 ) -> None:
     """Give every accuracy its agreement with the reference."""
     names = [one.name for one in contestants]
@@ -171,7 +171,7 @@ def _compare_answers(
 
 
 def take_turns(
-    contestants: Sequence[Contestant],
+    contestants: Sequence[BenchmarkedArtifact],
     rows: Sequence[Row],
     case: Case,
     settings: BenchSettings,
@@ -206,7 +206,7 @@ def calls_of(rows: Sequence[Row], runs: int, batch: int) -> list[Call]:
     return [pairs[first : first + batch] for first in range(0, len(pairs), batch)]
 
 
-class Contestant(Guarded):
+class BenchmarkedArtifact(FailureIsolated):
     """One artifact through a run: its process, what was measured, and what became of it."""
 
     def __init__(self, name: str, artifact: Artifact, threads: int) -> None:
@@ -286,7 +286,7 @@ class Contestant(Guarded):
 
 
 def _results(
-    contestants: Sequence[Contestant],
+    contestants: Sequence[BenchmarkedArtifact],
     cases: Sequence[Case],
     target_ms: float,
     unmeasured: str = "not measured",

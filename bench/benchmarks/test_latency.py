@@ -20,7 +20,7 @@ import pytest
 from edge.bench.artifacts.compatibility import check_rows, open_artifacts
 from edge.bench.timing.engine_process import EngineFailedError, EngineMissingError
 from edge.bench.artifacts.results import BenchSettings
-from edge.bench.artifacts.runner import Case, Contestant, calls_of
+from edge.bench.artifacts.runner import Case, BenchmarkedArtifact, calls_of
 from edge.runtime.artifact import find_artifacts
 from edge.runtime.engines.base import choose_threads
 from edge.runtime.errors import EdgeError
@@ -112,7 +112,7 @@ def test_latency(benchmark: Any, artifact: str, case: Case, request: pytest.Fixt
     [opened] = open_artifacts([folder])
     check_rows([opened], rows)
     threads = os.environ.get("EDGE_BENCH_THREADS")
-    contestant = Contestant(
+    contestant = BenchmarkedArtifact(
         artifact, opened, choose_threads(opened, int(threads) if threads else None)
     )
     calls = itertools.cycle(calls_of(rows, settings.runs, case.batch))
@@ -138,7 +138,7 @@ def test_latency(benchmark: Any, artifact: str, case: Case, request: pytest.Fixt
     _describe(benchmark.extra_info, contestant, case, target_ms)
 
 
-def _describe(extra: dict[str, Any], contestant: Contestant, case: Case, target_ms: float) -> None:
+def _describe(extra: dict[str, Any], contestant: BenchmarkedArtifact, case: Case, target_ms: float) -> None:
     """What pytest-benchmark does not compute itself."""
     result = contestant.result(case, target_ms)
     latency = result.latency

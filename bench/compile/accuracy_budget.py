@@ -19,7 +19,7 @@ MIN_ANSWERS = 165  # with two answers above it, the fewest that show a p95
 
 
 @dataclass(frozen=True)
-class Judge:
+class AccuracyBudget:
     """The accuracy budget: how far a metric may fall below the source model's, on the same rows.
 
     `targets` and `reference` (the source's answers) are those of all rows, in order. All values are

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from edge.bench.compile.accuracy_budget import METRICS
-from edge.bench.compile.search import Search, Tried
+from edge.bench.compile.search import Search, Trial
 from edge.bench.engines.cache import bits_of
 from edge.runtime.artifact.manifest import Architecture
 
 
-def verdict(search: Search, best: Tried | None) -> str:
+def verdict(search: Search, best: Trial | None) -> str:
     """Whether the target is met, by what, and else how far the best is from it."""
     if best is None:
         if not search.tried:
@@ -28,7 +28,7 @@ def verdict(search: Search, best: Tried | None) -> str:
     return f"{found}; p95 ≤ {target:g} ms is not shown at 99 % confidence"
 
 
-def advice(search: Search, best: Tried | None, shape: Architecture) -> list[str]:
+def advice(search: Search, best: Trial | None, shape: Architecture) -> list[str]:
     """What would bring a model within its target, the cheapest first."""
     if best is not None and best.meets:
         return []
@@ -65,7 +65,7 @@ def advice(search: Search, best: Tried | None, shape: Architecture) -> list[str]
     return lines
 
 
-def _within_reach(search: Search, best: Tried) -> list[str]:
+def _within_reach(search: Search, best: Trial) -> list[str]:
     """What would be faster if it were accurate enough."""
     faster = [
         one

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.bench.compile.search import Search, Tried
+from edge.bench.compile.search import Search, Trial
 from edge.export.model_card import model_card
 from edge.export.publish import CARD_NAME, file_info
 from edge.runtime.artifact import Artifact
@@ -53,7 +53,7 @@ class Line:
         }
 
 
-def table(search: Search, winner: Tried | None) -> list[Line]:
+def table(search: Search, winner: Trial | None) -> list[Line]:
     """A line for every candidate: first those measured on all rows, the fastest first."""
     lines = [_line(search, tried, winner) for tried in search.tried.values()]
     full = [line for line in lines if line.score is not None]
@@ -67,7 +67,7 @@ def table(search: Search, winner: Tried | None) -> list[Line]:
     return sorted(lines, key=lambda line: (line.score is None, line.p50_ms))
 
 
-def _line(search: Search, tried: Tried, winner: Tried | None) -> Line:
+def _line(search: Search, tried: Trial, winner: Trial | None) -> Line:
     candidate, timed = tried.candidate, tried.timed
     made = search.lab.make(candidate.variant)
     assert made is not None
@@ -91,7 +91,7 @@ def _line(search: Search, tried: Tried, winner: Tried | None) -> Line:
     )
 
 
-def _outcome(tried: Tried, target_ms: float) -> str:
+def _outcome(tried: Trial, target_ms: float) -> str:
     if tried.score is None:
         return tried.outcome or f"not among the best after {len(tried.timed.ms)} answers"
     if not tried.accepted:
@@ -111,7 +111,7 @@ def _dominates(one: Line, other: Line) -> bool:
 
 
 def report(
-    search: Search, lines: Sequence[Line], winner: Tried | None, facts: Mapping[str, Any]
+    search: Search, lines: Sequence[Line], winner: Trial | None, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The JSON report; docs/compile.md describes the fields. `facts` are of the whole call."""
     judge = search.judge
@@ -150,7 +150,7 @@ def manifest_section(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_winner(
-    folder: Path, output: Path, winner: Tried, section: Mapping[str, Any], *, force: bool
+    folder: Path, output: Path, winner: Trial, section: Mapping[str, Any], *, force: bool
 ) -> None:
     """Publish a copy of the winner's artifact, set to run as it was measured.
 

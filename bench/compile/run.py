@@ -21,10 +21,10 @@ from edge.bench.compile.report import (
     write_report,
     write_winner,
 )
-from edge.bench.compile.accuracy_budget import METRICS, Judge, check_drop
-from edge.bench.compile.trials import Event, Lab
+from edge.bench.compile.accuracy_budget import METRICS, AccuracyBudget, check_drop
+from edge.bench.compile.trials import Event, TrialRunner
 from edge.bench.compile.trial_store import Record
-from edge.bench.compile.search import Search, Tried
+from edge.bench.compile.search import Search, Trial
 from edge.bench.compile.space import Space, find_quantizations
 from edge.bench.timing.machine import machine_info
 from edge.bench.tune import checked_threads, thread_numbers
@@ -92,7 +92,7 @@ class Outcome:
     says that it was written to the output. `skipped` tells why formats were left out."""
 
     lines: list[Line]
-    best: Tried | None
+    best: Trial | None
     published: bool
     verdict: str
     advice: list[str]
@@ -132,7 +132,7 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
     with Record.open(output.with_name(output.name + ".work"), identity, output) as record:
         if record.found:
             on_event(f"going on with {record.found} results in {record.folder}")
-        lab = Lab(record, request.rows, argument, on_event)
+        lab = TrialRunner(record, request.rows, argument, on_event)
         try:
             first = lab.start()
             reference = lab.reference()
@@ -145,7 +145,7 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
                     shortlist=request.shortlist is not None,
                     drafts=request.drafts and first["plain_greedy"],
                 ),
-                Judge(request.metric, request.max_drop, targets, reference),
+                AccuracyBudget(request.metric, request.max_drop, targets, reference),
                 request.target_ms,
                 request.budget,
                 started=started,

@@ -22,9 +22,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from edge.bench.compile.accuracy_budget import MIN_ANSWERS, Judge
-from edge.bench.compile.trials import Lab, Timed
-from edge.bench.compile.space import Candidate, Space, Variant
+from edge.bench.compile.accuracy_budget import MIN_ANSWERS, AccuracyBudget
+from edge.bench.compile.trials import TrialRunner, Timed
+from edge.bench.compile.space import Candidate, Space, ArtifactSpec
 from edge.bench.engines.cache import bits_of
 from edge.bench.timing.verdict import MEETS, judge
 
@@ -42,7 +42,7 @@ class TimeUpError(Exception):
 
 
 @dataclass
-class Tried:
+class Trial:
     """A candidate, the most that was measured of it, and what became of it.
 
     `score` and `drop` are of all rows, None where not all were answered; `lost` and `won` count
@@ -66,12 +66,12 @@ class Tried:
 class Search:
     """One search; `tried` collects what was measured, by candidate."""
 
-    lab: Lab
+    lab: TrialRunner
     space: Space
-    judge: Judge
+    judge: AccuracyBudget
     target_ms: float
     budget: float | None = None  # seconds
-    tried: dict[Candidate, Tried] = field(default_factory=dict)
+    tried: dict[Candidate, Trial] = field(default_factory=dict)
     time_up: bool = False
     started: float = field(default_factory=time.monotonic)  # when the call began
 
@@ -104,7 +104,7 @@ class Search:
         except TimeUpError:
             self.time_up = True
 
-    def ranking(self) -> list[Tried]:
+    def ranking(self) -> list[Trial]:
         """What is accepted, the one to take first.
 
         What meets the target comes first; of those about as fast as the fastest the simplest, then
@@ -116,7 +116,7 @@ class Search:
         meeting = any(one.meets for one in accepted)
         fastest = min(one.timed.p50 for one in accepted if one.meets or not meeting)
 
-        def key(one: Tried) -> tuple[object, ...]:
+        def key(one: Trial) -> tuple[object, ...]:
             slower = max(one.timed.p50 / fastest, _SAME)  # as fast, for all we know
             return (
                 not one.meets,
@@ -131,7 +131,7 @@ class Search:
 
     # -- rounds ----------------------------------------------------------------------------------
 
-    def _waves(self) -> Iterator[list[Variant]]:
+    def _waves(self) -> Iterator[list[ArtifactSpec]]:
         """Artifacts to look closer at, the fastest first; the next wave is for where none of these
         is accepted."""
         space = self.space
@@ -143,8 +143,8 @@ class Search:
             n for n in space.formats if space.first(n) not in firsts
         ]
         fast = [name for name in fast if name not in slow]
-        seen: dict[Variant, float] = {}
-        later: list[Variant] = []
+        seen: dict[ArtifactSpec, float] = {}
+        later: list[ArtifactSpec] = []
         wide = True
         for name in fast:
             variants = space.variants(name)
@@ -169,13 +169,13 @@ class Search:
         yield sorted(others, key=lambda v: others[v])
 
     @staticmethod
-    def _wide_pays(found: Mapping[Variant, float]) -> bool:
+    def _wide_pays(found: Mapping[ArtifactSpec, float]) -> bool:
         """Whether float32 is as fast as fewer bits, or there is nothing to tell by."""
         wide = [p50 for v, p50 in found.items() if bits_of(v.quantization) >= 32]
         narrow = [p50 for v, p50 in found.items() if bits_of(v.quantization) < 16]
         return not wide or not narrow or min(wide) <= min(narrow)
 
-    def _glance(self, variants: Sequence[Variant]) -> dict[Variant, float]:
+    def _glance(self, variants: Sequence[ArtifactSpec]) -> dict[ArtifactSpec, float]:
         """Export artifacts and run them plainly, and with drafts: the better median, in ms."""
         candidates = []
         for variant in variants:
@@ -187,12 +187,12 @@ class Search:
                     for way in ways
                     if replace(way, draft_tokens=ways[0].draft_tokens) == ways[0]
                 ]
-        found: dict[Variant, float] = {}
+        found: dict[ArtifactSpec, float] = {}
         for one in self._ranked(candidates, FIRST):
             found.setdefault(one.variant, self._p50(one))
         return found
 
-    def _decide(self, wave: Sequence[Variant]) -> bool:
+    def _decide(self, wave: Sequence[ArtifactSpec]) -> bool:
         """Find the best way to run each artifact, then measure the best in full; True if one is
         accepted."""
         more = SECOND if self._has_more(SECOND) else FIRST
@@ -230,7 +230,7 @@ class Search:
             if not self._is_out(one.candidate.variant):
                 self._measure_in_full([one.candidate])
 
-    def _is_out(self, variant: Variant) -> bool:
+    def _is_out(self, variant: ArtifactSpec) -> bool:
         """Whether all rows showed that an artifact is out of the accuracy budget."""
         return any(
             one.score is not None and not one.accepted
@@ -244,8 +244,8 @@ class Search:
         found: list[Candidate] = []
         for group in self.lab.groups(candidates):
             self._check_time()
-            for candidate, timed in self.lab.contest(group, count).items():
-                self.tried[candidate] = tried = Tried(candidate, timed)
+            for candidate, timed in self.lab.time_interleaved(group, count).items():
+                self.tried[candidate] = tried = Trial(candidate, timed)
                 places = self.lab.places(count)[: len(self.lab.rows)]
                 answers = timed.answers[: len(places)]
                 tried.sample_drop = self.judge.sample_drop(places, answers)
@@ -262,11 +262,11 @@ class Search:
         return len(self.lab.rows) > count
 
     def _measure_in_full(self, candidates: Sequence[Candidate]) -> None:
-        for candidate, timed in self.lab.contest(candidates, self.full).items():
+        for candidate, timed in self.lab.time_interleaved(candidates, self.full).items():
             answers = timed.answers[: len(self.lab.rows)]
             score = self.judge.score(answers)
             lost, won = self.judge.changes(answers)
-            self.tried[candidate] = Tried(
+            self.tried[candidate] = Trial(
                 candidate,
                 timed,
                 score=score,
@@ -290,7 +290,7 @@ class Search:
             raise TimeUpError
 
 
-def better_half(medians: Mapping[Variant, float]) -> list[Variant]:
+def better_half(medians: Mapping[ArtifactSpec, float]) -> list[ArtifactSpec]:
     """The faster half, at least three, and what is nearly as fast; the fastest first."""
     order = sorted(medians, key=lambda one: medians[one])
     if not order:

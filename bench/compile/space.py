@@ -15,7 +15,7 @@ DRAFT_TOKENS = 6  # the longest draft from the input; more are seldom all right
 
 
 @dataclass(frozen=True, order=True)
-class Variant:
+class ArtifactSpec:
     """An artifact that can be made."""
 
     format: str
@@ -31,7 +31,7 @@ class Variant:
 class Candidate:
     """An artifact and how it is run: threads, other engine settings, and drafts (0: none)."""
 
-    variant: Variant
+    variant: ArtifactSpec
     threads: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     draft_tokens: int = 0
@@ -77,21 +77,21 @@ class Space:
     def formats(self) -> list[str]:
         return list(self.quantizations)
 
-    def first(self, format_name: str) -> Variant:
+    def first(self, format_name: str) -> ArtifactSpec:
         """What stands for a format before its other quantisations are worth an export."""
-        return Variant(format_name, self.quantizations[format_name][0])
+        return ArtifactSpec(format_name, self.quantizations[format_name][0])
 
-    def variants(self, format_name: str) -> list[Variant]:
+    def variants(self, format_name: str) -> list[ArtifactSpec]:
         """Without shortlists; the one of `first` first."""
-        return [Variant(format_name, name) for name in self.quantizations[format_name]]
+        return [ArtifactSpec(format_name, name) for name in self.quantizations[format_name]]
 
-    def listed(self, variant: Variant) -> Variant | None:
+    def listed(self, variant: ArtifactSpec) -> ArtifactSpec | None:
         """The same with a shortlist, where the format has them and there is data for one."""
         if not self.shortlist or not EXPORTERS.load(variant.format).supports_shortlist:
             return None
-        return Variant(variant.format, variant.quantization, shortlist=True)
+        return ArtifactSpec(variant.format, variant.quantization, shortlist=True)
 
-    def candidates(self, variant: Variant) -> list[Candidate]:
+    def candidates(self, variant: ArtifactSpec) -> list[Candidate]:
         """Every way to run an artifact, the plainest first."""
         engine = ENGINES.load(variant.format)
         lengths = (0, DRAFT_TOKENS) if self.drafts and engine.supports_prompt_lookup else (0,)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.bench.compile.space import Variant
+from edge.bench.compile.space import ArtifactSpec
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.batch.journal import locked
 from edge.runtime.errors import OutputExistsError
@@ -64,7 +64,7 @@ class Record:
             shutil.rmtree(folder)
         _write(folder / _IDENTITY, identity)
 
-    def artifact(self, variant: Variant) -> Path:
+    def artifact(self, variant: ArtifactSpec) -> Path:
         return self.folder / "artifacts" / variant.name
 
     def get(self, name: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge.bench.compile.worker import Child
 from edge.bench.compile.trial_store import Record
-from edge.bench.compile.space import Candidate, Variant
+from edge.bench.compile.space import Candidate, ArtifactSpec
 from edge.bench.artifacts.latency import spread_rows
 from edge.bench.timing.engine_process import EngineFailedError, EngineMissingError, when_ready
 from edge.runtime.artifact import Artifact
@@ -49,7 +49,7 @@ class Timed:
         return float(np.percentile(self.ms, 95))
 
 
-class Lab:
+class TrialRunner:
     """Makes artifacts of one source and times them on rows; what the record has is not done again.
 
     `failures` says, by the name of an artifact or candidate, why there is none.
@@ -113,7 +113,7 @@ class Lab:
         self.record.put("reference", {"answers": answers})
         return answers
 
-    def make(self, variant: Variant) -> dict[str, Any] | None:
+    def make(self, variant: ArtifactSpec) -> dict[str, Any] | None:
         """Export an artifact and check its parity: its size and parity; None where that failed."""
         name = f"export-{variant.name}"
         known = self.record.get(name)
@@ -126,14 +126,14 @@ class Lab:
         self.failures[variant.name] = known.get("refused") or known["failed"]
         return None
 
-    def _is_whole(self, variant: Variant) -> bool:
+    def _is_whole(self, variant: ArtifactSpec) -> bool:
         try:
             Artifact.open(self.record.artifact(variant))
         except ArtifactError:
             return False
         return True
 
-    def _export(self, variant: Variant) -> dict[str, Any]:
+    def _export(self, variant: ArtifactSpec) -> dict[str, Any]:
         place = self.record.artifact(variant)
         asked = {
             "export": variant.format,
@@ -184,7 +184,7 @@ class Lab:
         most = 2 * max(sizes, default=0) + _PROCESS_BYTES
         return max(1, min(_TOGETHER, free_memory() // 2 // most))
 
-    def contest(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, Timed]:
+    def time_interleaved(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, Timed]:
         """Time candidates that take turns on the same rows; those that fail are left out.
 
         The rows are spread over the data; those of 16 are among those of 64, these among those of

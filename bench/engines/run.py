@@ -22,7 +22,7 @@ from edge.bench.timing.machine import machine_info
 from edge.bench.engines.baselines.spec import Spec
 from edge.bench.engines.baselines.table import PEERS
 from edge.bench.engines.cache import Prepared, bits_of, size_of
-from edge.bench.timing.engine_process import EngineProcess, Guarded, start
+from edge.bench.timing.engine_process import EngineProcess, FailureIsolated, start
 from edge.bench.engines.scaling import Scaling, scaling_points, scaling_table
 from edge.bench.timing.verdict import MEETS, Verdict, judge
 from edge.export.publish import Target
@@ -299,7 +299,7 @@ def _with_one(point: Point) -> list[Point]:
     return [point, (point[0], 1)]
 
 
-class Runner(Guarded):
+class Runner(FailureIsolated):
     """One engine through a run: its process, what it was asked, and what became of it."""
 
     def __init__(self, row: EngineRow, spec: Spec) -> None:

@@ -39,7 +39,7 @@ class EngineFailedError(Exception):
     """An engine that reported an error, crashed or hung; the text says which."""
 
 
-class Guarded(abc.ABC):
+class FailureIsolated(abc.ABC):
     """An engine through a run: its first failure ends its part, is kept, and the others go on."""
 
     failure = ""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from edge.bench.timing.timed_calls import take_turn
+from edge.bench.timing.timed_calls import time_calls
 from edge.runtime.generation import Generation, Timings
 from edge.runtime.model import Model
 
@@ -37,7 +37,7 @@ class Overhead:
 def measure_overhead(calls: int = 100, call_ms: float = _CALL_MS) -> Overhead:
     """Time a stand-in that is busy for `call_ms`, and compare with what it knows of itself."""
     stand_in = _StandIn(call_ms / 1000)
-    turn = take_turn(cast(Model, stand_in), [[("a question", {})]] * calls)
+    turn = time_calls(cast(Model, stand_in), [[("a question", {})]] * calls)
     own = stand_in.ms[1 : calls + 1]  # less the warm-up, and the answers of one token after
     beyond = [measured - known for measured, known in zip(turn.ms, own, strict=True)]
     return Overhead(

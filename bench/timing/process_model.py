@@ -71,7 +71,7 @@ class RemoteModel:
         return [np.array(row, dtype=np.float32) for row in found["log_probs"]]
 
     def turn(self, calls: Sequence[Call], **options: Any) -> dict[str, Any]:
-        """Time calls; the options are those of `edge.bench.timing.timed_calls.take_turn`, and so is the answer,
+        """Time calls; the options are those of `edge.bench.timing.timed_calls.time_calls`, and so is the answer,
         with the process' `peak_rss` in bytes."""
         return self._ask("turn", calls=calls, options=options)
 

@@ -23,7 +23,7 @@ _GREEDY = {"num_beams": 1, "do_sample": False}
 
 
 @dataclass(frozen=True)
-class Turn:
+class TimedCalls:
     """What a turn's calls took: a value for each call, in milliseconds but for the counts.
 
     `first_*` are of the same call with answers of one token. `new_tokens` counts those of all of
@@ -42,14 +42,14 @@ class Turn:
     seconds: float
 
 
-def take_turn(
+def time_calls(
     model: Model,
     calls: Sequence[Call],
     *,
     concurrency: int = 1,
     new_tokens: int | None = None,
     warmup: int = 1,
-) -> Turn:
+) -> TimedCalls:
     """Time `calls`, shared among `concurrency` threads that ask at once.
 
     Each thread makes `warmup` calls before, which do not count. `new_tokens` is the exact length of
@@ -124,11 +124,11 @@ def _together(
     return [timed for own, _ in ended for timed in own], seconds
 
 
-def _turn(found: Sequence[_Timed], firsts: Sequence[_Timed], seconds: float) -> Turn:
+def _turn(found: Sequence[_Timed], firsts: Sequence[_Timed], seconds: float) -> TimedCalls:
     # The rows of one call share its timings.
     timings = [timed.answers[0].timings for timed in found]
     lengths = [[answer.output_tokens for answer in timed.answers] for timed in found]
-    return Turn(
+    return TimedCalls(
         ms=[timed.ms for timed in found],
         tokenize_ms=[one.tokenize_ms for one in timings],
         generate_ms=[one.generate_ms for one in timings],
@@ -141,7 +141,7 @@ def _turn(found: Sequence[_Timed], firsts: Sequence[_Timed], seconds: float) -> 
     )
 
 
-def as_fields(turn: Turn) -> dict[str, Any]:
+def as_fields(turn: TimedCalls) -> dict[str, Any]:
     """A turn as JSON: times to a tenth of a microsecond."""
     values = dataclasses.asdict(turn)
     for name, numbers in values.items():

@@ -19,7 +19,7 @@ from edge.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from edge.runtime.batch.job import Job
+    from edge.runtime.batch.job import BatchJob
     from edge.runtime.model import Model
 
 
@@ -81,7 +81,7 @@ def command(
     With --output, answers are kept as they come: after a crash the same command continues.
     """
     from edge.cli.display.batch import run_data_set
-    from edge.runtime.batch.job import Job, text_line
+    from edge.runtime.batch.job import BatchJob, text_line
     from edge.runtime.batch.shards import is_data_set
     from edge.runtime.errors import UsageError
     from edge.runtime.model import load
@@ -97,7 +97,7 @@ def command(
     rails = guardrails(options)
     call = given(options)
     values = parse_fields(fields)
-    job = Job(artifact, input_column, values, as_json, call, threads, rails)
+    job = BatchJob(artifact, input_column, values, as_json, call, threads, rails)
     if input_file is not None and is_data_set(input_file):
         if output_file is None:
             raise UsageError(f"--input {input_file} is many files; give a folder with --output")
@@ -153,7 +153,7 @@ def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str,
 
 
 def _run_file(
-    model: Model, job: Job, input_file: Path, output_file: Path | None, force: bool
+    model: Model, job: BatchJob, input_file: Path, output_file: Path | None, force: bool
 ) -> None:
     from edge.runtime.batch.single_file import answered_lines, run_file
 

@@ -11,12 +11,12 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from edge.runtime.batch.job import Job
+    from edge.runtime.batch.job import BatchJob
     from edge.runtime.batch.run import Totals
 
 
 def run_data_set(
-    job: Job, inputs: Path, output: Path, engine: str, workers: int | None, force: bool
+    job: BatchJob, inputs: Path, output: Path, engine: str, workers: int | None, force: bool
 ) -> None:
     """Answer a folder or pattern of shards, with progress on stderr.
 

@@ -50,25 +50,25 @@ class OnnxExporter(Exporter):
         return {"threads": 1}
 
     def write_listed(
-        self, source: SourceModel, quantization: str, folder: Path, listed: Sequence[int]
+        self, source: SourceModel, quantization: str, folder: Path, shortlist: Sequence[int]
     ) -> None:
-        self._write(source, quantization, folder, listed)
+        self._write(source, quantization, folder, shortlist)
 
     def _write(
-        self, source: SourceModel, quantization: str, folder: Path, listed: Sequence[int] | None
+        self, source: SourceModel, quantization: str, folder: Path, shortlist: Sequence[int] | None
     ) -> None:
         weights = Weights()
         encoder, decoder = precisions(source, quantization)
         greedy = Graph("greedy", weights)
-        emit_greedy(greedy, source, encoder, decoder, listed)
+        emit_greedy(greedy, source, encoder, decoder, shortlist)
         speculative = Graph("speculative", weights)
-        emit_speculative(speculative, source, encoder, decoder, listed)
+        emit_speculative(speculative, source, encoder, decoder, shortlist)
         others = {
             SPECULATIVE_NAME: speculative,
-            ENCODER_NAME: _encoder_graph(source, encoder, decoder, weights, listed),
-            DECODER_NAME: _decoder_graph(source, decoder, weights, listed),
+            ENCODER_NAME: _encoder_graph(source, encoder, decoder, weights, shortlist),
+            DECODER_NAME: _decoder_graph(source, decoder, weights, shortlist),
         }
-        if listed is not None:
+        if shortlist is not None:
             # Scores are of any target: they need the whole head.
             others[SCORING_NAME] = _decoder_graph(source, decoder, weights, None)
         write_graphs(folder, weights, (GREEDY_NAME, greedy), others)
@@ -94,7 +94,7 @@ def _encoder_graph(
     precision: Precision,
     decoder: Precision,
     weights: Weights,
-    listed: Sequence[int] | None,
+    shortlist: Sequence[int] | None,
 ) -> Graph:
     graph = Graph("encoder", weights)
     input_ids = graph.input("input_ids", INT64, ["batch", "source"])
@@ -104,14 +104,14 @@ def _encoder_graph(
         shape: list[Dim] = ["batch", heads, "source", source.architecture.d_kv]
         graph.output(f"cross_key_{layer}", cross.key, FLOAT, shape)
         graph.output(f"cross_value_{layer}", cross.value, FLOAT, shape)
-    if listed is not None:
-        extra = Extra.of_input(graph, source, decoder, listed, input_ids, mask)
+    if shortlist is not None:
+        extra = Extra.of_input(graph, source, decoder, shortlist, input_ids, mask)
         extra.outputs(graph, source)
     return graph
 
 
 def _decoder_graph(
-    source: SourceModel, precision: Precision, weights: Weights, listed: Sequence[int] | None
+    source: SourceModel, precision: Precision, weights: Weights, shortlist: Sequence[int] | None
 ) -> Graph:
     graph = Graph("decoder", weights)
     shape = source.architecture
@@ -122,8 +122,8 @@ def _decoder_graph(
     emitter = DecoderEmitter(graph, source, precision)
     bias = emitter.position_bias(tokens, past[0].key)
     head: Head = FullHead(source, precision)
-    if listed is not None:
-        head = ListedHead(graph, source, precision, listed, Extra.inputs(graph, source))
+    if shortlist is not None:
+        head = ListedHead(graph, source, precision, shortlist, Extra.inputs(graph, source))
     cast = graph.op("Cast", mask, to=INT32)
     logits, present = emitter.emit(tokens, cast, past, cross, bias, head)
     if isinstance(head, ListedHead):

@@ -32,9 +32,9 @@ def emit_greedy(
     source: SourceModel,
     encoder: Precision,
     decoder: Precision,
-    listed: Sequence[int] | None = None,
+    shortlist: Sequence[int] | None = None,
 ) -> None:
-    """Fill `graph` with the search; it chooses among `listed` ids and the input's, or all ids.
+    """Fill `graph` with the search; it chooses among `shortlist` ids and the input's, or all ids.
 
     Inputs: input_ids and attention_mask int64 [batch, source]; max_new_tokens and min_new_tokens
     int64 scalars, both counting eos. Outputs: tokens int64 [batch, steps], pad after eos; lengths
@@ -46,7 +46,7 @@ def emit_greedy(
     longest = graph.input("max_new_tokens", INT64, [])
     shortest = graph.input("min_new_tokens", INT64, [])
     cross = EncoderEmitter(graph, source, encoder).emit(input_ids, mask)
-    head = search_head(graph, source, decoder, listed, input_ids, mask)
+    head = search_head(graph, source, decoder, shortlist, input_ids, mask)
     search = _GreedySearch(graph, source, decoder, head, cross, graph.op("Cast", mask, to=INT32))
     tokens, lengths, log_probs, finished = search.emit(input_ids, longest, shortest)
     graph.output("tokens", tokens, INT64, ["batch", "steps"])

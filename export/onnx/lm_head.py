@@ -2,7 +2,7 @@
 
 A shortlist makes fewer columns: those of the ids that it lists, and those of the ids in the input,
 so that a name seen nowhere before can still be copied. The rows of lm_head that belong to the
-listed ids are stored apart and are what a step reads; the input's rows are gathered from the whole
+shortlist ids are stored apart and are what a step reads; the input's rows are gathered from the whole
 matrix once per request.
 
 Source of shortlists: Jean et al. 2015 (arXiv:1412.2007), and Marian's lexical shortlists.
@@ -87,7 +87,7 @@ class FullHead(Head):
 class Extra:
     """Names of the input's own columns: ids int64 [batch, extra], their rows of lm_head as float32
     [batch, d_model, extra], and a mask float32 [batch, extra], 0 or -inf (padding, repeats and what
-    is listed anyway)."""
+    is shortlist anyway)."""
 
     ids: str
     weights: str
@@ -99,7 +99,7 @@ class Extra:
         graph: Graph,
         source: SourceModel,
         precision: Precision,
-        listed: Sequence[int],
+        shortlist: Sequence[int],
         input_ids: str,
         attention_mask: str,
     ) -> Extra:
@@ -109,7 +109,7 @@ class Extra:
         there is always a column.
         """
         new = graph.op(
-            "Gather", graph.weight("listed.new", lambda: _new(source, listed)), input_ids
+            "Gather", graph.weight("shortlist.new", lambda: _new(source, shortlist)), input_ids
         )
         real = graph.op("Cast", attention_mask, to=TensorProto.BOOL)
         wanted = graph.op("And", graph.op("And", new, real), _first_occurrence(graph, input_ids))
@@ -156,7 +156,7 @@ class Extra:
 
 
 class ListedHead(Head):
-    """Columns of the listed ids, then those of the input. What serves all steps goes into `graph`,
+    """Columns of the shortlist ids, then those of the input. What serves all steps goes into `graph`,
     the steps into the graphs that the methods are given."""
 
     def __init__(
@@ -164,18 +164,18 @@ class ListedHead(Head):
         graph: Graph,
         source: SourceModel,
         precision: Precision,
-        listed: Sequence[int],
+        shortlist: Sequence[int],
         extra: Extra,
     ) -> None:
         self._source = source
         self._precision = precision
-        self._listed = np.asarray(listed, dtype=np.int64)
+        self._listed = np.asarray(shortlist, dtype=np.int64)
         self._extra = extra
         axis = graph.constant([1])
         self._mask = graph.op("Unsqueeze", extra.mask, axis)
         batch = graph.op("Shape", extra.ids, start=0, end=1)
         rows = graph.op("Concat", batch, graph.constant([self._listed.size]), axis=0)
-        own = graph.op("Expand", graph.weight("listed.ids", lambda: self._listed[None]), rows)
+        own = graph.op("Expand", graph.weight("shortlist.ids", lambda: self._listed[None]), rows)
         self._ids = graph.op("Concat", own, extra.ids, axis=1)
         count = graph.op("Shape", extra.ids, start=1, end=2)
         nothing = graph.op(
@@ -184,16 +184,16 @@ class ListedHead(Head):
             graph.op("Concat", graph.constant([1]), count, axis=0),
         )
         self._eos = graph.op(
-            "Concat", graph.weight("listed.eos", self._eos_column), nothing, axis=1
+            "Concat", graph.weight("shortlist.eos", self._eos_column), nothing, axis=1
         )
 
     def _eos_column(self) -> np.ndarray:
         return (self._listed[None] == self._source.architecture.eos_token_id).astype(np.float32)
 
     def logits(self, graph: Graph, x: str) -> str:
-        listed = self._precision.listed_head(graph, x, self._listed)
+        shortlist = self._precision.listed_head(graph, x, self._listed)
         extra = graph.op("Add", graph.op("MatMul", x, self._extra.weights), self._mask)
-        return graph.op("Concat", listed, extra, axis=2)
+        return graph.op("Concat", shortlist, extra, axis=2)
 
     def choosable(self, graph: Graph, logits: str) -> str:
         return logits
@@ -222,10 +222,10 @@ class ListedHead(Head):
         return graph.op("ScatterElements", nowhere, ids, logits, axis=2, reduction="max")
 
 
-def _new(source: SourceModel, listed: Sequence[int]) -> np.ndarray:
-    """bool [vocab]: ids with a piece of text that are not listed."""
+def _new(source: SourceModel, shortlist: Sequence[int]) -> np.ndarray:
+    """bool [vocab]: ids with a piece of text that are not shortlist."""
     new = np.arange(source.architecture.vocab_size) < source.pieces
-    new[np.asarray(listed, dtype=np.int64)] = False
+    new[np.asarray(shortlist, dtype=np.int64)] = False
     return new
 
 
@@ -244,12 +244,12 @@ def search_head(
     graph: Graph,
     source: SourceModel,
     precision: Precision,
-    listed: Sequence[int] | None,
+    shortlist: Sequence[int] | None,
     input_ids: str,
     attention_mask: str,
 ) -> Head:
     """The head of a search in one graph: the whole one, or that of a shortlist."""
-    if listed is None:
+    if shortlist is None:
         return FullHead(source, precision)
-    extra = Extra.of_input(graph, source, precision, listed, input_ids, attention_mask)
-    return ListedHead(graph, source, precision, listed, extra)
+    extra = Extra.of_input(graph, source, precision, shortlist, input_ids, attention_mask)
+    return ListedHead(graph, source, precision, shortlist, extra)

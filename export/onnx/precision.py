@@ -13,7 +13,7 @@ from edge.export.source import SourceModel
 # Weights per scale in a block-quantised row, largest first.
 _BLOCKS = (128, 64, 32, 16)
 _COLUMN_LIMIT = 63
-_LISTED = "lm_head.weight:listed"
+_LISTED = "lm_head.weight:shortlist"
 
 Make = Callable[[], np.ndarray]  # a weight [out, in], read when it is needed
 
@@ -37,8 +37,8 @@ class Precision(abc.ABC):
         """Rows of a weight [vocabulary, width] by id: [..., width], float32."""
 
     @abc.abstractmethod
-    def listed_head(self, graph: Graph, x: str, listed: np.ndarray) -> str:
-        """x [..., d_model] times the `listed` rows of lm_head (int64 [n]), stored apart: [..., n].
+    def listed_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
+        """x [..., d_model] times the `shortlist` rows of lm_head (int64 [n]), stored apart: [..., n].
 
         Every graph of an artifact gives the same list.
         """
@@ -69,8 +69,8 @@ class Float32(Precision):
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
         return graph.op("Gather", self._embedding_weight(graph, name), ids)
 
-    def listed_head(self, graph: Graph, x: str, listed: np.ndarray) -> str:
-        weight = graph.weight(_LISTED, lambda: self._source.tensor("lm_head.weight")[listed].T)
+    def listed_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
+        weight = graph.weight(_LISTED, lambda: self._source.tensor("lm_head.weight")[shortlist].T)
         return graph.op("MatMul", x, weight)
 
     def head_rows(self, graph: Graph, ids: str) -> str:
@@ -100,12 +100,12 @@ class BlockInt8(Precision):
         )
         return self._product(graph, x, values, scales, (rows, width), bits)
 
-    def listed_head(self, graph: Graph, x: str, listed: np.ndarray) -> str:
+    def listed_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
         bits = self._bits(["lm_head.weight"])
         values, scales = self._blocks(
-            graph, _LISTED, lambda: self._source.tensor("lm_head.weight")[listed], bits
+            graph, _LISTED, lambda: self._source.tensor("lm_head.weight")[shortlist], bits
         )
-        shape = (listed.size, self._source.architecture.d_model)
+        shape = (shortlist.size, self._source.architecture.d_model)
         return self._product(graph, x, values, scales, shape, bits)
 
     def _bits(self, names: Sequence[str]) -> int:

@@ -33,9 +33,9 @@ def emit_speculative(
     source: SourceModel,
     encoder: Precision,
     decoder: Precision,
-    listed: Sequence[int] | None = None,
+    shortlist: Sequence[int] | None = None,
 ) -> None:
-    """Fill `graph` with the search, for one input at a time; `listed` as in `emit_greedy`.
+    """Fill `graph` with the search, for one input at a time; `shortlist` as in `emit_greedy`.
 
     Inputs as those of `emit_greedy` with a batch of 1, and draft_tokens int64 scalar, the longest
     draft. Outputs: tokens int64 [1, new tokens] with eos; log_probs float32 [1]; finished bool [1];
@@ -47,7 +47,7 @@ def emit_speculative(
     shortest = graph.input("min_new_tokens", INT64, [])
     drafts = graph.input("draft_tokens", INT64, [])
     cross = EncoderEmitter(graph, source, encoder).emit(ids, mask)
-    head = search_head(graph, source, decoder, listed, ids, mask)
+    head = search_head(graph, source, decoder, shortlist, ids, mask)
     search = _SpeculativeSearch(
         graph, source, decoder, head, cross, graph.op("Cast", mask, to=INT32)
     )

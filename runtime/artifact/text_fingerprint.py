@@ -22,7 +22,7 @@ _NORMALIZATION = ("normalizer", "pre_tokenizer")
 
 
 @dataclass(frozen=True)
-class TextPath:
+class TextFingerprint:
     """sha256 (hex) of the tokenizer and of its normalisation alone, and the prompt's template."""
 
     tokenizer: str
@@ -30,7 +30,7 @@ class TextPath:
     prompt_template: str
 
     @classmethod
-    def of(cls, tokenizer_file: str | Path, prompt_template: str) -> TextPath:
+    def of(cls, tokenizer_file: str | Path, prompt_template: str) -> TextFingerprint:
         """The path through a `tokenizer.json`, which is small and was checked by who wrote it.
 
         Raises:
@@ -67,7 +67,7 @@ def check_text_path(artifact: Artifact) -> None:
         ArtifactError: they differ; whatever is measured would be of another model.
     """
     manifest = artifact.manifest
-    found = TextPath.of(artifact.path(TOKENIZER_NAME), manifest.prompt_template)
+    found = TextFingerprint.of(artifact.path(TOKENIZER_NAME), manifest.prompt_template)
     different = list(found.differences(manifest.text_path))
     if different:
         raise ArtifactError(f"{artifact.folder}: {'; '.join(different)}; export it again")

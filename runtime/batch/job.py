@@ -26,7 +26,7 @@ ROW_SUFFIXES = (".jsonl", ".json")  # of files whose lines are JSON; others are 
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """What is done with every row; plain values, as it travels to worker processes.
 
     `call` holds keywords of `Model.generate`; `details` adds scores, token ids and timings.
@@ -117,13 +117,13 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
         yield batch
 
 
-def generate(model: Model, sources: Sequence[Source], job: Job) -> list[Generation]:
+def generate(model: Model, sources: Sequence[Source], job: BatchJob) -> list[Generation]:
     """The answers to one batch."""
     fields = [row_fields(source, job) for source in sources]
     return model.generate([source.text for source in sources], fields=fields, **job.call)
 
 
-def row_fields(source: Source, job: Job) -> dict[str, object]:
+def row_fields(source: Source, job: BatchJob) -> dict[str, object]:
     """Values for the prompt's fields; `job.fields` come before a row's own columns."""
     return {**(source.row or {}), **job.fields}
 

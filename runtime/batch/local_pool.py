@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from edge.runtime.artifact import Artifact
-from edge.runtime.batch.job import Job
+from edge.runtime.batch.job import BatchJob
 from edge.runtime.batch.pool import ATTEMPTS, Event, Pool, Rows, ShardFailed
 from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.engines.base import choose_threads
@@ -120,7 +120,7 @@ def _end(worker: _Worker) -> None:
     worker.connection.close()
 
 
-def _work(connection: Connection, job: Job, output: OutputFolder) -> None:
+def _work(connection: Connection, job: BatchJob, output: OutputFolder) -> None:
     """A worker's life: load, say so, then one shard after the other until None comes."""
     from edge.runtime.batch.shard_worker import answer_shard
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edge.runtime.batch.job import Job
+from edge.runtime.batch.job import BatchJob
 from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.errors import EdgeError
 from edge.runtime.registry import Entry, Registry
@@ -35,7 +35,7 @@ Event = Done | Rows | ShardFailed
 class Pool(ABC):
     """Some workers, each with one loaded model."""
 
-    def __init__(self, job: Job, output: OutputFolder, workers: int | None = None) -> None:
+    def __init__(self, job: BatchJob, output: OutputFolder, workers: int | None = None) -> None:
         """`workers` None takes as many as there are cores for."""
         self.job = job
         self.output = output

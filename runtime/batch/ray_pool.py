@@ -16,7 +16,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from edge.runtime.artifact import Artifact
-from edge.runtime.batch.job import Job
+from edge.runtime.batch.job import BatchJob
 from edge.runtime.batch.pool import ATTEMPTS, Event, Pool, ShardFailed
 from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.engines.base import choose_threads
@@ -71,7 +71,7 @@ class RayPool(Pool):
 class _Worker:
     """One actor: loads the artifact once, then gets shards."""
 
-    def __init__(self, job: Job, output: OutputFolder) -> None:
+    def __init__(self, job: BatchJob, output: OutputFolder) -> None:
         self._job, self._output = job, output
         self._model, self._problem = None, ""
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge.runtime.artifact import Artifact
-from edge.runtime.batch.job import Job
+from edge.runtime.batch.job import BatchJob
 from edge.runtime.batch.pool import POOLS, Event, ShardFailed
 from edge.runtime.batch.shards import Done, OutputFolder, find_shards
 from edge.runtime.errors import EdgeError
@@ -32,7 +32,7 @@ class Totals:
 
 
 def answer_data_set(
-    job: Job,
+    job: BatchJob,
     inputs: Path,
     output: Path,
     totals: Totals,

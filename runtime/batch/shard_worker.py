@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edge.runtime.platform.atomic import new_file
-from edge.runtime.batch.job import Job, Source, as_dict, batches, line, row_fields, to_json
+from edge.runtime.batch.job import BatchJob, Source, as_dict, batches, line, row_fields, to_json
 from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.errors import DataError, EdgeError
 from edge.runtime.registry import missing_extra
-from edge.runtime.rows import BadRow, Columns, Row, iter_rows_apart
+from edge.runtime.rows import BadRow, Columns, Row, iter_rows_with_errors
 
 if TYPE_CHECKING:
     from edge.runtime.model import Generation, Model
@@ -23,7 +23,7 @@ Report = Callable[[int], None]  # how many more rows are dealt with
 
 
 def answer_shard(
-    model: Model, job: Job, shard: Shard, output: OutputFolder, report: Report
+    model: Model, job: BatchJob, shard: Shard, output: OutputFolder, report: Report
 ) -> Done:
     """Answer every row of a shard; rows that can't be answered go apart, with their error.
 
@@ -61,10 +61,10 @@ class _Failures:
 
 
 def _answer_lines(
-    model: Model, job: Job, shard: Shard, path: Path, failures: _Failures, report: Report
+    model: Model, job: BatchJob, shard: Shard, path: Path, failures: _Failures, report: Report
 ) -> int:
     count = 0
-    rows = iter_rows_apart(shard.source, Columns(input=job.input_column))
+    rows = iter_rows_with_errors(shard.source, Columns(input=job.input_column))
     with new_file(path) as staging, staging.open("w", encoding="utf-8") as handle:
         for batch in batches(rows):
             good = [row for row in batch if isinstance(row, Row)]
@@ -84,7 +84,7 @@ def _answer_lines(
     return count
 
 
-def _generate_apart(model: Model, sources: Sequence[Source], job: Job) -> list[Generation | str]:
+def _generate_apart(model: Model, sources: Sequence[Source], job: BatchJob) -> list[Generation | str]:
     """An answer or an error for each input: one that fails does not take its batch along."""
     if not sources:
         return []
@@ -107,7 +107,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _answer_parquet(
-    model: Model, job: Job, shard: Shard, path: Path, failures: _Failures, report: Report
+    model: Model, job: BatchJob, shard: Shard, path: Path, failures: _Failures, report: Report
 ) -> int:
     """Columns keep their types; the answer is a column "output", details JSON in "generation"."""
     try:
@@ -163,7 +163,7 @@ def _tables(file: Any, path: Path) -> Iterator[Any]:
 
 
 def _answer_rows(
-    model: Model, job: Job, rows: list[dict[str, Any]], shard: Shard, before: int, report: Report
+    model: Model, job: BatchJob, rows: list[dict[str, Any]], shard: Shard, before: int, report: Report
 ) -> Iterator[tuple[int, Generation | str]]:
     """(row number, answer or error) for rows that came from a table."""
     for numbers in batches(range(len(rows))):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge.runtime.artifact import sha256_of
 from edge.runtime.platform.atomic import new_file
-from edge.runtime.batch.job import BATCH, Job, batches, generate, iter_sources, line
+from edge.runtime.batch.job import BATCH, BatchJob, batches, generate, iter_sources, line
 from edge.runtime.batch.journal import open_journal
 from edge.runtime.errors import UsageError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
-def answered_lines(model: Model, path: Path, job: Job, skip: int = 0) -> Iterator[list[str]]:
+def answered_lines(model: Model, path: Path, job: BatchJob, skip: int = 0) -> Iterator[list[str]]:
     """The lines of output in batches, after the first `skip` rows."""
     for batch in batches(islice(iter_sources(path, job.input_column), skip, None)):
         answers = generate(model, batch, job)
@@ -31,7 +31,7 @@ def run_file(
     model: Model,
     path: Path,
     output: Path,
-    job: Job,
+    job: BatchJob,
     *,
     force: bool = False,
     progress: Progress = lambda done, total: None,
@@ -70,7 +70,7 @@ def run_file(
     return total
 
 
-def _run_pipe(model: Model, path: Path, output: Path, job: Job) -> int:
+def _run_pipe(model: Model, path: Path, output: Path, job: BatchJob) -> int:
     count = 0
     with new_file(output) as staging, staging.open("w", encoding="utf-8") as handle:
         for lines in answered_lines(model, path, job):

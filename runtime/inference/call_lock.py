@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from edge.runtime.errors import UsageError
 
 # Guards of this process, so that a fork can find them.
-_GUARDS: weakref.WeakSet[CallGuard] = weakref.WeakSet()
+_GUARDS: weakref.WeakSet[EngineLock] = weakref.WeakSet()
 
 
-class CallGuard:
+class EngineLock:
     """Lets calls in (one at a time where the engine needs that) and lets closing wait for them.
 
     Engines do not survive a fork: their threads exist in the parent only, and a call or even the

@@ -11,7 +11,7 @@ from edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edge.runtime.engines.base import Engine
-    from edge.runtime.inference.call_lock import CallGuard
+    from edge.runtime.inference.call_lock import EngineLock
     from edge.runtime.guardrails import OnLong
     from edge.runtime.inference.pipeline import Fields
     from edge.runtime.text.tokenization import Tokenizer
@@ -30,7 +30,7 @@ class Scoring:
 
     if TYPE_CHECKING:
         engine: Engine
-        guard: CallGuard
+        guard: EngineLock
         tokenizer: Tokenizer
 
         def encode(

@@ -29,7 +29,7 @@ class Served:
 
 
 @dataclass(eq=False)
-class Job:
+class QueuedRequest:
     """Made on an event loop, answered by a worker thread.
 
     `given` are the options as the client gave them and `options` what they come to; times are
@@ -61,7 +61,7 @@ class Job:
         """Whether pieces can go out before the end; beams and several sequences have none."""
         return self.stream and self.options.num_beams == self.options.num_return_sequences == 1
 
-    def shares_with(self, other: Job) -> bool:
+    def shares_with(self, other: QueuedRequest) -> bool:
         """Whether both may be run together with the same answers as apart, at little cost.
 
         Sampling draws from one generator for a whole batch, and a text much longer than its

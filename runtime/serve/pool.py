@@ -18,7 +18,7 @@ from edge.runtime.model import Model, load
 from edge.runtime.platform.cpu import usable_cores
 from edge.runtime.serve.autobatch import Measured, measure
 from edge.runtime.serve.errors import ApiError, deadline_error
-from edge.runtime.serve.jobs import Job, Served
+from edge.runtime.serve.jobs import QueuedRequest, Served
 from edge.runtime.serve.metrics import Metrics
 from edge.runtime.serve.settings import ServeSettings
 
@@ -39,7 +39,7 @@ class Pool:
         self.ready = threading.Event()
         self._settings = settings
         self._metrics = metrics
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[QueuedRequest] = deque()
         self._texts_waiting = 0
         self._condition = threading.Condition()
         self._busy = 0
@@ -62,7 +62,7 @@ class Pool:
 
     # -- the queue -------------------------------------------------------------------------------
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: QueuedRequest) -> None:
         """Put a job into the queue.
 
         Raises:
@@ -91,7 +91,7 @@ class Pool:
             self._count(texts)
             self._condition.notify()
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: QueuedRequest) -> None:
         """Drop a job whose client has left or whose deadline has passed."""
         job.cancelled = True
         with self._condition:
@@ -116,7 +116,7 @@ class Pool:
         self._texts_waiting += texts
         self._metrics.queue_size.labels(self.name).set(self._texts_waiting)
 
-    def _take(self) -> list[Job]:
+    def _take(self) -> list[QueuedRequest]:
         """The next jobs to run together; none when the pool has closed."""
         with self._condition:
             while True:
@@ -134,11 +134,11 @@ class Pool:
                 self._metrics.workers_busy.labels(self.name).set(self._busy)
                 return jobs
 
-    def _companions(self, first: Job) -> list[Job]:
+    def _companions(self, first: QueuedRequest) -> list[QueuedRequest]:
         # Those that an idle worker is about to take are left to it.
         idle = self.workers - self._busy - 1
         room = min(self.max_batch, -(-(self._texts_waiting + 1) // (idle + 1))) - len(first.texts)
-        found: list[Job] = []
+        found: list[QueuedRequest] = []
         for job in list(self._waiting):
             if room <= 0:
                 break
@@ -178,7 +178,7 @@ class Pool:
         self._seconds_per_text = measured.seconds_per_text
         self.ready.set()
 
-    def _answer(self, model: Model, jobs: Sequence[Job]) -> None:
+    def _answer(self, model: Model, jobs: Sequence[QueuedRequest]) -> None:
         started = time.monotonic()
         for job in jobs:
             self._metrics.queue_wait.labels(self.name).observe(started - job.queued_at)
@@ -204,7 +204,7 @@ class Pool:
                 )
             )
 
-    def _generate(self, model: Model, jobs: Sequence[Job]) -> list[Generation | EdgeError]:
+    def _generate(self, model: Model, jobs: Sequence[QueuedRequest]) -> list[Generation | EdgeError]:
         def before_batch() -> None:
             if all(job.cancelled or job.expired for job in jobs):
                 raise deadline_error(self._settings.deadline)
@@ -218,7 +218,7 @@ class Pool:
             **jobs[0].given,
         )
 
-    def _stream(self, model: Model, job: Job) -> list[Generation | EdgeError]:
+    def _stream(self, model: Model, job: QueuedRequest) -> list[Generation | EdgeError]:
         [text], [fields] = job.texts, job.fields
         try:
             stream = model.stream(text, fields=fields, on_long=job.on_long, **job.given)

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from edge.runtime.errors import EdgeError
 from edge.runtime.generation import Generation
 from edge.runtime.serve.errors import ApiError, api_error
-from edge.runtime.serve.jobs import Job, Served
+from edge.runtime.serve.jobs import QueuedRequest, Served
 from edge.runtime.serve.pool import Pool
 from edge.runtime.serve.schemas import (
     ChatRequest,
@@ -207,7 +207,7 @@ def _figures(served: Served, answers: list[Generation]) -> dict[str, Any]:
 async def _stream(
     service: Service,
     pool: Pool,
-    job: Job,
+    job: QueuedRequest,
     request: Request,
     words: _Completion,
     options: StreamOptions | None,

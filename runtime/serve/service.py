@@ -13,7 +13,7 @@ from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.model import Model
 from edge.runtime.registry import unknown_name
 from edge.runtime.serve.errors import ApiError, api_error, deadline_error
-from edge.runtime.serve.jobs import Job, Served
+from edge.runtime.serve.jobs import QueuedRequest, Served
 from edge.runtime.serve.metrics import Metrics
 from edge.runtime.serve.pool import Pool
 from edge.runtime.serve.schemas import Options
@@ -117,7 +117,7 @@ class Service:
 
     def submit(
         self, pool: Pool, body: Options, texts: Sequence[str], request: Request, *, stream: bool
-    ) -> Job:
+    ) -> QueuedRequest:
         """Queue a request's texts.
 
         Raises:
@@ -135,7 +135,7 @@ class Service:
             raise refused from None
         if stream and (len(texts) > 1 or options.num_return_sequences > 1):
             raise ApiError(400, "unsupported_parameter", "stream takes one text and n 1")
-        job = Job(
+        job = QueuedRequest(
             texts=texts,
             fields=[body.fields or {}] * len(texts),
             given=given,
@@ -164,7 +164,7 @@ class Service:
             )
         return min(seconds, self.settings.deadline)
 
-    async def wait(self, pool: Pool, job: Job, request: Request) -> Served:
+    async def wait(self, pool: Pool, job: QueuedRequest, request: Request) -> Served:
         """A job's answers; a job whose client leaves or whose deadline passes is dropped.
 
         Raises:
@@ -179,7 +179,7 @@ class Service:
         return served
 
     async def first_piece(
-        self, pieces: AsyncIterator[str], job: Job, request: Request
+        self, pieces: AsyncIterator[str], job: QueuedRequest, request: Request
     ) -> str | None:
         """The first of a job's pieces, None where there are none. Until the response begins,
         nobody else notices that the client has left."""
@@ -193,7 +193,7 @@ class Service:
         finally:
             first.cancel()  # which ends `pieces`, and with it the job
 
-    async def _unless_gone(self, wanted: asyncio.Future[T], job: Job, request: Request) -> T:
+    async def _unless_gone(self, wanted: asyncio.Future[T], job: QueuedRequest, request: Request) -> T:
         """What `wanted` gives within the job's deadline, while the client is there."""
         gone = asyncio.ensure_future(_until_gone(request))
         waited: set[asyncio.Future[Any]] = {wanted, gone}
@@ -211,7 +211,7 @@ class Service:
         finally:
             gone.cancel()
 
-    async def pieces(self, pool: Pool, job: Job) -> AsyncIterator[str]:
+    async def pieces(self, pool: Pool, job: QueuedRequest) -> AsyncIterator[str]:
         """The pieces of a streaming job as they come; `job.future` is done after the last.
 
         Raises:

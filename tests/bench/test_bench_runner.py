@@ -19,7 +19,7 @@ from edge.bench.timing.overhead import measure_overhead
 from edge.bench.timing.process_model import RemoteModel
 from edge.bench.report.document import check_document
 from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Report
-from edge.bench.artifacts.runner import Contestant, run_bench
+from edge.bench.artifacts.runner import BenchmarkedArtifact, run_bench
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.artifact import Artifact, sha256_of
@@ -344,15 +344,15 @@ def test_the_command_writes_what_was_measured_before_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns = []
-    turn = Contestant.turn
+    turn = BenchmarkedArtifact.turn
 
-    def interrupted(self: Contestant, *arguments: Any) -> list[float]:
+    def interrupted(self: BenchmarkedArtifact, *arguments: Any) -> list[float]:
         turns.append(self.name)
         if len(turns) > 6:
             raise KeyboardInterrupt
         return turn(self, *arguments)
 
-    monkeypatch.setattr(Contestant, "turn", interrupted)
+    monkeypatch.setattr(BenchmarkedArtifact, "turn", interrupted)
     report = tmp_path / "report.json"
     folders = artifacts / "onnx-int8", artifacts / "onnx-float32"
     ended = edge("bench", *folders, "--data", dataset / "dev.jsonl", "--json", report)

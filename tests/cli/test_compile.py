@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from edge.bench.compile.worker import failure
-from edge.bench.compile.trials import Lab
+from edge.bench.compile.trials import TrialRunner
 from edge.bench.compile.trial_store import Record
-from edge.bench.compile.space import Candidate, Variant
+from edge.bench.compile.space import Candidate, ArtifactSpec
 from edge.runtime import Artifact, load
 from edge.runtime.errors import EdgeError, ParityError
 from edge.runtime.rows import read_rows
@@ -172,21 +172,21 @@ def test_a_candidate_that_fails_or_crashes_is_noted_and_passed_over(
     artifacts: Path, dataset: Path, tmp_path: Path
 ) -> None:
     rows = read_rows(dataset / "dev.jsonl")
-    good, broken = Candidate(Variant("onnx", "int8")), Candidate(Variant("onnx", "float32"))
-    crashing = Candidate(Variant("onnx", "int4"))
+    good, broken = Candidate(ArtifactSpec("onnx", "int8")), Candidate(ArtifactSpec("onnx", "float32"))
+    crashing = Candidate(ArtifactSpec("onnx", "int4"))
     with Record.open(tmp_path / "work", {}, tmp_path / "out") as record:
         for one in (good, broken, crashing):
             shutil.copytree(artifacts / "onnx-int8", record.artifact(one.variant))
         model = record.artifact(broken.variant) / "model.onnx"
         model.write_bytes(b"\x00" * model.stat().st_size)
-        lab = Lab(record, rows, {}, lambda event: kill_timer(event, crashing))
-        done = lab.contest([good, crashing, broken], 32)
+        lab = TrialRunner(record, rows, {}, lambda event: kill_timer(event, crashing))
+        done = lab.time_interleaved([good, crashing, broken], 32)
         assert list(done) == [good]
         assert len(done[good].answers) == 32
         assert "SIGKILL" in lab.failures[crashing.name]
         assert lab.failures[broken.name]
-        again = Lab(record, rows, {}, lambda event: pytest.fail(event))
-        assert list(again.contest([good, crashing, broken], 32)) == [good]
+        again = TrialRunner(record, rows, {}, lambda event: pytest.fail(event))
+        assert list(again.time_interleaved([good, crashing, broken], 32)) == [good]
         assert again.failures == lab.failures
 
 

@@ -1,4 +1,4 @@
-"""Shortlists: fewer rows of lm_head, the same answers where their tokens are listed or copied."""
+"""Shortlists: fewer rows of lm_head, the same answers where their tokens are shortlist or copied."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Pair:
     """The same model with the full head and with a shortlist."""
 
     full: Model
-    listed: Model
+    shortlist: Model
     ids: frozenset[int]
 
     def allowed(self, text: str) -> set[int]:
-        [source], _ = self.listed.encode([text])
+        [source], _ = self.shortlist.encode([text])
         return {*self.ids, *source}
 
 
@@ -65,7 +65,7 @@ def listed_artifacts(
 ) -> dict[str, Path]:
     request = ShortlistRequest(few, frequent=20)
     publisher = Publisher(SourceModel.open(trained), ExportOptions(shortlist=request))
-    folder = tmp_path_factory.mktemp("listed")
+    folder = tmp_path_factory.mktemp("shortlist")
     for name in QUANTIZATIONS:
         publisher.publish(Target("onnx", name), folder / name)
     return {name: folder / name for name in QUANTIZATIONS}
@@ -78,8 +78,8 @@ def pair(
     place = listed_artifacts[request.param]
     ids = read_shortlist(Artifact.open(place, verify=True))
     assert ids
-    with load(artifacts / f"onnx-{request.param}") as full, load(place) as listed:
-        yield Pair(full, listed, frozenset(ids))
+    with load(artifacts / f"onnx-{request.param}") as full, load(place) as shortlist:
+        yield Pair(full, shortlist, frozenset(ids))
 
 
 def test_answers_are_the_full_heads_where_their_tokens_are_listed_or_copied(
@@ -87,20 +87,20 @@ def test_answers_are_the_full_heads_where_their_tokens_are_listed_or_copied(
 ) -> None:
     texts = [row.input for row in dev]
     copied = compared = ties = 0
-    for text, full, listed in zip(
-        texts, pair.full.generate(texts), pair.listed.generate(texts), strict=True
+    for text, full, shortlist in zip(
+        texts, pair.full.generate(texts), pair.shortlist.generate(texts), strict=True
     ):
         allowed = pair.allowed(text)
-        assert allowed.issuperset(listed.token_ids)
+        assert allowed.issuperset(shortlist.token_ids)
         if allowed.issuperset(full.token_ids):
             compared += 1
             copied += not pair.ids.issuperset(full.token_ids)
-            if listed.token_ids != full.token_ids:
+            if shortlist.token_ids != full.token_ids:
                 ties += 1
-                assert _gap(pair, text, full.token_ids, listed.token_ids) < 0.1
+                assert _gap(pair, text, full.token_ids, shortlist.token_ids) < 0.1
     assert compared > len(texts) // 2
     # 8 bits round the activations of the full head's columns and not of the input's own.
-    assert ties <= (2 if pair.listed.artifact.manifest.quantization == "int8" else 0)
+    assert ties <= (2 if pair.shortlist.artifact.manifest.quantization == "int8" else 0)
     assert copied > 5  # words that only the input brought in
 
 
@@ -114,16 +114,16 @@ def _gap(pair: Pair, text: str, *answers: tuple[int, ...]) -> float:
 
 def test_a_row_of_a_batch_does_not_see_the_other_rows_words(pair: Pair, dev: list[Row]) -> None:
     texts = [row.input for row in dev[:12]]
-    together = pair.listed.generate(texts, batch_size=12)
+    together = pair.shortlist.generate(texts, batch_size=12)
     for text, answer in zip(texts, together, strict=True):
-        assert answer.token_ids == pair.listed.generate(text).token_ids
+        assert answer.token_ids == pair.shortlist.generate(text).token_ids
         assert pair.allowed(text).issuperset(answer.token_ids)
 
 
 def test_every_search_gives_greedys_answer_and_keeps_to_the_list(
     pair: Pair, dev: list[Row]
 ) -> None:
-    model = pair.listed
+    model = pair.shortlist
     for row in dev[:20]:
         plain = model.generate(row.input)
         drafted = model.generate(row.input, prompt_lookup_num_tokens=6)
@@ -147,15 +147,15 @@ def test_scores_are_those_of_the_full_head(pair: Pair, dev: list[Row]) -> None:
     inputs, targets = ["what is the old bridge"], [dev[0].target or ""]
     [target] = pair.full.tokenizer.encode(targets)
     assert not pair.allowed(inputs[0]).issuperset(target)
-    [full], [listed] = (model.score(inputs, targets) for model in (pair.full, pair.listed))
-    np.testing.assert_array_equal(listed, full)
-    assert np.isfinite(listed).all()
+    [full], [shortlist] = (model.score(inputs, targets) for model in (pair.full, pair.shortlist))
+    np.testing.assert_array_equal(shortlist, full)
+    assert np.isfinite(shortlist).all()
 
 
 def test_the_manifest_says_what_the_list_is_and_costs(
     pair: Pair, few: Path, dev: list[Row]
 ) -> None:
-    manifest = pair.listed.artifact.manifest
+    manifest = pair.shortlist.artifact.manifest
     facts = manifest.shortlist
     targets = [row.target or "" for row in read_rows(few / "train.jsonl")]
     seen = {token for ids in pair.full.tokenizer.encode(targets) for token in ids}
@@ -167,7 +167,7 @@ def test_the_manifest_says_what_the_list_is_and_costs(
     assert facts["data_sha256"] == digest
     references = [row.target or "" for row in dev]
     found = {}
-    for name, model in (("before", pair.full), ("after", pair.listed)):
+    for name, model in (("before", pair.full), ("after", pair.shortlist)):
         answers = model.generate([row.input for row in dev])
         texts = [answer.text for answer in answers]
         found[name] = [answer.token_ids for answer in answers]
@@ -214,7 +214,7 @@ def test_each_kind_of_head_takes_the_best_of_the_allowed_ids(
     assert artifact.manifest.quantization == quantization
     engine = ENGINES.load("onnx")(artifact)
     assert isinstance(engine, OnnxEngine)
-    reference = TorchReference(source, pieces=pieces, listed=ids)
+    reference = TorchReference(source, pieces=pieces, shortlist=ids)
     slack = 1e-3 if quantization == "float32" else 0.1
     for shortest, longest in ((0, 12), (12, 12), (0, 1)):
         chosen = GenerationOptions(min_new_tokens=shortest, max_new_tokens=longest)

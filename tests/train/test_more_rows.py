@@ -16,7 +16,7 @@ from edge.runtime.rows import read_rows
 from edge.train.metrics import rouge_l_each
 from edge.train.augment.offline import Limits, augment
 from edge.train.augment.noise import Noise
-from edge.train.data.split import deal
+from edge.train.data.split import assign_splits
 
 WriteRows = Callable[[str, Iterable[object]], Path]
 Row = dict[str, Any]
@@ -212,4 +212,4 @@ def test_leakage_and_other_mistakes_are_refused(
     assert "no dev split" in assert_refused(*call, "--dev-share", 0.0001)
     assert not out.exists()
     with pytest.raises(DataError, match="no dev"):
-        deal(read_rows(data)[:1], {"dev": 0.0001}, path=data)
+        assign_splits(read_rows(data)[:1], {"dev": 0.0001}, path=data)

@@ -217,11 +217,11 @@ def test_every_row_is_dealt_once(count: int, parts: int) -> None:
 
 def test_fewer_rows_than_processes_are_refused(questions: Path, tmp_path: Path) -> None:
     from edge.runtime.errors import UsageError
-    from edge.train.device import Machine, check_processes
+    from edge.train.device import DeviceConfig, check_processes
     from edge.train.distributed import Processes
 
     config = TrainConfig(questions, tmp_path, model="m", batch_size=1)
     with pytest.raises(UsageError, match="--batch-size 1 is of all 2 processes"):
-        check_processes(config, Machine("cpu", "fp32"), Processes(0, 2))
+        check_processes(config, DeviceConfig("cpu", "fp32"), Processes(0, 2))
     with pytest.raises(UsageError, match="Apple"):
-        check_processes(config, Machine("mps", "fp32"), Processes(0, 2))
+        check_processes(config, DeviceConfig("mps", "fp32"), Processes(0, 2))

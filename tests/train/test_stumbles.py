@@ -10,7 +10,7 @@ import pytest
 from edge.runtime.errors import UsageError
 from edge.train.config import TrainConfig
 from edge.train.data import Pair
-from edge.train.augment.disfluency import Stumbler
+from edge.train.augment.disfluency import DisfluencyAugmenter
 from edge.train.trainer import train
 
 WriteRows = Callable[[str, Iterable[object]], Path]
@@ -35,7 +35,7 @@ def _pair(source: str, target: str) -> Pair:
 
 def test_new_inputs_are_the_target_with_mined_words_too_many() -> None:
     pairs = spoken_pairs()
-    stumbler = Stumbler(pairs, share=1.0)
+    stumbler = DisfluencyAugmenter(pairs, share=1.0)
     new = [stumbler.vary(pair.source, pair.target, pair.span or ()) for pair in pairs * 20]
     known = {word.strip("?").lower() for pair in pairs for word in pair.source.split()}
     for pair, source in zip(pairs * 20, new, strict=True):
@@ -53,7 +53,7 @@ def test_new_inputs_are_the_target_with_mined_words_too_many() -> None:
 
 def test_an_epoch_follows_from_its_number() -> None:
     pairs = spoken_pairs()
-    stumbler = Stumbler(pairs, share=0.5, seed=7)
+    stumbler = DisfluencyAugmenter(pairs, share=0.5, seed=7)
 
     def epoch(number: int) -> list[str | None]:
         stumbler.begin(number)
@@ -68,7 +68,7 @@ def test_an_epoch_follows_from_its_number() -> None:
 def test_other_rows_are_refused() -> None:
     pairs = [Pair(f"list the files of {n}", f"ls {n}", (0, 5)) for n in range(40)]
     with pytest.raises(UsageError, match=r"--stumble-share 0\.3: only 0 of 40 inputs"):
-        Stumbler(pairs, share=0.3)
+        DisfluencyAugmenter(pairs, share=0.3)
 
 
 def test_a_run_trains_on_them(write_rows: WriteRows, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class _Stumble:
     marker: tuple[str, ...]
 
 
-class Stumbler:
+class DisfluencyAugmenter:
     """Speaks a share of the targets badly."""
 
     def __init__(self, pairs: Iterable[Pair], *, share: float, seed: int = 0) -> None:

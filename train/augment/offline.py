@@ -11,7 +11,7 @@ from pathlib import Path
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.errors import OutputExistsError, UsageError
 from edge.runtime.rows import Columns, Row, read_rows
-from edge.train.data import data_files, same_text
+from edge.train.data import data_files, normalize_for_dedup
 from edge.train.metrics import rouge_l_each
 from edge.train.augment.noise import Noise
 from edge.train.augment.paraphrase import Paraphraser
@@ -101,8 +101,8 @@ def augment(
     limits.check()
     files = data_files(Path(data))
     rows = read_rows(files.pop("train"), columns)
-    held_out = {same_text(row.input) for path in files.values() for row in read_rows(path, columns)}
-    seen = {same_text(row.input) for row in rows}
+    held_out = {normalize_for_dedup(row.input) for path in files.values() for row in read_rows(path, columns)}
+    seen = {normalize_for_dedup(row.input) for row in rows}
     speaker = Noise((row.input for row in rows), seed=seed) if noise else None
     chosen = rows[:limit]
     result = Augmented(read=len(chosen))
@@ -125,7 +125,7 @@ def augment(
                 if not only_new:
                     _write(handle.write, {**row.fields, ORIGIN: _origin(row)}, result)
                 for origin, text in new:
-                    key = same_text(text)
+                    key = normalize_for_dedup(text)
                     if key in held_out or key in seen:
                         result.rejected["held out" if key in held_out else "duplicate"] += 1
                         continue
@@ -150,7 +150,7 @@ def _filtered(
             rejected["empty"] += 1
         elif not limits.min_length <= ratio <= limits.max_length:
             rejected["length"] += 1
-        elif score >= limits.max_rouge or same_text(candidate) == same_text(text):
+        elif score >= limits.max_rouge or normalize_for_dedup(candidate) == normalize_for_dedup(text):
             rejected["too similar"] += 1
         elif score < limits.min_rouge:
             rejected["too far"] += 1

@@ -48,7 +48,7 @@ class Best:
         return asdict(self)
 
 
-class Keeper:
+class CheckpointManager:
     """Writes checkpoints of one run and removes those that are no longer wanted."""
 
     def __init__(

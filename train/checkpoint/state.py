@@ -30,7 +30,7 @@ class SavedState(Protocol):
 
 
 @dataclass(frozen=True)
-class HeldState:
+class InMemoryState:
     """One in memory."""
 
     step: int
@@ -53,7 +53,7 @@ def state_for_all(state: SavedState | None, processes: Processes) -> SavedState 
     if head is None:
         return None
     tensors = processes.tensors_of_main(state.tensors() if state is not None else None)
-    return state if held else HeldState(head[0], tensors, head[1])
+    return state if held else InMemoryState(head[0], tensors, head[1])
 
 
 def capture_model(model: torch.nn.Module) -> Tensors:

@@ -100,12 +100,12 @@ def data_files(data: Path) -> dict[str, Path]:
     return files
 
 
-def same_text(text: str) -> str:
+def normalize_for_dedup(text: str) -> str:
     """Equal for texts that differ in case or white space only."""
     return " ".join(text.split()).casefold()
 
 
-def hash_place(key: str) -> float:
+def hash_fraction(key: str) -> float:
     """A number from 0 to below 1 that follows from the text alone."""
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
@@ -122,7 +122,7 @@ def split_by_hash(rows: Sequence[Row], share: float, path: Path) -> tuple[list[R
     train: list[Row] = []
     dev: list[Row] = []
     for row in rows:
-        (dev if hash_place(row.input) < share else train).append(row)
+        (dev if hash_fraction(row.input) < share else train).append(row)
     if not train or not dev:
         side = "dev" if train else "training"
         raise DataError(

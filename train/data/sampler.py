@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edge.train.augment.rename import Renamer
     from edge.train.config import TrainConfig
-    from edge.train.augment.disfluency import Stumbler
+    from edge.train.augment.disfluency import DisfluencyAugmenter
 
 
 NO_ROW = -1  # stands for a row without labels, from which nothing is learnt
@@ -57,7 +57,7 @@ class EpochRows:
         max_source_length: int,
         max_target_length: int,
         renamer: Renamer | None = None,
-        stumbler: Stumbler | None = None,
+        stumbler: DisfluencyAugmenter | None = None,
     ) -> None:
         self._original = list(rows)
         self._tokenizer = tokenizer
@@ -205,7 +205,7 @@ def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     config: TrainConfig,
     renamer: Renamer | None,
-    stumbler: Stumbler | None = None,
+    stumbler: DisfluencyAugmenter | None = None,
 ) -> tuple[EpochRows, LengthBatches]:
     """Tokenised rows as dataset and batch sampler, as `config` (resolved) says."""
     assert config.max_source_length is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge.runtime.platform.atomic import new_folder
 from edge.runtime.errors import DataError, UsageError
 from edge.runtime.rows import SPLITS, Columns, Row, read_rows
-from edge.train.data import hash_place, same_text
+from edge.train.data import hash_fraction, normalize_for_dedup
 from edge.train.augment.offline import PARENT
 
 _COLUMNS = Columns()
@@ -29,7 +29,7 @@ def write_splits(
 
     Raises:
         UsageError: shares that leave nothing to train on.
-        DataError: as `deal`, or rows that can't be used.
+        DataError: as `assign_splits`, or rows that can't be used.
         OutputExistsError: the folder is there and `force` is off.
     """
     for option, share in (("--dev-share", dev_share), ("--test-share", test_share)):
@@ -41,7 +41,7 @@ def write_splits(
             " and less than 1"
         )
     shares = {"test": test_share, "dev": dev_share}
-    splits = deal(read_rows(data, columns), shares, path=Path(data), group_by=group_by)
+    splits = assign_splits(read_rows(data, columns), shares, path=Path(data), group_by=group_by)
     with new_folder(output, force=force) as folder:
         for split, rows in splits.items():
             lines = (json.dumps(dict(row.fields), ensure_ascii=False) + "\n" for row in rows)
@@ -49,7 +49,7 @@ def write_splits(
     return {split: len(rows) for split, rows in splits.items()}
 
 
-def deal(
+def assign_splits(
     rows: Sequence[Row], shares: dict[str, float], *, path: Path, group_by: str | None = None
 ) -> dict[str, list[Row]]:
     """Rows by split; those with one value of `group_by`, or one input, stay together.
@@ -63,8 +63,8 @@ def deal(
     splits: dict[str, list[Row]] = {split: [] for split in SPLITS if shares.get(split, 1.0) > 0}
     sides: dict[str, tuple[str, int]] = {}
     for row in rows:
-        side = _side(hash_place(_key(row, path, group_by)), shares)
-        for text in {same_text(row.input), same_text(_parent(row))}:
+        side = _side(hash_fraction(_key(row, path, group_by)), shares)
+        for text in {normalize_for_dedup(row.input), normalize_for_dedup(_parent(row))}:
             other, line = sides.setdefault(text, (side, row.line))
             if other != side:
                 raise DataError(
@@ -97,7 +97,7 @@ def _side(place: float, shares: dict[str, float]) -> str:
 
 def _key(row: Row, path: Path, group_by: str | None) -> str:
     if group_by is None:
-        return same_text(_parent(row))
+        return normalize_for_dedup(_parent(row))
     value = row.fields.get(group_by)
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
         raise DataError(

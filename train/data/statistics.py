@@ -15,7 +15,7 @@ from edge.runtime.registry import missing_extra
 from edge.runtime.rows import Columns, Prompt, Row, read_rows
 from edge.train.data.bucketing import Padding, padding_of, plan_batches
 from edge.train.config import LONG_POLICIES
-from edge.train.data import Pair, data_files, make_pairs, same_text
+from edge.train.data import Pair, data_files, make_pairs, normalize_for_dedup
 from edge.train.data.overflow import fit_rows
 
 if TYPE_CHECKING:
@@ -119,12 +119,12 @@ def measure_lengths(
     prompt = Prompt.parse(prefix)
     rows = {split: read_rows(path, columns) for split, path in data_files(Path(data)).items()}
     pairs = {split: make_pairs(these, prompt) for split, these in rows.items()}
-    trained = {same_text(row.input) for row in rows["train"]}
+    trained = {normalize_for_dedup(row.input) for row in rows["train"]}
     leaks = [
         row.input
         for split in rows
         for row in rows[split]
-        if split != "train" and same_text(row.input) in trained
+        if split != "train" and normalize_for_dedup(row.input) in trained
     ]
     splits = {
         split: _measure_split(these, pairs[split], tokenizer, trained if split != "train" else None)
@@ -158,7 +158,7 @@ def _measure_split(
     counts = [len(ids) for ids in sources], [len(ids) for ids in targets]
     unknown = tokenizer.unk_token_id
     unknown_tokens = sum(ids.count(unknown) for ids in (*sources, *targets))
-    distinct = {(same_text(pair.source), same_text(pair.target)) for pair in pairs}
+    distinct = {(normalize_for_dedup(pair.source), normalize_for_dedup(pair.target)) for pair in pairs}
     return SplitLengths(
         rows=len(rows),
         input=Spread.of(counts[0]),
@@ -166,7 +166,7 @@ def _measure_split(
         unknown=unknown_tokens / (sum(counts[0]) + sum(counts[1])),
         unknown_targets=sum(unknown in ids for ids in targets),
         duplicates=len(rows) - len(distinct),
-        leaked=sum(same_text(row.input) in trained for row in rows) if trained else 0,
+        leaked=sum(normalize_for_dedup(row.input) in trained for row in rows) if trained else 0,
         tasks=dict(sorted(Counter(row.task for row in rows if row.task is not None).items())),
         counts=counts,
     )

@@ -19,8 +19,8 @@ from edge.train.data.sampler import ChainedBatches, Share, training_rows
 from edge.train.events import Event
 from edge.train.loop.hf_trainer import ENDLESS, PlannedTrainer, trainer_arguments
 from edge.train.distributed import ALONE
-from edge.train.loop.schedule import Plan
-from edge.train.loop.callback import Watcher
+from edge.train.loop.schedule import TrainingSchedule
+from edge.train.loop.callback import TrainingCallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from edge.train.augment.rename import Renamer
     from edge.train.data.bucketing import Padding
     from edge.train.config import TrainConfig
-    from edge.train.device import Machine
+    from edge.train.device import DeviceConfig
     from edge.train.data.sampler import EpochRows, LengthBatches
     from edge.train.events import OnEvent
-    from edge.train.checkpoint.manager import Keeper
+    from edge.train.checkpoint.manager import CheckpointManager
     from edge.train.model.loading import Trainable
     from edge.train.distributed import Processes
     from edge.train.checkpoint.state import SavedState
-    from edge.train.augment.disfluency import Stumbler
+    from edge.train.augment.disfluency import DisfluencyAugmenter
     from edge.train.loop.callback import Evaluate
 
 
@@ -61,18 +61,18 @@ class LoopResult:
     parts: int  # in which a batch is computed, one after the other, since it was too big for memory
 
 
-class Varying(NamedTuple):
+class EpochAugmentation(NamedTuple):
     """What makes the rows of each epoch others."""
 
     renamer: Renamer | None = None
-    stumbler: Stumbler | None = None
+    stumbler: DisfluencyAugmenter | None = None
 
 
 @dataclass(frozen=True)
-class Around:
+class LoopContext:
     """What the loop is given to evaluate, keep and tell with."""
 
-    keeper: Keeper
+    keeper: CheckpointManager
     evaluate: Evaluate
     snapshot: Callable[[str], None]
     on_event: OnEvent
@@ -82,12 +82,12 @@ class Around:
 
 def run_loop(
     config: TrainConfig,
-    machine: Machine,
+    machine: DeviceConfig,
     trainable: Trainable,
     rows: Dataset,
-    varying: Varying,
+    varying: EpochAugmentation,
     workplace: Path,
-    around: Around,
+    around: LoopContext,
     checkpoint: SavedState | None = None,
 ) -> LoopResult:
     """Train `trainable.model` in place on tokenised rows, from `checkpoint` on if there is one.
@@ -111,10 +111,10 @@ def run_loop(
     if math.isfinite(config.epochs):
         steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     minutes = config.max_minutes
-    plan = Plan(
+    plan = TrainingSchedule(
         steps, None if minutes is None else minutes * 60, config.warmup_share, config.schedule
     )
-    watcher = Watcher(
+    watcher = TrainingCallback(
         config,
         machine,
         plan,
@@ -163,16 +163,16 @@ class _Attempts:
     """
 
     config: TrainConfig
-    machine: Machine
+    machine: DeviceConfig
     trainable: Trainable
-    plan: Plan
-    watcher: Watcher
+    plan: TrainingSchedule
+    watcher: TrainingCallback
     dataset: EpochRows
     batches: LengthBatches
     collate: TrainingCollator
     steps: int | None
     workplace: Path
-    around: Around
+    around: LoopContext
 
     def until_done(self) -> None:
         from accelerate.utils import find_executable_batch_size

@@ -13,10 +13,10 @@ from transformers import TrainerCallback
 from edge.train.loop.divergence import DivergenceWatch
 from edge.train.events import Event
 from edge.train.loop.signals import StoppedError, StopRequest
-from edge.train.checkpoint.manager import Best, Keeper
+from edge.train.checkpoint.manager import Best, CheckpointManager
 from edge.train.distributed import ALONE
 from edge.train.checkpoint.state import (
-    HeldState,
+    InMemoryState,
     Tensors,
     WeightAverage,
     capture_model,
@@ -34,11 +34,11 @@ from edge.train.checkpoint.state import (
 if TYPE_CHECKING:
     from edge.train.data.collator import TrainingCollator
     from edge.train.config import TrainConfig
-    from edge.train.device import Machine
+    from edge.train.device import DeviceConfig
     from edge.train.events import OnEvent
     from edge.train.model.loading import Trainable
     from edge.train.distributed import Processes
-    from edge.train.loop.schedule import Plan
+    from edge.train.loop.schedule import TrainingSchedule
     from edge.train.checkpoint.state import SavedState
 
 _REPORT_EVERY = 10  # steps; off the CPU, reading the loss waits for the device
@@ -57,17 +57,17 @@ class _Mark:
     losses: int
 
 
-class Watcher(TrainerCallback):
+class TrainingCallback(TrainerCallback):
     """One run's bookkeeping; its state is part of every checkpoint."""
 
     def __init__(
         self,
         config: TrainConfig,
-        machine: Machine,
-        plan: Plan,
+        machine: DeviceConfig,
+        plan: TrainingSchedule,
         trainable: Trainable,
         collate: TrainingCollator,
-        keeper: Keeper,
+        keeper: CheckpointManager,
         evaluate: Evaluate,
         steps_per_epoch: float,
         on_event: OnEvent,
@@ -191,7 +191,7 @@ class Watcher(TrainerCallback):
         del self._losses[self._mark.losses :]
         tensors, plain = self.capture()
         self._optimizer = self._scheduler = None
-        self._from = HeldState(self.step, tensors, plain)
+        self._from = InMemoryState(self.step, tensors, plain)
 
     def finish(self) -> None:
         """Stop the clock and put the weights in place that the run ends with."""

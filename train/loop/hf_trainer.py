@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from edge.train.config import TrainConfig
-    from edge.train.device import Machine
+    from edge.train.device import DeviceConfig
     from edge.train.model.distillation import LabelLoss
-    from edge.train.loop.schedule import Plan
-    from edge.train.loop.callback import Watcher
+    from edge.train.loop.schedule import TrainingSchedule
+    from edge.train.loop.callback import TrainingCallback
 
 ENDLESS = 10**9  # steps of a run that is planned by time: the watcher ends it
 _OPTIMIZERS = {
@@ -28,7 +28,7 @@ _OPTIMIZERS = {
 
 
 def trainer_arguments(
-    config: TrainConfig, machine: Machine, steps: int | None, parts: int, workplace: Path
+    config: TrainConfig, machine: DeviceConfig, steps: int | None, parts: int, workplace: Path
 ) -> Seq2SeqTrainingArguments:
     assert config.learning_rate is not None
     assert config.adam_beta2 is not None
@@ -64,10 +64,10 @@ class PlannedTrainer(Seq2SeqTrainer):
 
     def prepare_ours(
         self,
-        plan: Plan,
+        plan: TrainingSchedule,
         loader: DataLoader,
-        machine: Machine,
-        watcher: Watcher,
+        machine: DeviceConfig,
+        watcher: TrainingCallback,
         loss: LabelLoss,
     ) -> None:
         self._plan, self._loader, self._machine = plan, loader, machine

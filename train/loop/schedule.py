@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Plan:
+class TrainingSchedule:
     """Warm-up, then linear or cosine decay to zero, or none, by the end of the steps or the time.
 
     A run that is planned by time ends in time on a slow machine too, and with a learning rate of

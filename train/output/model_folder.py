@@ -13,7 +13,7 @@ from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.platform.atomic import new_folder
 from edge.runtime.errors import EdgeError
 from edge.runtime.rows import Prompt
-from edge.runtime.artifact.text_fingerprint import TextPath
+from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.train.model.loading import parameter_count, quiet
 from edge.train.output.record import SCHEMA, versions, write_record
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edge.train.config import TrainConfig
     from edge.train.data import Splits
-    from edge.train.device import Machine
+    from edge.train.device import DeviceConfig
     from edge.train.evaluate import Evaluation
     from edge.train.loop import LoopResult
     from edge.train.model.loading import Trainable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def run_details(
-    config: TrainConfig, machine: Machine, splits: Splits, trainable: Trainable
+    config: TrainConfig, machine: DeviceConfig, splits: Splits, trainable: Trainable
 ) -> dict[str, object]:
     import torch
 
@@ -136,7 +136,7 @@ def save_output(
         _write_model(folder, trainable)
         if not (folder / TOKENIZER_NAME).is_file():
             raise EdgeError(f"{output}: the tokenizer can't be saved as tokenizer.json")
-        path = TextPath.of(folder / TOKENIZER_NAME, str(record["prompt_template"]))
+        path = TextFingerprint.of(folder / TOKENIZER_NAME, str(record["prompt_template"]))
         record["text_path"] = path.as_record()
         write_record(folder, record)
         shutil.copy(run.log.path, folder)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge.runtime.errors import EdgeError, PreflightError
 from edge.train.config import TrainConfig
 from edge.train.data import Pair, Splits, load_splits
-from edge.train.device import Machine, check_libraries, choose_machine
+from edge.train.device import DeviceConfig, check_libraries, choose_machine
 from edge.train.output.record import versions
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ class Check:
 
 
 @dataclass
-class Subject:
+class PreflightContext:
     """What the checks find out on the way; None where that failed."""
 
     config: TrainConfig  # resolved
     workplace: Path
     looks_at_output: bool
-    machine: Machine | None = None
+    machine: DeviceConfig | None = None
     splits: Splits | None = None
     settings: PretrainedConfig | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -65,7 +65,7 @@ def preflight(config: TrainConfig, *, looks_at_output: bool = True) -> list[Chec
     from edge.train.preflight import resources as room
     from edge.train.preflight import text
 
-    steps: list[tuple[str, Callable[[Subject], Findings]]] = [
+    steps: list[tuple[str, Callable[[PreflightContext], Findings]]] = [
         ("environment", _environment),
         ("device", _device),
         ("data", _data),
@@ -81,7 +81,7 @@ def preflight(config: TrainConfig, *, looks_at_output: bool = True) -> list[Chec
     ]
     checks: list[Check] = []
     with tempfile.TemporaryDirectory(prefix="edge-check-") as workplace:
-        subject = Subject(config.resolved(), Path(workplace), looks_at_output)
+        subject = PreflightContext(config.resolved(), Path(workplace), looks_at_output)
         for name, look in steps:
             try:
                 found = [Check(name, status, detail) for status, detail in look(subject)]
@@ -110,7 +110,7 @@ def share_status(count: int, of: int) -> str:
     return OK if not count else FAILED if count > _TOO_MANY * of else WARNING
 
 
-def _environment(subject: Subject) -> Findings:
+def _environment(subject: PreflightContext) -> Findings:
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         yield (
@@ -121,7 +121,7 @@ def _environment(subject: Subject) -> Findings:
     yield OK, ", ".join(f"{name} {number}" for name, number in versions().items())
 
 
-def _device(subject: Subject) -> Findings:
+def _device(subject: PreflightContext) -> Findings:
     import torch
 
     config = subject.config
@@ -131,14 +131,14 @@ def _device(subject: Subject) -> Findings:
     yield OK, f"{machine.device}, {machine.precision}, {threads} thread(s)"
 
 
-def _data(subject: Subject) -> Findings:
+def _data(subject: PreflightContext) -> Findings:
     subject.splits = splits = load_splits(subject.config)
     yield OK, f"{len(splits.train):,} training rows, {len(splits.dev):,} dev rows"
     for warning in splits.warnings:
         yield WARNING, warning
 
 
-def _model(subject: Subject) -> Findings:
+def _model(subject: PreflightContext) -> Findings:
     from edge.train.model.loading import load_settings, load_tokenizer, new_tokenizer
     from edge.train.model.from_scratch import shape_config, shape_named
 

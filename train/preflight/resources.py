@@ -18,7 +18,7 @@ from edge.train.preflight.memory_estimate import (
     memory_need,
     parameters_of,
 )
-from edge.train.preflight import FAILED, OK, SKIPPED, WARNING, Findings, Subject
+from edge.train.preflight import FAILED, OK, SKIPPED, WARNING, Findings, PreflightContext
 from edge.train.run_folder import refuse_unfinished
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _WEIGHT_BYTES = 4
 _SMALL_FILES = 50 << 20  # tokenizer, record, configuration
 
 
-def memory(subject: Subject) -> Findings:
+def memory(subject: PreflightContext) -> Findings:
     """Weights, gradients, optimiser and the largest batch fit into what is free."""
     config, machine = subject.config, subject.machine
     if subject.settings is None or machine is None or not subject.lengths:
@@ -85,7 +85,7 @@ def _saves_memory(config: TrainConfig) -> bool:
     return config.gradient_checkpointing or config.method == "qlora" or config.optimizer != "adamw"
 
 
-def disk(subject: Subject) -> Findings:
+def disk(subject: PreflightContext) -> Findings:
     """The model folder fits where it is to be written."""
     if subject.settings is None:
         return
@@ -98,7 +98,7 @@ def disk(subject: Subject) -> Findings:
     yield (OK if need < free else FAILED), detail
 
 
-def output(subject: Subject) -> Findings:
+def output(subject: PreflightContext) -> Findings:
     """Nothing is in the way of the output."""
     if not subject.looks_at_output:
         yield SKIPPED, "no --output was given"

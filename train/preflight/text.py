@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.rows import Prompt
-from edge.runtime.artifact.text_fingerprint import TextPath
+from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.text.tokenization import Tokenizer
 from edge.train.preflight import (
     FAILED,
     OK,
     WARNING,
     Findings,
-    Subject,
+    PreflightContext,
     pair_lengths,
     sample,
     share_status,
@@ -29,7 +29,7 @@ _PARITY_ROWS = 1000
 _MAX_RECORD_BYTES = 64 << 20
 
 
-def special_tokens(subject: Subject) -> Findings:
+def special_tokens(subject: PreflightContext) -> Findings:
     """pad, </s> and <unk> are there, belong to the model, and </s> is put at the end."""
     tokenizer, settings = subject.tokenizer, subject.settings
     if tokenizer is None or settings is None:
@@ -57,7 +57,7 @@ def special_tokens(subject: Subject) -> Findings:
     yield OK, f"{pieces:,} pieces, pad {tokenizer.pad_token_id}, </s> {tokenizer.eos_token_id}"
 
 
-def round_trip(subject: Subject) -> Findings:
+def round_trip(subject: PreflightContext) -> Findings:
     """Targets come back from the tokenizer as they went in, but for normalisation."""
     tokenizer = subject.tokenizer
     if tokenizer is None or not subject.train_pairs:
@@ -91,7 +91,7 @@ def _normal(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     return " ".join(text.replace("▁", " ").split())
 
 
-def lengths_in_range(subject: Subject) -> Findings:
+def lengths_in_range(subject: PreflightContext) -> Findings:
     """Few rows are longer than the maximum lengths, or --long takes care of them."""
     if not subject.lengths:
         return
@@ -117,7 +117,7 @@ def lengths_in_range(subject: Subject) -> Findings:
         yield OK, f"at most {source} and {target} tokens, of {limits[0]} and {limits[1]}"
 
 
-def output_cap(subject: Subject) -> Findings:
+def output_cap(subject: PreflightContext) -> Findings:
     """The answers that generation may give are as long as the dev targets."""
     if subject.tokenizer is None or subject.splits is None:
         return
@@ -152,7 +152,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def evaluation_parity(subject: Subject) -> Findings:
+def evaluation_parity(subject: PreflightContext) -> Findings:
     """Dev rows become the same ids in training and at run time, and as in an earlier training."""
     tokenizer, splits = subject.tokenizer, subject.splits
     if tokenizer is None or splits is None:
@@ -171,7 +171,7 @@ def evaluation_parity(subject: Subject) -> Findings:
             f" training, such as {other[0][:80]!r}; its tokenizer.json differs from the tokenizer",
         )
         return
-    path = TextPath.of(file, prompt.template)
+    path = TextFingerprint.of(file, prompt.template)
     model = subject.config.model
     recorded = _read_json(Path(model) / RECORD_NAME).get("text_path") if model else None
     if isinstance(recorded, dict):

@@ -24,9 +24,9 @@ def respond(model: Any, asked: dict[str, Any]) -> dict[str, Any]:
     options = asked.get("options", {})
     match asked["do"]:
         case "turn":
-            from edge.bench.timing.timed_calls import as_fields, take_turn
+            from edge.bench.timing.timed_calls import as_fields, time_calls
 
-            return as_fields(take_turn(model, asked["calls"], **options))
+            return as_fields(time_calls(model, asked["calls"], **options))
         case "generate":
             answers = model.generate(asked["texts"], fields=asked["fields"], **options)
             return {"answers": [dataclasses.asdict(answer) for answer in answers]}

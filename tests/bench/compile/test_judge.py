@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from edge.bench.compile.accuracy_budget import Judge
+from edge.bench.compile.accuracy_budget import AccuracyBudget
 from edge.runtime.errors import UsageError
 
 TARGETS = [f"this is the answer of number {n}" for n in range(200)]
 
 
-def judge(max_drop: float, metric: str = "exact_match", wrong: int = 50) -> Judge:
+def judge(max_drop: float, metric: str = "exact_match", wrong: int = 50) -> AccuracyBudget:
     """A source that answers all rows but the first `wrong` exactly."""
-    return Judge(metric, max_drop, TARGETS, own(wrong))
+    return AccuracyBudget(metric, max_drop, TARGETS, own(wrong))
 
 
 def own(wrong: int, first: int = 0) -> list[str]:
@@ -47,4 +47,4 @@ def test_rows_lost_and_won_are_counted_apart() -> None:
 @pytest.mark.parametrize(("metric", "drop"), [("exakt_match", 0.1), ("bleu", -0.1), ("bleu", 5.0)])
 def test_a_budget_that_is_none_is_refused(metric: str, drop: float) -> None:
     with pytest.raises(UsageError, match="exact_match" if drop == 0.1 else "fraction"):
-        Judge(metric, drop, TARGETS, TARGETS)
+        AccuracyBudget(metric, drop, TARGETS, TARGETS)

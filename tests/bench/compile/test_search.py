@@ -14,11 +14,11 @@ import pytest
 
 from edge.bench.compile.advice import verdict
 from edge.bench.compile.report import table
-from edge.bench.compile.accuracy_budget import Judge
-from edge.bench.compile.trials import Lab
+from edge.bench.compile.accuracy_budget import AccuracyBudget
+from edge.bench.compile.trials import TrialRunner
 from edge.bench.compile.trial_store import Record
-from edge.bench.compile.search import FIRST, SECOND, THIRD, Search, Tried, better_half
-from edge.bench.compile.space import Candidate, Space, Variant, find_quantizations
+from edge.bench.compile.search import FIRST, SECOND, THIRD, Search, Trial, better_half
+from edge.bench.compile.space import Candidate, Space, ArtifactSpec, find_quantizations
 from edge.runtime.errors import MissingExtraError, OutputExistsError, UsageError
 from edge.runtime.rows import Row
 
@@ -84,19 +84,19 @@ def space() -> Space:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, artifacts: Path, space: Space) -> Iterator[Lab]:
+def lab(tmp_path_factory: pytest.TempPathFactory, artifacts: Path, space: Space) -> Iterator[TrialRunner]:
     """Everything is measured already; a search adds nothing."""
     folder = tmp_path_factory.mktemp("lab")
     with Record.open(folder / "out.work", {"model": 1}, folder / "out") as record:
         Factory(artifacts).fill(record, space)
-        lab = Lab(record, ROWS, {}, lambda _: None)
+        lab = TrialRunner(record, ROWS, {}, lambda _: None)
         yield lab
         lab.close()
 
 
-def searched(lab: Lab, space: Space, max_drop: float, *, exhaustive: bool = False) -> Search:
+def searched(lab: TrialRunner, space: Space, max_drop: float, *, exhaustive: bool = False) -> Search:
     targets = [row.target or "" for row in ROWS]
-    search = Search(lab, space, Judge("exact_match", max_drop, targets, lab.reference()), 100.0)
+    search = Search(lab, space, AccuracyBudget("exact_match", max_drop, targets, lab.reference()), 100.0)
     search.exhaust() if exhaustive else search.run()
     return search
 
@@ -116,7 +116,7 @@ def answers(search: Search) -> int:
     ("max_drop", "bits_chosen"), [(0.05, "4"), (0.01, "4_mixed"), (0.005, "8"), (0.0, "32")]
 )
 def test_what_is_found_is_what_trying_everything_finds(
-    lab: Lab, space: Space, max_drop: float, bits_chosen: str
+    lab: TrialRunner, space: Space, max_drop: float, bits_chosen: str
 ) -> None:
     halved = searched(lab, space, max_drop)
     exhausted = searched(lab, space, max_drop, exhaustive=True)
@@ -131,11 +131,11 @@ def test_what_is_found_is_what_trying_everything_finds(
         assert one.accepted is (one.drop is not None and one.drop <= max_drop + 1e-9)
 
 
-def test_nothing_within_the_budget_is_said_and_not_chosen(lab: Lab, space: Space) -> None:
+def test_nothing_within_the_budget_is_said_and_not_chosen(lab: TrialRunner, space: Space) -> None:
     only_four = Space({"onnx": ["int4"], "gguf": ["q4_0"]}, [1, 2], shortlist=True, drafts=True)
     search = searched(lab, only_four, 0.005)
     assert search.ranking() == []
-    best: dict[str, Tried] = {}  # what was looked at longest, of each artifact
+    best: dict[str, Trial] = {}  # what was looked at longest, of each artifact
     for one in search.tried.values():
         known = best.setdefault(one.candidate.variant.name, one)
         if len(one.timed.ms) > len(known.timed.ms):
@@ -147,7 +147,7 @@ def test_nothing_within_the_budget_is_said_and_not_chosen(lab: Lab, space: Space
     assert verdict(search, None) == "nothing is within the accuracy budget"
 
 
-def test_the_table_marks_what_nothing_else_dominates(lab: Lab, space: Space) -> None:
+def test_the_table_marks_what_nothing_else_dominates(lab: TrialRunner, space: Space) -> None:
     lines = table(searched(lab, space, 0.05, exhaustive=True), None)
     front = [line for line in lines if line.pareto]
     assert front[0] is lines[0]
@@ -158,9 +158,9 @@ def test_the_table_marks_what_nothing_else_dominates(lab: Lab, space: Space) -> 
         assert one.score < other.score
 
 
-def test_no_time_left_measures_the_best_so_far(lab: Lab, space: Space) -> None:
+def test_no_time_left_measures_the_best_so_far(lab: TrialRunner, space: Space) -> None:
     targets = [row.target or "" for row in ROWS]
-    judge = Judge("exact_match", 0.005, targets, lab.reference())
+    judge = AccuracyBudget("exact_match", 0.005, targets, lab.reference())
     search = Search(lab, space, judge, 100.0, budget=1.0)
     search.run()  # a full measurement takes seconds more than that
     assert search.time_up
@@ -169,10 +169,10 @@ def test_no_time_left_measures_the_best_so_far(lab: Lab, space: Space) -> None:
 
 
 def test_the_better_half_is_three_at_least_and_what_is_near() -> None:
-    medians = {Variant("onnx", name): ms for name, ms in (("a", 1.0), ("b", 1.2), ("c", 9.0))}
+    medians = {ArtifactSpec("onnx", name): ms for name, ms in (("a", 1.0), ("b", 1.2), ("c", 9.0))}
     assert better_half(medians) == list(medians)
     assert better_half({}) == []
-    more = medians | {Variant("gguf", name): 10.0 + n for n, name in enumerate("def")}
+    more = medians | {ArtifactSpec("gguf", name): 10.0 + n for n, name in enumerate("def")}
     assert better_half(more) == list(medians)
 
 
