@@ -6,16 +6,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Programs that we compare with, or that load our exports, and that need transformers below 4.58.
-# EDGE_PEERS_PYTHON names the Python of another environment that has them.
-PEERS_VENV ?= .venv-peers
-PEERS := $(if $(EDGE_PEERS_PYTHON),,peers)
-PEERS_PYTHON := $(or $(EDGE_PEERS_PYTHON),$(abspath $(PEERS_VENV)/bin/python))
+# EDGE_BASELINES_PYTHON names the Python of another environment that has them.
+BASELINES_VENV ?= .venv-baselines
+BASELINES := $(if $(EDGE_BASELINES_PYTHON),,baselines)
+BASELINES_PYTHON := $(or $(EDGE_BASELINES_PYTHON),$(abspath $(BASELINES_VENV)/bin/python))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-slow interop peers bench-engines bench-serve lint types format \
+.PHONY: demo install test test-slow interop baselines bench-engines bench-serve lint types format \
   help-docs bench-compile clean
 
 install: $(VENV)/.installed
@@ -41,13 +41,13 @@ test: install
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not alone"
 	$(BIN)/python -m pytest -q -m "not slow and alone"
 
-# Endurance: dozens of killed trainings, a Ray cluster, emulated processors, the peers' environment.
+# Endurance: dozens of killed trainings, a Ray cluster, emulated processors, the baselines' environment.
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
 # Other programs load our exports: Optimum in an environment of its own, transformers.js in Node.js.
-interop: install $(PEERS)
-	EDGE_PEERS_PYTHON=$(PEERS_PYTHON) $(BIN)/python -m pytest -q tests/interop
+interop: install $(BASELINES)
+	EDGE_BASELINES_PYTHON=$(BASELINES_PYTHON) $(BIN)/python -m pytest -q tests/interop
 
 lint: install
 	$(BIN)/ruff check .
@@ -68,11 +68,11 @@ help-docs: install
 	$(BIN)/python -m edge.cli.help_docs > docs/commands.md.new
 	mv docs/commands.md.new docs/commands.md
 
-peers: $(PEERS_VENV)/.installed
+baselines: $(BASELINES_VENV)/.installed
 
-$(PEERS_VENV)/.installed: bench/engines/baselines/requirements.txt
-	$(PYTHON) -m venv $(PEERS_VENV)
-	$(PEERS_VENV)/bin/pip install --quiet -r bench/engines/baselines/requirements.txt
+$(BASELINES_VENV)/.installed: bench/engines/baselines/requirements.txt
+	$(PYTHON) -m venv $(BASELINES_VENV)
+	$(BASELINES_VENV)/bin/pip install --quiet -r bench/engines/baselines/requirements.txt
 	touch $@
 
 # docs/engines.md explains the tables. Takes long; nothing else should run.
@@ -80,10 +80,10 @@ SHAPES ?= flan-t5-small flan-t5-base
 SPECULATION_MODEL ?= ../shared/models/disfl-tiny
 SPECULATION_DATA ?= ../shared/data/disfl_qa/dev.jsonl
 
-bench-engines: export EDGE_PEERS_PYTHON := $(PEERS_PYTHON)
-bench-engines: install $(PEERS)
+bench-engines: export EDGE_BASELINES_PYTHON := $(BASELINES_PYTHON)
+bench-engines: install $(BASELINES)
 	for shape in $(SHAPES); do \
-	  $(BIN)/edge bench --arch $$shape --quantize int8 --quantize int4 --peers --scaling \
+	  $(BIN)/edge bench --arch $$shape --quantize int8 --quantize int4 --baselines --scaling \
 	    --json runs/engines-$$shape.json || [ $$? -eq 3 ] || exit 1; \
 	done
 	test -d $(SPECULATION_MODEL) || { echo "no $(SPECULATION_MODEL): speculation left out"; exit 0; }; \
@@ -105,4 +105,4 @@ bench-compile: install
 	grep -HE '"(cpu_)?seconds"' $(COMPILED)/*.report.json
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) build *.egg-info edge-demo
+	rm -rf $(VENV) $(BASELINES_VENV) build *.egg-info edge-demo

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.artifacts.latency import MIN_RUNS, spread_rows
+from edge.bench.timing.latency import MIN_RUNS, spread_rows
 from edge.bench.timing.machine import machine_info
 from edge.runtime.artifact import Artifact
+from edge.runtime.artifact.manifest import replace_runtime
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError
-from edge.runtime.artifact.manifest import replace_runtime
 from edge.runtime.model import Model, load
 from edge.runtime.platform.cpu import physical_cores, usable_cores
 from edge.runtime.rows import Row
@@ -197,7 +197,7 @@ class _Measure:
         """The simplest and the fastest of many, in the order given, and the figures of the rest.
 
         One at a time is in memory. The second pass goes backwards, so that a machine that slows
-        down in between does not favour the first.
+        down in between does not favor the first.
         """
         if len(settings) <= _FINALISTS + 1:
             return settings, []
@@ -220,7 +220,7 @@ class _Measure:
             for turn, first in enumerate(range(0, self._runs, _TURN)):
                 count = min(_TURN, self._runs - first)
                 for place in range(len(models)):
-                    # Another candidate starts each round: none always follows the same neighbour.
+                    # Another candidate starts each round: none always follows the same neighbor.
                     own = (turn + place) % len(models)
                     times[own, first : first + count] = self._turn(models[own], first, count)
                 self._on_progress("confirming", first + count, self._runs)

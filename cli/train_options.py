@@ -48,7 +48,7 @@ _GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "Training rows over these lengths: cut, left out, or the input in several rows.  [=]",
         ),
     ),
-    "Optimisation": (
+    "Optimization": (
         ("epochs", "FLOAT", "Passes over the rows.  [by the number of rows; scratch 8]"),
         ("max_minutes", "FLOAT", "Plan the training for this time instead."),
         ("batch_size", "INTEGER", "Rows of a batch.  [16; scratch 32]"),

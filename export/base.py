@@ -49,7 +49,7 @@ class Exporter(abc.ABC):
     auto: ClassVar[str]  # what `--quantize auto` chooses
     aliases: ClassVar[Mapping[str, str]] = {}  # other names for canonical ones
     tolerances: ClassVar[Mapping[str, Tolerance]]
-    # What takes a quantisation's place where the model does not bear it.
+    # What takes a quantization's place where the model does not bear it.
     finer: ClassVar[Mapping[str, str]] = {}
     supports_shortlist: ClassVar[bool] = False
 
@@ -71,10 +71,10 @@ class Exporter(abc.ABC):
 
     @classmethod
     def resolve(cls, quantization: str) -> str:
-        """The canonical quantisation for what the user wrote.
+        """The canonical quantization for what the user wrote.
 
         Raises:
-            UsageError: this format has no such quantisation.
+            UsageError: this format has no such quantization.
         """
         name = quantization.lower()
         if name == "auto":
@@ -82,7 +82,7 @@ class Exporter(abc.ABC):
         name = cls.aliases.get(name, name)
         if name not in cls.quantizations:
             known = ("auto", *cls.quantizations, *cls.aliases)
-            raise UsageError(unknown_name(f"{cls.format} quantisation", quantization, known))
+            raise UsageError(unknown_name(f"{cls.format} quantization", quantization, known))
         return name
 
 
@@ -91,7 +91,9 @@ EXPORTERS: Registry[Exporter] = Registry(
     "edge.export.base:Exporter",
     {
         "torchscript": Entry(
-            "edge.export.torchscript.exporter:TorchScriptExporter", "export", ("torch", "safetensors")
+            "edge.export.torchscript.exporter:TorchScriptExporter",
+            "export",
+            ("torch", "safetensors"),
         ),
         "onnx": Entry("edge.export.onnx:OnnxExporter", "export", ("onnx", "onnxruntime")),
         "ctranslate2": Entry(

@@ -37,7 +37,7 @@ class CTranslate2Exporter(Exporter):
 
     format = "ctranslate2"
     quantizations: ClassVar[Mapping[str, str]] = {
-        "float32": "no quantisation",
+        "float32": "no quantization",
         "int8": "8-bit weights and matrix products, per output row; the rest in float32",
         "float16": "weights stored in 16 bits, computed in float32",
         "bfloat16": "weights stored in bfloat16, computed in float32",
@@ -83,7 +83,7 @@ class CTranslate2Exporter(Exporter):
 def _specification(source: SourceModel) -> Any:
     """CTranslate2's description of the model, filled with the weights.
 
-    It gets a copy of the model: quantising works in place on memory that the loader shares with
+    It gets a copy of the model: quantizing works in place on memory that the loader shares with
     the model's tensors, and the model is what the artifact is compared with afterwards.
     """
     from ctranslate2.converters import transformers as loaders

@@ -21,8 +21,8 @@ from edge.export.base import Tolerance
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.errors import ModelError, ParityError
 from edge.runtime.artifact.manifest import Limits
+from edge.runtime.errors import ModelError, ParityError
 from edge.runtime.model import Model
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
@@ -236,7 +236,7 @@ def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
 
 
 def _check_tokenizer(source: SourceModel, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
-    """The runtime's tokenisation must be the one that the model was trained with."""
+    """The runtime's tokenization must be the one that the model was trained with."""
     from transformers import AutoTokenizer
 
     own = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)

@@ -18,9 +18,6 @@ from edge.export.parity import Parity, ParityCheck, check_tolerance
 from edge.export.shortlist import Shortlist, ShortlistRequest, read_shortlist
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
-from edge.runtime.platform.atomic import check_destination, new_folder
-from edge.runtime.engines import ENGINES
-from edge.runtime.errors import EdgeError, ModelError, ParityError, UsageError
 from edge.runtime.artifact.manifest import (
     MANIFEST_NAME,
     FileInfo,
@@ -29,10 +26,13 @@ from edge.runtime.artifact.manifest import (
     Source,
     TokenizerInfo,
 )
+from edge.runtime.artifact.text_fingerprint import TextFingerprint
+from edge.runtime.engines import ENGINES
+from edge.runtime.errors import EdgeError, ModelError, ParityError, UsageError
 from edge.runtime.model import Generation, Model, load
 from edge.runtime.options import GenerationOptions
+from edge.runtime.platform.atomic import check_destination, new_folder
 from edge.runtime.rows import Prompt
-from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.version import edge_version
 
 CARD_NAME = "README.md"
@@ -44,7 +44,7 @@ _DEFAULT_NEW_TOKENS_LIMIT = 512
 
 @dataclass(frozen=True)
 class Target:
-    """One artifact to make: a format and a canonical quantisation of it."""
+    """One artifact to make: a format and a canonical quantization of it."""
 
     format: str
     quantization: str
@@ -81,7 +81,7 @@ def plan_targets(format_name: str, quantizations: tuple[str, ...]) -> list[Targe
     """The artifacts that `--format` and `--quantize` ask for, each once.
 
     Raises:
-        UsageError: an unknown format or quantisation.
+        UsageError: an unknown format or quantization.
         MissingExtraError: a format's library is not installed.
     """
     formats = EXPORTERS.names() if format_name == "all" else (format_name,)
@@ -126,7 +126,7 @@ class Publisher:
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
         """Write one artifact and publish it once it has passed the parity check.
 
-        Where it fails, the exporter's next finer quantisation takes its place, if there is one; the
+        Where it fails, the exporter's next finer quantization takes its place, if there is one; the
         manifest says what the artifact is.
 
         Raises:
@@ -261,7 +261,7 @@ class Publisher:
             if different:
                 raise ModelError(
                     f"{self.source.folder}: {'; '.join(different)} (training.json): the model would"
-                    " read other tokens than it learnt; restore the file, or train again"
+                    " read other tokens than it learned; restore the file, or train again"
                 )
         return path
 
@@ -387,7 +387,7 @@ def publish_all(
 
 
 def destination(output: str | Path, target: Target, targets: list[Target]) -> Path:
-    """Where a target goes: `output`, or `output/<format>-<quantisation>` beside others."""
+    """Where a target goes: `output`, or `output/<format>-<quantization>` beside others."""
     return Path(output) if len(targets) == 1 else Path(output) / target.name
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
-from edge.runtime.errors import ModelError
 from edge.runtime.artifact.manifest import Architecture
+from edge.runtime.errors import ModelError
 from edge.runtime.text.tokenization import Tokenizer
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from edge.runtime.errors import UsageError
 from edge.runtime.artifact.manifest import Limits
+from edge.runtime.errors import UsageError
 from edge.runtime.registry import unknown_name
 from edge.runtime.rows import Prompt
 

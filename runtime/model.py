@@ -1,6 +1,6 @@
 """`Model`: text in, text out, above whichever engine runs the artifact.
 
-Prompt, tokenisation, limits and stop strings live here once, so that every format treats an input
+Prompt, tokenization, limits and stop strings live here once, so that every format treats an input
 alike.
 """
 
@@ -15,12 +15,10 @@ from typing import Any, overload
 import numpy as np
 
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
-from edge.runtime.inference.aio import AsyncCalls
 from edge.runtime.engines import ENGINES
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
 from edge.runtime.errors import EdgeError, InputTooLongError, UsageError
 from edge.runtime.generation import Generation, Timings
-from edge.runtime.inference.call_lock import EngineLock
 from edge.runtime.guardrails import (
     Guardrails,
     OnLong,
@@ -29,10 +27,12 @@ from edge.runtime.guardrails import (
     profile_options,
     without_prefix,
 )
-from edge.runtime.options import GenerationOptions
+from edge.runtime.inference.aio import AsyncCalls
+from edge.runtime.inference.call_lock import EngineLock
 from edge.runtime.inference.pipeline import Call, Fields, answer_each, each_fields
-from edge.runtime.rows import Prompt
 from edge.runtime.inference.runner import Scoring, in_batches
+from edge.runtime.options import GenerationOptions
+from edge.runtime.rows import Prompt
 from edge.runtime.text.stop_strings import StopWatcher, cut_at_stop
 from edge.runtime.text.streaming import Stream
 from edge.runtime.text.tokenization import Tokenizer

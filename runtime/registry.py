@@ -1,6 +1,6 @@
 """A lazy table of named implementations: name → "module:Class".
 
-Formats, engines and peers are looked up by name, so that a library which is not installed costs
+Formats, engines and baselines are looked up by name, so that a library which is not installed costs
 nothing until it is asked for. The layout follows lm-evaluation-harness' registry.
 """
 

@@ -46,7 +46,7 @@ _PRETRAINED = {
     "adam_beta2": 0.999,
     "max_source_length": 512,
 }
-# Not part of what is learnt, so free to change when a run is resumed: where things are, how often
+# Not part of what is learned, so free to change when a run is resumed: where things are, how often
 # they are looked at and saved, and the device's thread count.
 _FREE_ON_RESUME = {
     *("data", "output", "model", "force", "resume", "threads", "eval_batch_size", "tensorboard"),
@@ -88,7 +88,7 @@ class TrainConfig:
     max_source_length: int | None = None
     max_target_length: int = 128
     long: str = "truncate"  # what happens to longer training rows; dev rows are cut, as at run time
-    # Optimisation
+    # Optimization
     epochs: float | None = None
     max_minutes: float | None = None
     batch_size: int | None = None

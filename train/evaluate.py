@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge.train.data import IGNORED_LABEL, Collator
-from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l, text_metrics
 from edge.train.distributed import ALONE
+from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l, text_metrics
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,7 +70,7 @@ def evaluate(
     max_new_tokens: int = 128,
     course: EvaluationOptions = EvaluationOptions(),
 ) -> Evaluation:
-    """eval_loss, exact match, ROUGE-L and BLEU of greedy answers to tokenised rows.
+    """eval_loss, exact match, ROUGE-L and BLEU of greedy answers to tokenized rows.
 
     `rows` has the columns of `edge.train.data.tokenize`. The model stays on its device and in its
     precision.

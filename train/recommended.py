@@ -1,7 +1,7 @@
 """Epochs and dropout by the size of the data set, for fine-tuning a pretrained model.
 
-Few rows need more passes to be learnt and more dropout not to be learnt by heart; many rows are
-learnt in one or two. The ranges are what practice agrees on; the value is the middle of each.
+Few rows need more passes to be learned and more dropout not to be learned by heart; many rows are
+learned in one or two. The ranges are what practice agrees on; the value is the middle of each.
 """
 
 from __future__ import annotations

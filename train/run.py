@@ -10,32 +10,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.errors import UsageError
+from edge.train.checkpoint.fingerprint import identity_of
 from edge.train.checkpoint.store import newest_checkpoint, require_same
 from edge.train.data import Pair, tokenize
-from edge.train.events import Event
-from edge.train.checkpoint.fingerprint import identity_of
 from edge.train.data.overflow import fit_rows
-from edge.train.model.lora import add_adapter, merge_trained, save_adapter
-from edge.train.model.loading import open_model
-from edge.train.output.model_folder import depth_row, run_details, save_model, save_output, training_record
 from edge.train.distributed import ALONE
+from edge.train.events import Event
+from edge.train.model.loading import open_model
+from edge.train.model.lora import add_adapter, merge_trained, save_adapter
+from edge.train.output.model_folder import (
+    depth_row,
+    run_details,
+    save_model,
+    save_output,
+    training_record,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
+    from edge.train.checkpoint.state import SavedState
     from edge.train.checkpoint.store import Checkpoint
     from edge.train.config import TrainConfig
     from edge.train.data import Splits
     from edge.train.device import DeviceConfig
-    from edge.train.evaluate import EvaluationOptions, Evaluation
-    from edge.train.events import OnEvent
-    from edge.train.loop import LoopResult, EpochAugmentation
-    from edge.train.model.loading import Trainable
     from edge.train.distributed import Processes
-    from edge.train.run_folder import RunFolder
-    from edge.train.checkpoint.state import SavedState
+    from edge.train.evaluate import Evaluation, EvaluationOptions
+    from edge.train.events import OnEvent
+    from edge.train.loop import EpochAugmentation, LoopResult
     from edge.train.loop.callback import Evaluate
+    from edge.train.model.loading import Trainable
+    from edge.train.run_folder import RunFolder
 
 
 class TrainingRun:
@@ -238,9 +244,9 @@ class TrainingRun:
         )
 
     def _varying(self) -> EpochAugmentation:
+        from edge.train.augment.disfluency import DisfluencyAugmenter
         from edge.train.augment.rename import Renamer
         from edge.train.loop import EpochAugmentation
-        from edge.train.augment.disfluency import DisfluencyAugmenter
 
         config, pairs = self.config, self.splits.train
         renamer = stumbler = None
@@ -294,7 +300,9 @@ class TrainingRun:
     def _course(self, on_fraction: Callable[[float], None]) -> EvaluationOptions:
         from edge.train.evaluate import EvaluationOptions
 
-        return EvaluationOptions(self.config.eval_batch_size, self.processes, on_fraction, self._warn_halved)
+        return EvaluationOptions(
+            self.config.eval_batch_size, self.processes, on_fraction, self._warn_halved
+        )
 
     def _warn_halved(self, rows: int) -> None:
         message = (

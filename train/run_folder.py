@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from edge.runtime.platform.atomic import readable_os_errors
 from edge.runtime.errors import OutputExistsError
+from edge.runtime.platform.atomic import readable_os_errors
 from edge.train.checkpoint.store import prune, steps_in
 from edge.train.events import Event
 

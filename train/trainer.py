@@ -3,7 +3,7 @@
 `train` is the whole run; model, data, loop, evaluation and record live in modules of their own.
 The loop is transformers' Seq2SeqTrainer with three things of ours: batches of similar length, a
 schedule that can be planned by time, and a loss that is averaged over the labels of a whole
-optimiser step.
+optimizer step.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.runtime.platform.atomic import check_destination
 from edge.runtime.errors import MissingExtraError
+from edge.runtime.platform.atomic import check_destination
 from edge.train.config import TrainConfig
 from edge.train.data import load_splits
 from edge.train.device import check_libraries, check_processes, choose_machine
-from edge.train.events import Event, OnEvent, ignore
-from edge.train.run import TrainingRun
-from edge.train.preflight import LIBRARIES
 from edge.train.distributed import Processes, joined
+from edge.train.events import Event, OnEvent, ignore
+from edge.train.preflight import LIBRARIES
+from edge.train.run import TrainingRun
 from edge.train.run_folder import LOG, RunFolder, RunLog, opened_run, run_folder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 # What makes it another machine.
 _MACHINE = ("cpu", "cores", "isa", "system")
-# Artifact's name, format, quantisation, batch, concurrency.
+# Artifact's name, format, quantization, batch, concurrency.
 Key = tuple[str, str, str, int, int]
 
 
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
-    """Pair the lines of two reports by artifact, format, quantisation, batch and concurrency.
+    """Pair the lines of two reports by artifact, format, quantization, batch and concurrency.
 
     Artifacts are paired by their folder's name where it is one artifact's alone in each run, so
     that runs in different places can be compared; else by their path.

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edge.bench.artifacts.latency import spread_rows
+from edge.bench.timing.latency import spread_rows
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
+from edge.runtime.artifact.text_fingerprint import check_text_path
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError
 from edge.runtime.guardrails import without_prefix
 from edge.runtime.rows import Prompt, Row
-from edge.runtime.artifact.text_fingerprint import check_text_path
 from edge.runtime.text.tokenization import Tokenizer
 
 _SAMPLE = 500  # rows whose pieces are looked at

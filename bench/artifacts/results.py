@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.bench.artifacts.accuracy import Accuracy
-from edge.bench.artifacts.latency import DEFAULT_RUNS, MIN_RUNS, Latency
+from edge.bench.timing.latency import DEFAULT_RUNS, MIN_RUNS, Latency
 from edge.bench.timing.verdict import MEETS, MISSES, Word
 from edge.runtime.errors import UsageError
 

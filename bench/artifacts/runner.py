@@ -17,16 +17,16 @@ from typing import cast
 from edge.bench.artifacts.accuracy import Accuracy, copy_baseline, measure_accuracy
 from edge.bench.artifacts.agreement import agree
 from edge.bench.artifacts.compatibility import check_rows, notes_on, open_artifacts
-from edge.bench.artifacts.latency import Latency, Samples, spread_rows
-from edge.bench.timing.machine import machine_info
-from edge.bench.timing.engine_process import FailureIsolated
-from edge.bench.timing.process_model import RemoteModel
 from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Data, Report, Result
+from edge.bench.engines.process import FailureIsolated
+from edge.bench.engines.process_model import RemoteModel
+from edge.bench.timing.latency import Latency, Samples, spread_rows
+from edge.bench.timing.machine import machine_info
 from edge.bench.timing.timed_calls import Call
 from edge.bench.timing.verdict import Verdict, judge
 from edge.runtime.artifact import Artifact, sha256_of
-from edge.runtime.engines.base import choose_threads
 from edge.runtime.artifact.manifest import Manifest
+from edge.runtime.engines.base import choose_threads
 from edge.runtime.model import Model
 from edge.runtime.rows import Row
 
@@ -191,7 +191,7 @@ def take_turns(
             size = min(size, missing)
         chosen = [calls[(done + place) % len(calls)] for place in range(size)]
         for place in range(len(active)):
-            # Another artifact starts each round: none always follows the same neighbour.
+            # Another artifact starts each round: none always follows the same neighbor.
             contestant = active[(round_number + place) % len(active)]
             contestant.guard(contestant.turn, case, chosen, settings.new_tokens)
         done += size

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from edge.bench.artifacts.compatibility import check_rows, open_artifacts
-from edge.bench.timing.engine_process import EngineFailedError, EngineMissingError
 from edge.bench.artifacts.results import BenchSettings
-from edge.bench.artifacts.runner import Case, BenchmarkedArtifact, calls_of
+from edge.bench.artifacts.runner import BenchmarkedArtifact, Case, calls_of
+from edge.bench.engines.process import EngineFailedError, EngineMissingError
 from edge.runtime.artifact import find_artifacts
 from edge.runtime.engines.base import choose_threads
 from edge.runtime.errors import EdgeError
@@ -87,8 +87,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Makes the artifact of a format, from a model with random weights."""
-    from edge.bench.engines.shapes import SHAPES, write_model
     from edge.bench.engines.cache import Prepared
+    from edge.bench.engines.shapes import SHAPES, write_model
     from edge.export.publish import Target
 
     shape = dataclasses.replace(
@@ -138,7 +138,9 @@ def test_latency(benchmark: Any, artifact: str, case: Case, request: pytest.Fixt
     _describe(benchmark.extra_info, contestant, case, target_ms)
 
 
-def _describe(extra: dict[str, Any], contestant: BenchmarkedArtifact, case: Case, target_ms: float) -> None:
+def _describe(
+    extra: dict[str, Any], contestant: BenchmarkedArtifact, case: Case, target_ms: float
+) -> None:
     """What pytest-benchmark does not compute itself."""
     result = contestant.result(case, target_ms)
     latency = result.latency

@@ -1,6 +1,6 @@
 """`edge compile`: the search for the fastest artifact of a model within an accuracy budget.
 
-space.py      what may be tried: formats, quantisations, shortlist, threads, drafts
+space.py      what may be tried: formats, quantizations, shortlist, threads, drafts
 lab.py        one export or measurement, in a process of its own, through the record
 exporter.py, timer.py    the programs of these processes; `child.py` is what they share
 record.py     what was done, on disk, so that a second call continues

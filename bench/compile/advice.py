@@ -41,7 +41,7 @@ def advice(search: Search, best: Trial | None, shape: Architecture) -> list[str]
         if not any(
             bits_of(v) >= 16 for names in search.space.quantizations.values() for v in names
         ):
-            lines.append("finer quantisations were left out: try without --quantize")
+            lines.append("finer quantizations were left out: try without --quantize")
         lines.append(
             f"a larger --max-drop, or another --metric than {search.judge.metric}"
             f" ({', '.join(METRICS)})"

@@ -35,7 +35,7 @@ _BATCH = 32
 
 
 class AsAsked(Publisher):
-    """Makes the quantisation that is asked for, or nothing: the finer ones are candidates, too."""
+    """Makes the quantization that is asked for, or nothing: the finer ones are candidates, too."""
 
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
         self.check_target(target)

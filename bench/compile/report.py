@@ -14,8 +14,8 @@ from edge.bench.compile.search import Search, Trial
 from edge.export.model_card import model_card
 from edge.export.publish import CARD_NAME, file_info
 from edge.runtime.artifact import Artifact
-from edge.runtime.platform.atomic import new_file, new_folder
 from edge.runtime.artifact.manifest import MANIFEST_NAME
+from edge.runtime.platform.atomic import new_file, new_folder
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge.bench.compile.accuracy_budget import METRICS, AccuracyBudget, check_drop
 from edge.bench.compile.advice import advice, verdict
 from edge.bench.compile.report import (
     Line,
@@ -21,17 +22,16 @@ from edge.bench.compile.report import (
     write_report,
     write_winner,
 )
-from edge.bench.compile.accuracy_budget import METRICS, AccuracyBudget, check_drop
-from edge.bench.compile.trials import Event, TrialRunner
-from edge.bench.compile.trial_store import Record
 from edge.bench.compile.search import Search, Trial
 from edge.bench.compile.space import Space, find_quantizations
+from edge.bench.compile.trial_store import Record
+from edge.bench.compile.trials import Event, TrialRunner
 from edge.bench.timing.machine import machine_info
 from edge.bench.tune import checked_threads, thread_numbers
 from edge.export.source import SourceModel
 from edge.runtime.artifact import sha256_of
-from edge.runtime.platform.atomic import check_destination
 from edge.runtime.errors import UsageError
+from edge.runtime.platform.atomic import check_destination
 from edge.runtime.platform.cpu import physical_cores
 from edge.runtime.registry import unknown_name
 from edge.runtime.rows import Columns, Row, split_file

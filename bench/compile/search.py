@@ -6,7 +6,7 @@ its accuracy hardly depends on how it is run. So the rounds go from the outside 
 
 1. formats, by their 8-bit artifact run plainly and with drafts: one that takes twice another's time
    waits;
-2. the other quantisations of those that stay, then shortlists of the best, run alike; 16 bits
+2. the other quantizations of those that stay, then shortlists of the best, run alike; 16 bits
    wait, as they are for size, and float32 where it does not pay in the fastest format;
 3. of the better half, ways to run each format: threads, engine settings, drafts;
 4. the best way of each artifact on more rows, where accuracy counts, too;
@@ -23,8 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edge.bench.compile.accuracy_budget import MIN_ANSWERS, AccuracyBudget
-from edge.bench.compile.trials import TrialRunner, Timed
-from edge.bench.compile.space import Candidate, Space, ArtifactSpec
+from edge.bench.compile.space import ArtifactSpec, Candidate, Space
+from edge.bench.compile.trials import Timed, TrialRunner
 from edge.bench.engines.cache import bits_of
 from edge.bench.timing.verdict import MEETS, judge
 

@@ -1,4 +1,4 @@
-"""What a search may try: artifacts (format, quantisation, shortlist) and how they are run."""
+"""What a search may try: artifacts (format, quantization, shortlist) and how they are run."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Space:
         return list(self.quantizations)
 
     def first(self, format_name: str) -> ArtifactSpec:
-        """What stands for a format before its other quantisations are worth an export."""
+        """What stands for a format before its other quantizations are worth an export."""
         return ArtifactSpec(format_name, self.quantizations[format_name][0])
 
     def variants(self, format_name: str) -> list[ArtifactSpec]:
@@ -124,12 +124,12 @@ class Space:
 def find_quantizations(
     formats: Sequence[str], quantizations: Sequence[str]
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """What can be made here: format → quantisations, and format → why it can't be.
+    """What can be made here: format → quantizations, and format → why it can't be.
 
-    Neither given means all. A quantisation is asked of every format that has it.
+    Neither given means all. A quantization is asked of every format that has it.
 
     Raises:
-        UsageError: an unknown format, or a quantisation that none of the formats has.
+        UsageError: an unknown format, or a quantization that none of the formats has.
         MissingExtraError: none of the formats' libraries is installed.
     """
     found: dict[str, list[str]] = {}

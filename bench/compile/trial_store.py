@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.compile.space import ArtifactSpec
-from edge.runtime.platform.atomic import new_file
 from edge.runtime.batch.journal import locked
 from edge.runtime.errors import OutputExistsError
+from edge.runtime.platform.atomic import new_file
 
 _IDENTITY = "search.json"
 _MAX_BYTES = 256 << 20

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.compile.worker import Child
+from edge.bench.compile.space import ArtifactSpec, Candidate
 from edge.bench.compile.trial_store import Record
-from edge.bench.compile.space import Candidate, ArtifactSpec
-from edge.bench.artifacts.latency import spread_rows
-from edge.bench.timing.engine_process import EngineFailedError, EngineMissingError, when_ready
+from edge.bench.compile.worker import Child
+from edge.bench.engines.process import EngineFailedError, EngineMissingError, when_ready
+from edge.bench.timing.latency import spread_rows
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError, EdgeError
 from edge.runtime.rows import Row
@@ -184,7 +184,9 @@ class TrialRunner:
         most = 2 * max(sizes, default=0) + _PROCESS_BYTES
         return max(1, min(_TOGETHER, free_memory() // 2 // most))
 
-    def time_interleaved(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, Timed]:
+    def time_interleaved(
+        self, candidates: Sequence[Candidate], count: int
+    ) -> dict[Candidate, Timed]:
         """Time candidates that take turns on the same rows; those that fail are left out.
 
         The rows are spread over the data; those of 16 are among those of 64, these among those of
@@ -222,7 +224,7 @@ class TrialRunner:
         for turn, first in enumerate(range(0, len(rows), length)):
             question = _question(rows[first : first + length])
             order = [one for one in candidates if one in self._running]
-            # Another candidate starts each round: none always follows the same neighbour.
+            # Another candidate starts each round: none always follows the same neighbor.
             for place in range(len(order)):
                 one = order[(turn + place) % len(order)]
                 child = self._running[one]

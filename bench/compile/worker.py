@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge.bench.engines.baselines.__main__ import answers_apart, die_with_parent, reason
-from edge.bench.timing.engine_process import LineProcess, environment
+from edge.bench.engines.process import LineProcess, environment
 from edge.runtime.errors import EdgeError
 
 Values = dict[str, Any]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import edge.bench.engines.shapes
 import edge.export
-from edge.bench.engines.shapes import shape_of, write_model
 from edge.bench.engines.baselines.spec import Spec
-from edge.bench.engines.baselines.table import OWN, PEERS
-from edge.bench.timing.engine_process import prepare
+from edge.bench.engines.baselines.table import BASELINES, OWN
+from edge.bench.engines.process import prepare
+from edge.bench.engines.shapes import shape_of, write_model
 from edge.export.base import EXPORTERS
 from edge.export.publish import Target
 from edge.export.source import SourceModel
@@ -39,10 +39,10 @@ def default_cache() -> Path:
 def choose_targets(formats: Sequence[str], quantizations: Sequence[str]) -> list[Target]:
     """The artifacts that `--format` and `--quantize` ask for; neither: the usual ones.
 
-    A quantisation without a format means every format that has it.
+    A quantization without a format means every format that has it.
 
     Raises:
-        UsageError: an unknown format, or a quantisation that none of the formats has.
+        UsageError: an unknown format, or a quantization that none of the formats has.
         MissingExtraError: a format's library is not installed.
     """
     if not formats and not quantizations:
@@ -62,7 +62,7 @@ def choose_targets(formats: Sequence[str], quantizations: Sequence[str]) -> list
 
 
 def bits_of(quantization: str) -> int:
-    """Bits of a decoder weight, which every quantisation has as the first number of its name."""
+    """Bits of a decoder weight, which every quantization has as the first number of its name."""
     found = re.search(r"\d+", quantization)
     assert found, quantization
     return int(found[0])
@@ -111,24 +111,24 @@ class Prepared:
         cache = self.home / f"{target.name}-{_digest(exporters)}"
         return Spec(OWN, self.model, cache, self.home, threads, target.name)
 
-    def peer(self, name: str, threads: int = 1) -> Spec:
-        base = self._peers / (PEERS[name].made_from or name)
-        return Spec(name, self.model, self._peers / name, base, threads)
+    def baseline(self, name: str, threads: int = 1) -> Spec:
+        base = self._baselines / (BASELINES[name].made_from or name)
+        return Spec(name, self.model, self._baselines / name, base, threads)
 
     @property
-    def _peers(self) -> Path:
-        return self.home / "peers"
+    def _baselines(self) -> Path:
+        return self.home / "baselines"
 
     def make(self, spec: Spec) -> None:
         """Convert for an engine what is not there yet, and what that starts from.
 
         Raises:
-            EngineMissingError, EngineFailedError: of `edge.bench.timing.engine_process`.
+            EngineMissingError, EngineFailedError: of `edge.bench.engines.process`.
         """
         if spec.engine != OWN:
-            self._peers.mkdir(parents=True, exist_ok=True)
-            if base := PEERS[spec.engine].made_from:
-                self.make(self.peer(base))
+            self._baselines.mkdir(parents=True, exist_ok=True)
+            if base := BASELINES[spec.engine].made_from:
+                self.make(self.baseline(base))
         if not spec.cache.exists():
             prepare(spec)
             self._forget_older(spec)

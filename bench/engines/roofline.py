@@ -18,7 +18,7 @@ from edge.runtime.artifact.manifest import Architecture
 # Far larger than any last-level cache that one machine's core can use.
 _BUFFER_BYTES = 512 << 20
 _REPEATS = 9
-_BLOCK = 128  # weights that share a scale in our own block quantisation
+_BLOCK = 128  # weights that share a scale in our own block quantization
 _SCALE_BYTES = 4  # a float32
 
 

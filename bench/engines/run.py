@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.engines.roofline import Floor, floor_of, read_bandwidth
-from edge.bench.artifacts.latency import DEFAULT_RUNS, MIN_RUNS
-from edge.bench.timing.machine import machine_info
 from edge.bench.engines.baselines.spec import Spec
-from edge.bench.engines.baselines.table import PEERS
+from edge.bench.engines.baselines.table import BASELINES
 from edge.bench.engines.cache import Prepared, bits_of, size_of
-from edge.bench.timing.engine_process import EngineProcess, FailureIsolated, start
+from edge.bench.engines.process import EngineProcess, FailureIsolated, start
+from edge.bench.engines.roofline import Floor, floor_of, read_bandwidth
 from edge.bench.engines.scaling import Scaling, scaling_points, scaling_table
+from edge.bench.timing.latency import DEFAULT_RUNS, MIN_RUNS
+from edge.bench.timing.machine import machine_info
 from edge.bench.timing.verdict import MEETS, Verdict, judge
 from edge.export.publish import Target
-from edge.runtime.errors import UsageError
 from edge.runtime.artifact.manifest import Architecture
+from edge.runtime.errors import UsageError
 
 # Called with (phase, what, done, of); phases are "prepare", "threads", "latency" and "scaling".
 Progress = Callable[[str, str, int, int], None]
@@ -110,14 +110,14 @@ class EngineReport:
     created: str
     interrupted: bool = False
 
-    def best_peer(self, bits: int) -> EngineRow | None:
-        """The fastest peer of that precision, by its median."""
-        peers = [row for row in self.rows if not row.own and row.speed and row.bits == bits]
-        return min(peers, key=lambda row: row.speed.p50 if row.speed else 0.0, default=None)
+    def best_baseline(self, bits: int) -> EngineRow | None:
+        """The fastest baseline of that precision, by its median."""
+        baselines = [row for row in self.rows if not row.own and row.speed and row.bits == bits]
+        return min(baselines, key=lambda row: row.speed.p50 if row.speed else 0.0, default=None)
 
     def times_faster(self, row: EngineRow) -> float | None:
-        """How many times faster a row is than the fastest peer of its precision."""
-        best = self.best_peer(row.bits)
+        """How many times faster a row is than the fastest baseline of its precision."""
+        best = self.best_baseline(row.bits)
         if best is None or best.speed is None or row.speed is None:
             return None
         return best.speed.p50 / row.speed.p50
@@ -136,14 +136,14 @@ class EngineReport:
 
     @property
     def any_meets_target(self) -> bool:
-        """Whether one of our own artifacts is shown to: peers are there to compare with."""
+        """Whether one of our own artifacts is shown to: baselines are there to compare with."""
         return any(self.meets_target(row) for row in self.rows if row.own)
 
     def as_json(self) -> dict[str, Any]:
         """docs/engines.md describes the fields."""
         values = dataclasses.asdict(self)
         for row, fields in zip(self.rows, values["rows"], strict=True):
-            fields["times_faster_than_best_peer"] = self.times_faster(row)
+            fields["times_faster_than_best_baseline"] = self.times_faster(row)
             fields["times_floor"] = self.times_floor(row)
             fields["meets_target"] = self.meets_target(row)
             verdict = self.verdict(row)
@@ -160,11 +160,11 @@ def run_engines(
     settings: Settings = Settings(),
     *,
     random_weights: bool = True,
-    peers: Sequence[str] = (),
+    baselines: Sequence[str] = (),
     scaling: bool = False,
     on_progress: Progress | None = None,
 ) -> EngineReport:
-    """Measure our artifacts for `targets`, and `peers`, on the model of `prepared`.
+    """Measure our artifacts for `targets`, and `baselines`, on the model of `prepared`.
 
     An engine that is not installed, can't convert the model, crashes or answers with another number
     of tokens gets a row that says so; the rest is measured.
@@ -173,8 +173,10 @@ def run_engines(
         EnginesInterruptedError: Ctrl-C; it has the report of what was measured.
     """
     notify = on_progress or (lambda *_: None)
-    rows = [_own_row(target) for target in targets] + [_peer_row(peer) for peer in peers]
-    specs = [prepared.artifact(t) for t in targets] + [prepared.peer(p) for p in peers]
+    rows = [_own_row(target) for target in targets] + [
+        _baseline_row(baseline) for baseline in baselines
+    ]
+    specs = [prepared.artifact(t) for t in targets] + [prepared.baseline(p) for p in baselines]
     runners = [Runner(row, spec) for row, spec in zip(rows, specs, strict=True)]
     ids = Ids(prepared.model, shape)
     point: Point = (ids.of_length(settings.input_tokens), settings.new_tokens)
@@ -286,7 +288,7 @@ def measure(
     while done < runs:
         size = min(_ROUND, runs - done)
         for turn in range(len(runners)):
-            # Another engine starts each round: none always follows the same neighbour.
+            # Another engine starts each round: none always follows the same neighbor.
             runner = runners[(done // _ROUND + turn) % len(runners)]
             for point in points:
                 runner.guard(runner.time, point, size)
@@ -408,6 +410,6 @@ def _own_row(target: Target) -> EngineRow:
     return EngineRow(target.name, f"edge {target.format}", target.quantization, bits, own=True)
 
 
-def _peer_row(name: str) -> EngineRow:
-    peer = PEERS[name]
-    return EngineRow(name, peer.engine, peer.quantization, peer.bits, own=False)
+def _baseline_row(name: str) -> EngineRow:
+    baseline = BASELINES[name]
+    return EngineRow(name, baseline.engine, baseline.quantization, baseline.bits, own=False)

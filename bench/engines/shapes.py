@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from edge.export.source import expected_shapes
-from edge.runtime.platform.atomic import new_folder
-from edge.runtime.errors import UsageError
 from edge.runtime.artifact.manifest import Architecture
+from edge.runtime.errors import UsageError
+from edge.runtime.platform.atomic import new_folder
 from edge.runtime.registry import unknown_name
 
 PIECES = 32_100  # of T5's own vocabulary; its models have 32,128 ids
@@ -95,7 +95,7 @@ def write_model(shape: Architecture, folder: str | Path, *, seed: int = 0) -> Pa
 
 
 def _config(shape: Architecture) -> dict[str, Any]:
-    """config.json as transformers 4 wrote it, which 5 reads too: peers use either."""
+    """config.json as transformers 4 wrote it, which 5 reads too: baselines use either."""
     if shape.scale_decoder_outputs is not shape.tied_head:
         raise UsageError("a shape scales its head's input exactly where the head is tied")
     function = shape.dense_act_fn

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by the colour-blind; then again with another marker.
+# Okabe and Ito's colors, told apart by the color-blind; then again with another marker.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f")
 _MARKERS = "osD^vPX*"
 _TARGET = "#c0392b"
@@ -155,9 +155,9 @@ def latency_figure(document: Document) -> Figure | None:
         dots = samples
         if len(dots) > _MAX_DOTS:
             dots = samples[np.linspace(0, len(samples) - 1, _MAX_DOTS).round().astype(int)]
-        colour = _COLOURS[place % len(_COLOURS)]
+        color = _COLOURS[place % len(_COLOURS)]
         jitter = height + random.uniform(-0.26, 0.26, len(dots))
-        axes.plot(dots, jitter, ".", color=colour, markersize=3, alpha=0.5, zorder=2)
+        axes.plot(dots, jitter, ".", color=color, markersize=3, alpha=0.5, zorder=2)
         p5, p25, p50, p75, p95 = np.percentile(samples, (5, 25, 50, 75, 95))
         axes.plot([p5, p95], [height, height], color="black", linewidth=1, zorder=3)
         axes.barh(height, p75 - p25, 0.5, p25, fill=False, edgecolor="black", zorder=4)

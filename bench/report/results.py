@@ -19,7 +19,7 @@ def printable(text: object) -> str:
 
 
 def labels(document: Document) -> list[str]:
-    """A short name for each result, unlike all others: format and quantisation where that is
+    """A short name for each result, unlike all others: format and quantization where that is
     enough, else what of the path differs; batch and concurrency where they differ."""
     results: Sequence[Result] = document["results"]
     names = [f"{one['format']} {one['quantization']}" for one in results]

@@ -80,11 +80,11 @@ def results_table(document: Document) -> Table:
 
 # Column, field of `latency`, format.
 _PHASES = (
-    ("tokenise", "tokenize_ms", "{:.2f} ms"),
+    ("tokenize", "tokenize_ms", "{:.2f} ms"),
     ("encode", "encode_ms", "{:.1f} ms"),
     ("first token", "first_token_ms", "{:.1f} ms"),
     ("per token", "per_token_ms", "{:.2f} ms"),
-    ("detokenise", "detokenize_ms", "{:.2f} ms"),
+    ("detokenize", "detokenize_ms", "{:.2f} ms"),
     ("tokens/s", "tokens_per_second", "{:.0f}"),
     ("p90", "p90", "{:.1f} ms"),
     ("p99", "p99", "{:.1f} ms"),

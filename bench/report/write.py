@@ -11,8 +11,8 @@ from edge.bench.report.html import html, page_template
 from edge.bench.report.markdown import markdown
 from edge.bench.report.plots import check_matplotlib, write_plots
 from edge.bench.report.results import Document
-from edge.runtime.platform.atomic import new_file
 from edge.runtime.errors import UsageError
+from edge.runtime.platform.atomic import new_file
 
 
 @dataclass(frozen=True)

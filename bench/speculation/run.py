@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge.bench.engines.run import Ids
-from edge.bench.artifacts.latency import MIN_RUNS, spread_rows
-from edge.bench.timing.machine import machine_info
 from edge.bench.engines.cache import Prepared
-from edge.bench.timing.engine_process import EngineFailedError, EngineMissingError
+from edge.bench.engines.process import EngineFailedError, EngineMissingError
+from edge.bench.engines.run import Ids
 from edge.bench.speculation.replay import Replay
+from edge.bench.timing.latency import MIN_RUNS, spread_rows
+from edge.bench.timing.machine import machine_info
 from edge.export.publish import Target
 from edge.runtime.errors import EdgeError, UnsupportedError, UsageError
 from edge.runtime.model import Model, load
@@ -85,7 +85,7 @@ def run_speculation(
     """Compare greedy search with and without drafts on `rows`, one at a time.
 
     With `replay`, the name of a shape, the same rows' drafts are replayed on it (see
-    `edge.bench.speculation.replay`) at the artifact's quantisation, and beside them what drafts cost where they
+    `edge.bench.speculation.replay`) at the artifact's quantization, and beside them what drafts cost where they
     never help.
 
     Raises:

@@ -36,7 +36,7 @@ _FLAGS = (
 
 
 _PROCESSORS = Path("/sys/devices/system/cpu")
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def machine_info() -> dict[str, Any]:

@@ -14,8 +14,8 @@ from edge.cli.options import column_options, command_line, numbers, threads_opti
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from edge.bench.report.write import Outputs
     from edge.bench.artifacts.results import BenchSettings, Report
+    from edge.bench.report.write import Outputs
     from edge.runtime.rows import Row
 
 
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     type=click.IntRange(2, 512),
     help="Tokens out, exactly [default: to each answer's end; with --arch 16].",
 )
-@click.option("--peers", is_flag=True, help="With --arch: other engines in the same run, too.")
+@click.option("--baselines", is_flag=True, help="With --arch: other engines in the same run, too.")
 @click.option("--scaling", is_flag=True, help="With --arch: longer answers and inputs, too.")
 @click.option(
     "--cache",
@@ -160,8 +160,8 @@ def command(
             json_file=json_file,
         )
         return
-    from edge.bench.report.document import read_document
     from edge.bench.artifacts.results import BenchSettings
+    from edge.bench.report.document import read_document
     from edge.cli.display.comparison import check_regressions, print_comparison
 
     # Before minutes of measuring.
@@ -216,7 +216,7 @@ def check_target(report: Report) -> None:
 
 
 # Options of `--arch` and of `--speculation`, which mean nothing without it.
-_OF_ARCH = ("formats", "quantizations", "input_tokens", "peers", "scaling")
+_OF_ARCH = ("formats", "quantizations", "input_tokens", "baselines", "scaling")
 _OF_SPECULATION = ("draft_tokens", "replay")
 
 
@@ -273,8 +273,8 @@ def _bench_shapes(
     json_file: Path | None,
     other: dict[str, Any],
 ) -> None:
-    from edge.bench.engines.run import Settings
     from edge.bench.engines.cache import choose_targets
+    from edge.bench.engines.run import Settings
     from edge.cli.display.console import quiet_libraries
     from edge.cli.display.engines import bench_shapes
 
@@ -291,7 +291,7 @@ def _bench_shapes(
         choose_targets(other["formats"], other["quantizations"]),
         Settings(target_ms=target_ms, **chosen),
         cache=other["cache"],
-        peers=other["peers"],
+        baselines=other["baselines"],
         scaling=other["scaling"],
         json_file=json_file,
     )
@@ -312,9 +312,9 @@ def measure(
 
     After Ctrl-C that is done with what was measured, then the interruption goes on.
     """
-    from edge.bench.report.write import write_reports
     from edge.bench.artifacts.results import BenchInterruptedError
     from edge.bench.artifacts.runner import run_bench
+    from edge.bench.report.write import write_reports
     from edge.cli.display.console import progress_bar
 
     try:

@@ -142,7 +142,7 @@ class _Repl:
 
 
 class _Pipe(_Repl):
-    """No prompts, no colours: a line in, a line out."""
+    """No prompts, no colors: a line in, a line out."""
 
     def run(self) -> int:
         for number, raw in enumerate(sys.stdin.buffer, start=1):
@@ -197,8 +197,8 @@ class _Terminal(_Repl):
                 sys.stdout.flush()
         taken = self._chat.answers[-1]
         click.echo()
-        colour = "green" if taken.total_ms <= self._target_ms else "red"
-        click.secho(_taken(taken), fg=colour, dim=True)
+        color = "green" if taken.total_ms <= self._target_ms else "red"
+        click.secho(_taken(taken), fg=color, dim=True)
 
 
 def _taken(answer: Answered) -> str:

@@ -58,7 +58,7 @@ _MOST_LINES, _MOST_SCREENED = 16, 6
 def command(**options: Any) -> None:
     """Find the fastest artifact of MODEL that is accurate enough on --data, and write it.
 
-    Searches formats, quantisations, threads, engine settings, drafts from the input and vocabulary
+    Searches formats, quantizations, threads, engine settings, drafts from the input and vocabulary
     shortlists by successive halving: a few answers of many, all rows for the best. What loses more
     than --max-drop against the model's own float32 greedy answers, or fails the parity check, is
     never accepted. A search that was cut off goes on when it is called again. The report lies

@@ -45,8 +45,8 @@ def command(
     Everything is real but the data, which a generator writes: spoken questions with restarts,
     corrections, repeats and fillers → the clean question. Nothing is downloaded.
     """
-    from edge.bench.report.write import Outputs
     from edge.bench.artifacts.results import BenchSettings
+    from edge.bench.report.write import Outputs
     from edge.cli.display.console import quiet_libraries
 
     quiet_libraries()
@@ -80,8 +80,8 @@ def _prepare(output: Path, force: bool) -> None:
     """
     import shutil
 
-    from edge.runtime.platform.atomic import check_destination, readable_os_errors
     from edge.runtime.errors import OutputExistsError
+    from edge.runtime.platform.atomic import check_destination, readable_os_errors
 
     check_destination(output, force=force)
     ours = ("data", "model", "model.run", "artifacts", "report.json", "report.html")

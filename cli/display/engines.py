@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
-    from edge.bench.engines.run import EngineReport, EngineRow, Settings
     from edge.bench.engines.cache import Prepared
+    from edge.bench.engines.run import EngineReport, EngineRow, Settings
     from edge.bench.engines.scaling import Scaling
     from edge.export.publish import Target
     from edge.export.source import SourceModel
@@ -27,7 +27,7 @@ def bench_shapes(
     settings: Settings,
     *,
     cache: Path | None,
-    peers: bool,
+    baselines: bool,
     scaling: bool,
     json_file: Path | None,
 ) -> None:
@@ -38,12 +38,12 @@ def bench_shapes(
         UsageError, ModelError: no such shape, and no such model either.
         TargetMissedError: none of our artifacts meets the target, on some shape.
     """
-    from edge.bench.engines.run import EnginesInterruptedError, run_engines
-    from edge.bench.engines.baselines.table import PEERS
+    from edge.bench.engines.baselines.table import BASELINES
     from edge.bench.engines.cache import default_cache
+    from edge.bench.engines.run import EnginesInterruptedError, run_engines
     from edge.cli.display.console import progress_bar, status
-    from edge.runtime.platform.atomic import new_file
     from edge.runtime.errors import TargetMissedError
+    from edge.runtime.platform.atomic import new_file
 
     models = {arch: _opened(arch) for arch in archs}  # a wrong name before any work
     reports: list[EngineReport] = []
@@ -76,7 +76,7 @@ def bench_shapes(
                     targets,
                     settings,
                     random_weights=source is None,
-                    peers=tuple(PEERS) if peers else (),
+                    baselines=tuple(BASELINES) if baselines else (),
                     scaling=scaling,
                     on_progress=on_progress,
                 )
@@ -111,8 +111,8 @@ def _opened(arch: str) -> SourceModel | None:
 
 
 def _prepared(arch: str, source: SourceModel | None, cache: Path) -> tuple[Prepared, Architecture]:
-    from edge.bench.engines.shapes import shape_of
     from edge.bench.engines.cache import Prepared
+    from edge.bench.engines.shapes import shape_of
 
     if source is None:
         return Prepared.of_shape(arch, cache), shape_of(arch)
@@ -146,7 +146,7 @@ def print_report(report: EngineReport) -> None:
 
 
 def engine_table(report: EngineReport) -> Table:
-    """One line for each engine: ours first, then the peers."""
+    """One line for each engine: ours first, then the baselines."""
     from rich.table import Table
     from rich.text import Text
 
@@ -158,10 +158,10 @@ def engine_table(report: EngineReport) -> Table:
         title=f"{report.model}{kind}: {settings.input_tokens} tokens in, {settings.new_tokens} out"
     )
     table.add_column("engine")
-    table.add_column("quantisation")
+    table.add_column("quantization")
     compared = any(not row.own for row in report.rows)
     numbers = ["threads", "size", "load", "p50 (p5–p95)", "per token", "RSS (peak)"]
-    for name in [*numbers, *(["× best peer"] if compared else []), "× floor"]:
+    for name in [*numbers, *(["× best baseline"] if compared else []), "× floor"]:
         table.add_column(name, justify="right")
     table.add_column(f"p95 ≤ {settings.target_ms:g} ms")
     for row in report.rows:

@@ -1,4 +1,4 @@
-"""GGUF for llama.cpp: one file with weights, shape and vocabulary, quantised by its own tool."""
+"""GGUF for llama.cpp: one file with weights, shape and vocabulary, quantized by its own tool."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from edge.export.gguf.position_buckets import BiasTables, bias_tables
 from edge.export.gguf.vocabulary import read_vocabulary
 from edge.export.source import SourceModel, expected_shapes
 from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.platform.atomic import readable_os_errors
-from edge.runtime.errors import EdgeError, ModelError
+from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.gguf.header import POSITION_LIMIT
 from edge.runtime.engines.gguf.library import forget_errors, last_error, llama_library
-from edge.runtime.artifact.manifest import Architecture
+from edge.runtime.errors import EdgeError, ModelError
+from edge.runtime.platform.atomic import readable_os_errors
 
 MODEL_NAME = "model.gguf"
 _UNQUANTIZED_NAME = "unquantized.gguf"
@@ -80,11 +80,11 @@ class GgufExporter(Exporter):
     }
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
-        """See `Exporter.write`. Quantising takes room for the float32 file beside the result.
+        """See `Exporter.write`. Quantizing takes room for the float32 file beside the result.
 
         Raises:
             ModelError: llama.cpp can't compute this model's activation, or a weight is no number.
-            EdgeError: the disk is full, or llama.cpp can't quantise the model.
+            EdgeError: the disk is full, or llama.cpp can't quantize the model.
         """
         _check_activation(source)
         target = folder / MODEL_NAME
@@ -209,7 +209,7 @@ def _tensor_names(weights: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _type(name: str, dimensions: int, quantization: str) -> np.dtype[Any]:
-    """The type of a weight in a file that is not quantised."""
+    """The type of a weight in a file that is not quantized."""
     # `wo` sees activations beyond float16's range: transformers keeps it in float32, and so do we.
     wide = name.endswith((_BIAS, ".wo.weight"))
     small = quantization == "f16" and dimensions == 2 and not wide
@@ -236,11 +236,11 @@ def _finite(values: np.ndarray, name: str, source: SourceModel) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
-# -- quantising ---------------------------------------------------------------------------------
+# -- quantizing ---------------------------------------------------------------------------------
 
 
 def _quantize(source: Path, target: Path, quantization: str) -> None:
-    """Run llama.cpp's own quantiser.
+    """Run llama.cpp's own quantizer.
 
     Rows that a type's blocks of 256 or 32 do not divide get the nearest type that does, at worst
     float16. Biases, norms and the position tables stay float32.
@@ -259,4 +259,4 @@ def _quantize(source: Path, target: Path, quantization: str) -> None:
         target.unlink()
     if shutil.disk_usage(target.parent).free < source.stat().st_size:
         raise EdgeError(f"{target.parent}: no space left on the disk for the {quantization} file")
-    raise EdgeError(f"{target}: llama.cpp could not quantise to {quantization} ({reason})")
+    raise EdgeError(f"{target}: llama.cpp could not quantize to {quantization} ({reason})")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.export.position_bias import buckets as model_buckets
-from edge.runtime.engines.gguf.buckets import LLAMA_MAX_DISTANCE, large_buckets, llama_buckets
 from edge.runtime.artifact.manifest import Architecture
+from edge.runtime.engines.gguf.buckets import LLAMA_MAX_DISTANCE, large_buckets, llama_buckets
 
 _HORIZON = 1 << 14  # distances that are compared; beyond it nothing changes any more
 _LONGEST = 1 << 12  # tokens, for a model that no small table fits

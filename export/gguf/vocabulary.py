@@ -1,7 +1,7 @@
 """A GGUF vocabulary from a tokenizer.json, for others who read the file with llama.cpp's tools.
 
-edge itself tokenises with tokenizer.json. llama.cpp's Unigram tokenizer knows scores, a precompiled
-character map and Metaspace; other normalisers and pre-tokenisers have no place in the file.
+edge itself tokenizes with tokenizer.json. llama.cpp's Unigram tokenizer knows scores, a precompiled
+character map and Metaspace; other normalizers and pre-tokenizers have no place in the file.
 """
 
 from __future__ import annotations
@@ -113,11 +113,11 @@ def _pad(pieces: dict[int, str], size: int) -> None:
         taken.add(piece)
 
 
-# -- normaliser and pre-tokeniser ----------------------------------------------------------------
+# -- normalizer and pre-tokenizer ----------------------------------------------------------------
 
 
 def _steps(node: Any) -> Iterator[dict[str, Any]]:
-    """All steps of a normaliser or pre-tokeniser, nested sequences opened."""
+    """All steps of a normalizer or pre-tokenizer, nested sequences opened."""
     if not isinstance(node, dict):
         return
     inner = node.get("normalizers") or node.get("pretokenizers")

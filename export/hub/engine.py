@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime as ort
 
 from edge.export.hub.graphs import DECODER_NAME, DECODER_WITH_PAST_NAME, ENCODER_NAME, MERGED_NAME
+from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.base import TokenIds, Vocabulary, pad_batch
 from edge.runtime.engines.onnx import open_session
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
-from edge.runtime.artifact.manifest import Architecture
 
 _PAST, _PRESENT = "past_key_values", "present"
 

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.export.base import Exporter
-from edge.export.model_card import hub_card
+from edge.export.hub.engine import HubEngine
 from edge.export.hub.files import check_generation, write_hub_files
 from edge.export.hub.graphs import HubExporter
-from edge.export.hub.engine import HubEngine
+from edge.export.model_card import hub_card
 from edge.export.parity import check_tolerance
 from edge.export.publish import CARD_NAME, Exported, ExportOptions, Publisher, Target, file_info
 from edge.export.source import SourceModel
 from edge.runtime.artifact import Artifact
-from edge.runtime.platform.atomic import new_folder
 from edge.runtime.engines.base import Vocabulary
 from edge.runtime.errors import UsageError
 from edge.runtime.model import Model
+from edge.runtime.platform.atomic import new_folder
 
 
 class HubPublisher(Publisher):

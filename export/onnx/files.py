@@ -102,7 +102,7 @@ def _write_weights(path: Path, weights: Weights, names: list[str]) -> _Places:
 
 
 def raw_data_places(model: memoryview) -> dict[str, tuple[int, int]]:
-    """Offset and length of the raw data of each initialiser in a serialised ModelProto.
+    """Offset and length of the raw data of each initializer in a serialized ModelProto.
 
     Source: onnx.proto and https://protobuf.dev/programming-guides/encoding/.
     """

@@ -116,7 +116,7 @@ class Graph:
         )
 
     def model(self, weights: Sequence[TensorProto]) -> onnx.ModelProto:
-        """The graph as a model, with its weights' initialisers."""
+        """The graph as a model, with its weights' initializers."""
         return helper.make_model(
             self.proto(weights),
             ir_version=IR_VERSION,

@@ -39,7 +39,7 @@ def emit_greedy(
     Inputs: input_ids and attention_mask int64 [batch, source]; max_new_tokens and min_new_tokens
     int64 scalars, both counting eos. Outputs: tokens int64 [batch, steps], pad after eos; lengths
     int64 [batch], eos counted; log_probs float32 [batch], sums of the tokens' natural logarithms
-    (normalised over what is chosen among); finished bool [batch], whether eos was reached.
+    (normalized over what is chosen among); finished bool [batch], whether eos was reached.
     """
     input_ids = graph.input("input_ids", INT64, ["batch", "source"])
     mask = graph.input("attention_mask", INT64, ["batch", "source"])

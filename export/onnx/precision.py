@@ -10,7 +10,7 @@ import numpy as np
 from edge.export.onnx.graph import MICROSOFT, Graph
 from edge.export.source import SourceModel
 
-# Weights per scale in a block-quantised row, largest first.
+# Weights per scale in a block-quantized row, largest first.
 _BLOCKS = (128, 64, 32, 16)
 _COLUMN_LIMIT = 63
 _LISTED = "lm_head.weight:shortlist"
@@ -87,7 +87,7 @@ class Float32(Precision):
 class BlockInt8(Precision):
     """8-bit weights with one scale per block of a row, for decoder steps of few rows.
 
-    ONNX Runtime's MatMulNBits at accuracy level 4 quantises the activations by block as well, so
+    ONNX Runtime's MatMulNBits at accuracy level 4 quantizes the activations by block as well, so
     that an outlier spoils one block and not the whole row.
     """
 
@@ -154,7 +154,7 @@ class BlockInt8(Precision):
         return graph.op("Slice", flat, *bounds)
 
     def _blocks(self, graph: Graph, key: str, weight: Make, bits: int) -> tuple[str, str]:
-        """Names of the quantised values and their scales; a tied head shares the embedding's."""
+        """Names of the quantized values and their scales; a tied head shares the embedding's."""
 
         def quantized() -> tuple[np.ndarray, np.ndarray]:
             array = weight()

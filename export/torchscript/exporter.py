@@ -32,7 +32,7 @@ class TorchScriptExporter(Exporter):
 
     format = "torchscript"
     quantizations: ClassVar[Mapping[str, str]] = {
-        "float32": "no quantisation",
+        "float32": "no quantization",
         "int8": "8-bit weights per output row, 8-bit activations; the encoder's wo in float32",
     }
     auto = "int8"
@@ -69,7 +69,7 @@ def _deprecations_silenced() -> Iterator[None]:
 def build_model(source: SourceModel) -> ScriptedT5:
     """The scriptable model with the source's weights, in float32 and eval mode."""
     shape = source.architecture
-    with torch.device("meta"):  # nothing is allocated or initialised twice
+    with torch.device("meta"):  # nothing is allocated or initialized twice
         model = ScriptedT5(shape, pieces=source.pieces)
     weights = _Weights(source)
     model.shared = nn.Embedding.from_pretrained(weights("shared"))

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.runtime.errors import ArtifactError
 from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
+from edge.runtime.errors import ArtifactError
 
 TOKENIZER_NAME = "tokenizer.json"
 

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from edge.runtime.platform.atomic import new_file
 from edge.runtime.errors import ArtifactError
+from edge.runtime.platform.atomic import new_file
 from edge.runtime.version import edge_version
 
 SCHEMA_VERSION = 1
@@ -94,7 +94,9 @@ class Manifest:
     tokenizer: TokenizerInfo
     files: dict[str, FileInfo]
     prompt_template: str = "{input}"
-    text_path: dict[str, str] = field(default_factory=dict)  # see `edge.runtime.artifact.text_fingerprint`
+    text_path: dict[str, str] = field(
+        default_factory=dict
+    )  # see `edge.runtime.artifact.text_fingerprint`
     generation: dict[str, Any] = field(default_factory=dict)  # GenerationOptions' defaults
     limits: Limits = field(default_factory=Limits)
     parity: dict[str, Any] = field(default_factory=dict)

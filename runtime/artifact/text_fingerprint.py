@@ -1,4 +1,4 @@
-"""The path of a text into a model, as a fingerprint: tokenizer, normalisation and prompt.
+"""The path of a text into a model, as a fingerprint: tokenizer, normalization and prompt.
 
 A model answers well only what reaches it as its training rows did. Training stores the fingerprint
 in its record, the export in the manifest; export and benchmark compute it again and compare.
@@ -23,7 +23,7 @@ _NORMALIZATION = ("normalizer", "pre_tokenizer")
 
 @dataclass(frozen=True)
 class TextFingerprint:
-    """sha256 (hex) of the tokenizer and of its normalisation alone, and the prompt's template."""
+    """sha256 (hex) of the tokenizer and of its normalization alone, and the prompt's template."""
 
     tokenizer: str
     normalization: str
@@ -55,7 +55,7 @@ class TextFingerprint:
         if template != self.prompt_template:
             yield f"the prompt is {self.prompt_template!r}, that of training was {template!r}"
         if recorded.get("normalization", self.normalization) != self.normalization:
-            yield "the tokenizer normalises text otherwise than in training"
+            yield "the tokenizer normalizes text otherwise than in training"
         elif recorded.get("tokenizer", self.tokenizer) != self.tokenizer:
             yield "the tokenizer is not that of training"
 

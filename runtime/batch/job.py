@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge.runtime.artifact import sha256_of
+from edge.runtime.artifact.manifest import MANIFEST_NAME
 from edge.runtime.errors import DataError
 from edge.runtime.guardrails import Guardrails
-from edge.runtime.artifact.manifest import MANIFEST_NAME
-from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 from edge.runtime.rows import Columns, iter_lines, iter_rows
+from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 
 if TYPE_CHECKING:
     from edge.runtime.model import Generation, Model
@@ -46,7 +46,7 @@ class BatchJob:
 
         Raises:
             ArtifactError: it can't be loaded.
-            UsageError: an option that it can't honour.
+            UsageError: an option that it can't honor.
         """
         from edge.runtime.model import load
 

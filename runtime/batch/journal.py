@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edge.runtime.platform.atomic import new_file, readable_os_errors
 from edge.runtime.errors import OutputExistsError, UsageError
+from edge.runtime.platform.atomic import new_file, readable_os_errors
 
 _VERSION = 1
 _SYNC_SECONDS = 1.0  # a crash of the process loses nothing, one of the machine this much

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from edge.runtime.platform.atomic import new_file
 from edge.runtime.batch.job import BatchJob, Source, as_dict, batches, line, row_fields, to_json
 from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.errors import DataError, EdgeError
+from edge.runtime.platform.atomic import new_file
 from edge.runtime.registry import missing_extra
 from edge.runtime.rows import BadRow, Columns, Row, iter_rows_with_errors
 
@@ -84,7 +84,9 @@ def _answer_lines(
     return count
 
 
-def _generate_apart(model: Model, sources: Sequence[Source], job: BatchJob) -> list[Generation | str]:
+def _generate_apart(
+    model: Model, sources: Sequence[Source], job: BatchJob
+) -> list[Generation | str]:
     """An answer or an error for each input: one that fails does not take its batch along."""
     if not sources:
         return []
@@ -163,7 +165,12 @@ def _tables(file: Any, path: Path) -> Iterator[Any]:
 
 
 def _answer_rows(
-    model: Model, job: BatchJob, rows: list[dict[str, Any]], shard: Shard, before: int, report: Report
+    model: Model,
+    job: BatchJob,
+    rows: list[dict[str, Any]],
+    shard: Shard,
+    before: int,
+    report: Report,
 ) -> Iterator[tuple[int, Generation | str]]:
     """(row number, answer or error) for rows that came from a table."""
     for numbers in batches(range(len(rows))):

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.platform.atomic import new_file, readable_os_errors
 from edge.runtime.batch.journal import difference, locked
 from edge.runtime.errors import DataError, OutputExistsError, UsageError
+from edge.runtime.platform.atomic import new_file, readable_os_errors
 
 SUFFIXES = (".jsonl", ".parquet")
 # Readers of data folders (Spark, Arrow, this one) pass over names that begin with "_" or ".".

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.artifact import sha256_of
-from edge.runtime.platform.atomic import new_file
 from edge.runtime.batch.job import BATCH, BatchJob, batches, generate, iter_sources, line
 from edge.runtime.batch.journal import open_journal
 from edge.runtime.errors import UsageError
+from edge.runtime.platform.atomic import new_file
 
 if TYPE_CHECKING:
     from edge.runtime.model import Model

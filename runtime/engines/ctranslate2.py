@@ -6,7 +6,7 @@ counts as empty for CTranslate2, which then answers nothing, while T5 has an ans
 alone. Its defaults that would change answers in silence (beam size 2, inputs cut at 1024 tokens, at
 least one token) are all set here.
 
-Where it differs from transformers: beam search applies penalties and bans to logits and normalises
+Where it differs from transformers: beam search applies penalties and bans to logits and normalizes
 afterwards, where transformers changes log-probabilities, and it ends a row after a fixed number of
 finished hypotheses. Beams with such options can therefore rank differently. Scores returned here
 are the model's own, like every engine's: where an option bends the distribution, the answer is

@@ -32,8 +32,8 @@ from edge.runtime.engines.base import (
 )
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
 from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
-from edge.runtime.platform.memory import give_back_free_memory
 from edge.runtime.options import GenerationOptions
+from edge.runtime.platform.memory import give_back_free_memory
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
 _ENCODER, _DECODER, _SCORING = "encoder.onnx", "decoder.onnx", "scoring.onnx"

@@ -3,7 +3,7 @@
 `torch.jit.load` reads no pickle, but a TorchScript archive is a program: loading one from a
 stranger runs code of theirs. Load only what you exported, or verified by its hash.
 
-PyTorch keeps the number of threads and the quantised backend for the whole process. This engine
+PyTorch keeps the number of threads and the quantized backend for the whole process. This engine
 sets the number before each call where it differs, so engines with different numbers can live side
 by side, though not at their best when they compute at once.
 """
@@ -49,7 +49,7 @@ class TorchScriptEngine(SteppingEngine):
 
         Raises:
             ArtifactError: the file is missing from the manifest, damaged or another program.
-            UnsupportedError: a quantised model, and a PyTorch without quantised backend.
+            UnsupportedError: a quantized model, and a PyTorch without quantized backend.
         """
         self.vocabulary = Vocabulary.of(artifact)
         self._threads = choose_threads(artifact, threads)
@@ -124,7 +124,7 @@ def _running() -> Iterator[None]:
 
 
 def _choose_backend() -> None:
-    """Select the quantised backend before weights are packed for it, which happens at load.
+    """Select the quantized backend before weights are packed for it, which happens at load.
 
     Raises:
         UnsupportedError: this PyTorch has none.

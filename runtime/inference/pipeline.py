@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from edge.runtime.errors import EdgeError, InputTooLongError, OutputError, UsageError
 from edge.runtime.generation import Generation, Timings, join
 from edge.runtime.guardrails import Guardrails, OnLong, OutputCheck, check_on_long
-from edge.runtime.text.chunking import split
 from edge.runtime.options import GenerationOptions
+from edge.runtime.text.chunking import split
 
 if TYPE_CHECKING:
     from edge.runtime.model import Model

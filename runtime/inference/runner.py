@@ -11,8 +11,8 @@ from edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edge.runtime.engines.base import Engine
-    from edge.runtime.inference.call_lock import EngineLock
     from edge.runtime.guardrails import OnLong
+    from edge.runtime.inference.call_lock import EngineLock
     from edge.runtime.inference.pipeline import Fields
     from edge.runtime.text.tokenization import Tokenizer
 

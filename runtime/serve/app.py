@@ -18,9 +18,9 @@ from edge.runtime.model import Model
 from edge.runtime.registry import unknown_name
 from edge.runtime.serve.errors import ApiError, api_error
 from edge.runtime.serve.middleware import Gate
+from edge.runtime.serve.playground import page_router
 from edge.runtime.serve.routes_native import native_router
 from edge.runtime.serve.routes_openai import openai_router
-from edge.runtime.serve.playground import page_router
 from edge.runtime.serve.schemas import ChatRequest, CompletionRequest, GenerateRequest
 from edge.runtime.serve.service import Service
 from edge.runtime.serve.settings import ServeSettings

@@ -65,7 +65,7 @@ class QueuedRequest:
         """Whether both may be run together with the same answers as apart, at little cost.
 
         Sampling draws from one generator for a whole batch, and a text much longer than its
-        neighbours would have them padded to its length.
+        neighbors would have them padded to its length.
         """
         if self.stream or other.stream or self.options.do_sample:
             return False

@@ -35,7 +35,11 @@ def page_router() -> APIRouter:
 @functools.cache
 def _page() -> tuple[str, str]:
     """The page and its policy: this script and this style, by their hashes, and our own API."""
-    text = resources.files("edge.runtime.serve").joinpath("playground.html").read_text(encoding="utf-8")
+    text = (
+        resources.files("edge.runtime.serve")
+        .joinpath("playground.html")
+        .read_text(encoding="utf-8")
+    )
     policy = "; ".join(
         (
             "default-src 'none'",

@@ -204,7 +204,9 @@ class Pool:
                 )
             )
 
-    def _generate(self, model: Model, jobs: Sequence[QueuedRequest]) -> list[Generation | EdgeError]:
+    def _generate(
+        self, model: Model, jobs: Sequence[QueuedRequest]
+    ) -> list[Generation | EdgeError]:
         def before_batch() -> None:
             if all(job.cancelled or job.expired for job in jobs):
                 raise deadline_error(self._settings.deadline)

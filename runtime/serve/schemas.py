@@ -72,7 +72,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool = False
 
 
-# OpenAI's options that this service can't honour, each with the values that ask for nothing.
+# OpenAI's options that this service can't honor, each with the values that ask for nothing.
 _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
@@ -140,7 +140,7 @@ class OpenAIRequest(Options):
         does; without one the artifact's defaults hold.
 
         Raises:
-            ApiError: an option that this service can't honour.
+            ApiError: an option that this service can't honor.
         """
         for name, neutral in _NOT_OFFERED.items():
             value = getattr(self, name)

@@ -121,7 +121,7 @@ class Service:
         """Queue a request's texts.
 
         Raises:
-            ApiError: an option that can't be honoured, or a queue that can't take it.
+            ApiError: an option that can't be honored, or a queue that can't take it.
         """
         given = body.generation()
         try:
@@ -193,7 +193,9 @@ class Service:
         finally:
             first.cancel()  # which ends `pieces`, and with it the job
 
-    async def _unless_gone(self, wanted: asyncio.Future[T], job: QueuedRequest, request: Request) -> T:
+    async def _unless_gone(
+        self, wanted: asyncio.Future[T], job: QueuedRequest, request: Request
+    ) -> T:
         """What `wanted` gives within the job's deadline, while the client is there."""
         gone = asyncio.ensure_future(_until_gone(request))
         waited: set[asyncio.Future[Any]] = {wanted, gone}

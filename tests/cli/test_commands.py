@@ -144,7 +144,7 @@ def test_export_refuses_with_one_line(
     line = assert_refused(
         "export", trained, "--format", "onnx", "--quantize", "int7", "--output", out
     )
-    assert "unknown onnx quantisation 'int7'" in line
+    assert "unknown onnx quantization 'int7'" in line
     line = assert_refused("export", tmp_path / "none", "--format", "onnx", "--output", out)
     assert "no such model folder" in line
     line = assert_refused("export", trained, "--format", "onnx", "--output", artifacts)

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from edge.bench.compile.worker import failure
-from edge.bench.compile.trials import TrialRunner
+from edge.bench.compile.space import ArtifactSpec, Candidate
 from edge.bench.compile.trial_store import Record
-from edge.bench.compile.space import Candidate, ArtifactSpec
+from edge.bench.compile.trials import TrialRunner
+from edge.bench.compile.worker import failure
 from edge.runtime import Artifact, load
 from edge.runtime.errors import EdgeError, ParityError
 from edge.runtime.rows import read_rows
@@ -172,7 +172,10 @@ def test_a_candidate_that_fails_or_crashes_is_noted_and_passed_over(
     artifacts: Path, dataset: Path, tmp_path: Path
 ) -> None:
     rows = read_rows(dataset / "dev.jsonl")
-    good, broken = Candidate(ArtifactSpec("onnx", "int8")), Candidate(ArtifactSpec("onnx", "float32"))
+    good, broken = (
+        Candidate(ArtifactSpec("onnx", "int8")),
+        Candidate(ArtifactSpec("onnx", "float32")),
+    )
     crashing = Candidate(ArtifactSpec("onnx", "int4"))
     with Record.open(tmp_path / "work", {}, tmp_path / "out") as record:
         for one in (good, broken, crashing):

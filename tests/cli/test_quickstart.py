@@ -1,4 +1,4 @@
-"""`edge quickstart` as it is shipped: the real job, learnt well enough, in one table."""
+"""`edge quickstart` as it is shipped: the real job, learned well enough, in one table."""
 
 from __future__ import annotations
 

@@ -98,11 +98,11 @@ def test_every_quantisation_runs_within_its_limits(
     assert exported.manifest.runtime["threads"] == 1
 
 
-def test_names_of_quantisations() -> None:
+def test_names_of_quantizations() -> None:
     assert CTranslate2Exporter.resolve("auto") == "int8"
     assert CTranslate2Exporter.resolve("none") == "float32"
     assert CTranslate2Exporter.resolve("FP16") == "float16"
-    with pytest.raises(UsageError, match="unknown ctranslate2 quantisation 'int16'"):
+    with pytest.raises(UsageError, match="unknown ctranslate2 quantization 'int16'"):
         CTranslate2Exporter.resolve("int16")
 
 

@@ -23,7 +23,7 @@ from edge.runtime.errors import OutputExistsError, ParityError, UsageError
 def test_a_plan_names_each_artifact_once() -> None:
     names = [target.name for target in plan_targets("all", ("int8", "auto"))]
     assert names == ["torchscript-int8", "onnx-int8", "ctranslate2-int8", "gguf-q8_0"]
-    with pytest.raises(UsageError, match="unknown onnx quantisation 'int9'.*Did you mean 'int8'"):
+    with pytest.raises(UsageError, match="unknown onnx quantization 'int9'.*Did you mean 'int8'"):
         plan_targets("onnx", ("int9",))
 
 
@@ -52,7 +52,7 @@ def test_an_artifact_outside_of_the_tolerance_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_does_not_bear_4_bits_gets_the_next_finer_quantisation(
+def test_a_model_that_does_not_bear_4_bits_gets_the_next_finer_quantization(
     trained: Path, tmp_path: Path
 ) -> None:
     source = SourceModel.open(trained)

@@ -230,7 +230,7 @@ def test_each_kind_of_head_takes_the_best_of_the_allowed_ids(
                 places = [i for i in allowed if not (held and i == eos)]
                 assert own[token] >= own[places].max() - slack
                 total += own[token] - np.logaddexp.reduce(own[allowed])
-            # The score is normalised over what may be chosen.
+            # The score is normalized over what may be chosen.
             assert found.score == pytest.approx(total / len(tokens), abs=slack)
             if quantization == "float32":
                 [expected] = reference.generate([row], chosen)[0]

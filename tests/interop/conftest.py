@@ -15,12 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def peers() -> Callable[..., Any]:
+def baselines() -> Callable[..., Any]:
     """Run a script of this folder with the Python of Optimum's environment; returns its JSON."""
-    default = ROOT / ".venv-peers" / "bin" / "python"
-    python = os.environ.get("EDGE_PEERS_PYTHON", str(default))
+    default = ROOT / ".venv-baselines" / "bin" / "python"
+    python = os.environ.get("EDGE_BASELINES_PYTHON", str(default))
     if not Path(python).exists():
-        pytest.fail(f"no {python}: make peers creates it, or set EDGE_PEERS_PYTHON", pytrace=False)
+        pytest.fail(
+            f"no {python}: make baselines creates it, or set EDGE_BASELINES_PYTHON", pytrace=False
+        )
 
     def call(script: str, *arguments: object) -> Any:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

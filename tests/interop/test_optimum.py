@@ -24,25 +24,25 @@ OPTIONS = (
 
 
 def answers(
-    peers: Callable[..., Any], hub: Path, model: Path | None, scratch: Path
+    baselines: Callable[..., Any], hub: Path, model: Path | None, scratch: Path
 ) -> dict[str, Any]:
     calls = {"hub": str(hub), "model": model and str(model), "texts": TEXTS, "options": OPTIONS}
     (scratch / "calls.json").write_text(json.dumps(calls))
-    results: dict[str, Any] = peers("run_optimum.py", scratch / "calls.json")
+    results: dict[str, Any] = baselines("run_optimum.py", scratch / "calls.json")
     return results
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_optimum_generates_what_torch_generates(
     shape: str,
-    peers: Callable[..., Any],
+    baselines: Callable[..., Any],
     random_model: Callable[..., Path],
     export_hub: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
     """Token for token: greedy and beams, in a padded batch, by either pair of decoders."""
     model = random_model(**SHAPES[shape])
-    results = answers(peers, export_hub(model, "none"), model, tmp_path)
+    results = answers(baselines, export_hub(model, "none"), model, tmp_path)
     assert len({len(ids) for ids in results["ids"]}) == len(TEXTS)
     expected = results["torch"]
     assert len({tuple(row) for row in expected[0]}) == len(TEXTS)  # answers depend on the input
@@ -53,7 +53,7 @@ def test_optimum_generates_what_torch_generates(
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_quantised_graphs_are_what_was_checked_at_export(
     quantization: str,
-    peers: Callable[..., Any],
+    baselines: Callable[..., Any],
     random_model: Callable[..., Path],
     export_hub: Callable[..., Path],
     tmp_path: Path,
@@ -61,7 +61,7 @@ def test_quantised_graphs_are_what_was_checked_at_export(
     """Optimum's greedy answers are those of the engine that the parity check ran."""
     model = random_model(**SHAPES["flan-t5-small"])
     hub = export_hub(model, quantization)
-    results = answers(peers, hub, None, tmp_path)
+    results = answers(baselines, hub, None, tmp_path)
     shape = SourceModel.open(model).architecture
     vocabulary = Vocabulary(
         size=shape.vocab_size,
@@ -80,7 +80,7 @@ def test_quantised_graphs_are_what_was_checked_at_export(
 
 
 def test_names_and_types_are_those_of_optimums_own_export(
-    peers: Callable[..., Any],
+    baselines: Callable[..., Any],
     random_model: Callable[..., Path],
     export_hub: Callable[..., Path],
     tmp_path: Path,
@@ -88,7 +88,7 @@ def test_names_and_types_are_those_of_optimums_own_export(
     import onnxruntime as ort
 
     model = random_model(written_by=4)
-    expected = peers("names_of_optimum.py", model, tmp_path / "optimum")
+    expected = baselines("names_of_optimum.py", model, tmp_path / "optimum")
     assert len(expected) == 4
     hub = export_hub(model, "none")
     for name, sides in expected.items():

@@ -15,8 +15,8 @@ import pytest
 from edge.runtime import Guardrails, JsonOutput, Model, OutputError, RegexOutput, load
 from edge.runtime.errors import EdgeError, InputTooLongError, UsageError
 from edge.runtime.generation import Generation
-from edge.runtime.text.chunking import split
 from edge.runtime.rows import Prompt
+from edge.runtime.text.chunking import split
 
 SENTENCES = (
     "When was the uh the old bridge of Verona built?",

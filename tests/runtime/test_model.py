@@ -1,4 +1,4 @@
-"""`Model`: the same behaviour on every engine, as an app sees it."""
+"""`Model`: the same behavior on every engine, as an app sees it."""
 
 from __future__ import annotations
 
@@ -174,10 +174,10 @@ def test_a_repetition_penalty_changes_what_repeats(model: Model) -> None:
     pairs = list(zip(bound.token_ids, bound.token_ids[1:], strict=False))
     assert len(set(pairs)) == len(pairs)
     assert free.token_ids != bound.token_ids
-    penalised = model.generate(
+    penalized = model.generate(
         TEXTS[0], min_new_tokens=40, max_new_tokens=40, repetition_penalty=5.0
     )
-    assert len(set(penalised.token_ids)) > len(set(free.token_ids))
+    assert len(set(penalized.token_ids)) > len(set(free.token_ids))
 
 
 def test_drafts_from_the_input_change_the_speed_and_nothing_else(

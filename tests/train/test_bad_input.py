@@ -14,8 +14,8 @@ import torch
 
 from edge.runtime.errors import EdgeError
 from edge.train.config import TrainConfig
-from edge.train.loop.divergence import DivergenceWatch
 from edge.train.events import Event
+from edge.train.loop.divergence import DivergenceWatch
 from edge.train.run_folder import run_folder
 from edge.train.trainer import train
 

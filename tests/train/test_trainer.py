@@ -255,7 +255,7 @@ def test_a_device_that_is_not_there(questions: Path, tmp_path: Path) -> None:
         train(config)
 
 
-def test_real_questions_are_learnt_from(shared: Path, tmp_path: Path) -> None:
+def test_real_questions_are_learned_from(shared: Path, tmp_path: Path) -> None:
     """A few steps on Disfl-QA: already far from the loss of guessing among 2,000 pieces."""
     config = TrainConfig(
         data=shared / "data" / "disfl_qa",

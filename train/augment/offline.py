@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge.runtime.platform.atomic import new_file
 from edge.runtime.errors import OutputExistsError, UsageError
+from edge.runtime.platform.atomic import new_file
 from edge.runtime.rows import Columns, Row, read_rows
-from edge.train.data import data_files, normalize_for_dedup
-from edge.train.metrics import rouge_l_each
 from edge.train.augment.noise import Noise
 from edge.train.augment.paraphrase import Paraphraser
+from edge.train.data import data_files, normalize_for_dedup
+from edge.train.metrics import rouge_l_each
 
 ORIGIN, PARENT = "origin", "augmented_from"  # columns that every row of the output has
 FILTERS = ("too long", "empty", "length", "too similar", "too far", "duplicate", "held out")
@@ -101,7 +101,11 @@ def augment(
     limits.check()
     files = data_files(Path(data))
     rows = read_rows(files.pop("train"), columns)
-    held_out = {normalize_for_dedup(row.input) for path in files.values() for row in read_rows(path, columns)}
+    held_out = {
+        normalize_for_dedup(row.input)
+        for path in files.values()
+        for row in read_rows(path, columns)
+    }
     seen = {normalize_for_dedup(row.input) for row in rows}
     speaker = Noise((row.input for row in rows), seed=seed) if noise else None
     chosen = rows[:limit]
@@ -150,7 +154,9 @@ def _filtered(
             rejected["empty"] += 1
         elif not limits.min_length <= ratio <= limits.max_length:
             rejected["length"] += 1
-        elif score >= limits.max_rouge or normalize_for_dedup(candidate) == normalize_for_dedup(text):
+        elif score >= limits.max_rouge or normalize_for_dedup(candidate) == normalize_for_dedup(
+            text
+        ):
             rejected["too similar"] += 1
         elif score < limits.min_rouge:
             rejected["too far"] += 1

@@ -9,18 +9,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import EdgeError
+from edge.train.checkpoint.state import state_for_all
 from edge.train.checkpoint.store import open_checkpoint, prune, steps_in, write_checkpoint
 from edge.train.config import METRICS
-from edge.train.events import Event
 from edge.train.distributed import ALONE
-from edge.train.checkpoint.state import state_for_all
+from edge.train.events import Event
 
 if TYPE_CHECKING:
-    from edge.train.config import TrainConfig
-    from edge.train.events import OnEvent
-    from edge.train.distributed import Processes
-    from edge.train.run_folder import RunFolder
     from edge.train.checkpoint.state import SavedState, Tensors
+    from edge.train.config import TrainConfig
+    from edge.train.distributed import Processes
+    from edge.train.events import OnEvent
+    from edge.train.run_folder import RunFolder
 
 Capture = Callable[[], tuple["Tensors", dict[str, Any]]]
 

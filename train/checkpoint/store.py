@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.platform.atomic import new_folder
 from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.platform.atomic import new_folder
 
 if TYPE_CHECKING:
     import torch

@@ -220,7 +220,7 @@ def _short(text: str, limit: int = 80) -> str:
 
 
 class Collator:
-    """Rows of a tokenised dataset → padded tensors.
+    """Rows of a tokenized dataset → padded tensors.
 
     Gives input_ids and attention_mask (batch, source length), labels (batch, target length) with
     -100 where padded, so that padding neither trains the model nor flatters its loss.

@@ -25,7 +25,7 @@ def fit_rows(
 ) -> tuple[list[Pair], list[str]]:
     """The rows to train on under --long `policy`, and what there is to say about it.
 
-    "truncate" leaves them as they are, since tokenising cuts; "drop" leaves out rows with a side
+    "truncate" leaves them as they are, since tokenizing cuts; "drop" leaves out rows with a side
     over its limit; "chunk" makes an input over the limit into several rows, each with the prompt, a
     window of the input that ends between words, and the whole target. Targets are never dealt out:
     which part of one belongs to which window can't be known.

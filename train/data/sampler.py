@@ -10,18 +10,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge.train.data.bucketing import Batch, Lengths, Padding, padding_of, plan_as_many, plan_batches
 from edge.train.data import IGNORED_LABEL, cut_ids
+from edge.train.data.bucketing import (
+    Batch,
+    Lengths,
+    Padding,
+    padding_of,
+    plan_as_many,
+    plan_batches,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from edge.train.augment.disfluency import DisfluencyAugmenter
     from edge.train.augment.rename import Renamer
     from edge.train.config import TrainConfig
-    from edge.train.augment.disfluency import DisfluencyAugmenter
 
 
-NO_ROW = -1  # stands for a row without labels, from which nothing is learnt
+NO_ROW = -1  # stands for a row without labels, from which nothing is learned
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Share:
 
 
 class EpochRows:
-    """A dataset of tokenised rows, whose texts a stumbler and a renamer vary in every epoch.
+    """A dataset of tokenized rows, whose texts a stumbler and a renamer vary in every epoch.
 
     They vary before the batches are made, since a varied row has another length.
     """
@@ -207,7 +214,7 @@ def training_rows(
     renamer: Renamer | None,
     stumbler: DisfluencyAugmenter | None = None,
 ) -> tuple[EpochRows, LengthBatches]:
-    """Tokenised rows as dataset and batch sampler, as `config` (resolved) says."""
+    """Tokenized rows as dataset and batch sampler, as `config` (resolved) says."""
     assert config.max_source_length is not None
     dataset = EpochRows(
         rows,

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge.runtime.platform.atomic import new_folder
 from edge.runtime.errors import DataError, UsageError
+from edge.runtime.platform.atomic import new_folder
 from edge.runtime.rows import SPLITS, Columns, Row, read_rows
-from edge.train.data import hash_fraction, normalize_for_dedup
 from edge.train.augment.offline import PARENT
+from edge.train.data import hash_fraction, normalize_for_dedup
 
 _COLUMNS = Columns()
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from edge.runtime.registry import missing_extra
 from edge.runtime.rows import Columns, Prompt, Row, read_rows
-from edge.train.data.bucketing import Padding, padding_of, plan_batches
 from edge.train.config import LONG_POLICIES
 from edge.train.data import Pair, data_files, make_pairs, normalize_for_dedup
+from edge.train.data.bucketing import Padding, padding_of, plan_batches
 from edge.train.data.overflow import fit_rows
 
 if TYPE_CHECKING:
@@ -158,7 +158,9 @@ def _measure_split(
     counts = [len(ids) for ids in sources], [len(ids) for ids in targets]
     unknown = tokenizer.unk_token_id
     unknown_tokens = sum(ids.count(unknown) for ids in (*sources, *targets))
-    distinct = {(normalize_for_dedup(pair.source), normalize_for_dedup(pair.target)) for pair in pairs}
+    distinct = {
+        (normalize_for_dedup(pair.source), normalize_for_dedup(pair.target)) for pair in pairs
+    }
     return SplitLengths(
         rows=len(rows),
         input=Spread.of(counts[0]),

@@ -12,15 +12,15 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 
 from edge.runtime.errors import EdgeError
-from edge.train.data.collator import TrainingCollator
 from edge.train.data import Collator
-from edge.train.model.distillation import LabelLoss
+from edge.train.data.collator import TrainingCollator
 from edge.train.data.sampler import ChainedBatches, Share, training_rows
-from edge.train.events import Event
-from edge.train.loop.hf_trainer import ENDLESS, PlannedTrainer, trainer_arguments
 from edge.train.distributed import ALONE
-from edge.train.loop.schedule import TrainingSchedule
+from edge.train.events import Event
 from edge.train.loop.callback import TrainingCallback
+from edge.train.loop.hf_trainer import ENDLESS, PlannedTrainer, trainer_arguments
+from edge.train.loop.schedule import TrainingSchedule
+from edge.train.model.distillation import LabelLoss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-    from edge.train.augment.rename import Renamer
-    from edge.train.data.bucketing import Padding
-    from edge.train.config import TrainConfig
-    from edge.train.device import DeviceConfig
-    from edge.train.data.sampler import EpochRows, LengthBatches
-    from edge.train.events import OnEvent
-    from edge.train.checkpoint.manager import CheckpointManager
-    from edge.train.model.loading import Trainable
-    from edge.train.distributed import Processes
-    from edge.train.checkpoint.state import SavedState
     from edge.train.augment.disfluency import DisfluencyAugmenter
+    from edge.train.augment.rename import Renamer
+    from edge.train.checkpoint.manager import CheckpointManager
+    from edge.train.checkpoint.state import SavedState
+    from edge.train.config import TrainConfig
+    from edge.train.data.bucketing import Padding
+    from edge.train.data.sampler import EpochRows, LengthBatches
+    from edge.train.device import DeviceConfig
+    from edge.train.distributed import Processes
+    from edge.train.events import OnEvent
     from edge.train.loop.callback import Evaluate
+    from edge.train.model.loading import Trainable
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def run_loop(
     around: LoopContext,
     checkpoint: SavedState | None = None,
 ) -> LoopResult:
-    """Train `trainable.model` in place on tokenised rows, from `checkpoint` on if there is one.
+    """Train `trainable.model` in place on tokenized rows, from `checkpoint` on if there is one.
 
     `config` is resolved.
 

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from edge.train.loop.divergence import DivergenceWatch
-from edge.train.events import Event
-from edge.train.loop.signals import StoppedError, StopRequest
 from edge.train.checkpoint.manager import Best, CheckpointManager
-from edge.train.distributed import ALONE
 from edge.train.checkpoint.state import (
     InMemoryState,
     Tensors,
@@ -30,16 +26,20 @@ from edge.train.checkpoint.state import (
     restore_random_of,
     restore_scheduler,
 )
+from edge.train.distributed import ALONE
+from edge.train.events import Event
+from edge.train.loop.divergence import DivergenceWatch
+from edge.train.loop.signals import StoppedError, StopRequest
 
 if TYPE_CHECKING:
-    from edge.train.data.collator import TrainingCollator
-    from edge.train.config import TrainConfig
-    from edge.train.device import DeviceConfig
-    from edge.train.events import OnEvent
-    from edge.train.model.loading import Trainable
-    from edge.train.distributed import Processes
-    from edge.train.loop.schedule import TrainingSchedule
     from edge.train.checkpoint.state import SavedState
+    from edge.train.config import TrainConfig
+    from edge.train.data.collator import TrainingCollator
+    from edge.train.device import DeviceConfig
+    from edge.train.distributed import Processes
+    from edge.train.events import OnEvent
+    from edge.train.loop.schedule import TrainingSchedule
+    from edge.train.model.loading import Trainable
 
 _REPORT_EVERY = 10  # steps; off the CPU, reading the loss waits for the device
 _SMOOTHING = 0.7  # of the loss that is shown

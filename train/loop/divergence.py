@@ -11,7 +11,7 @@ from edge.runtime.errors import EdgeError
 
 
 class DivergenceWatch:
-    """Raises when the loss is no number, or when what had been learnt is lost again.
+    """Raises when the loss is no number, or when what had been learned is lost again.
 
     A model that guesses blindly among V pieces has a loss of ln V. A smoothed loss that was below
     that and is now above twice that means worse than knowing nothing: it exploded.
@@ -21,7 +21,7 @@ class DivergenceWatch:
         self._model = model
         self._blind = math.log(vocab_size)
         self._precision = precision
-        self._had_learnt = False
+        self._had_learned = False
 
     def check(self, step: int, loss: float, smoothed: float, learning_rate: float | None) -> None:
         """
@@ -33,8 +33,8 @@ class DivergenceWatch:
                 f"training diverged: the loss is {loss} at step {step};"
                 f" {self._cause(learning_rate)}"
             )
-        self._had_learnt = self._had_learnt or smoothed < self._blind
-        if self._had_learnt and smoothed > 2 * self._blind:
+        self._had_learned = self._had_learned or smoothed < self._blind
+        if self._had_learned and smoothed > 2 * self._blind:
             raise EdgeError(
                 f"training diverged: the loss rose to {smoothed:.1f} by step {step}, above the"
                 f" {self._blind:.1f} of blind guessing; {_too_fast(learning_rate)}"

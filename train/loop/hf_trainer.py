@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from edge.train.config import TrainConfig
     from edge.train.device import DeviceConfig
-    from edge.train.model.distillation import LabelLoss
-    from edge.train.loop.schedule import TrainingSchedule
     from edge.train.loop.callback import TrainingCallback
+    from edge.train.loop.schedule import TrainingSchedule
+    from edge.train.model.distillation import LabelLoss
 
 ENDLESS = 10**9  # steps of a run that is planned by time: the watcher ends it
 _OPTIMIZERS = {

@@ -104,7 +104,7 @@ def teacher_pairs(
 
 
 class LabelLoss:
-    """Cross-entropy summed over labels and divided by the labels of the whole optimiser step.
+    """Cross-entropy summed over labels and divided by the labels of the whole optimizer step.
 
     T5 in transformers 5 averages each batch by itself and ignores the count that the Trainer gives
     it, so with gradient accumulation its loss would be too large by that factor.

@@ -1,4 +1,4 @@
-"""Small T5s from nothing: their shapes, and an initialisation that can copy before it has learnt.
+"""Small T5s from nothing: their shapes, and an initialization that can copy before it has learned.
 
 A T5 with random weights needs hours of data to discover that an output word can be taken from the
 input. Tasks that rewrite text (cleaning a spoken question, say) are mostly copying, so the circuit
@@ -50,7 +50,7 @@ SHAPES = {
 # How far back the encoder looks; the decoder looks one less, since it holds the last token itself.
 _LOOK_BACK = 3
 _BIAS = 6.0  # position bias of the token looked at: e^6 outweighs some 25 other positions
-_CODE_SCALE = 1.0  # of a neighbour's code beside the token's own embedding
+_CODE_SCALE = 1.0  # of a neighbor's code beside the token's own embedding
 _MATCH_SCORE = 5.0  # of a source position whose predecessors match; higher learns slower
 _EMIT_SCALE = 12.0  # of the emitted embedding beside the decoder's own, which must not win
 _QUIET = 0.3  # every other output projection, so that random layers don't drown the circuit
@@ -113,7 +113,7 @@ def shape_config(shape: Shape, *, vocab_size: int, dropout: float) -> T5Config:
 
 
 def wire_copying(model: T5ForConditionalGeneration) -> None:
-    """Overwrite the weights of `model` (tied, freshly initialised) with the copying circuit.
+    """Overwrite the weights of `model` (tied, freshly initialized) with the copying circuit.
 
     Draws from torch's global generator. Needs at least three heads.
 
@@ -220,6 +220,6 @@ def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.8
         # A second thread gains a seventh on a quiet machine; where another process wants a core,
         # two threads wait for each other at every operation and a step takes ten times as long.
         threads=1,
-        dropout=0.0,  # no row is seen often enough to be memorised, and dropout costs a third
+        dropout=0.0,  # no row is seen often enough to be memorized, and dropout costs a third
         rename_share=0.0,  # the rows' names are invented already, thousands of them
     )

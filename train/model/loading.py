@@ -115,7 +115,7 @@ def load_pretrained(
 ) -> Trainable:
     """A T5-family model with its tokenizer, from a folder or a hub id, in fp32.
 
-    With `quant_bits` its linear layers are quantised on the GPU: 4 (nf4) or 8.
+    With `quant_bits` its linear layers are quantized on the GPU: 4 (nf4) or 8.
 
     A head that differs from the embedding stays a head of its own, whatever the config says:
     transformers 5 calls every T5 tied and keeps in `scale_decoder_outputs` what that used to mean.
@@ -175,7 +175,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def _quantized(bits: int) -> dict[str, Any]:
-    """How `from_pretrained` is told to quantise with bitsandbytes."""
+    """How `from_pretrained` is told to quantize with bitsandbytes."""
     import torch
     from transformers import BitsAndBytesConfig
 

@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.platform.atomic import new_folder, readable_os_errors
 from edge.runtime.errors import ModelError, UsageError
+from edge.runtime.platform.atomic import new_folder, readable_os_errors
 
 if TYPE_CHECKING:
     import torch

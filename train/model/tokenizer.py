@@ -1,6 +1,6 @@
 """A tokenizer for a model made from scratch: Unigram, from the training texts alone.
 
-The text is normalised as T5's own tokenizer does it, near enough: NFKC, white space
+The text is normalized as T5's own tokenizer does it, near enough: NFKC, white space
 collapsed. Digits are single pieces, so that every number can be copied and none is a guess.
 """
 
@@ -65,7 +65,7 @@ def build_tokenizer(texts: Iterable[str], *, vocab_size: int = 2000) -> Tokenize
         for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal):
             words[word] += count
     if not words:
-        raise DataError("no tokenizer can be learnt: the training texts are empty")
+        raise DataError("no tokenizer can be learned: the training texts are empty")
     specials = [(PAD, 0.0), (EOS, 0.0), (UNK, 0.0)]
     pieces = learn_pieces(words, [*_ALPHABET, _SPACE], vocab_size - len(specials))
     tokenizer.model = models.Unigram([*specials, *pieces], unk_id=2, byte_fallback=False)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.platform.atomic import new_folder
-from edge.runtime.errors import EdgeError
-from edge.runtime.rows import Prompt
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
+from edge.runtime.errors import EdgeError
+from edge.runtime.platform.atomic import new_folder
+from edge.runtime.rows import Prompt
 from edge.train.model.loading import parameter_count, quiet
 from edge.train.output.record import SCHEMA, versions, write_record
 

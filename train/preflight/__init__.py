@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "rouge_score", "sacrebleu")
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
-_SAMPLE = 20_000  # rows that are tokenised; more tell nothing new
+_SAMPLE = 20_000  # rows that are tokenized; more tell nothing new
 _TOO_MANY = 0.2  # of the rows: above, a flaw fails the check; below, it is a warning
 
 
@@ -139,8 +139,8 @@ def _data(subject: PreflightContext) -> Findings:
 
 
 def _model(subject: PreflightContext) -> Findings:
-    from edge.train.model.loading import load_settings, load_tokenizer, new_tokenizer
     from edge.train.model.from_scratch import shape_config, shape_named
+    from edge.train.model.loading import load_settings, load_tokenizer, new_tokenizer
 
     config = subject.config
     settings: Any

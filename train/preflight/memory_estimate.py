@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-_FLOAT = 4  # bytes; weights, gradients and optimiser are fp32 whatever the autocast
+_FLOAT = 4  # bytes; weights, gradients and optimizer are fp32 whatever the autocast
 _BF16_ACTIVATIONS = 0.8  # of the fp32 ones: norms, softmax and the loss stay fp32
 
 
@@ -41,7 +41,7 @@ class MemoryNeed:
         needs = {
             "parameters": self.parameters,
             "gradients": self.gradients,
-            "optimiser": self.optimizer,
+            "optimizer": self.optimizer,
             "averaged weights": self.average,
             "activations": self.activations,
         }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge.runtime.platform.atomic import check_destination
 from edge.train.data.bucketing import plan_batches
+from edge.train.preflight import FAILED, OK, SKIPPED, WARNING, Findings, PreflightContext
 from edge.train.preflight.memory_estimate import (
     Workload,
     activation_floats,
@@ -18,7 +19,6 @@ from edge.train.preflight.memory_estimate import (
     memory_need,
     parameters_of,
 )
-from edge.train.preflight import FAILED, OK, SKIPPED, WARNING, Findings, PreflightContext
 from edge.train.run_folder import refuse_unfinished
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _SMALL_FILES = 50 << 20  # tokenizer, record, configuration
 
 
 def memory(subject: PreflightContext) -> Findings:
-    """Weights, gradients, optimiser and the largest batch fit into what is free."""
+    """Weights, gradients, optimizer and the largest batch fit into what is free."""
     config, machine = subject.config, subject.machine
     if subject.settings is None or machine is None or not subject.lengths:
         return

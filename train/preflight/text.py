@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.rows import Prompt
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
+from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer
+from edge.train.output.record import RECORD_NAME
 from edge.train.preflight import (
     FAILED,
     OK,
@@ -20,7 +21,6 @@ from edge.train.preflight import (
     sample,
     share_status,
 )
-from edge.train.output.record import RECORD_NAME
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,7 +58,7 @@ def special_tokens(subject: PreflightContext) -> Findings:
 
 
 def round_trip(subject: PreflightContext) -> Findings:
-    """Targets come back from the tokenizer as they went in, but for normalisation."""
+    """Targets come back from the tokenizer as they went in, but for normalization."""
     tokenizer = subject.tokenizer
     if tokenizer is None or not subject.train_pairs:
         return

@@ -1,10 +1,10 @@
-"""Synthetic spoken questions with disfluencies → the clean question. Made up, and labelled so.
+"""Synthetic spoken questions with disfluencies → the clean question. Made up, and labeled so.
 
 The task is that of Gupta et al., "Disfl-QA: A Benchmark Dataset for Understanding Disfluencies in
 Question Answering" (2021); no row of it is used. A clean question is a frame with its slots filled;
 it is then spoken badly: words are repeated, fillers slip in, a slot is said wrong and corrected,
 the question is broken off and another one asked. What to drop follows from the words alone, so a
-model can learn it; where and how much to drop differs in every row, so it can't be memorised.
+model can learn it; where and how much to drop differs in every row, so it can't be memorized.
 
 Names are invented. Some held-out rows hold names that occur in no training row; they are marked
 `"unseen": true` and are to be scored apart.
@@ -153,7 +153,7 @@ def restart(rng: random.Random, question: list[str], other: list[str]) -> list[s
 
 
 def repeat_words(rng: random.Random, spoken: list[str]) -> list[str]:
-    """One or two neighbouring words are said twice."""
+    """One or two neighboring words are said twice."""
     length = min(rng.choice((1, 1, 2)), len(spoken) - 1)
     start = rng.randrange(len(spoken) - length)
     said = spoken[start : start + length]

@@ -1,6 +1,6 @@
 """The engines of a comparison: our artifacts and those we compare with, each in its own process.
 
-This package is a program, too: `bench/timing/engine_process.py` starts it as `peers`, in the environment where an
+This package is a program, too: `bench/engines/process.py` starts it as `baselines`, in the environment where an
 engine's libraries are, and talks to it by lines of JSON. Nothing of ours is imported here but where
 our own artifacts are made or run, since Optimum lives in an environment without it.
 

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
-from .spec import Generate, Peer, Spec
+from .spec import Baseline, Generate, Spec
 from .table import engine_of
 
 Answer = Callable[..., None]
@@ -39,13 +39,13 @@ def main(argument: str) -> None:
         answers.write(json.dumps(fields) + "\n")
         answers.flush()
 
-    peer = engine_of(spec.engine, spec.target)
+    baseline = engine_of(spec.engine, spec.target)
     try:
         if values["prepare"]:
-            _prepare(peer, spec)
+            _prepare(baseline, spec)
             answer(ready=True)
         else:
-            _serve(peer, spec, answer)
+            _serve(baseline, spec, answer)
     except Exception as error:
         # Our own error for a library that is missing keeps Python's as its cause.
         chain = (error, error.__cause__)
@@ -61,14 +61,14 @@ def answers_apart() -> TextIO:
     return answers
 
 
-def _prepare(peer: Peer, spec: Spec) -> None:
+def _prepare(baseline: Baseline, spec: Spec) -> None:
     """Convert into `spec.cache`, which appears whole or not at all."""
-    _import(peer)
-    if peer.prepare is None or spec.cache.exists():
+    _import(baseline)
+    if baseline.prepare is None or spec.cache.exists():
         return
     unfinished = spec.cache.with_name(f".{spec.cache.name}.{os.getpid()}")
     try:
-        peer.prepare(
+        baseline.prepare(
             Spec(spec.engine, spec.model, unfinished, spec.base, spec.threads, spec.target)
         )
         unfinished.rename(spec.cache)
@@ -76,29 +76,29 @@ def _prepare(peer: Peer, spec: Spec) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _serve(peer: Peer, spec: Spec, answer: Answer) -> None:
+def _serve(baseline: Baseline, spec: Spec, answer: Answer) -> None:
     started = time.perf_counter()
-    _import(peer)
+    _import(baseline)
     imported = time.perf_counter()
-    engine = peer.load(spec)
+    engine = baseline.load(spec)
     loaded = time.perf_counter()
     answer(
         ready=True,
         import_ms=(imported - started) * 1000,
         load_ms=(loaded - imported) * 1000,
-        versions={name: v for name in peer.libraries if (v := _version(name))},
+        versions={name: v for name in baseline.libraries if (v := _version(name))},
     )
     for line in sys.stdin:
         asked = json.loads(line)
-        if peer.respond is not None:
-            found = peer.respond(engine, asked)
+        if baseline.respond is not None:
+            found = baseline.respond(engine, asked)
         else:
             found = {"ms": _time(engine, asked["input_ids"], asked["new_tokens"], asked["runs"])}
         answer(**found, rss=rss(), peak_rss=peak_rss())
 
 
-def _import(peer: Peer) -> None:
-    for library in peer.libraries:
+def _import(baseline: Baseline) -> None:
+    for library in baseline.libraries:
         importlib.import_module(library)
 
 

@@ -37,7 +37,7 @@ def ctranslate2(spec: Spec) -> Generate:
 
 
 def write_gguf(quantization: str) -> Callable[[Spec], None]:
-    """llama.cpp's converter is not in its package; our file, quantised by llama.cpp, serves."""
+    """llama.cpp's converter is not in its package; our file, quantized by llama.cpp, serves."""
 
     def prepare(spec: Spec) -> None:
         from edge.export.gguf.exporter import GgufExporter

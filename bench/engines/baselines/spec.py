@@ -16,7 +16,7 @@ class Spec:
     """What a process is asked to run.
 
     `model` is a Hugging Face folder; what is made from it for this engine is in `cache`, and what
-    that is made from in `base` (see `Peer.made_from`). `target` is "format-quantisation" of our own
+    that is made from in `base` (see `Baseline.made_from`). `target` is "format-quantization" of our own
     artifacts.
     """
 
@@ -29,10 +29,10 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Peer:
+class Baseline:
     """An engine to compare with.
 
-    `libraries` are modules whose absence means "not installed". `separate`: it lives in the peers'
+    `libraries` are modules whose absence means "not installed". `separate`: it lives in the baselines'
     own environment. `made_from` is the engine whose conversion this one starts from. `respond`
     answers the requests where these are not timings of ids: what `load` returned and the request →
     the fields of the answer.

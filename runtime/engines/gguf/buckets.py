@@ -15,9 +15,9 @@ LLAMA_MAX_DISTANCE = 128
 
 
 def llama_buckets(buckets: int, distances: int, *, bidirectional: bool) -> np.ndarray:
-    """The bucket of each distance 0 … distances - 1 towards earlier positions, int64 [distances].
+    """The bucket of each distance 0 … distances - 1 toward earlier positions, int64 [distances].
 
-    Towards later positions, a bidirectional stack adds buckets // 2. A bucket may lie outside of
+    Toward later positions, a bidirectional stack adds buckets // 2. A bucket may lie outside of
     the table: llama.cpp does not check.
     """
     exact, large = large_buckets(buckets, distances, bidirectional=bidirectional)

@@ -24,11 +24,11 @@ from edge.runtime.engines.base import (
     Vocabulary,
     choose_threads,
 )
+from edge.runtime.engines.gguf.header import check_model, read_header
+from edge.runtime.engines.gguf.library import forget_errors, last_error, llama_library
 from edge.runtime.engines.search import log_softmax, sample_search
 from edge.runtime.engines.stepping import DecoderState
 from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError
-from edge.runtime.engines.gguf.header import check_model, read_header
-from edge.runtime.engines.gguf.library import forget_errors, last_error, llama_library
 from edge.runtime.options import GenerationOptions
 
 MODEL_NAME = "model.gguf"

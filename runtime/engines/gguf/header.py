@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.errors import ArtifactError
-from edge.runtime.engines.gguf.buckets import inside_table
 from edge.runtime.artifact.manifest import Architecture
+from edge.runtime.engines.gguf.buckets import inside_table
+from edge.runtime.errors import ArtifactError
 
 ARCHITECTURE = "t5"
 # Written by our exporter: the longest input or output for which the position bias holds.

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from edge.bench.compile.accuracy_budget import AccuracyBudget
 from edge.bench.compile.advice import verdict
 from edge.bench.compile.report import table
-from edge.bench.compile.accuracy_budget import AccuracyBudget
-from edge.bench.compile.trials import TrialRunner
-from edge.bench.compile.trial_store import Record
 from edge.bench.compile.search import FIRST, SECOND, THIRD, Search, Trial, better_half
-from edge.bench.compile.space import Candidate, Space, ArtifactSpec, find_quantizations
+from edge.bench.compile.space import ArtifactSpec, Candidate, Space, find_quantizations
+from edge.bench.compile.trial_store import Record
+from edge.bench.compile.trials import TrialRunner
 from edge.runtime.errors import MissingExtraError, OutputExistsError, UsageError
 from edge.runtime.rows import Row
 
@@ -84,7 +84,9 @@ def space() -> Space:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, artifacts: Path, space: Space) -> Iterator[TrialRunner]:
+def lab(
+    tmp_path_factory: pytest.TempPathFactory, artifacts: Path, space: Space
+) -> Iterator[TrialRunner]:
     """Everything is measured already; a search adds nothing."""
     folder = tmp_path_factory.mktemp("lab")
     with Record.open(folder / "out.work", {"model": 1}, folder / "out") as record:
@@ -94,9 +96,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory, artifacts: Path, space: Space)
         lab.close()
 
 
-def searched(lab: TrialRunner, space: Space, max_drop: float, *, exhaustive: bool = False) -> Search:
+def searched(
+    lab: TrialRunner, space: Space, max_drop: float, *, exhaustive: bool = False
+) -> Search:
     targets = [row.target or "" for row in ROWS]
-    search = Search(lab, space, AccuracyBudget("exact_match", max_drop, targets, lab.reference()), 100.0)
+    search = Search(
+        lab, space, AccuracyBudget("exact_match", max_drop, targets, lab.reference()), 100.0
+    )
     search.exhaust() if exhaustive else search.run()
     return search
 
@@ -209,7 +215,7 @@ def test_quantizations_are_those_that_a_format_has() -> None:
     assert found == {"onnx": ["int4"], "gguf": ["q4_k_m"]}
     found, _ = find_quantizations(("ctranslate2",), ("auto", "none"))
     assert found == {"ctranslate2": ["int8", "float32"]}
-    with pytest.raises(UsageError, match="quantisation"):
+    with pytest.raises(UsageError, match="quantization"):
         find_quantizations((), ("int4", "int3"))
     with pytest.raises(UsageError, match="format"):
         find_quantizations(("onix",), ())

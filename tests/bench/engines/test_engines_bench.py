@@ -1,0 +1,463 @@
+"""The engine benchmark on tiny shapes: real engines, what is asked and what is said; no timings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from edge.bench.engines.baselines.table import BASELINES
+from edge.bench.engines.cache import Prepared, bits_of, choose_targets
+from edge.bench.engines.process import (
+    EngineFailedError,
+    EngineMissingError,
+    baselines_python,
+    start,
+)
+from edge.bench.engines.roofline import decoder_bytes_per_token, floor_of, read_bandwidth
+from edge.bench.engines.run import (
+    EngineReport,
+    EngineRow,
+    EnginesInterruptedError,
+    Ids,
+    Settings,
+    Speed,
+    floors,
+    run_engines,
+    thread_counts,
+)
+from edge.bench.engines.shapes import SHAPES, write_model
+from edge.bench.speculation.run import run_speculation
+from edge.export.publish import Target
+from edge.export.source import SourceModel
+from edge.runtime import load
+from edge.runtime.errors import UnsupportedError, UsageError
+from edge.runtime.rows import read_rows
+
+TINY = dataclasses.replace(
+    SHAPES["flan-t5-small"],
+    vocab_size=2100,  # more than the trained model of the tests has: its rows are replayed
+    d_model=64,
+    d_kv=16,
+    d_ff=96,
+    num_heads=3,  # 48 wide, as 6 × 64 of FLAN-T5-small is not its d_model
+    num_layers=2,
+    num_decoder_layers=2,
+)
+INT8 = Target("onnx", "int8")
+QUICK = Settings(input_tokens=8, new_tokens=4, threads=1, runs=30, target_ms=60_000)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    home = tmp_path_factory.mktemp("tiny")
+    return Prepared(home, write_model(TINY, home / "model"))
+
+
+@pytest.fixture(scope="module")
+def int8(tiny: Prepared) -> Prepared:
+    """With an artifact that is ready to be measured."""
+    tiny.make(tiny.artifact(INT8))
+    return tiny
+
+
+@pytest.fixture
+def no_baselines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGE_BASELINES_PYTHON", str(tmp_path / "none"))
+
+
+# -- shapes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"tied_head": True, "scale_decoder_outputs": True}])
+def test_a_shape_becomes_a_model_of_that_shape(tmp_path: Path, changes: dict[str, Any]) -> None:
+    shape = dataclasses.replace(TINY, **changes)
+    folder = write_model(shape, tmp_path / "model")
+    assert SourceModel.open(folder).architecture == shape
+    again = write_model(shape, tmp_path / "again")
+    assert (folder / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+
+
+def test_ids_are_as_many_as_asked_and_the_same_each_time(tiny: Prepared) -> None:
+    for length in (2, 8, 512):
+        ids = Ids(tiny.model, TINY).of_length(length)
+        assert len(ids) == length
+        assert ids[-1] == TINY.eos_token_id
+        assert min(ids[:-1]) > TINY.eos_token_id
+        assert ids == Ids(tiny.model, TINY).of_length(length)
+
+
+# -- the floor -----------------------------------------------------------------------------------
+
+
+def test_the_floor_counts_what_the_exporter_writes(int8: Prepared) -> None:
+    """Every decoder matrix of the model, at one byte per weight and a scale for each 128."""
+    from safetensors import safe_open
+
+    with safe_open(int8.model / "model.safetensors", "np") as weights:
+        sizes = {name: math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    read = sum(
+        size
+        for name, size in sizes.items()
+        if (name.startswith("decoder") or name == "lm_head.weight")
+        and "EncDecAttention.k" not in name  # once per answer
+        and "EncDecAttention.v" not in name
+        and "norm" not in name
+        and "relative" not in name
+    )
+    read += TINY.d_model  # a row of the embedding
+    norms = sum(s for n, s in sizes.items() if n.startswith("decoder") and "norm" in n)
+    expected = read + math.ceil(read / 128) * 4 + norms * 4
+    assert decoder_bytes_per_token(TINY, 8) == expected
+    halved = decoder_bytes_per_token(TINY, 4)
+    assert halved == expected - read // 2
+
+
+def test_the_floor_is_bytes_over_bandwidth_and_the_encoder() -> None:
+    floor = floor_of(TINY, bits=8, bandwidth=1e9, new_tokens=16, encoder_ms=2.5)
+    assert floor.ms == pytest.approx(2.5 + 16 * decoder_bytes_per_token(TINY, 8) / 1e6)
+    assert floor.encoder_ms == 2.5
+    assert read_bandwidth(1, buffer_bytes=8 << 20, repeats=3) > 1e8  # 0.1 GB/s: any machine
+
+
+def _row(name: str, p50: float, *, bits: int = 8, own: bool = True) -> EngineRow:
+    times = (*[p50 - 1] * 50, *[p50] * 40, *[p50 + 1] * 10)
+    speed = Speed(1, 5.0, 5.0, p50 - 1, p50, p50 + 1, 4.0, 1.0, 9 * 10**7, 10**8, times)
+    return EngineRow(name, name, f"int{bits}", bits, own, size=10, speed=speed)
+
+
+def test_ratios_are_to_the_fastest_baseline_of_the_same_precision() -> None:
+    rows = [_row("ours", 10.0), _row("ours-4", 8.0, bits=4)]
+    rows += [_row("slow", 50.0, own=False), _row("fast", 25.0, own=False)]
+    settings = Settings(target_ms=9.0, new_tokens=16)
+    found = floors(rows, TINY, settings, 1e9)
+    report = EngineReport("tiny", True, settings, rows, 1e9, found, [], {}, "now")
+    best = report.best_baseline(8)
+    assert best is not None
+    assert best.name == "fast"
+    assert report.times_faster(rows[0]) == pytest.approx(2.5)
+    assert report.times_faster(rows[1]) is None  # no baseline of four bits
+    assert report.times_faster(rows[2]) == pytest.approx(0.5)
+    # The encoder and what else happens once: 4 ms for the first token, 1 ms each.
+    assert found[8].encoder_ms == pytest.approx(3.0)
+    assert report.times_floor(rows[0]) == pytest.approx(10 / found[8].ms)
+    assert not report.meets_target(rows[0])  # p95 is 11
+    assert report.meets_target(rows[1])  # p95 is 9: at the target is met
+    assert report.any_meets_target
+    words = [verdict.word for row in rows if (verdict := report.verdict(row))]
+    assert words == ["misses", "meets", "misses", "misses"]
+    assert report.as_json()["rows"][1]["verdict_reason"].startswith("0 of 100 runs above 9 ms")
+
+
+def test_few_runs_show_no_target_met() -> None:
+    row = _row("ours", 10.0)
+    assert row.speed is not None
+    few = dataclasses.replace(row.speed, times_ms=(10.0,) * 89)
+    rows = [dataclasses.replace(row, speed=few)]
+    report = EngineReport("tiny", True, Settings(target_ms=90), rows, 1e9, {}, [], {}, "now")
+    assert not report.any_meets_target
+    verdict = report.verdict(rows[0])
+    assert verdict is not None
+    assert verdict.word == "not shown"
+    assert "about 1 more runs with none above" in verdict.reason
+
+
+def test_a_baseline_that_meets_the_target_is_not_ours() -> None:
+    rows = [_row("ours", 50.0), _row("baseline", 2.0, own=False)]
+    report = EngineReport("tiny", True, Settings(target_ms=9), rows, 1e9, {}, [], {}, "now")
+    assert not report.any_meets_target
+
+
+# -- processes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target", ["onnx-int4", "ctranslate2-int8", "gguf-q8_0", "torchscript-int8"]
+)
+def test_every_format_is_made_and_gives_exactly_so_many_tokens(tiny: Prepared, target: str) -> None:
+    name, _, quantization = target.partition("-")
+    spec = tiny.artifact(Target(name, quantization))
+    tiny.make(spec)
+    with load(spec.cache, verify=True) as model:  # an artifact like any other
+        assert model.artifact.manifest.quantization == quantization
+    process = start(spec)
+    try:
+        for new_tokens in (1, 7):
+            timed = process.time(Ids(tiny.model, TINY).of_length(8), new_tokens, 2)
+            assert len(timed.ms) == 2
+            assert min(timed.ms) > 0
+            assert timed.peak_rss >= timed.rss > 10e6
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["transformers-float32", "torch-int8", "llama-q8_0", "ctranslate2-int8"]
+)
+def test_baselines_of_this_environment_answer(tiny: Prepared, name: str) -> None:
+    """The program refuses another number of tokens than was asked for: an answer is a proof."""
+    spec = tiny.baseline(name)
+    tiny.make(spec)
+    process = start(spec)
+    try:
+        assert len(process.time(Ids(tiny.model, TINY).of_length(8), 5, 1).ms) == 1
+    finally:
+        process.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name, baseline in BASELINES.items() if baseline.separate]
+)
+def test_baselines_of_the_other_environment_answer(tiny: Prepared, name: str) -> None:
+    if baselines_python() is None:
+        pytest.skip("no baselines' environment (make baselines)")
+    test_baselines_of_this_environment_answer(tiny, name)
+
+
+def test_another_number_of_tokens_is_an_error(int8: Prepared) -> None:
+    """One more than the artifact's limit can't be given: the engine says so and is done with."""
+    process = start(int8.artifact(INT8))
+    try:
+        with pytest.raises(EngineFailedError, match="limit is 512"):
+            process.time(Ids(int8.model, TINY).of_length(8), 513, 1)
+    finally:
+        process.close()
+
+
+def test_a_crash_is_reported_with_its_signal(int8: Prepared) -> None:
+    process = start(int8.artifact(INT8))
+    try:
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(EngineFailedError, match=r"crashed \(SIGKILL\)"):
+            process.time(Ids(int8.model, TINY).of_length(8), 2, 1)
+    finally:
+        process.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_engine_that_waits_is_stopped(int8: Prepared) -> None:
+    process = start(int8.artifact(INT8))
+    try:
+        process.time(Ids(int8.model, TINY).of_length(8), 2, 1)
+        assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    finally:
+        process.close()
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_a_library_that_is_not_installed_is_named(
+    tiny: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own environment has no Optimum: as the baselines' one, it is one with a library missing."""
+    import importlib.util
+
+    if importlib.util.find_spec("optimum"):
+        pytest.skip("Optimum is installed here")
+    monkeypatch.setenv("EDGE_BASELINES_PYTHON", sys.executable)
+    with pytest.raises(EngineMissingError, match="optimum"):
+        start(tiny.baseline("optimum-int8"))
+
+
+# -- whole runs ----------------------------------------------------------------------------------
+
+
+def test_what_fails_has_a_row_and_the_rest_is_measured(tiny: Prepared, no_baselines: None) -> None:
+    """One engine killed in the middle of the run, one damaged, one not installed, one well."""
+    int4 = tiny.artifact(Target("onnx", "float32"))
+    tiny.make(int4)
+    (int4.cache / "edge.json").write_text("{}")
+    killed: list[int] = []
+
+    def kill(phase: str, what: str, done: int, of: int) -> None:
+        if phase == "latency" and not killed:
+            for child in psutil.Process().children():
+                if '"target": "onnx-int4"' in " ".join(child.cmdline()):
+                    killed.append(child.pid)
+                    child.kill()
+
+    targets = [INT8, Target("onnx", "int4"), Target("onnx", "float32")]
+    report = run_engines(
+        "tiny", tiny, TINY, targets, QUICK, baselines=("openvino-int8",), on_progress=kill
+    )
+    shutil.rmtree(int4.cache)  # others make it again
+    assert killed
+    well, crashed, damaged, missing = report.rows
+    assert well.speed is not None
+    assert not well.failure
+    assert len(well.speed.times_ms) == QUICK.runs
+    assert 0 < well.speed.p5 <= well.speed.p50 <= well.speed.p95
+    assert well.size == sum(f.stat().st_size for f in tiny.artifact(INT8).cache.iterdir())
+    assert crashed.failure.startswith("crashed (SIGKILL)")
+    assert "edge.json" in damaged.failure
+    assert missing.failure == "not installed: the baselines' environment (make baselines)"
+    assert {row.speed is None for row in (crashed, damaged, missing)} == {True}
+    assert not psutil.Process().children()
+
+
+def test_ctrl_c_leaves_the_rows_that_were_measured(int8: Prepared) -> None:
+    def stop(phase: str, what: str, done: int, of: int) -> None:
+        if phase == "latency" and done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(EnginesInterruptedError) as stopped:
+        run_engines("tiny", int8, TINY, [INT8], QUICK, on_progress=stop)
+    report = stopped.value.report
+    assert report.interrupted
+    [row] = report.rows
+    assert row.speed is not None
+    assert len(row.speed.times_ms) == 10
+
+    def stop_early(phase: str, what: str, done: int, of: int) -> None:
+        if phase == "threads":
+            raise KeyboardInterrupt
+
+    with pytest.raises(EnginesInterruptedError) as stopped:
+        run_engines("tiny", int8, TINY, [INT8], QUICK, on_progress=stop_early)
+    assert [r.failure for r in stopped.value.report.rows] == ["not measured: interrupted"]
+    assert json.loads(json.dumps(stopped.value.report.as_json()))["interrupted"]
+    assert not psutil.Process().children()
+
+
+def test_scaling_covers_all_lengths(int8: Prepared) -> None:
+    report = run_engines("tiny", int8, TINY, [INT8], QUICK, scaling=True)
+    [scaling] = report.scaling
+    assert [point.new_tokens for point in scaling.by_new_tokens] == [16, 32, 64, 128]
+    assert {point.input_tokens for point in scaling.by_new_tokens} == {8}
+    assert [point.input_tokens for point in scaling.by_input_tokens] == [16, 32, 128, 512]
+    assert {point.new_tokens for point in scaling.by_input_tokens} == {4}
+    assert scaling.flatness >= 1
+
+
+def test_the_command_prints_the_table_and_the_verdict(
+    edge: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SHAPES, "tiny", TINY)
+    report = tmp_path / "report.json"
+    arguments = (
+        "bench",
+        "--arch",
+        "tiny",
+        "--quantize",
+        "int4_mixed",
+        "--cache",
+        tmp_path / "cache",
+    )
+    sizes = ("--input-tokens", 8, "--new-tokens", 4, "--threads", 1, "--json", report)
+    ended = edge(*arguments, *sizes, "--target-ms", 60_000)
+    assert ended.status == 0, ended.err
+    for word in ("random weights: speed only", "int4_mixed", "per token", "× floor", "meets"):
+        assert word in ended.out
+    assert "best baseline" not in ended.out
+    [values] = json.loads(report.read_text())["reports"]
+    [row] = values["rows"]
+    assert values["random_weights"]
+    assert values["floors"]["4"]["ms"] > 0
+    assert row["meets_target"]
+    assert row["times_floor"] > 0
+    assert len(row["speed"]["times_ms"]) == 100
+    missed = edge(*arguments, *sizes, "--target-ms", 0.001)
+    assert missed.status == 3
+    assert "misses" in missed.out
+    assert "tiny: no artifact meets the target 0.001 ms" in missed.err
+
+
+def test_a_model_folder_stands_for_a_shape(
+    edge: Callable[..., Any], tiny: Prepared, tmp_path: Path
+) -> None:
+    report, cache = tmp_path / "report.json", tmp_path / "cache"
+    quick = ("--quantize", "int4_mixed", "--threads", 1, "--new-tokens", 4, "--runs", 30)
+    ended = edge("bench", "--arch", tiny.model, *quick, "--cache", cache, "--json", report)
+    assert ended.status == 3  # 30 runs show no target met
+    assert "random weights" not in ended.out
+    [values] = json.loads(report.read_text())["reports"]
+    assert not values["random_weights"]
+    assert values["rows"][0]["speed"]["p50"] > 0
+    assert list(cache.rglob("edge.json"))
+    assert not list(cache.rglob("model.safetensors"))  # the model is read where it is
+
+
+def test_options_that_do_not_go_together_are_refused(
+    assert_refused: Callable[..., str], tmp_path: Path
+) -> None:
+    shape = ("bench", "--arch", "flan-t5-small")
+    assert "leave out ARTIFACTS" in assert_refused(*shape, tmp_path)
+    assert "leave out --data" in assert_refused(*shape, "--data", tmp_path)
+    assert "leave out --speculation" in assert_refused(*shape, "--speculation")
+    assert "Did you mean 'flan-t5-small'" in assert_refused("bench", "--arch", "flan-t5-smal")
+    assert "no such model folder" in assert_refused("bench", "--arch", "./nowhere/model")
+    assert "at least 30" in assert_refused(*shape, "--runs", 5)
+    assert "unknown format" in assert_refused(*shape, "--format", "onx")
+    assert "quantization" in assert_refused(*shape, "--format", "ctranslate2", "--quantize", "int4")
+    assert "--baselines needs --arch" in assert_refused(
+        "bench", tmp_path, "--data", "x", "--baselines"
+    )
+    assert "ARTIFACTS is missing" in assert_refused("bench")
+    assert "--data is missing" in assert_refused("bench", tmp_path)
+    assert "--replay needs --speculation" in assert_refused("bench", tmp_path, "--replay", "x")
+
+
+def test_targets_of_options() -> None:
+    names = [target.name for target in choose_targets((), ("int4",))]
+    assert names == ["onnx-int4", "gguf-q4_k_m"]  # the formats that have it
+    assert [t.name for t in choose_targets(("gguf",), ())] == ["gguf-q8_0"]
+    assert [bits_of(n) for n in ("int8", "int4_mixed", "q4_k_m", "bfloat16", "f32")] == [
+        8,
+        4,
+        4,
+        16,
+        32,
+    ]
+    assert thread_counts(1) == [1]
+    assert thread_counts(6) == [1, 2, 4, 6]
+
+
+# -- speculation ---------------------------------------------------------------------------------
+
+
+def test_drafts_are_measured_and_replayed_step_by_step(
+    artifacts: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replay itself refuses other steps or another answer than the trained model's."""
+    monkeypatch.setitem(SHAPES, "tiny", TINY)
+    rows = read_rows(dataset / "dev.jsonl")[:40]
+    report = run_speculation(
+        artifacts / "onnx-int8", rows, replay="tiny", cache=tmp_path, draft_tokens=4
+    )
+    assert report.identical == report.rows == 40
+    assert report.tokens_per_step > 1.2  # a model that copies
+    _, same, nothing, wrong = report.gains
+    assert same.what == "tiny, the same drafts"
+    assert same.tokens_per_step > 1.2
+    assert nothing.tokens_per_step == wrong.tokens_per_step == 1
+    assert all(gain.ratio > 0 and gain.runs == 30 for gain in report.gains)
+    assert not list(tmp_path.rglob(".replay-*"))
+
+
+def test_speculation_needs_an_engine_with_drafts(
+    artifacts: Path, dataset: Path, edge: Callable[..., Any], tmp_path: Path
+) -> None:
+    rows = read_rows(dataset / "dev.jsonl")[:2]
+    with pytest.raises(UnsupportedError, match="need an onnx artifact"):
+        run_speculation(artifacts / "gguf-q8_0", rows)
+    with pytest.raises(UsageError, match="at least 30"):
+        run_speculation(artifacts / "onnx-int8", rows, runs=3)
+    report = tmp_path / "report.json"
+    data = dataset / "dev.jsonl"
+    ended = edge(
+        "bench", artifacts / "onnx-int8", "--data", data, "--limit", 10, "--speculation",
+        "--json", report,
+    )  # fmt: skip
+    assert ended.status == 0, ended.err
+    assert "10/10 answers identical" in ended.out
+    assert json.loads(report.read_text())["reports"][0]["gains"][0]["runs"] == 30

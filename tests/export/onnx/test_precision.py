@@ -1,0 +1,83 @@
+"""Quantized matrix products: close to float32, row by row, and safe on older processors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from edge.export.onnx.graph import Graph, Weights
+from edge.export.onnx.precision import (
+    BlockInt4,
+    BlockInt8,
+    Precision,
+    RowInt8,
+    quantize_blocks,
+    quantize_columns,
+)
+from edge.export.onnx.stacks import FLOAT
+from edge.export.source import SourceModel
+
+NAMES = [f"encoder.block.0.layer.0.SelfAttention.{p}.weight" for p in "qkv"]
+
+
+@pytest.fixture(scope="module")
+def source(random_model: Callable[..., Path]) -> SourceModel:
+    # 80 is no multiple of a block of 32 weights.
+    return SourceModel.open(random_model(d_model=80))
+
+
+@pytest.mark.parametrize(
+    ("precision", "error"), [(RowInt8, 0.02), (BlockInt8, 0.015), (BlockInt4, 0.15)]
+)
+def test_a_row_is_multiplied_as_if_alone(
+    source: SourceModel, precision: type[Precision], error: float
+) -> None:
+    weights = Weights()
+    graph = Graph("product", weights)
+    x = graph.input("x", FLOAT, ["rows", 80])
+    product = precision(source).linear(graph, x, NAMES)
+    graph.output("y", product, FLOAT, ["rows", 192])
+    model = graph.model([_tensor(weights, name) for name in graph.weight_names])
+    session = ort.InferenceSession(model.SerializeToString())
+    rows = np.random.default_rng(0).standard_normal((6, 80)).astype(np.float32)
+    expected = rows @ np.concatenate([source.tensor(name) for name in NAMES]).T
+
+    found = session.run(["y"], {"x": rows})[0]
+    assert np.abs(found - expected).mean() < error * np.abs(expected).mean()
+    # A neighbor with large values takes nothing from the others, nor does a row of zeros break.
+    neighbors = np.concatenate([rows, 1000 * rows[:1], np.zeros((1, 80), np.float32)])
+    beside = session.run(["y"], {"x": neighbors})[0]
+    np.testing.assert_allclose(beside[:6], found, atol=1e-5)
+    np.testing.assert_array_equal(beside[7], 0)
+
+
+def _tensor(weights: Weights, name: str):  # type: ignore[no-untyped-def]
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(weights.array(name), name)
+
+
+def test_two_products_of_a_column_fit_into_16_bits() -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 40)).astype(np.float32)
+    values, scales = quantize_columns(weight)
+    assert 255 * 2 * np.abs(values.astype(np.int32)).max() <= np.iinfo(np.int16).max
+    np.testing.assert_allclose(values * scales, weight, atol=scales.max() / 2 * 1.001)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_keep_weights_to_within_half_a_step(bits: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((5, 40)).astype(np.float32)
+    weight[2] = 0
+    packed, scales = quantize_blocks(weight, 16, bits)
+    assert packed.shape == (5, 3, 16 * bits // 8)
+    if bits == 4:
+        packed = np.stack([packed & 15, packed >> 4], axis=-1).reshape(5, 3, 16)
+    values = (packed.astype(np.float32) - (1 << (bits - 1))) * scales[..., None]
+    padded = np.pad(weight, ((0, 0), (0, 8))).reshape(5, 3, 16)
+    # The range's shorter end may be cut by one step.
+    limit = np.abs(scales)[..., None] * (0.5 if bits == 8 else 1.0)
+    assert (np.abs(values - padded) <= limit * 1.001).all()

@@ -1,0 +1,100 @@
+"""Folders and files appear whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.runtime.errors import OutputExistsError
+from edge.runtime.platform.atomic import new_file, new_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "deep" / "out") as staging:
+        (staging / "a").write_text("x")
+        assert not (tmp_path / "deep" / "out").exists()
+    assert names(tmp_path / "deep") == ["out"]
+    assert names(tmp_path / "deep" / "out") == ["a"]
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out") as staging:
+        (staging / "a").write_text("x")
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+def test_an_existing_folder_is_refused_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("x")
+    with pytest.raises(OutputExistsError, match="--force"), new_folder(tmp_path / "out"):
+        raise AssertionError("must not get here")
+    assert names(tmp_path / "out") == ["old"]
+
+
+def test_force_keeps_the_old_one_until_the_new_is_complete(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("x")
+    with pytest.raises(RuntimeError), new_folder(out, force=True) as staging:
+        (staging / "new").write_text("y")
+        raise RuntimeError
+    assert names(out) == ["old"]
+    with new_folder(out, force=True) as staging:
+        (staging / "new").write_text("y")
+        assert names(out) == ["old"]
+    assert names(out) == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(OutputExistsError, match="is a file"), new_folder(tmp_path / "out"):
+        raise AssertionError("must not get here")
+
+
+def test_a_file_is_replaced_at_once_or_kept(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), new_file(path) as staging:
+        staging.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    with new_file(path) as staging:
+        staging.write_text("new")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["report.json"]
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from edge.runtime.platform.atomic import new_folder
+from edge.runtime.errors import EdgeError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    with new_folder(sys.argv[1], force=True) as staging:
+        (staging / "big").write_bytes(b"x" * 1_000_000)
+except EdgeError as error:
+    print(error)
+"""
+
+
+def test_no_room_for_a_file_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("x")
+    ended = subprocess.run(
+        [sys.executable, "-c", _FULL, str(out)], capture_output=True, text=True, check=True
+    )
+    assert "larger than the limit" in ended.stdout
+    assert str(out) in ended.stdout
+    assert names(tmp_path) == ["out"]
+    assert names(out) == ["old"]
