@@ -32,14 +32,14 @@ _GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("quant_bits", "4|8", "Of the frozen weights under qlora.  [=]"),
         ("gradient_checkpointing", "", "Compute activations anew to save memory."),
         ("decoder_layers", "INTEGER", "Keep this many, distilled from the full model."),
-        ("distil_share", "FLOAT", "Of the loss that is the full model's distribution.  [=]"),
+        ("distill_ratio", "FLOAT", "Of the loss that is the full model's distribution.  [=]"),
     ),
     "Data": (
         ("input_column", "NAME", "Column of the input.  [=]"),
         ("target_column", "NAME", "Column of the target.  [=]"),
         ("task_column", "NAME", "Column of the task.  [=]"),
         ("prefix", "TEXT", 'Prompt before the input, such as "[{task}] {input}".'),
-        ("dev_share", "FLOAT", "Without a dev split: share of rows for it, by hash."),
+        ("dev_ratio", "FLOAT", "Without a dev split: share of rows for it, by hash."),
         ("max_source_length", "INTEGER", "Tokens of an input.  [512; scratch 256]"),
         ("max_target_length", "INTEGER", "Tokens of a target.  [=]"),
         (
@@ -61,18 +61,18 @@ _GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("learning_rate", "FLOAT", "Peak.  [3e-4; tiny 2e-3, mini 1e-3]"),
         ("optimizer", "adamw|adafactor|adamw-8bit|paged-adamw-8bit", "8 bit: CUDA only.  [=]"),
         ("schedule", "linear|cosine|constant", "Of the rate after warm-up.  [=]"),
-        ("warmup_share", "FLOAT", "Of the run, also --warmup-ratio.  [0.1; scratch 0.05]"),
+        ("warmup_ratio", "FLOAT", "Of the run.  [0.1; scratch 0.05]"),
         ("weight_decay", "FLOAT", "AdamW's.  [=]"),
         ("adam_beta1", "FLOAT", "AdamW's.  [=]"),
         ("adam_beta2", "FLOAT", "AdamW's.  [0.999; scratch 0.99]"),
         ("max_grad_norm", "FLOAT", "Clip to this.  [=]"),
         ("label_smoothing", "FLOAT", "0 to 1.  [=]"),
         ("dropout", "FLOAT", "[by the number of rows; scratch 0.05]"),
-        ("ema_share", "FLOAT", "Last share whose weights are averaged.  [0; scratch 0.2]"),
+        ("ema_ratio", "FLOAT", "Last share whose weights are averaged.  [0; scratch 0.2]"),
         ("ema_decay", "FLOAT", "Per step.  [=]"),
-        ("rename_share", "FLOAT", "Rows whose rare words are renamed.  [0; scratch 0.5]"),
+        ("rename_ratio", "FLOAT", "Rows whose rare words are renamed.  [0; scratch 0.5]"),
         (
-            "stumble_share",
+            "disfluency_ratio",
             "FLOAT",
             "Rows whose input is the target, spoken with a stumble mined from the rows.  [=]",
         ),
@@ -100,7 +100,6 @@ _GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("tensorboard", "", "Write TensorBoard logs too (extra: tensorboard)."),
     ),
 }
-_SHORT_ALIASES = {"warmup_share": ("--warmup-ratio",)}
 
 
 def train_options(function: F) -> F:
@@ -135,7 +134,7 @@ def _option(name: str, takes: str, text: str) -> Callable[[F], F]:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
     if not takes:
         return click.option(flag, name, is_flag=True, default=None, help=help_text)
-    flags = (flag, *_SHORT_ALIASES.get(name, ()))
+    flags = (flag,)
     return click.option(*flags, name, metavar=takes, help=help_text)
 
 

@@ -27,10 +27,10 @@ METRICS = {"eval_loss": True, "exact_match": False, "rouge_l": False, "bleu": Fa
 _SCRATCH = {
     "learning_rate": 2e-3,
     "dropout": 0.05,
-    "ema_share": 0.2,
-    "rename_share": 0.5,
+    "ema_ratio": 0.2,
+    "rename_ratio": 0.5,
     "epochs": 8.0,
-    "warmup_share": 0.05,
+    "warmup_ratio": 0.05,
     "eval_steps": 0,  # an average over the last steps is better than the best of single ones
     "batch_size": 32,
     "adam_beta2": 0.99,
@@ -39,9 +39,9 @@ _SCRATCH = {
 }
 _PRETRAINED = {
     "learning_rate": 3e-4,
-    "ema_share": 0.0,
-    "rename_share": 0.0,
-    "warmup_share": 0.1,
+    "ema_ratio": 0.0,
+    "rename_ratio": 0.0,
+    "warmup_ratio": 0.1,
     "batch_size": 16,
     "adam_beta2": 0.999,
     "max_source_length": 512,
@@ -78,13 +78,13 @@ class TrainConfig:
     quant_bits: int = 4  # of the frozen weights under qlora: 4 (nf4) or 8
     gradient_checkpointing: bool = False
     decoder_layers: int | None = None  # keep this many, distilled from the full model
-    distil_share: float = 0.5  # of the loss that is the teacher's distribution, not the targets
+    distill_ratio: float = 0.5  # of the loss that is the teacher's distribution, not the targets
     # Data
     input_column: str = "input"
     target_column: str = "target"
     task_column: str = "task"
     prefix: str | None = None
-    dev_share: float | None = None
+    dev_ratio: float | None = None
     max_source_length: int | None = None
     max_target_length: int = 128
     long: str = "truncate"  # what happens to longer training rows; dev rows are cut, as at run time
@@ -97,17 +97,17 @@ class TrainConfig:
     learning_rate: float | None = None
     optimizer: str = "adamw"
     schedule: str = "linear"
-    warmup_share: float | None = None
+    warmup_ratio: float | None = None
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
     adam_beta2: float | None = None
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
     dropout: float | None = None
-    ema_share: float | None = None  # last part of training whose weights are averaged; 0 is off
+    ema_ratio: float | None = None  # last part of training whose weights are averaged; 0 is off
     ema_decay: float = 0.99  # per step
-    rename_share: float | None = None  # of the rows whose rare words are renamed each time
-    stumble_share: float = 0.0  # of the rows whose input is the target, spoken badly, each time
+    rename_ratio: float | None = None  # of the rows whose rare words are renamed each time
+    disfluency_ratio: float = 0.0  # of the rows whose input is the target, spoken badly, each time
     # DeviceConfig
     device: str = "auto"
     precision: str = "auto"
@@ -247,14 +247,14 @@ class TrainConfig:
             if not 0 <= value < math.inf:
                 found.append(f"{_option(name)} {value}: must be 0 or more")
         for name in (
-            *("warmup_share", "adam_beta1", "adam_beta2"),
+            *("warmup_ratio", "adam_beta1", "adam_beta2"),
             *("label_smoothing", "dropout", "lora_dropout"),
         ):
             _share(found, name, getattr(self, name), below_one=True)
-        for name in ("ema_share", "ema_decay", "rename_share", "stumble_share", "distil_share"):
+        for name in ("ema_ratio", "ema_decay", "rename_ratio", "disfluency_ratio", "distill_ratio"):
             _share(found, name, getattr(self, name), below_one=False)
-        if self.dev_share is not None and not 0 < self.dev_share < 1:
-            found.append(f"--dev-share {self.dev_share}: must lie between 0 and 1")
+        if self.dev_ratio is not None and not 0 < self.dev_ratio < 1:
+            found.append(f"--dev-ratio {self.dev_ratio}: must lie between 0 and 1")
         columns = (self.input_column, self.target_column)
         if columns[0] == columns[1]:
             found.append(f"--input-column and --target-column are both {columns[0]!r}")

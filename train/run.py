@@ -250,10 +250,10 @@ class TrainingRun:
 
         config, pairs = self.config, self.splits.train
         renamer = stumbler = None
-        if config.rename_share:
-            renamer = Renamer(pairs, share=config.rename_share, seed=config.seed)
-        if config.stumble_share:
-            stumbler = DisfluencyAugmenter(pairs, share=config.stumble_share, seed=config.seed)
+        if config.rename_ratio:
+            renamer = Renamer(pairs, share=config.rename_ratio, seed=config.seed)
+        if config.disfluency_ratio:
+            stumbler = DisfluencyAugmenter(pairs, share=config.disfluency_ratio, seed=config.seed)
         return EpochAugmentation(renamer, stumbler)
 
     def _snapshot(self, name: str, trainable: Trainable) -> None:

@@ -12,8 +12,8 @@ from edge.cli.options import column_options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edge.bench.compile.report import Line
-    from edge.bench.compile.run import Outcome
+    from edge.bench.compiler.report import Line
+    from edge.bench.compiler.run import Outcome
 
 # Lines of the table: of those that all rows measured, and of those that some did.
 _MOST_LINES, _MOST_SCREENED = 16, 6
@@ -64,7 +64,7 @@ def command(**options: Any) -> None:
     never accepted. A search that was cut off goes on when it is called again. The report lies
     beside the artifact. Exits with 3 if nothing accurate enough meets the target.
     """
-    from edge.bench.compile.run import compile_model
+    from edge.bench.compiler.run import compile_model
     from edge.cli.display.console import quiet_libraries, status, stdout_console
     from edge.runtime.errors import TargetMissedError
 
@@ -88,7 +88,7 @@ def command(**options: Any) -> None:
 
 
 def _request(options: dict[str, Any]) -> Any:
-    from edge.bench.compile.run import Request
+    from edge.bench.compiler.run import Request
     from edge.cli.commands.tune import parse_threads
     from edge.export.source import SourceModel
     from edge.runtime.rows import Columns, dev_file, read_rows, split_file
@@ -157,7 +157,7 @@ def outcome_table(outcome: Outcome) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from edge.bench.compile.report import drop_text
+    from edge.bench.compiler.report import drop_text
 
     found = outcome.found
     metric = found["metric"].replace("_", " ")

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from edge.bench.compile.space import ArtifactSpec, Candidate
-from edge.bench.compile.trial_store import Record
-from edge.bench.compile.trials import TrialRunner
-from edge.bench.compile.worker import failure
+from edge.bench.compiler.space import ArtifactSpec, Candidate
+from edge.bench.compiler.trial_store import Record
+from edge.bench.compiler.trials import TrialRunner
+from edge.bench.compiler.worker import failure
 from edge.runtime import Artifact, load
 from edge.runtime.errors import EdgeError, ParityError
 from edge.runtime.rows import read_rows
@@ -203,7 +203,7 @@ def kill_timer(event: str, candidate: Candidate) -> None:
             parent = (status.parent / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
-        ours = "edge.bench.compile.timing_worker" in words and int(parent) == os.getpid()
+        ours = "edge.bench.compiler.timing_worker" in words and int(parent) == os.getpid()
         if ours and json.loads(words[-2])["quantization"] == candidate.variant.quantization:
             os.kill(int(status.parent.name), signal.SIGKILL)
 

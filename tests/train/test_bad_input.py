@@ -26,7 +26,7 @@ ModelFactory = Callable[..., Path]
 ROWS = [{"input": f"what uh is river {n}?", "target": f"what is river {n}?"} for n in range(40)]
 SCRATCH = (
     *("--from-scratch", "tiny", "--vocab-size", 120, "--epochs", 2, "--threads", 1),
-    *("--dev-share", 0.1, "--max-target-length", 24, "--no-check"),
+    *("--dev-ratio", 0.1, "--max-target-length", 24, "--no-check"),
 )
 
 
@@ -109,10 +109,10 @@ def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(
 
     with pytest.raises(InterruptedError):
         train(
-            TrainConfig(data, output, model=str(first), dev_share=0.1, save_steps=2, threads=1),
+            TrainConfig(data, output, model=str(first), dev_ratio=0.1, save_steps=2, threads=1),
             on_event=die,
         )
-    again = ("--output", output, "--dev-share", 0.1, "--threads", 1, "--resume", "--no-check")
+    again = ("--output", output, "--dev-ratio", 0.1, "--threads", 1, "--resume", "--no-check")
     line = assert_refused("train", data, "--model", other, *again)
     assert "the checkpoint is of another run: another model" in line
     assert "tokenizer" not in line

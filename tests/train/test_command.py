@@ -19,11 +19,11 @@ def test_it_prints_hyperparameters_then_figures_and_the_next_command(
     data, output = write_rows("rows.jsonl", ROWS), tmp_path / "out"
     ended = edge(
         "train", data, "--from-scratch", "tiny", "--output", output, "--epochs", 1,
-        "--dev-share", 0.1, "--vocab-size", 120, "--max-target-length", 32, "--threads", 1,
+        "--dev-ratio", 0.1, "--vocab-size", 120, "--max-target-length", 32, "--threads", 1,
     )  # fmt: skip
     assert ended.status == 0, ended
     assert ended.err.index("Hyperparameters") < ended.err.index("training")
-    for name in ("learning_rate", "batch_size", "warmup_share", "adam_beta2", "seed", "precision"):
+    for name in ("learning_rate", "batch_size", "warmup_ratio", "adam_beta2", "seed", "precision"):
         assert name in ended.err
     for name in ("eval_loss", "ROUGE-L", "exact match", "BLEU"):
         assert name in ended.out
@@ -67,16 +67,16 @@ def test_mistakes_are_one_line(
 ) -> None:
     data, output = write_rows("rows.jsonl", ROWS), tmp_path / "out"
     scratch = ("--from-scratch", "tiny", "--output", output)
-    assert "--dev-share 0.1" in assert_refused("train", data, *scratch)
+    assert "--dev-ratio 0.1" in assert_refused("train", data, *scratch)
     assert "--model ID_OR_PATH" in assert_refused("train", data, "--output", output)
     line = assert_refused("train", data, *scratch, "--batch-size", 0, "--learning-rate", -1)
     assert "--batch-size 0" in line
     assert "--learning-rate -1" in line
-    line = assert_refused("train", data, *scratch, "--dev-share", 0.5, "--input-column", "text")
+    line = assert_refused("train", data, *scratch, "--dev-ratio", 0.5, "--input-column", "text")
     assert "'input', 'target'" in line
     output.mkdir()
     (output / "precious.txt").write_text("mine")
-    assert "--force" in assert_refused("train", data, *scratch, "--dev-share", 0.5)
+    assert "--force" in assert_refused("train", data, *scratch, "--dev-ratio", 0.5)
     assert (output / "precious.txt").read_text() == "mine"
 
 
@@ -94,7 +94,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_model(
     data, output = write_rows("rows.jsonl", ROWS), tmp_path / "out"
     output.mkdir()
     (output / "config.json").write_text("the old model")
-    options = ("--dev-share", "0.1", "--epochs", "1", "--vocab-size", "120", "--force")
+    options = ("--dev-ratio", "0.1", "--epochs", "1", "--vocab-size", "120", "--force")
     ended = subprocess.run(
         [
             *(sys.executable, "-c", _FULL, str(data), "--from-scratch", "tiny"),

@@ -21,7 +21,7 @@ def test_every_wrong_value_is_named_at_once() -> None:
         learning_rate=-1.0,
         dropout=1.0,
         device="tpu",
-        dev_share=1.5,
+        dev_ratio=1.5,
         target_column="input",
     )
     with pytest.raises(UsageError) as caught:
@@ -32,7 +32,7 @@ def test_every_wrong_value_is_named_at_once() -> None:
         "--learning-rate -1.0",
         "--dropout 1.0",
         "'tpu'",
-        "--dev-share 1.5",
+        "--dev-ratio 1.5",
         "--target-column",
     ):
         assert word in str(caught.value)

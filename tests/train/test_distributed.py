@@ -34,7 +34,7 @@ OPTIONS: dict[str, Any] = {
     "max_source_length": 32,
     "max_target_length": 16,
     "dropout": 0,
-    "ema_share": 0.5,
+    "ema_ratio": 0.5,
     "eval_steps": 5,
     "eval_batch_size": 3,
     "save_minutes": 0,

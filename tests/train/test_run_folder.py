@@ -25,7 +25,7 @@ def test_a_run_leaves_curves_snapshots_and_tensorboard(
     data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     ended = edge(
         "train", data, "--from-scratch", "tiny", "--output", output, "--epochs", 4,
-        "--dev-share", 0.1, "--vocab-size", 120, "--max-target-length", 16, "--threads", 1,
+        "--dev-ratio", 0.1, "--vocab-size", 120, "--max-target-length", 16, "--threads", 1,
         "--batch-size", 8, "--eval-steps", 7, "--snapshot-epochs", 2, "--tensorboard",
     )  # fmt: skip
     assert ended.status == 0, ended

@@ -171,7 +171,7 @@ def test_untied_head_stays_untied(random_model: ModelFactory, write_rows: WriteR
     data = write_rows("rows.jsonl", rows)
     output = data.parent / "out"
     source = random_model(tied=False, written_by=4)
-    train(TrainConfig(data=data, output=output, model=str(source), dev_share=0.3, epochs=1))
+    train(TrainConfig(data=data, output=output, model=str(source), dev_ratio=0.3, epochs=1))
     model = AutoModelForSeq2SeqLM.from_pretrained(str(output))
     assert model.config.scale_decoder_outputs is False
     assert not torch.equal(model.lm_head.weight, model.shared.weight)
@@ -213,7 +213,7 @@ def test_a_failure_leaves_the_old_output_and_nothing_half_written(
     output = tmp_path / "out"
     output.mkdir()
     (output / "precious.txt").write_text("mine")
-    config = TrainConfig(data=data, output=output, from_scratch="tiny", dev_share=0.5, force=True)
+    config = TrainConfig(data=data, output=output, from_scratch="tiny", dev_ratio=0.5, force=True)
     with pytest.raises(DataError, match=r"rows\.jsonl:2"):
         train(config)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "rows.jsonl"]

@@ -48,7 +48,7 @@ class DisfluencyAugmenter:
         self._stumbles = _mined(pairs)
         if len(self._stumbles) < _FEWEST_SHARE * len(pairs):
             raise UsageError(
-                f"--stumble-share {share}: only {len(self._stumbles)} of {len(pairs)} inputs are"
+                f"--disfluency-ratio {share}: only {len(self._stumbles)} of {len(pairs)} inputs are"
                 " their target with words too many; it is for spoken text and what was meant"
             )
         self._targets = [words for pair in pairs if len(words := pair.target.split()) > 2]

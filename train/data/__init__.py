@@ -52,7 +52,7 @@ def load_splits(config: TrainConfig) -> Splits:
     """Read DATA as `config` says: columns, prompt and, on request, a dev split made by hash.
 
     Raises:
-        DataError: a file or row that can't be used, or no dev split and no --dev-share.
+        DataError: a file or row that can't be used, or no dev split and no --dev-ratio.
         UsageError: the prompt needs a column that a row does not have.
     """
     data = Path(config.data)
@@ -64,14 +64,14 @@ def load_splits(config: TrainConfig) -> Splits:
     if "dev" in files:
         dev_rows = read_rows(files["dev"], columns)
         size += files["dev"].stat().st_size
-        if config.dev_share is not None:
-            warnings.append(f"--dev-share is not used: {files['dev'].name} is the dev split")
-    elif config.dev_share is not None:
-        train_rows, dev_rows = split_by_hash(train_rows, config.dev_share, data)
+        if config.dev_ratio is not None:
+            warnings.append(f"--dev-ratio is not used: {files['dev'].name} is the dev split")
+    elif config.dev_ratio is not None:
+        train_rows, dev_rows = split_by_hash(train_rows, config.dev_ratio, data)
     else:
         raise DataError(
             "there is no dev split to evaluate on; put a dev.jsonl beside train.jsonl in a folder,"
-            " or give --dev-share 0.1: it sets aside about a tenth of the rows, chosen by a hash"
+            " or give --dev-ratio 0.1: it sets aside about a tenth of the rows, chosen by a hash"
             " of each row's input, so that the same rows are chosen every time",
             path=data,
         )
@@ -126,7 +126,7 @@ def split_by_hash(rows: Sequence[Row], share: float, path: Path) -> tuple[list[R
     if not train or not dev:
         side = "dev" if train else "training"
         raise DataError(
-            f"--dev-share {share} of {len(rows)} rows leaves no {side} row; change it, or name"
+            f"--dev-ratio {share} of {len(rows)} rows leaves no {side} row; change it, or name"
             " the splits in files of their own",
             path=path,
         )

@@ -20,8 +20,8 @@ def write_splits(
     output: str | Path,
     *,
     columns: Columns = _COLUMNS,
-    dev_share: float = 0.1,
-    test_share: float = 0.0,
+    dev_ratio: float = 0.1,
+    test_ratio: float = 0.0,
     group_by: str | None = None,
     force: bool = False,
 ) -> dict[str, int]:
@@ -32,15 +32,15 @@ def write_splits(
         DataError: as `assign_splits`, or rows that can't be used.
         OutputExistsError: the folder is there and `force` is off.
     """
-    for option, share in (("--dev-share", dev_share), ("--test-share", test_share)):
+    for option, share in (("--dev-ratio", dev_ratio), ("--test-ratio", test_ratio)):
         if not 0 <= share < 1:
             raise UsageError(f"{option} {share:g}: must be from 0 to below 1")
-    if not 0 < dev_share + test_share < 1:
+    if not 0 < dev_ratio + test_ratio < 1:
         raise UsageError(
-            f"--dev-share {dev_share:g} and --test-share {test_share:g} must add up to more than 0"
+            f"--dev-ratio {dev_ratio:g} and --test-ratio {test_ratio:g} must add up to more than 0"
             " and less than 1"
         )
-    shares = {"test": test_share, "dev": dev_share}
+    shares = {"test": test_ratio, "dev": dev_ratio}
     splits = assign_splits(read_rows(data, columns), shares, path=Path(data), group_by=group_by)
     with new_folder(output, force=force) as folder:
         for split, rows in splits.items():

@@ -99,7 +99,7 @@ def run_loop(
         StoppedError: a signal asked to stop; a checkpoint is written.
     """
     assert config.epochs is not None
-    assert config.warmup_share is not None
+    assert config.warmup_ratio is not None
     # A list of dicts: reading one row out of an Arrow table takes longer than a row trains.
     dataset, batches = training_rows(
         [dict(row) for row in rows], trainable.tokenizer, config, *varying
@@ -112,7 +112,7 @@ def run_loop(
         steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     minutes = config.max_minutes
     plan = TrainingSchedule(
-        steps, None if minutes is None else minutes * 60, config.warmup_share, config.schedule
+        steps, None if minutes is None else minutes * 60, config.warmup_ratio, config.schedule
     )
     watcher = TrainingCallback(
         config,
@@ -234,7 +234,7 @@ class _Attempts:
             collate_fn=self.collate,
             generator=torch.Generator(),
         )
-        loss = LabelLoss(config.label_smoothing, self.around.teacher, config.distil_share)
+        loss = LabelLoss(config.label_smoothing, self.around.teacher, config.distill_ratio)
         trainer = PlannedTrainer(
             model=self.trainable.model,
             args=trainer_arguments(config, self.machine, self.steps, watcher.parts, self.workplace),

@@ -73,7 +73,7 @@ class TrainingCallback(TrainerCallback):
         on_event: OnEvent,
         processes: Processes = ALONE,
     ) -> None:
-        assert config.ema_share is not None
+        assert config.ema_ratio is not None
         self._config = config
         self._plan = plan
         self._model = trainable.model
@@ -82,7 +82,7 @@ class TrainingCallback(TrainerCallback):
         self._evaluate = evaluate
         self._on_event = on_event
         self._processes = processes
-        self._ema_from = 1.0 - config.ema_share if config.ema_share > 0 else math.inf
+        self._ema_from = 1.0 - config.ema_ratio if config.ema_ratio > 0 else math.inf
         self._average = WeightAverage(trainable.model, config.ema_decay)
         self._best = Best(config.best_metric)
         self._divergence = DivergenceWatch(

@@ -54,4 +54,4 @@ class DivergenceWatch:
 
 def _too_fast(learning_rate: float | None) -> str:
     at = "" if learning_rate is None else f" (it was {learning_rate:.2g} there)"
-    return f"try a lower --learning-rate{at}, a longer --warmup-share or a lower --max-grad-norm"
+    return f"try a lower --learning-rate{at}, a longer --warmup-ratio or a lower --max-grad-norm"

@@ -17,7 +17,7 @@ class TrainingSchedule:
 
     steps: int | None
     seconds: float | None
-    warmup_share: float = 0.05
+    warmup_ratio: float = 0.05
     shape: str = "linear"
     _started: float = field(default_factory=time.monotonic)
     _agreed: float | None = None
@@ -49,13 +49,13 @@ class TrainingSchedule:
     def factor(self, step: int) -> float:
         """What the learning rate is multiplied by, 0 to 1."""
         progress = self.progress(step)
-        if progress < self.warmup_share:
+        if progress < self.warmup_ratio:
             # The first step is one that learns, not one at rate zero.
-            by_step = 1 / (self.steps * self.warmup_share) if self.steps else 0.0
-            return min(1.0, max(progress / self.warmup_share, by_step, 0.02))
+            by_step = 1 / (self.steps * self.warmup_ratio) if self.steps else 0.0
+            return min(1.0, max(progress / self.warmup_ratio, by_step, 0.02))
         if self.shape == "constant":
             return 1.0
-        left = (1.0 - progress) / (1.0 - self.warmup_share)
+        left = (1.0 - progress) / (1.0 - self.warmup_ratio)
         return left if self.shape == "linear" else (1.0 - math.cos(math.pi * left)) / 2
 
     def seconds_left(self, step: int) -> float | None:

@@ -221,5 +221,5 @@ def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.8
         # two threads wait for each other at every operation and a step takes ten times as long.
         threads=1,
         dropout=0.0,  # no row is seen often enough to be memorized, and dropout costs a third
-        rename_share=0.0,  # the rows' names are invented already, thousands of them
+        rename_ratio=0.0,  # the rows' names are invented already, thousands of them
     )

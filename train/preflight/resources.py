@@ -50,7 +50,7 @@ def memory(subject: PreflightContext) -> Findings:
         work,
         parameters=parameters,
         trainable=trained,
-        averaged=bool(config.ema_share),
+        averaged=bool(config.ema_ratio),
         precision=machine.precision,
     )
     free = available_memory(machine.device)

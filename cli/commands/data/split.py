@@ -15,16 +15,16 @@ from edge.cli.options import column_options
     "--output", required=True, type=click.Path(path_type=Path), help="Folder for the splits."
 )
 @click.option("--force", is_flag=True, help="Replace an existing output.")
-@click.option("--dev-share", type=float, default=0.1, show_default=True, help="Share of dev.")
-@click.option("--test-share", type=float, default=0.0, show_default=True, help="Share of test.")
+@click.option("--dev-ratio", type=float, default=0.1, show_default=True, help="Share of dev.")
+@click.option("--test-ratio", type=float, default=0.0, show_default=True, help="Share of test.")
 @click.option("--group-by", metavar="COLUMN", help="Rows with one value here stay together.")
 @column_options
 def split(
     data: Path,
     output: Path,
     force: bool,
-    dev_share: float,
-    test_share: float,
+    dev_ratio: float,
+    test_ratio: float,
     group_by: str | None,
     input_column: str,
     target_column: str,
@@ -41,8 +41,8 @@ def split(
         data,
         output,
         columns=Columns(input_column, target_column),
-        dev_share=dev_share,
-        test_share=test_share,
+        dev_ratio=dev_ratio,
+        test_ratio=test_ratio,
         group_by=group_by,
         force=force,
     )

@@ -67,7 +67,7 @@ def test_an_epoch_follows_from_its_number() -> None:
 
 def test_other_rows_are_refused() -> None:
     pairs = [Pair(f"list the files of {n}", f"ls {n}", (0, 5)) for n in range(40)]
-    with pytest.raises(UsageError, match=r"--stumble-share 0\.3: only 0 of 40 inputs"):
+    with pytest.raises(UsageError, match=r"--disfluency-ratio 0\.3: only 0 of 40 inputs"):
         DisfluencyAugmenter(pairs, share=0.3)
 
 
@@ -84,11 +84,11 @@ def test_a_run_trains_on_them(write_rows: WriteRows, tmp_path: Path) -> None:
         from_scratch="tiny",
         vocab_size=120,
         prefix="go: ",
-        stumble_share=0.5,
+        disfluency_ratio=0.5,
         epochs=2,
         batch_size=8,
     )
     result = train(config)
-    assert result.record["hyperparameters"]["stumble_share"] == 0.5  # type: ignore[index]
+    assert result.record["hyperparameters"]["disfluency_ratio"] == 0.5  # type: ignore[index]
     lengths = result.record["padding"]
     assert lengths["batches"] == 8  # type: ignore[index]

@@ -161,7 +161,7 @@ def test_split_is_the_same_for_the_same_rows(
     sides = []
     for source in (data, more):
         out = tmp_path / source.stem
-        ended = edge("data", "split", source, "--output", out, "--test-share", 0.2)
+        ended = edge("data", "split", source, "--output", out, "--test-ratio", 0.2)
         assert ended.status == 0, ended
         files = ("train", "dev", "test")
         assert sorted(path.stem for path in out.iterdir()) == sorted(files)
@@ -180,7 +180,7 @@ def test_groups_and_augmented_rows_stay_together(
 ) -> None:
     rows = [{**row, "tool": f"t{n % 25}"} for n, row in enumerate(QUESTIONS)]
     data, out = write_rows("rows.jsonl", rows), tmp_path / "out"
-    share = ("--dev-share", 0.3)
+    share = ("--dev-ratio", 0.3)
     assert edge("data", "split", data, "--output", out, "--group-by", "tool", *share).status == 0
     assert len(_read(out / "dev.jsonl")) in range(8, 160)
     tools = [{row["tool"] for row in _read(out / f"{name}.jsonl")} for name in ("train", "dev")]
@@ -204,12 +204,12 @@ def test_leakage_and_other_mistakes_are_refused(
     twin = {"input": "What  is 3", "target": "x", "tool": "t59"}
     data, out = write_rows("rows.jsonl", [*rows, twin]), tmp_path / "out"
     call = ("data", "split", data, "--output", out)
-    line = assert_refused(*call, "--group-by", "tool", "--dev-share", 0.5)
+    line = assert_refused(*call, "--group-by", "tool", "--dev-ratio", 0.5)
     assert re.search(r"rows\.jsonl:61: this input.* is in line 4 too", line)
     assert "'nope'" in assert_refused(*call, "--group-by", "nope")
-    assert "--dev-share 1.5" in assert_refused(*call, "--dev-share", 1.5)
-    assert "add up" in assert_refused(*call, "--dev-share", 0.6, "--test-share", 0.6)
-    assert "no dev split" in assert_refused(*call, "--dev-share", 0.0001)
+    assert "--dev-ratio 1.5" in assert_refused(*call, "--dev-ratio", 1.5)
+    assert "add up" in assert_refused(*call, "--dev-ratio", 0.6, "--test-ratio", 0.6)
+    assert "no dev split" in assert_refused(*call, "--dev-ratio", 0.0001)
     assert not out.exists()
     with pytest.raises(DataError, match="no dev"):
         assign_splits(read_rows(data)[:1], {"dev": 0.0001}, path=data)

@@ -60,7 +60,7 @@ def tiny(data: Path, output: Path, **changes: Any) -> TrainConfig:
         max_source_length=32,
         max_target_length=16,
         dropout=0.1,
-        ema_share=0.5,
+        ema_ratio=0.5,
         save_steps=5,
         save_minutes=0,
         precision="fp32",
@@ -139,7 +139,7 @@ def test_batches_of_a_token_budget_and_dealt_rows_resume(questions: Path, tmp_pa
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
 def test_any_optimizer_and_schedule_resume(questions: Path, tmp_path: Path, optimizer: str) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    changes = {"optimizer": optimizer, "schedule": "cosine", "epochs": 2, "ema_share": 0.0}
+    changes = {"optimizer": optimizer, "schedule": "cosine", "epochs": 2, "ema_ratio": 0.0}
     changes["gradient_checkpointing"] = True
     train(tiny(questions, whole, **changes))
     with pytest.raises(DiedError):
@@ -151,7 +151,7 @@ def test_any_optimizer_and_schedule_resume(questions: Path, tmp_path: Path, opti
 def test_the_best_and_early_stopping_survive(questions: Path, tmp_path: Path) -> None:
     """A rate so high that evaluations get worse: stops early and ends with the best."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    changes: dict[str, Any] = {"eval_steps": 2, "patience": 2, "ema_share": 0.0, "epochs": 10}
+    changes: dict[str, Any] = {"eval_steps": 2, "patience": 2, "ema_ratio": 0.0, "epochs": 10}
     changes |= {"learning_rate": 0.05, "save_limit": 1}
     events: list[Event] = []
     train(tiny(questions, whole, **changes), on_event=events.append)
@@ -238,7 +238,7 @@ def command(questions: Path, output: Path, *more: str) -> list[str]:
         *(sys.executable, "-m", "edge.cli", "train", str(questions), "--output", str(output)),
         *("--from-scratch", "tiny", "--vocab-size", "150", "--epochs", "4", "--batch-size", "8"),
         *("--gradient-accumulation", "2", "--max-source-length", "32", "--dropout", "0.1"),
-        *("--max-target-length", "16", "--ema-share", "0.5", "--save-steps", "2"),
+        *("--max-target-length", "16", "--ema-ratio", "0.5", "--save-steps", "2"),
         *("--save-minutes", "0", "--precision", "fp32", "--device", "cpu", "--threads", "1"),
         "--no-check",  # most rows are longer than this, which it would refuse
         *more,

@@ -32,14 +32,14 @@ def test_a_folder_with_train_and_dev(write_rows: WriteRows) -> None:
 
 def test_no_dev_split_says_how_one_is_made(write_rows: WriteRows) -> None:
     path = write_rows("rows.jsonl", ROWS)
-    with pytest.raises(DataError, match=r"dev\.jsonl.*--dev-share 0\.1.*hash"):
+    with pytest.raises(DataError, match=r"dev\.jsonl.*--dev-ratio 0\.1.*hash"):
         load_splits(_config(path))
 
 
 def test_dev_share_chooses_the_same_rows_each_time(write_rows: WriteRows) -> None:
     path = write_rows("rows.jsonl", ROWS)
-    first = load_splits(_config(path, dev_share=0.2))
-    again = load_splits(_config(write_rows("other.jsonl", ROWS[::-1]), dev_share=0.2))
+    first = load_splits(_config(path, dev_ratio=0.2))
+    again = load_splits(_config(write_rows("other.jsonl", ROWS[::-1]), dev_ratio=0.2))
     assert set(first.dev) == set(again.dev)
     assert 20 <= len(first.dev) <= 60
     assert not set(first.dev) & set(first.train)
@@ -49,7 +49,7 @@ def test_dev_share_chooses_the_same_rows_each_time(write_rows: WriteRows) -> Non
 def test_dev_share_that_leaves_a_side_empty(write_rows: WriteRows) -> None:
     path = write_rows("rows.jsonl", ROWS[:2])
     with pytest.raises(DataError, match="leaves no dev row"):
-        load_splits(_config(path, dev_share=0.0001))
+        load_splits(_config(path, dev_ratio=0.0001))
 
 
 def test_columns_and_prompt(write_rows: WriteRows) -> None:
@@ -65,7 +65,7 @@ def test_columns_and_prompt(write_rows: WriteRows) -> None:
 def test_wrong_column_names_the_columns_there_are(write_rows: WriteRows) -> None:
     path = write_rows("rows.jsonl", [{"question": "a", "answer": "b"}])
     with pytest.raises(DataError, match=r"rows\.jsonl:1: .*'question', 'answer'"):
-        load_splits(_config(path, dev_share=0.5))
+        load_splits(_config(path, dev_ratio=0.5))
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_wrong_column_names_the_columns_there_are(write_rows: WriteRows) -> None
 def test_a_bad_row_is_named_by_file_and_line(write_rows: WriteRows, bad: str, says: str) -> None:
     path = write_rows("rows.jsonl", [*ROWS[:4], bad])
     with pytest.raises(DataError, match=rf"rows\.jsonl:5: .*{says}"):
-        load_splits(_config(path, dev_share=0.5))
+        load_splits(_config(path, dev_ratio=0.5))
 
 
 def test_nothing_to_read(write_rows: WriteRows, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows"):
-        load_splits(_config(write_rows("empty.jsonl", []), dev_share=0.5))
+        load_splits(_config(write_rows("empty.jsonl", []), dev_ratio=0.5))
     with pytest.raises(DataError, match="no such file"):
         load_splits(_config(tmp_path / "missing.jsonl"))
     (tmp_path / "folder").mkdir()
@@ -96,7 +96,7 @@ def test_nothing_to_read(write_rows: WriteRows, tmp_path: Path) -> None:
 def test_prompt_with_a_column_that_is_missing(write_rows: WriteRows) -> None:
     path = write_rows("rows.jsonl", ROWS)
     with pytest.raises(UsageError, match="'task'"):
-        load_splits(_config(path, dev_share=0.5, prefix="[{task}] "))
+        load_splits(_config(path, dev_ratio=0.5, prefix="[{task}] "))
 
 
 def test_unknown_characters_and_cut_rows_are_warned_of(small_tokenizer: Path) -> None:

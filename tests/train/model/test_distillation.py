@@ -86,7 +86,7 @@ def test_distilling_reports_accuracy_against_depth(
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     # Not more than encoder layers: transformers sizes the cache of `generate` by these.
     base = random_model(num_layers=3, num_decoder_layers=3)
-    options = ("--model", base, "--dev-share", 0.2, "--max-target-length", 10, "--threads", 1)
+    options = ("--model", base, "--dev-ratio", 0.2, "--max-target-length", 10, "--threads", 1)
     line = assert_refused("train", data, "--output", output, *options, "--decoder-layers", 3)
     assert "choose from 1 to 2" in line
     full = tmp_path / "full"

@@ -36,7 +36,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lora(rows: Path, base: Path, output: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {"epochs": 6, "batch_size": 8, "learning_rate": 1e-2, "threads": 1}
-    settings |= {"dev_share": 0.2, "method": "lora", "max_target_length": 12} | changes
+    settings |= {"dev_ratio": 0.2, "method": "lora", "max_target_length": 12} | changes
     return TrainConfig(data=rows, output=output, model=str(base), **settings)
 
 

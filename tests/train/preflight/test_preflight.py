@@ -42,13 +42,13 @@ def _by_name(checks: Iterable[Any]) -> dict[str, list[tuple[str, str]]]:
 
 def test_everything_is_fine(edge: Callable[..., Any], write_rows: WriteRows, model: Path) -> None:
     data = write_rows("rows.jsonl", ROWS)
-    call = ("check", data, "--model", model, "--dev-share", 0.2)
+    call = ("check", data, "--model", model, "--dev-ratio", 0.2)
     ended = edge(*call, "--max-source-length", 64)
     assert ended.status == 0, ended
     assert "✗" not in ended.out
     for name in ("environment", "device", "round trip", "evaluation parity", "memory", "disk"):
         assert name in ended.out
-    scratch = edge("check", data, "--from-scratch", "tiny", "--dev-share", 0.2, "--vocab-size", 120)
+    scratch = edge("check", data, "--from-scratch", "tiny", "--dev-ratio", 0.2, "--vocab-size", 120)
     assert scratch.status == 0, scratch
 
 
@@ -82,9 +82,9 @@ def test_presets_and_files_are_looked_at_as_training_takes_them(
 ) -> None:
     data = write_rows("rows.jsonl", ROWS)
     file = data.parent / "mine.yaml"
-    file.write_text("max_source_length: 4\ndev_share: 0.2\n")
+    file.write_text("max_source_length: 4\ndev_ratio: 0.2\n")
     call = ("check", data, "--model", model, "--preset", "cpu", "--preset", "quick")
-    ended = edge(*call, "--dev-share", 0.2)
+    ended = edge(*call, "--dev-ratio", 0.2)
     assert ended.status == 0, ended
     assert "a batch of 4 rows" in " ".join(ended.out.split())
     assert "no --output was given" in ended.out
@@ -92,7 +92,7 @@ def test_presets_and_files_are_looked_at_as_training_takes_them(
     assert "Did you mean 'quick'" in assert_refused("check", data, "--preset", "quik")
     checkpoint = data.parent / "out.run" / "checkpoints" / "step-000000005"
     checkpoint.mkdir(parents=True)
-    ended = edge(*call, "--dev-share", 0.2, "--output", data.parent / "out")
+    ended = edge(*call, "--dev-ratio", 0.2, "--output", data.parent / "out")
     assert ended.status == 2
     assert "unfinished run (step 5)" in " ".join(ended.out.split())
 
@@ -121,7 +121,7 @@ def test_no_check_trains_all_the_same(
     data = write_rows("rows.jsonl", rows)
     output = data.parent / "out"
     options = (
-        "train", data, "--model", model, "--dev-share", 0.2, "--max-target-length", 8,
+        "train", data, "--model", model, "--dev-ratio", 0.2, "--max-target-length", 8,
         "--epochs", 0.3, "--threads", 1, "--output", output,
     )  # fmt: skip
     assert edge(*options).status == 2
@@ -150,7 +150,7 @@ def test_a_model_that_can_not_fit_is_refused_with_the_numbers(
     settings |= {"d_model": 1 << 19, "d_ff": 1 << 20, "num_layers": 1, "num_decoder_layers": 1}
     (giant / "config.json").write_text(json.dumps(settings))
     data = write_rows("rows.jsonl", ROWS)
-    config = TrainConfig(data=data, output=tmp_path / "out", model=str(giant), dev_share=0.2)
+    config = TrainConfig(data=data, output=tmp_path / "out", model=str(giant), dev_ratio=0.2)
     found = _by_name(preflight(config))
     status, detail = found["memory"][0]
     assert status == "failed"
@@ -212,7 +212,7 @@ def test_a_tokenizer_that_does_not_fit_the_model(
     values["post_processor"] = None  # nothing puts </s> at the end
     path.write_text(json.dumps(values))
     data = write_rows("rows.jsonl", ROWS)
-    config = TrainConfig(data=data, output=tmp_path / "out", model=str(broken), dev_share=0.2)
+    config = TrainConfig(data=data, output=tmp_path / "out", model=str(broken), dev_ratio=0.2)
     found = _by_name(preflight(config))
     assert found["tokenizer"][0][0] == "failed"
     assert "</s>" in found["tokenizer"][0][1]
@@ -247,7 +247,7 @@ def test_export_refuses_another_tokenizer_than_that_of_training(
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     config = TrainConfig(
         data=tmp_path / "data.jsonl", output=tmp_path / "out", model=str(trained), prefix="fix: ",
-        dev_share=0.2,
+        dev_ratio=0.2,
     )  # fmt: skip
     status, detail = _by_name(preflight(config))["evaluation parity"][0]
     assert status == "warning"

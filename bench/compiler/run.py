@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.bench.compile.accuracy_budget import METRICS, AccuracyBudget, check_drop
-from edge.bench.compile.advice import advice, verdict
-from edge.bench.compile.report import (
+from edge.bench.compiler.accuracy_budget import METRICS, AccuracyBudget, check_drop
+from edge.bench.compiler.advice import advice, verdict
+from edge.bench.compiler.report import (
     Line,
     manifest_section,
     report,
@@ -22,10 +22,10 @@ from edge.bench.compile.report import (
     write_report,
     write_winner,
 )
-from edge.bench.compile.search import Search, Trial
-from edge.bench.compile.space import Space, find_quantizations
-from edge.bench.compile.trial_store import Record
-from edge.bench.compile.trials import Event, TrialRunner
+from edge.bench.compiler.search import Search, Trial
+from edge.bench.compiler.space import Space, find_quantizations
+from edge.bench.compiler.trial_store import Record
+from edge.bench.compiler.trials import Event, TrialRunner
 from edge.bench.timing.machine import machine_info
 from edge.bench.tune import checked_threads, thread_numbers
 from edge.export.source import SourceModel

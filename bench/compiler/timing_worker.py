@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from edge.bench.compile.worker import Answer, Values, run_program
+from edge.bench.compiler.worker import Answer, Values, run_program
 from edge.bench.engines.baselines.__main__ import peak_rss
 from edge.runtime.artifact.text_fingerprint import check_text_path
 from edge.runtime.model import Generation, Model, load

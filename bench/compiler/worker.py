@@ -24,12 +24,12 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Child(LineProcess):
-    """One of our programs, by its module's name under `edge.bench.compile`."""
+    """One of our programs, by its module's name under `edge.bench.compiler`."""
 
     def __init__(self, program: str, argument: Mapping[str, Any], *, threads: int | None) -> None:
         """`threads` None leaves the libraries their own choice."""
         # -P: a folder called `train` or `export` where the command runs is not a library.
-        command = [sys.executable, "-P", "-m", f"edge.bench.compile.{program}"]
+        command = [sys.executable, "-P", "-m", f"edge.bench.compiler.{program}"]
         super().__init__(
             [*command, json.dumps(argument)],
             dict(os.environ) if threads is None else environment(threads),

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from edge.bench.compile.accuracy_budget import AccuracyBudget
-from edge.bench.compile.advice import verdict
-from edge.bench.compile.report import table
-from edge.bench.compile.search import FIRST, SECOND, THIRD, Search, Trial, better_half
-from edge.bench.compile.space import ArtifactSpec, Candidate, Space, find_quantizations
-from edge.bench.compile.trial_store import Record
-from edge.bench.compile.trials import TrialRunner
+from edge.bench.compiler.accuracy_budget import AccuracyBudget
+from edge.bench.compiler.advice import verdict
+from edge.bench.compiler.report import table
+from edge.bench.compiler.search import FIRST, SECOND, THIRD, Search, Trial, better_half
+from edge.bench.compiler.space import ArtifactSpec, Candidate, Space, find_quantizations
+from edge.bench.compiler.trial_store import Record
+from edge.bench.compiler.trials import TrialRunner
 from edge.runtime.errors import MissingExtraError, OutputExistsError, UsageError
 from edge.runtime.rows import Row
 

@@ -22,9 +22,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from edge.bench.compile.accuracy_budget import MIN_ANSWERS, AccuracyBudget
-from edge.bench.compile.space import ArtifactSpec, Candidate, Space
-from edge.bench.compile.trials import Timed, TrialRunner
+from edge.bench.compiler.accuracy_budget import MIN_ANSWERS, AccuracyBudget
+from edge.bench.compiler.space import ArtifactSpec, Candidate, Space
+from edge.bench.compiler.trials import Timed, TrialRunner
 from edge.bench.engines.cache import bits_of
 from edge.bench.timing.verdict import MEETS, judge
 

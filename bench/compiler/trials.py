@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.compile.space import ArtifactSpec, Candidate
-from edge.bench.compile.trial_store import Record
-from edge.bench.compile.worker import Child
+from edge.bench.compiler.space import ArtifactSpec, Candidate
+from edge.bench.compiler.trial_store import Record
+from edge.bench.compiler.worker import Child
 from edge.bench.engines.process import EngineFailedError, EngineMissingError, when_ready
 from edge.bench.timing.latency import spread_rows
 from edge.runtime.artifact import Artifact
@@ -58,7 +58,7 @@ class TrialRunner:
     def __init__(
         self, record: Record, rows: Sequence[Row], argument: Mapping[str, Any], on_event: Event
     ) -> None:
-        """`argument` is that of the exporter's program (`edge.bench.compile.export_worker`)."""
+        """`argument` is that of the exporter's program (`edge.bench.compiler.export_worker`)."""
         self.record = record
         self.rows = rows
         self.failures: dict[str, str] = {}
@@ -82,7 +82,7 @@ class TrialRunner:
     # -- the source's process --------------------------------------------------------------------
 
     def start(self) -> dict[str, Any]:
-        """What the source's process says first; see `edge.bench.compile.export_worker`.
+        """What the source's process says first; see `edge.bench.compiler.export_worker`.
 
         Raises:
             EdgeError: the model can't be exported at all.

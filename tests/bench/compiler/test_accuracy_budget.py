@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.bench.compile.accuracy_budget import AccuracyBudget
+from edge.bench.compiler.accuracy_budget import AccuracyBudget
 from edge.runtime.errors import UsageError
 
 TARGETS = [f"this is the answer of number {n}" for n in range(200)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge.bench.compile.accuracy_budget import METRICS
-from edge.bench.compile.search import Search, Trial
+from edge.bench.compiler.accuracy_budget import METRICS
+from edge.bench.compiler.search import Search, Trial
 from edge.bench.engines.cache import bits_of
 from edge.runtime.artifact.manifest import Architecture
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.bench.compile.search import Search, Trial
+from edge.bench.compiler.search import Search, Trial
 from edge.export.model_card import model_card
 from edge.export.publish import CARD_NAME, file_info
 from edge.runtime.artifact import Artifact

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.bench.compile.space import ArtifactSpec
+from edge.bench.compiler.space import ArtifactSpec
 from edge.runtime.batch.journal import locked
 from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import new_file

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.bench.compile.worker import Answer, Values, run_program
+from edge.bench.compiler.worker import Answer, Values, run_program
 from edge.export.publish import Exported, ExportOptions, Publisher, Target
 from edge.export.reference import TorchReference
 from edge.export.shortlist import ShortlistRequest
