@@ -19,7 +19,7 @@ import numpy as np
 
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Architecture
-from edge.runtime.errors import ModelError
+from edge.runtime.errors import ModelError, first_line
 from edge.runtime.text.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -336,7 +336,6 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_HUB_FILES)))
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"{hub_id}: no such local folder, and not fetched from the hub ({reason})"
+            f"{hub_id}: no such local folder, and not fetched from the hub ({first_line(error)})"
         ) from error

@@ -33,7 +33,7 @@ from edge.runtime.engines.base import (
     Vocabulary,
     choose_threads,
 )
-from edge.runtime.errors import ArtifactError
+from edge.runtime.errors import ArtifactError, one_line
 from edge.runtime.options import GenerationOptions
 
 _CONFIG_NAME = "config.json"
@@ -83,9 +83,8 @@ class CTranslate2Engine(Engine):
                 files=files,
             )
         except (RuntimeError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
             raise ArtifactError(
-                f"{folder}: CTranslate2 can't load it ({reason}); copy or export it again"
+                f"{folder}: CTranslate2 can't load it ({one_line(error)}); copy or export it again"
             ) from error
 
     # -- generating ------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from edge.runtime.engines.base import (
     pad_batch,
 )
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
-from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
+from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError, first_line
 from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.memory import give_back_free_memory
 
@@ -199,9 +199,8 @@ def open_session(path: Path, threads: int, *, spinning: bool = True) -> ort.Infe
     try:
         opened = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of theirs
-        reason = str(error).strip().splitlines()[0]
         raise ArtifactError(
-            f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
+            f"{path}: ONNX Runtime {ort.__version__} can't load it ({first_line(error)})"
         ) from error
     give_back_free_memory()  # the file as read, and the weights before they were packed
     return opened

@@ -30,7 +30,7 @@ from edge.runtime.engines.base import (
     pad_batch,
 )
 from edge.runtime.engines.stepping import DecoderState, SteppingEngine
-from edge.runtime.errors import ArtifactError, UnsupportedError
+from edge.runtime.errors import ArtifactError, UnsupportedError, first_line
 from edge.runtime.options import GenerationOptions
 
 _MODEL_NAME = "model.ts"
@@ -150,9 +150,8 @@ def _load(artifact: Artifact) -> Any:
             warnings.simplefilter("ignore")  # deprecated upstream; users can't act on it
             model = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError, EOFError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(
-            f"{path}: no TorchScript file that PyTorch {torch.__version__} reads ({reason});"
+            f"{path}: no TorchScript file that PyTorch {torch.__version__} reads ({first_line(error)});"
             " copy or export it again"
         ) from error
     missing = [name for name in _METHODS if not hasattr(model, name)]
