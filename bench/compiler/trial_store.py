@@ -17,6 +17,7 @@ from edge.bench.compiler.space import ArtifactSpec
 from edge.runtime.batch.journal import locked
 from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.json_file import read_json
 
 _IDENTITY = "search.json"
 _MAX_BYTES = 256 << 20
@@ -89,10 +90,8 @@ class Record:
 
 def _read(path: Path) -> Any:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(path, _MAX_BYTES)
+    except (OSError, ValueError):
         return None
 
 

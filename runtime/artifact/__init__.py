@@ -10,6 +10,7 @@ from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, read_manifes
 from edge.runtime.errors import ArtifactError
 
 TOKENIZER_NAME = "tokenizer.json"
+TOKENIZER_MAX_BYTES = 256 << 20  # several times the largest tokenizer of a T5 model
 
 
 @dataclass(frozen=True)

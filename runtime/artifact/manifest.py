@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from edge.runtime.errors import ArtifactError
 from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.json_file import read_json
 from edge.runtime.version import edge_version
 
 SCHEMA_VERSION = 1
@@ -140,12 +141,12 @@ def read_manifest(folder: str | Path) -> Manifest:
             if inner:
                 hint = f" It holds several: {', '.join(inner)}"
         raise ArtifactError(f"{folder} is no artifact (no {MANIFEST_NAME}).{hint}")
-    if path.stat().st_size > _MAX_BYTES:
-        raise ArtifactError(f"{path}: larger than any manifest ({path.stat().st_size} bytes)")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ArtifactError(f"{path}: not readable as JSON ({error}); export it again") from None
+        values = read_json(path, _MAX_BYTES)
+    except OSError as error:
+        raise ArtifactError(f"{path}: can't be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}; export it again") from None
     if not isinstance(values, dict):
         raise ArtifactError(f"{path}: a manifest must be a JSON object")
     version = values.get("schema_version")
@@ -179,7 +180,7 @@ def replace_runtime(folder: str | Path, runtime: Mapping[str, Any]) -> None:
     """
     read_manifest(folder)
     path = Path(folder) / MANIFEST_NAME
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path, _MAX_BYTES)
     with new_file(path) as staging:
         staging.write_text(to_json({**values, "runtime": dict(runtime)}), encoding="utf-8")
 

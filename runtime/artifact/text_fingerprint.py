@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.artifact import TOKENIZER_NAME, Artifact
+from edge.runtime.artifact import TOKENIZER_MAX_BYTES, TOKENIZER_NAME, Artifact
 from edge.runtime.errors import ArtifactError
+from edge.runtime.platform.json_file import read_json
 
 # What a tokenizer.json says of one call only; this project sets its own limits and padding.
 _PASSING = ("truncation", "padding")
@@ -37,8 +38,8 @@ class TextFingerprint:
             ArtifactError: the file can't be read as JSON.
         """
         try:
-            values = json.loads(Path(tokenizer_file).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            values = read_json(tokenizer_file, TOKENIZER_MAX_BYTES)
+        except (OSError, ValueError) as error:
             raise ArtifactError(f"{tokenizer_file}: not a tokenizer.json ({error})") from None
         if not isinstance(values, dict):
             raise ArtifactError(f"{tokenizer_file}: not a tokenizer.json (no JSON object)")

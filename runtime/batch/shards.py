@@ -15,8 +15,10 @@ from typing import Any
 from edge.runtime.batch.journal import difference, locked
 from edge.runtime.errors import DataError, OutputExistsError, UsageError
 from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.platform.json_file import read_json
 
 SUFFIXES = (".jsonl", ".parquet")
+_MAX_STATE_BYTES = 16 << 20
 # Readers of data folders (Spark, Arrow, this one) pass over names that begin with "_" or ".".
 STATE_NAME = "_edge"
 FAILED_NAME = "_failed"
@@ -190,7 +192,7 @@ class OutputFolder:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path, _MAX_STATE_BYTES)
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None

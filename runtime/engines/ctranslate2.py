@@ -35,9 +35,11 @@ from edge.runtime.engines.base import (
 )
 from edge.runtime.errors import ArtifactError, one_line
 from edge.runtime.options import GenerationOptions
+from edge.runtime.platform.json_file import read_json
 
 _CONFIG_NAME = "config.json"
 _MODEL_NAME = "model.bin"
+_MAX_CONFIG_BYTES = 1 << 20
 # Without early_stopping, a row goes on until this many times num_beams hypotheses have ended
 # (Kasai et al. 2022, arXiv:2204.05424): transformers goes on while a running beam may still win. On
 # 100 questions with 3 beams, 1 gave transformers' answer to 77, 2 to 94 and 3 to 99, as fast.
@@ -257,12 +259,12 @@ def _model_files(artifact: Artifact, vocabulary: Vocabulary) -> dict[str, bytes]
     path = artifact.path(_CONFIG_NAME)
     model = artifact.path(_MODEL_NAME)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path, _MAX_CONFIG_BYTES)
         weights = model.read_bytes()
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ArtifactError(f"{path}: not readable as JSON ({error}); export it again") from None
     except OSError as error:
         raise ArtifactError(f"{artifact.folder}: can't be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}; export it again") from None
     if not isinstance(config, dict):
         raise ArtifactError(f"{path}: must be a JSON object; export it again")
     config |= {

@@ -151,8 +151,8 @@ def _load(artifact: Artifact) -> Any:
             model = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError, EOFError) as error:
         raise ArtifactError(
-            f"{path}: no TorchScript file that PyTorch {torch.__version__} reads ({first_line(error)});"
-            " copy or export it again"
+            f"{path}: no TorchScript file that PyTorch {torch.__version__} reads"
+            f" ({first_line(error)}); copy or export it again"
         ) from error
     missing = [name for name in _METHODS if not hasattr(model, name)]
     if missing:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge.runtime.artifact import TOKENIZER_MAX_BYTES
 from edge.runtime.errors import ArtifactError
 from edge.runtime.platform.memory import give_back_free_memory
-
-_MAX_BYTES = 256 << 20
 
 
 class Tokenizer:
@@ -24,7 +23,7 @@ class Tokenizer:
 
         path = Path(path)
         try:
-            if path.stat().st_size > _MAX_BYTES:
+            if path.stat().st_size > TOKENIZER_MAX_BYTES:
                 raise ArtifactError(f"{path}: larger than any tokenizer")
             self._tokenizer = RustTokenizer.from_file(str(path))
         except OSError as error:

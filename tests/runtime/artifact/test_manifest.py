@@ -120,7 +120,7 @@ def test_malformed_manifests(copy: Path, edit: Any, complaint: str) -> None:
 
 def test_no_json_and_no_artifact(copy: Path, trained: Path, artifacts: Path) -> None:
     (copy / "edge.json").write_text("{")
-    with pytest.raises(ArtifactError, match="not readable as JSON"):
+    with pytest.raises(ArtifactError, match="not JSON"):
         Artifact.open(copy)
     with pytest.raises(ArtifactError, match="no such folder"):
         Artifact.open(copy / "none")
