@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.batch.journal import difference, locked
+from edge.runtime.batch.journal import difference
 from edge.runtime.errors import DataError, OutputExistsError, UsageError
 from edge.runtime.platform.atomic import new_file, readable_os_errors
 from edge.runtime.platform.json_file import read_json
+from edge.runtime.platform.lock import lock_file
 
 SUFFIXES = (".jsonl", ".parquet")
 _MAX_STATE_BYTES = 16 << 20
@@ -146,7 +147,7 @@ class OutputFolder:
                 f"{self.folder} holds something else; give another --output,"
                 " or --force to write into it"
             )
-        with locked(state / "lock", self.folder):
+        with lock_file(state / "lock", self.folder):
             other = difference(_read_json(state / "run.json") or {}, identity) if ours else None
             if other and not force:
                 raise OutputExistsError(
