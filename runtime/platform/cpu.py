@@ -13,7 +13,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 def usable_cores() -> int:
     """Logical cores that this process may use; affinity and a container's quota may limit them."""
-    cores = len(_affinity())
+    cores = len(cpu_affinity())
     quota = _quota()
     return cores if quota is None else max(1, min(cores, quota))
 
@@ -27,7 +27,7 @@ def physical_cores() -> int:
     """Like `usable_cores`, with the hardware threads of one core counted once."""
     siblings = {
         path.read_text(encoding="utf-8").strip() if path.is_file() else str(core)
-        for core in _affinity()
+        for core in cpu_affinity()
         for path in [_TOPOLOGY / f"cpu{core}" / "topology" / "thread_siblings_list"]
     }
     return max(1, min(usable_cores(), len(siblings)))
@@ -50,10 +50,11 @@ def cpu_info() -> tuple[str, frozenset[str]]:
     return name, flags
 
 
-def _affinity() -> set[int]:
+def cpu_affinity() -> list[int]:
+    """Numbers of the logical cores that this process may run on, ascending."""
     if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _quota() -> int | None:

@@ -71,7 +71,7 @@ def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert 1 <= processor.physical_cores() <= processor.usable_cores() <= (os.cpu_count() or 1)
     quota = tmp_path / "cpu.max"
     monkeypatch.setattr(processor, "_QUOTA", quota)
-    monkeypatch.setattr(processor, "_affinity", lambda: set(range(8)))
+    monkeypatch.setattr(processor, "cpu_affinity", lambda: list(range(8)))
     assert processor.usable_cores() == 8
     for text, cores in [("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("x", 8)]:
         quota.write_text(text)
