@@ -77,14 +77,29 @@ def new_file(destination: str | Path) -> Iterator[Path]:
         staging.unlink(missing_ok=True)
 
 
-def check_destination(destination: Path, *, force: bool) -> None:
-    """Refuse early, before minutes of work, what `new_folder` would refuse at the end."""
-    if destination.is_dir() and not force and any(destination.iterdir()):
+def check_destination(destination: str | Path, *, force: bool, file: bool = False) -> None:
+    """Check before the work starts that an output may be written.
+
+    Args:
+        destination: The folder, or with `file` the file, that will be written. An empty folder
+            may always be replaced.
+        force: Whether an existing output may be replaced.
+        file: Whether the output is a file.
+
+    Raises:
+        OutputExistsError: The output exists and `force` is off, or it is a folder where a file is
+            needed or the other way round.
+    """
+    destination = Path(destination)
+    is_folder = destination.is_dir()
+    if is_folder if file else destination.exists() and not is_folder:
+        found, needed = ("folder", "file") if file else ("file", "folder")
+        raise OutputExistsError(f"{destination} is a {found}; --output must name a {needed}")
+    is_empty = is_folder and not any(destination.iterdir())
+    if destination.exists() and not is_empty and not force:
         raise OutputExistsError(
-            f"{destination} exists already; give another --output, or --force to replace it"
+            f"{destination} already exists; choose another --output, or --force to replace it"
         )
-    if destination.exists() and not destination.is_dir():
-        raise OutputExistsError(f"{destination} is a file; --output must name a folder")
 
 
 @contextlib.contextmanager
