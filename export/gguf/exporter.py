@@ -20,7 +20,7 @@ from edge.export.gguf.vocabulary import read_vocabulary
 from edge.export.source import SourceModel, expected_shapes
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
-from edge.runtime.engines.gguf.header import POSITION_LIMIT
+from edge.runtime.engines.gguf.compatibility import POSITION_LIMIT
 from edge.runtime.engines.gguf.library import forget_errors, last_error, llama_library
 from edge.runtime.errors import EdgeError, ModelError
 from edge.runtime.platform.atomic import readable_os_errors

@@ -29,7 +29,8 @@ from edge.runtime.engines.base import (
     greedy_hypotheses,
     pad_batch,
 )
-from edge.runtime.engines.stepping import DecoderState, SteppingEngine
+from edge.runtime.engines.search import DecoderState
+from edge.runtime.engines.stepping import SteppingEngine
 from edge.runtime.errors import ArtifactError, UnsupportedError, first_line
 from edge.runtime.options import GenerationOptions
 

@@ -34,6 +34,17 @@ def test_no_heavy_library_is_imported(module: str) -> None:
     assert run("-c", code).stdout.split() == []
 
 
+def test_every_public_name_is_there() -> None:
+    import edge.runtime
+
+    for name in edge.runtime.__all__:
+        assert getattr(edge.runtime, name) is not None
+    assert set(edge.runtime.__all__) <= set(dir(edge.runtime))
+    assert edge.runtime.__version__[0].isdigit()
+    with pytest.raises(AttributeError, match="'nothing'"):
+        edge.runtime.nothing  # noqa: B018
+
+
 def test_help_of_every_command_is_light() -> None:
     from edge.cli.main import COMMANDS
 

@@ -24,10 +24,11 @@ from edge.runtime.engines.base import (
     Vocabulary,
     choose_threads,
 )
-from edge.runtime.engines.gguf.header import check_model, read_header
+from edge.runtime.engines.gguf.compatibility import check_model
+from edge.runtime.engines.gguf.header import read_header
 from edge.runtime.engines.gguf.library import forget_errors, last_error, llama_library
-from edge.runtime.engines.search import log_softmax, sample_search
-from edge.runtime.engines.stepping import DecoderState
+from edge.runtime.engines.logits import log_softmax
+from edge.runtime.engines.search import DecoderState, sample_search
 from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError
 from edge.runtime.options import GenerationOptions
 
