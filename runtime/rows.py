@@ -201,7 +201,7 @@ def parse_row(
     def text(name: str, option: str) -> str:
         if name not in values:
             raise DataError(
-                f"no column {name!r}; the row has: {', '.join(map(repr, values)) or 'none'}"
+                f"no column {name!r}; this row has: {', '.join(map(repr, values)) or 'none'}"
                 f" (choose one with {option})",
                 path=path,
                 line=line,

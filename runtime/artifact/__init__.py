@@ -46,9 +46,7 @@ class Artifact:
             ArtifactError: The manifest does not list the file.
         """
         if name not in self.manifest.files:
-            raise ArtifactError(
-                f"{self.folder}: the manifest does not list {name}; export it again"
-            )
+            raise ArtifactError(f"{self.folder}: {name} is not in the manifest; export it again")
         return self.folder / name
 
     def check_sizes(self) -> None:

@@ -52,7 +52,7 @@ class TextFingerprint:
         return asdict(self)
 
     def differences(self, recorded: Mapping[str, Any]) -> Iterator[str]:
-        """Describe the differences from a record; entries missing in the record are not compared."""
+        """Describe the differences from a record; what the record lacks is not compared."""
         template = recorded.get("prompt_template", self.prompt_template)
         if template != self.prompt_template:
             yield f"the prompt is {self.prompt_template!r}, but was {template!r} in training"

@@ -237,4 +237,4 @@ def _is_complete(
         return False
     if options.early_stopping:
         return True
-    return running[0].rank / length**options.length_penalty <= row.finished[-1][0]
+    return bool(running[0].rank / length**options.length_penalty <= row.finished[-1][0])

@@ -13,7 +13,7 @@ from edge.runtime.errors import UsageError
 from edge.runtime.generation import Generation, Timings
 from edge.runtime.inference.call_lock import EngineLock
 from edge.runtime.options import GenerationOptions
-from edge.runtime.text.stop_strings import StopWatcher, cut_at_stop
+from edge.runtime.text.stop_strings import StopStringCriteria, cut_at_stop
 from edge.runtime.text.tokenization import Tokenizer
 
 BATCH_SIZE = 16  # default
@@ -69,7 +69,9 @@ class EngineRunner:
         for batch in _batches([len(ids) for ids in input_ids], batch_size):
             if before_batch is not None:
                 before_batch()
-            callback = StopWatcher.for_options(options, self._tokenizer.decode, then=on_token)
+            callback = StopStringCriteria.for_options(
+                options, self._tokenizer.decode, then=on_token
+            )
             with self._lock.call():
                 found = self.engine.generate([input_ids[row] for row in batch], options, callback)
             for row, hypotheses in zip(batch, found, strict=True):

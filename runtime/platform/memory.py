@@ -1,4 +1,4 @@
-"""Memory that the process no longer uses, given back to the system."""
+"""Release of unused memory to the system."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import ctypes
 import sys
 
 
-def give_back_free_memory() -> None:
-    """Return freed heap pages to the system; does nothing where the C library has no such call.
+def release_free_memory() -> None:
+    """Return freed heap pages to the system, on Linux with glibc; elsewhere does nothing.
 
-    Engines copy weights while they load and free what they copied from, but glibc keeps freed pages
-    for later. Takes milliseconds. Source: malloc_trim(3).
+    Engines copy weights while they load and free the originals, but glibc keeps freed pages. Takes
+    milliseconds. Source: malloc_trim(3).
     """
     if not sys.platform.startswith("linux"):
         return

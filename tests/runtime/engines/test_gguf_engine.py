@@ -239,7 +239,7 @@ CRAFTED = {
     ),
     "repeated key": (
         head(entries=2) + (text("a") + struct.pack("<IB", 0, 1)) * 2 + ROOM,
-        "there twice",
+        "is repeated",
     ),
     "alignment": (
         head(entries=1) + text("general.alignment") + struct.pack("<II", 4, 24) + ROOM,

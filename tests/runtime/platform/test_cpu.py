@@ -61,7 +61,9 @@ def test_an_onnx_runtime_that_is_new_enough(
 
 def test_a_library_built_for_another_processor() -> None:
     built = ["avx", "avx2", "avx512f", "avx512_vnni"]
-    with pytest.raises(UnsupportedError, match="a processor with avx512f, avx512_vnni, which this"):
+    with pytest.raises(
+        UnsupportedError, match="a CPU with avx512f, avx512_vnni, which this CPU lacks"
+    ):
         check_instructions(built, OLD_FLAGS["Haswell"].split())
     check_instructions(built, [*built, "fma"])
     check_instructions(built, [])  # a system that does not tell

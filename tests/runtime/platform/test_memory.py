@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from edge.runtime.platform.memory import give_back_free_memory
+from edge.runtime.platform.memory import release_free_memory
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc_trim")
@@ -18,6 +18,6 @@ def test_freed_pages_leave_the_process() -> None:
     blocks = [np.ones(12_000) for _ in range(800)]
     full = process.memory_info().rss
     del blocks[:-1]
-    give_back_free_memory()
+    release_free_memory()
     assert process.memory_info().rss < full - 40_000_000
     assert blocks[0].sum() == 12_000
