@@ -34,7 +34,7 @@ from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
 from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError, first_line
 from edge.runtime.options import GenerationOptions
-from edge.runtime.platform.memory import release_free_memory
+from edge.runtime.platform.memory import give_back_free_memory
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
 _ENCODER, _DECODER, _SCORING = "encoder.onnx", "decoder.onnx", "scoring.onnx"
@@ -211,7 +211,7 @@ def open_session(path: Path, threads: int, *, spinning: bool = True) -> ort.Infe
         raise ArtifactError(
             f"{path}: ONNX Runtime {ort.__version__} can't load it ({first_line(error)})"
         ) from error
-    release_free_memory()  # the file as read, and the unpacked weights
+    give_back_free_memory()  # the file as read, and the unpacked weights
     return opened
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge.runtime.artifact import TOKENIZER_MAX_BYTES
 from edge.runtime.errors import ArtifactError
-from edge.runtime.platform.memory import release_free_memory
+from edge.runtime.platform.memory import give_back_free_memory
 
 
 class Tokenizer:
@@ -39,7 +39,7 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.eos = eos
-        release_free_memory()  # of the parsed file: 8 MB for T5's 32,100 pieces
+        give_back_free_memory()  # of the parsed file: 8 MB for T5's 32,100 pieces
 
     @property
     def pieces(self) -> int:

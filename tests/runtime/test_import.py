@@ -77,7 +77,7 @@ for name in ("torch", "transformers", "datasets", "safetensors", "onnx", "gguf",
 from edge.runtime import load
 with load(sys.argv[1]) as model:
     first = model.generate("When was the uh the old bridge built?")
-    beams = model.generate("yes", num_beams=2) if model.engine.supports_beams else first
+    beams = model.generate("When was it?", num_beams=2) if model.engine.supports_beams else first
     scores = model.score("yes", "When was it?")
     pieces = "".join(model.stream("When was the uh the old bridge built?"))
     assert pieces == first.text and len(scores) > 1 and beams.token_ids
