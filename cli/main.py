@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from edge.runtime.errors import EdgeError
+from edge.runtime.errors import EdgeError, one_line
 from edge.runtime.registry import unknown_name
 from edge.runtime.version import edge_version
 
@@ -112,9 +112,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        reason = " ".join(str(error).split())
         return _say(
-            f"unexpected {type(error).__name__}: {reason[:300]}"
+            f"unexpected {type(error).__name__}: {one_line(error)}"
             " (run it again with --debug for the traceback, and report it)",
             1,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from edge.runtime.guardrails import Guardrails
 
 F = TypeVar("F", bound=Callable[..., Any])
+_MAX_SCHEMA_BYTES = 16 << 20
 
 _GENERATION = (
     click.option("--max-new-tokens", type=int, help="Most tokens of an answer."),
@@ -134,6 +134,7 @@ def guardrails(values: dict[str, Any], **more: Any) -> Guardrails:
     """
     from edge.runtime.errors import UsageError
     from edge.runtime.guardrails import Guardrails, OutputCheck
+    from edge.runtime.platform.json_file import read_json
     from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 
     pattern, schema = values.pop("output_regex"), values.pop("output_schema")
@@ -144,10 +145,10 @@ def guardrails(values: dict[str, Any], **more: Any) -> Guardrails:
         check = RegexOutput(pattern)
     elif schema is not None:
         try:
-            check = JsonOutput(json.loads(schema.read_text(encoding="utf-8")))
+            check = JsonOutput(read_json(schema, _MAX_SCHEMA_BYTES))
         except OSError as error:
             raise UsageError(f"{schema}: can't be read ({error.strerror})") from None
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{schema}: not JSON ({error})") from None
+        except ValueError as error:
+            raise UsageError(f"{schema}: {error}") from None
     names = ("max_input_tokens", "on_long", "fallback", "profile")
     return Guardrails(output=check, **{name: values.pop(name) for name in names}, **more)

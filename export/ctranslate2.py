@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from edge.export.base import EIGHT_BIT, EXACT, HALF, Exporter, Tolerance
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.errors import ModelError
+from edge.runtime.errors import ModelError, one_line
 
 # What is stored → what is computed with on a CPU.
 _COMPUTE_TYPES = {
@@ -72,9 +72,8 @@ class CTranslate2Exporter(Exporter):
             spec.validate()
             spec.optimize(quantization=quantization)
         except (ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())
             raise ModelError(
-                f"{source.folder}: CTranslate2 can't hold this model ({reason})"
+                f"{source.folder}: CTranslate2 can't hold this model ({one_line(error)})"
             ) from (error)
         spec.save(str(folder))
         return {"threads": 1, "compute_type": _COMPUTE_TYPES[quantization]}

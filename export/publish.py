@@ -29,7 +29,8 @@ from edge.runtime.artifact.manifest import (
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import EdgeError, ModelError, ParityError, UsageError
-from edge.runtime.model import Generation, Model, load
+from edge.runtime.generation import Generation
+from edge.runtime.model import Model, load
 from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.atomic import check_destination, new_folder
 from edge.runtime.rows import Prompt

@@ -17,7 +17,9 @@ from edge.export.base import Tolerance
 from edge.export.parity import where_they_part
 from edge.runtime.artifact import Artifact, sha256_of
 from edge.runtime.errors import ArtifactError, DataError, ParityError, UsageError
-from edge.runtime.model import Generation, Model
+from edge.runtime.generation import Generation
+from edge.runtime.model import Model
+from edge.runtime.platform.json_file import read_json
 from edge.runtime.rows import Columns, Row, read_rows, split_file
 from edge.runtime.text.tokenization import Tokenizer
 
@@ -199,11 +201,9 @@ def read_shortlist(artifact: Artifact) -> list[int] | None:
         return None
     path = artifact.path(SHORTLIST_NAME)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ArtifactError(f"{path}: larger than any shortlist")
-        ids = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: not readable as JSON ({error})") from None
+        ids = read_json(path, _MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: can't be read ({error})") from None
     pieces = artifact.manifest.tokenizer.pieces
     if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < pieces for i in ids):
         raise ArtifactError(f"{path}: must be a list of ids from 0 to {pieces - 1}")

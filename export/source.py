@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -19,7 +18,8 @@ import numpy as np
 
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Architecture
-from edge.runtime.errors import ModelError
+from edge.runtime.errors import ModelError, first_line
+from edge.runtime.platform.json_file import read_json
 from edge.runtime.text.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class SourceModel:
         self.folder = Path(folder)
         self.name = name or self.folder.resolve().name
         self.revision = revision
-        self.config = read_json(self.folder / "config.json")
-        self.training = read_json(self.folder / TRAINING_RECORD, optional=True)
-        self.generation = read_json(self.folder / "generation_config.json", optional=True)
+        self.config = read_config(self.folder / "config.json")
+        self.training = read_config(self.folder / TRAINING_RECORD, optional=True)
+        self.generation = read_config(self.folder / "generation_config.json", optional=True)
         self._files = _weight_files(self.folder)
         self._index = _tensor_index(self._files)
         self.architecture = self._architecture()
@@ -272,7 +272,7 @@ def expected_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
     return weights
 
 
-def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+def read_config(path: Path, *, optional: bool = False) -> dict[str, Any]:
     """A JSON object of a model's folder; {} where it is `optional` and not there.
 
     Raises:
@@ -283,11 +283,9 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
             return {}
         raise ModelError(f"{path.parent}: no {path.name}; this is no Hugging Face model folder")
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ModelError(f"{path}: larger than any configuration")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelError(f"{path}: not readable as JSON ({error})") from None
+        values = read_json(path, _MAX_JSON_BYTES)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from None
     if not isinstance(values, Mapping):
         raise ModelError(f"{path}: must be a JSON object")
     return dict(values)
@@ -297,7 +295,7 @@ def _weight_files(folder: Path) -> list[Path]:
     single = folder / "model.safetensors"
     if single.is_file():
         return [single]
-    index = read_json(folder / "model.safetensors.index.json", optional=True)
+    index = read_config(folder / "model.safetensors.index.json", optional=True)
     names = sorted({str(name) for name in index.get("weight_map", {}).values()})
     if any("/" in name or "\\" in name or not name.endswith(".safetensors") for name in names):
         raise ModelError(f"{folder}: the weights' index names files outside of the folder")
@@ -336,7 +334,6 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_HUB_FILES)))
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"{hub_id}: no such local folder, and not fetched from the hub ({reason})"
+            f"{hub_id}: no such local folder, and not fetched from the hub ({first_line(error)})"
         ) from error

@@ -1,4 +1,4 @@
-"""Durations as people write them: `90`, `90s`, `1.5m`, `2h`."""
+"""Durations with units: `90`, `90s`, `1.5m`, `2h`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\s*(ms|s|m|h)?\s*")
 
 
 def parse_duration(value: str | float, name: str = "duration") -> float:
-    """Seconds, greater than 0.
+    """A duration in seconds, greater than 0.
 
     Args:
         value: A number of seconds, or a number with the unit `ms`, `s`, `m` or `h`.

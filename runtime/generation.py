@@ -1,4 +1,4 @@
-"""What `Model` gives back: an answer, and how long it took."""
+"""Result types of `Model`: an answer and its timings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds of one call; a batch's rows share them."""
+    """Durations in milliseconds of one call; all rows of a call have the same."""
 
     tokenize_ms: float
     generate_ms: float
@@ -15,6 +15,7 @@ class Timings:
 
     @property
     def total_ms(self) -> float:
+        """The sum of all stages."""
         return self.tokenize_ms + self.generate_ms + self.detokenize_ms
 
     def __add__(self, other: Timings) -> Timings:
@@ -29,14 +30,21 @@ class Timings:
 class Generation:
     """One answer.
 
-    `token_ids` leave out the start token and eos; `score` is the mean log-probability per token in
-    nats (eos counted; with another length_penalty, the sum divided by length ** length_penalty);
-    `finish_reason` is "eos", "length", "stop" or "fallback" (the model was not asked);
-    `input_tokens` counts eos; `truncated` says that the input was cut to the limit; `steps` is how
-    many decoder steps the answer took where tokens were drafted from the input
-    (prompt_lookup_num_tokens), else None. `alternatives` holds the further sequences of
-    num_return_sequences, best first. `parts` is into how many the input was split (on_long
-    "chunk"); `retried` says that the first answer did not pass the output's check.
+    Attributes:
+        text: The answer's text.
+        token_ids: Its token ids, without the start token and eos.
+        score: Mean log-probability per token in nats, eos included; with a length_penalty other
+            than 1, the sum divided by length ** length_penalty.
+        finish_reason: "eos", "length", "stop" (a stop string or the callback) or "fallback" (the
+            engine did not run).
+        input_tokens: Length of the input in tokens, eos included.
+        truncated: Whether the input was truncated to the limit.
+        timings: Durations of the call.
+        steps: Number of decoder steps if tokens were drafted from the input
+            (prompt_lookup_num_tokens), else None.
+        alternatives: The other sequences of num_return_sequences, best first.
+        parts: Number of parts that the input was split into (on_long "chunk").
+        retried: Whether the first answer failed the output check.
     """
 
     text: str
@@ -53,15 +61,19 @@ class Generation:
 
     @property
     def output_tokens(self) -> int:
-        """How many tokens the decoder made for this text, eos counted."""
+        """Number of tokens that the decoder generated, eos included."""
         return len(self.token_ids) + (self.finish_reason == "eos")
 
 
 def join(answers: list[Generation], separators: list[str]) -> Generation:
-    """The answers to the parts of one input as one answer; `separators` stand between them.
+    """Join the answers to the parts of one input into one answer.
 
-    Token counts and steps add up, the score is the mean over all tokens, and the worst way to end
-    is how the whole ended. Alternatives are of parts and are left out.
+    Token counts and steps add up, and the score is the mean over all tokens. The finish reason is
+    the first of "length", "stop" and "eos" that occurs. Alternatives are dropped.
+
+    Args:
+        answers: The answers to the parts, at least one.
+        separators: The texts between them, one fewer than answers.
     """
     if len(answers) == 1:
         return answers[0]

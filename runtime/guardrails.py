@@ -1,4 +1,4 @@
-"""What an app sets once about a model it does not fully trust: limits, checks and a profile."""
+"""Guardrails: input and output limits, output checks and careful decoding."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from edge.runtime.rows import Prompt
 
 OnLong = Literal["error", "truncate", "chunk", "fallback"]
 ON_LONG: tuple[str, ...] = get_args(OnLong)
-# What is wrong with an answer's text, or None.
+# Returns what is wrong with an answer's text, or None.
 OutputCheck = Callable[[str], str | None]
-# The answer to an input that is too long, made from it: a function or the name of a rule.
+# Makes the answer to an input that is too long.
 Fallback = Callable[[str], str]
 FALLBACKS: dict[str, Fallback] = {"echo": lambda text: text, "empty": lambda text: ""}
 
-# Sampling close to the best token; beams where the engine has them, which then do not sample.
+# With beam search where the engine has it, else sampling close to the best token.
 _CONSERVATIVE: dict[str, Any] = {
     "temperature": 0.2,
     "top_p": 0.9,
@@ -34,17 +34,21 @@ class Guardrails:
     """Limits and checks around one model; see docs/guardrails.md.
 
     Args:
-        max_input_tokens, max_new_tokens: lower caps than the artifact's; None keeps those.
-        on_long: what happens to an input over the limit: "error", "truncate", "chunk" (split at
-            sentence ends, answered part by part, joined) or "fallback".
-        fallback: the answer for on_long "fallback": a function of the text, "echo" (the text
+        max_input_tokens: Lower input limit than the artifact's, in tokens; None keeps that.
+        max_new_tokens: Lower output limit than the artifact's, in tokens; None keeps that.
+        on_long: What to do with an input over the limit: "error", "truncate", "chunk" (split at
+            sentence ends, answer each part, join the answers) or "fallback".
+        fallback: The answer for on_long "fallback": a function of the text, "echo" (the text
             itself) or "empty".
-        max_parts: "chunk" refuses an input that needs more parts.
-        enforce_prefix: an input that brings the artifact's prompt prefix gets it once, not twice.
-        output: a check of each answer (`RegexOutput`, `JsonOutput`, or a function that returns what
-            is wrong or None). One that fails is decoded once more, more carefully, and is an
-            `OutputError` if nothing passes.
+        max_parts: "chunk" rejects an input that needs more parts.
+        enforce_prefix: An input that already starts with the prompt's prefix gets it only once.
+        output: Check of each answer: `RegexOutput`, `JsonOutput`, or a function that returns what
+            is wrong or None. An answer that fails is decoded once more, with more candidates; if
+            none passes, an `OutputError` is raised.
         profile: "conservative" makes careful decoding the default.
+
+    Raises:
+        UsageError: An invalid value.
     """
 
     max_input_tokens: int | None = None
@@ -72,32 +76,36 @@ class Guardrails:
             raise UsageError(unknown_name("profile", self.profile, PROFILES))
 
     def limits(self, artifact: Limits) -> Limits:
-        """The artifact's limits, lowered where these are lower."""
+        """The lower of the artifact's limits and these."""
         return Limits(
             max_input_tokens=min(artifact.max_input_tokens, self.max_input_tokens or 1 << 30),
             max_new_tokens=min(artifact.max_new_tokens, self.max_new_tokens or 1 << 30),
         )
 
     def fall_back(self, text: str) -> str:
-        """The fallback's answer.
+        """The fallback answer to a text.
 
         Raises:
-            UsageError: there is none.
+            UsageError: No fallback was set.
         """
         if self.fallback is None:
-            raise UsageError("this model was loaded without a fallback (Guardrails(fallback=…))")
+            raise UsageError("no fallback is set; load the model with Guardrails(fallback=…)")
         rule = FALLBACKS[self.fallback] if isinstance(self.fallback, str) else self.fallback
         return rule(text)
 
 
 def check_on_long(on_long: str) -> None:
-    """Refuse an unknown value of on_long."""
+    """Check a value of `on_long`.
+
+    Raises:
+        UsageError: It is unknown.
+    """
     if on_long not in ON_LONG:
         raise UsageError(f"on_long must be one of {', '.join(ON_LONG)}, not {on_long!r}")
 
 
 def profile_options(profile: str | None, *, beams: bool) -> dict[str, Any]:
-    """The generation options of a profile, for an engine with or without beams."""
+    """Generation options of a profile, for an engine with or without beam search."""
     if profile is None:
         return {}
     if beams:
@@ -106,10 +114,10 @@ def profile_options(profile: str | None, *, beams: bool) -> dict[str, Any]:
 
 
 def without_prefix(text: str, prompt: Prompt, fields: Mapping[str, object]) -> str:
-    """The text without the prompt's own prefix, so that putting it there puts it there once."""
+    """The text without the prompt's prefix, if it starts with it."""
     head, found, _ = prompt.template.partition("{input}")
     if not found or not head.strip():
         return text
     prefix = Prompt(head).apply("", fields)
-    bare = text.lstrip()
-    return bare[len(prefix) :] if prefix.strip() and bare.startswith(prefix) else text
+    stripped = text.lstrip()
+    return stripped[len(prefix) :] if prefix.strip() and stripped.startswith(prefix) else text

@@ -1,8 +1,4 @@
-"""`Model`: text in, text out, above whichever engine runs the artifact.
-
-Prompt, tokenization, limits and stop strings live here once, so that every format treats an input
-alike.
-"""
+"""`load` and `Model`: text in, text out, on the engine of the artifact's format."""
 
 from __future__ import annotations
 
@@ -14,32 +10,18 @@ from typing import Any, overload
 
 import numpy as np
 
-from edge.runtime.artifact import TOKENIZER_NAME, Artifact
+from edge.runtime.artifact import Artifact
 from edge.runtime.engines import ENGINES
-from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
-from edge.runtime.errors import EdgeError, InputTooLongError, UsageError
-from edge.runtime.generation import Generation, Timings
-from edge.runtime.guardrails import (
-    Guardrails,
-    OnLong,
-    OutputCheck,
-    check_on_long,
-    profile_options,
-    without_prefix,
-)
+from edge.runtime.engines.base import TokenCallback
+from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.generation import Generation
+from edge.runtime.guardrails import Guardrails, OnLong, OutputCheck
 from edge.runtime.inference.aio import AsyncCalls
-from edge.runtime.inference.call_lock import EngineLock
-from edge.runtime.inference.pipeline import Call, Fields, answer_each, each_fields
-from edge.runtime.inference.runner import Scoring, in_batches
-from edge.runtime.options import GenerationOptions
-from edge.runtime.rows import Prompt
-from edge.runtime.text.stop_strings import StopWatcher, cut_at_stop
+from edge.runtime.inference.encoder import Fields
+from edge.runtime.inference.pipeline import Call, answer_each
+from edge.runtime.inference.runner import BATCH_SIZE, milliseconds_since
+from edge.runtime.inference.token_model import TokenModel
 from edge.runtime.text.streaming import Stream
-from edge.runtime.text.tokenization import Tokenizer
-
-_BATCH_SIZE = 16
-
-__all__ = ["Generation", "Model", "Timings", "load"]
 
 
 def load(
@@ -53,18 +35,27 @@ def load(
     """Open an artifact folder with the engine of its format.
 
     Args:
-        path: the artifact folder.
-        threads: how many threads compute; None takes what was tuned (at most the cores that there
-            are), else one.
-        settings: other engine settings in place of those in the manifest's `runtime` section, such
-            as {"spinning": False}; docs/runtime.md lists them.
-        verify: also check every file's sha256 (sizes are always checked).
-        guardrails: lower limits, what to do with long inputs, and a check of the answers.
+        path: The artifact folder.
+        threads: Number of threads that the engine computes with. None takes the tuned number, at
+            most the cores of this machine, or one if the artifact was not tuned.
+        settings: Engine settings that replace those in the manifest's `runtime` section, such as
+            `{"spinning": False}`; docs/runtime.md lists them.
+        verify: Also check the sha256 of every file. Sizes are always checked.
+        guardrails: Lower limits, what to do with long inputs, and a check of the answers.
+
+    Returns:
+        The loaded model. Close it, or use it in a `with` statement.
 
     Raises:
-        ArtifactError: missing, truncated or altered, or of a newer schema.
-        MissingExtraError: the engine's library is not installed.
-        UsageError: a number of threads, or a setting, that there is not.
+        ArtifactError: The artifact is missing, truncated, altered or of a newer schema.
+        MissingExtraError: The engine's library is not installed.
+        UnsupportedError: The engine's library can't run this artifact on this machine.
+        UsageError: Invalid thread count or unknown setting.
+
+    Example:
+        >>> from edge.runtime import load
+        >>> with load("artifacts/onnx-int8") as model:
+        ...     print(model.generate("what is the uh the capital of France").text)
     """
     if threads is not None and not 1 <= threads <= 1024:
         raise UsageError(f"threads must be from 1 to 1024, not {threads}")
@@ -77,33 +68,11 @@ def load(
     return Model(artifact, engine_class(artifact, threads=threads), guardrails)
 
 
-class Model(AsyncCalls, Scoring):
-    """A loaded artifact. Safe to call from several threads; close it, or use it with `with`."""
+class Model(TokenModel, AsyncCalls):
+    """A loaded artifact: text in, text out. Safe to call from several threads.
 
-    def __init__(
-        self, artifact: Artifact, engine: Engine, guardrails: Guardrails | None = None
-    ) -> None:
-        manifest = artifact.manifest
-        self.artifact = artifact
-        self.engine = engine
-        self.guardrails = guardrails or Guardrails()
-        self.limits = self.guardrails.limits(manifest.limits)
-        self.prompt = Prompt(manifest.prompt_template)
-        self.defaults = self._defaults()
-        self.tokenizer = Tokenizer(
-            artifact.path(TOKENIZER_NAME), eos=manifest.architecture.eos_token_id
-        )
-        self.guard = EngineLock(exclusive=not engine.thread_safe, owned=engine)
-
-    def _defaults(self) -> GenerationOptions:
-        """The artifact's options, under the guardrails' profile and cap."""
-        profile = profile_options(self.guardrails.profile, beams=self.engine.supports_beams)
-        chosen = GenerationOptions().override({**self.artifact.manifest.generation, **profile})
-        if chosen.max_new_tokens > (cap := self.limits.max_new_tokens):
-            chosen = chosen.override({"max_new_tokens": cap})
-        return chosen
-
-    # -- generating ------------------------------------------------------------------------------
+    Made by `load`. Close it, or use it in a `with` statement.
+    """
 
     @overload
     def generate(
@@ -112,7 +81,7 @@ class Model(AsyncCalls, Scoring):
         *,
         fields: Fields | None = None,
         on_long: OnLong | None = None,
-        batch_size: int = _BATCH_SIZE,
+        batch_size: int = BATCH_SIZE,
         output: OutputCheck | None = None,
         **options: Any,
     ) -> Generation: ...
@@ -124,7 +93,7 @@ class Model(AsyncCalls, Scoring):
         *,
         fields: Fields | Sequence[Fields] | None = None,
         on_long: OnLong | None = None,
-        batch_size: int = _BATCH_SIZE,
+        batch_size: int = BATCH_SIZE,
         output: OutputCheck | None = None,
         **options: Any,
     ) -> list[Generation]: ...
@@ -135,32 +104,40 @@ class Model(AsyncCalls, Scoring):
         *,
         fields: Fields | Sequence[Fields] | None = None,
         on_long: OnLong | None = None,
-        batch_size: int = _BATCH_SIZE,
+        batch_size: int = BATCH_SIZE,
         output: OutputCheck | None = None,
         **options: Any,
     ) -> Generation | list[Generation]:
-        """Answer one text, or a list of them in the same order.
+        """Answer a text or a list of texts.
 
         Args:
-            texts: a text or a list of texts; the artifact's prompt is put around each.
-            fields: values for the prompt's other fields, such as {"task": "linux"}; one mapping
-                for all texts, or one for each.
-            on_long: what to do with an input over the limit, "error", "truncate", "chunk" or
-                "fallback"; None takes the guardrails' choice, which is "error" if not set.
-            batch_size: how many texts run at once.
-            output: a check that each answer must pass; None takes the guardrails'.
-            **options: of `GenerationOptions`; those left out are the artifact's defaults.
+            texts: A text, or a list of texts. The artifact's prompt is put around each.
+            fields: Values of the prompt's other fields, such as `{"task": "linux"}`: one mapping
+                for all texts, or a list with one for each.
+            on_long: What to do with an input over the limit: "error", "truncate", "chunk" or
+                "fallback". None takes the guardrails' choice, "error" by default.
+            batch_size: Number of texts in one run of the engine.
+            output: A check that each answer must pass. None takes the guardrails' check.
+            **options: Fields of `GenerationOptions` that replace the model's defaults.
+
+        Returns:
+            A `Generation` for a text, or a list of them in the order of the texts.
 
         Raises:
-            UsageError: an unknown option or a bad value.
-            InputTooLongError: an input over the limit, with on_long "error".
-            OutputError: an answer that does not pass its check, decoded anew too.
-            UnsupportedError: something this engine can't do.
+            UsageError: Unknown option, invalid value, or the model is closed.
+            InputTooLongError: An input over the limit, with `on_long` "error".
+            OutputError: An answer fails its check, also when decoded again.
+            UnsupportedError: The engine can't do what the options ask for.
+
+        Example:
+            >>> answer = model.generate("how do I list uh all files", num_beams=4)
+            >>> answer.text, answer.score, answer.timings.total_ms
+            >>> answers = model.generate(["first text", "second text"], max_new_tokens=32)
         """
-        several = [texts] if isinstance(texts, str) else texts
         call = self._call(options, on_long, batch_size, output)
+        several = [texts] if isinstance(texts, str) else texts
         answers: list[Generation] = []
-        for answer in answer_each(self, several, fields, call, strict=True):
+        for answer in answer_each(self.encoder, self._runner, several, fields, call, strict=True):
             if isinstance(answer, EdgeError):
                 raise answer
             answers.append(answer)
@@ -172,20 +149,28 @@ class Model(AsyncCalls, Scoring):
         *,
         fields: Fields | Sequence[Fields] | None = None,
         on_long: OnLong | None = None,
-        batch_size: int = _BATCH_SIZE,
+        batch_size: int = BATCH_SIZE,
         output: OutputCheck | None = None,
         before_batch: Callable[[], None] | None = None,
         **options: Any,
     ) -> list[Generation | EdgeError]:
         """Like `generate`, but a text that can't be answered gives its error in its place.
 
-        `before_batch` is called before each run of the engine; what it raises ends the call.
+        Args:
+            texts: A list of texts.
+            fields: See `generate`.
+            on_long: See `generate`.
+            batch_size: See `generate`.
+            output: See `generate`.
+            before_batch: Called before each run of the engine; an exception ends the call.
+            **options: See `generate`.
 
         Raises:
-            UsageError, UnsupportedError: something that concerns all texts, such as an option.
+            UsageError: Something that concerns all texts, such as an unknown option.
+            UnsupportedError: The engine can't do what the options ask for.
         """
         call = self._call(options, on_long, batch_size, output, before_batch)
-        return answer_each(self, texts, fields, call, strict=False)
+        return answer_each(self.encoder, self._runner, texts, fields, call, strict=False)
 
     def _call(
         self,
@@ -195,42 +180,14 @@ class Model(AsyncCalls, Scoring):
         output: OutputCheck | None,
         before_batch: Callable[[], None] | None = None,
     ) -> Call:
-        chosen_long = self.guardrails.on_long if on_long is None else on_long
-        check_on_long(chosen_long)
         return Call(
             options=self.options(options),
             guardrails=self.guardrails,
-            on_long=chosen_long,
+            on_long=self._on_long(on_long),
             batch_size=batch_size,
             output=self.guardrails.output if output is None else output,
             before_batch=before_batch,
         )
-
-    def generate_tokens(
-        self,
-        input_ids: Sequence[int] | Sequence[Sequence[int]],
-        *,
-        batch_size: int = _BATCH_SIZE,
-        **options: Any,
-    ) -> Generation | list[Generation]:
-        """Like `generate` for token ids, which are used as given: prompt and eos are the caller's.
-
-        Raises:
-            UsageError: an empty row, or an id outside of the vocabulary.
-            InputTooLongError: a row over the limit.
-        """
-        if len(input_ids) and not isinstance(input_ids[0], Sequence | np.ndarray):
-            return self._generate_rows([input_ids], batch_size, options)[0]  # type: ignore[list-item]
-        return self._generate_rows(input_ids, batch_size, options)  # type: ignore[arg-type]
-
-    def _generate_rows(
-        self, rows: Sequence[Sequence[int]], batch_size: int, options: Mapping[str, Any]
-    ) -> list[Generation]:
-        chosen = self.options(options)
-        checked = [self.checked_ids(row) for row in rows]
-        for ids in checked:
-            self.check_length(len(ids))
-        return self.run_rows(checked, [False] * len(checked), chosen, batch_size, 0.0)
 
     def stream(
         self,
@@ -242,181 +199,92 @@ class Model(AsyncCalls, Scoring):
     ) -> Stream[Generation]:
         """Answer one text piece by piece: iterate over strings, then read `.result`.
 
-        Greedy search or sampling; beams have no final text before their end, nor has an answer
-        that is checked, or that is made of parts (on_long "chunk" and "fallback" are errors here
-        for an input over the limit).
+        Works with greedy search and sampling. Beam search, answers with an output check, and
+        inputs answered in chunks have no text before they are complete.
+
+        Args:
+            text: The input.
+            fields: See `generate`.
+            on_long: "error" or "truncate"; None takes the guardrails' choice.
+            **options: See `generate`.
 
         Raises:
-            UsageError: beams were asked for, the guardrails check the output, or a bad option.
-            InputTooLongError: an input over the limit, unless on_long is "truncate".
+            UsageError: Beam search, an output check in the guardrails, or a bad option.
+            InputTooLongError: An input over the limit, unless `on_long` is "truncate".
+
+        Example:
+            >>> with model.stream("some text") as stream:
+            ...     for piece in stream:
+            ...         print(piece, end="", flush=True)
         """
         if self.guardrails.output is not None:
-            raise UsageError("answers of this model are checked as a whole and can't be streamed")
+            raise UsageError("answers with an output check can't be streamed; use generate")
         chosen = self.options(options)
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
             raise UsageError("stream needs num_beams 1 and num_return_sequences 1")
         self.engine.check_options(chosen)
         started = time.perf_counter()
-        input_ids, truncated = self.encode([text], fields=fields, on_long=on_long)
-        tokenize_ms = _milliseconds_since(started)
+        ids, truncated = self.encode([text], fields=fields, on_long=on_long)
+        tokenize_ms = milliseconds_since(started)
 
-        def produce(emit: TokenCallback) -> Generation:
-            return self.run_rows(input_ids, truncated, chosen, 1, tokenize_ms, emit)[0]
+        def produce(on_token: TokenCallback) -> Generation:
+            return self._runner.generate(
+                ids, truncated, chosen, tokenize_ms=tokenize_ms, on_token=on_token
+            )[0]
 
         return Stream(
             produce,
-            lambda ids: self.tokenizer.decode([ids])[0],
+            lambda row: self.tokenizer.decode([row])[0],
             eos=self.tokenizer.eos,
             stop_strings=chosen.stop_strings,
         )
 
-    # -- inputs ----------------------------------------------------------------------------------
-
-    def encode(
+    @overload
+    def score(  # type: ignore[overload-overlap]
         self,
-        texts: Sequence[str],
+        inputs: str,
+        targets: str,
+        *,
+        fields: Fields | None = None,
+        on_long: OnLong | None = None,
+    ) -> np.ndarray: ...
+
+    @overload
+    def score(
+        self,
+        inputs: Sequence[str],
+        targets: Sequence[str],
         *,
         fields: Fields | Sequence[Fields] | None = None,
         on_long: OnLong | None = None,
-    ) -> tuple[list[list[int]], list[bool]]:
-        """The ids that the encoder reads for each text (prompt applied, eos last), and which of
-        them were cut to the limit.
+    ) -> list[np.ndarray]: ...
 
-        Raises:
-            UsageError: a field of the prompt is missing, or `on_long` is unknown.
-            InputTooLongError: an input over the limit, unless on_long is "truncate".
-        """
-        chosen = self.guardrails.on_long if on_long is None else on_long
-        check_on_long(chosen)
-        own = each_fields(texts, fields)
-        rows = self.tokenizer.encode([self.prompted(t, f) for t, f in zip(texts, own, strict=True)])
-        limit = self.limits.max_input_tokens
-        truncated = [len(row) > limit for row in rows]
-        if chosen != "truncate":
-            for row in rows:
-                self.check_length(len(row))
-        return [
-            [*row[: limit - 1], self.tokenizer.eos] if cut else row
-            for row, cut in zip(rows, truncated, strict=True)
-        ], truncated
-
-    def prompted(self, text: str, fields: Fields) -> str:
-        """What the model reads for a text: the artifact's prompt around it.
-
-        Raises:
-            UsageError: a field of the prompt is missing, or the text is no Unicode.
-        """
-        if self.guardrails.enforce_prefix:
-            text = without_prefix(text, self.prompt, fields)
-        prompted = self.prompt.apply(text, fields)
-        try:
-            prompted.encode("utf-8")
-        except UnicodeEncodeError as error:  # JSON's "\ud800", say
-            raise UsageError(
-                f"the text is no valid Unicode: half a surrogate pair at character {error.start}"
-            ) from None
-        return prompted
-
-    def check_length(self, length: int) -> None:
-        """Refuse an input of more tokens than the limit (InputTooLongError)."""
-        limit = self.limits.max_input_tokens
-        if length > limit:
-            raise InputTooLongError(
-                f"the input has {length} tokens, this artifact takes {limit};"
-                " shorten it, or choose otherwise with on_long='truncate' or 'chunk' (--on-long)"
-            )
-
-    def checked_ids(self, row: Sequence[int]) -> list[int]:
-        """A row of token ids; empty or outside of the vocabulary is a UsageError."""
-        ids = [int(token) for token in row]
-        size = self.artifact.manifest.architecture.vocab_size
-        if not ids:
-            raise UsageError("a row of token ids is empty")
-        if min(ids) < 0 or max(ids) >= size:
-            raise UsageError(f"token ids must be from 0 to {size - 1}")
-        return ids
-
-    def options(self, options: Mapping[str, Any]) -> GenerationOptions:
-        """The defaults with these in their place.
-
-        Raises:
-            UsageError: an unknown option, a bad value, or more new tokens than the limit.
-        """
-        chosen = self.defaults.override(options)
-        limit = self.limits.max_new_tokens
-        if chosen.max_new_tokens > limit:
-            raise UsageError(
-                f"max_new_tokens is {chosen.max_new_tokens}, this artifact's limit is {limit}"
-            )
-        return chosen
-
-    # -- running ---------------------------------------------------------------------------------
-
-    def run_rows(
+    def score(
         self,
-        input_ids: list[list[int]],
-        truncated: list[bool],
-        options: GenerationOptions,
-        batch_size: int,
-        tokenize_ms: float,
-        emit: TokenCallback | None = None,
-        before_batch: Callable[[], None] | None = None,
-    ) -> list[Generation]:
-        """Answers to rows of ids that were checked; for the modules beside this one."""
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-        self.engine.check_options(options)
-        started = time.perf_counter()
-        groups: list[list[Hypothesis]] = [[]] * len(input_ids)
-        for rows in in_batches([len(ids) for ids in input_ids], batch_size):
-            if before_batch is not None:
-                before_batch()
-            watcher = StopWatcher.for_options(options, self.tokenizer.decode, then=emit)
-            with self.guard.call():
-                found = self.engine.generate([input_ids[r] for r in rows], options, watcher)
-            for row, hypotheses in zip(rows, found, strict=True):
-                groups[row] = hypotheses
-        generate_ms = _milliseconds_since(started)
-        started = time.perf_counter()
-        flat = [hypothesis for group in groups for hypothesis in group]
-        texts = iter(self.tokenizer.decode([hypothesis.token_ids for hypothesis in flat]))
-        pairs = [[(h, *cut_at_stop(next(texts), options.stop_strings)) for h in g] for g in groups]
-        timings = Timings(tokenize_ms, generate_ms, _milliseconds_since(started))
-        answers = []
-        for row, group in enumerate(pairs):
-            generations = [
-                Generation(
-                    text=text,
-                    token_ids=hypothesis.token_ids,
-                    score=hypothesis.score,
-                    finish_reason="stop" if was_cut else hypothesis.finish_reason,
-                    input_tokens=len(input_ids[row]),
-                    truncated=truncated[row],
-                    timings=timings,
-                    steps=hypothesis.steps,
-                )
-                for hypothesis, text, was_cut in group
-            ]
-            answers.append(replace(generations[0], alternatives=tuple(generations[1:])))
-        return answers
+        inputs: str | Sequence[str],
+        targets: str | Sequence[str],
+        *,
+        fields: Fields | Sequence[Fields] | None = None,
+        on_long: OnLong | None = None,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Log-probability (nats) of every token of a target given its input, eos included.
 
-    # -- closing ---------------------------------------------------------------------------------
+        Args:
+            inputs: A text, or a list of texts.
+            targets: The target of each input.
+            fields: See `generate`.
+            on_long: "error" or "truncate"; None takes the guardrails' choice.
 
-    @property
-    def closed(self) -> bool:
-        return self.guard.closed
+        Returns:
+            A float32 array of the target's length in tokens, or a list of them.
 
-    def close(self) -> None:
-        """Wait for the calls under way, then free the engine. Closing twice does no harm."""
-        if self.guard.close():
-            self.engine.close()
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _milliseconds_since(started: float) -> float:
-    return (time.perf_counter() - started) * 1000
+        Raises:
+            UsageError: Different numbers of inputs and targets, or see `encode`.
+            InputTooLongError: An input over the limit, unless `on_long` is "truncate".
+        """
+        if isinstance(inputs, str) != isinstance(targets, str):
+            raise UsageError("score needs two texts, or two lists of texts")
+        if isinstance(inputs, str) and isinstance(targets, str):
+            return self.score([inputs], [targets], fields=fields, on_long=on_long)[0]
+        input_ids, _ = self.encode(inputs, fields=fields, on_long=on_long)
+        return self.score_tokens(input_ids, self.tokenizer.encode(targets))

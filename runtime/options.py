@@ -1,4 +1,4 @@
-"""How to generate: the options of transformers' GenerationConfig that the engines know."""
+"""Generation options: the part of transformers' `GenerationConfig` that the engines support."""
 
 from __future__ import annotations
 
@@ -14,13 +14,28 @@ from edge.runtime.registry import unknown_name
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """Options of one generation; the names and meanings are GenerationConfig's.
+    """Options of one generation, with the names and meanings of `GenerationConfig`.
 
-    `num_beams` 1 without `do_sample` is greedy search. `top_k` 0 and `top_p` 1.0 switch the filter
-    off. `seed` makes sampling repeatable within one engine. `stop_strings` end a text before the
-    first of them. `prompt_lookup_num_tokens` is the longest draft taken from the input in plain
-    greedy search of one row, 0 for none: it changes how fast an answer comes, never the answer, and
-    engines that can't draft pass it over.
+    Attributes:
+        max_new_tokens: Most tokens of an answer, eos included.
+        min_new_tokens: Fewest tokens of an answer, eos included.
+        num_beams: Number of beams. 1 without `do_sample` is greedy search.
+        num_return_sequences: Number of answers per input; the best comes first.
+        length_penalty: Exponent of the length that divides a hypothesis' score.
+        early_stopping: End beam search as soon as `num_beams` hypotheses are finished.
+        do_sample: Sample instead of taking the best token.
+        temperature: Divides the logits before sampling.
+        top_k: Sample among this many best tokens; 0 for no limit.
+        top_p: Sample among the fewest tokens that reach this probability; 1.0 for no limit.
+        repetition_penalty: Divides the logits of tokens generated before; 1.0 for none.
+        no_repeat_ngram_size: No n-gram of this size occurs twice; 0 for no limit.
+        prompt_lookup_num_tokens: Longest draft taken from the input in greedy search of one row;
+            0 for none. It changes the speed, never the answer. Engines without drafts ignore it.
+        seed: Makes sampling reproducible within one engine.
+        stop_strings: An answer ends before the first of these strings.
+
+    Raises:
+        UsageError: Invalid values; the message lists all of them.
     """
 
     max_new_tokens: int = 64
@@ -85,17 +100,17 @@ class GenerationOptions:
                     f" ({self.max_new_tokens})"
                 )
             if self.do_sample and self.num_beams > 1:
-                yield "do_sample with num_beams above 1 is not offered; choose one of them"
+                yield "do_sample with num_beams above 1 is not supported; use one of them"
             if not self.do_sample and self.num_return_sequences > self.num_beams:
                 yield "num_return_sequences above num_beams needs do_sample"
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 1 << 32):
             yield f"seed must be a whole number from 0 to 2**32-1, not {self.seed!r}"
         if not all(isinstance(text, str) and text for text in self.stop_strings):
-            yield "stop_strings must be non-empty texts"
+            yield "stop_strings must be non-empty strings"
 
     @property
     def is_plain_greedy(self) -> bool:
-        """Whether the best token of the model's own distribution is taken at every step."""
+        """Whether every step takes the best token of the model's unmodified distribution."""
         return (
             self.num_beams == 1
             and not self.do_sample
@@ -104,10 +119,14 @@ class GenerationOptions:
         )
 
     def override(self, values: Mapping[str, Any]) -> GenerationOptions:
-        """These options with some replaced; None leaves one as it is. `stop` is `stop_strings`.
+        """A copy with some options replaced.
+
+        Args:
+            values: New values by name. None keeps the current value; `stop` is an alias of
+                `stop_strings`. Lowering `max_new_tokens` alone also lowers `min_new_tokens`.
 
         Raises:
-            UsageError: an unknown name (with the one that was probably meant) or a bad value.
+            UsageError: An unknown name or an invalid value.
         """
         known = {item.name for item in dataclasses.fields(self)}
         changes: dict[str, Any] = {}
@@ -120,18 +139,17 @@ class GenerationOptions:
             if name == "stop_strings":
                 value = (value,) if isinstance(value, str) else tuple(value)
             changes[name] = value
-        # A cap given alone lowers an artifact's default minimum, and the other way round.
         if "max_new_tokens" in changes and "min_new_tokens" not in changes:
-            cap = changes["max_new_tokens"]
-            if isinstance(cap, int):
-                changes["min_new_tokens"] = max(0, min(self.min_new_tokens, cap))
+            limit = changes["max_new_tokens"]
+            if isinstance(limit, int):
+                changes["min_new_tokens"] = max(0, min(self.min_new_tokens, limit))
         return dataclasses.replace(self, **changes)
 
     def non_default(self) -> dict[str, Any]:
-        """The options that differ from the defaults, as a manifest stores them."""
-        plain = GenerationOptions()
+        """The options that differ from `GenerationOptions()`, as stored in a manifest."""
+        defaults = GenerationOptions()
         return {
             item.name: list(value) if isinstance(value, tuple) else value
             for item in dataclasses.fields(self)
-            if (value := getattr(self, item.name)) != getattr(plain, item.name)
+            if (value := getattr(self, item.name)) != getattr(defaults, item.name)
         }

@@ -1,7 +1,7 @@
-"""A lazy table of named implementations: name → "module:Class".
+"""A lazy registry of named implementations: name → "module:Class".
 
-Formats, engines and baselines are looked up by name, so that a library which is not installed costs
-nothing until it is asked for. The layout follows lm-evaluation-harness' registry.
+Formats, engines and baselines are looked up by name, so that a library is imported only when it is
+used. Modeled on the registry of lm-evaluation-harness.
 """
 
 from __future__ import annotations
@@ -19,23 +19,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an implementation lives and what must be installed for it."""
+    """Where an implementation is defined and what must be installed for it."""
 
     target: str  # "package.module:attribute"
     extra: str  # the extra of edge-t5 that installs its libraries
-    libraries: tuple[str, ...] = ()  # top-level modules whose absence means "not installed"
+    libraries: tuple[str, ...] = ()  # top-level modules that the extra installs
 
 
 class Registry(Generic[T]):
-    """Named classes of one kind, imported when they are first looked up."""
+    """Named classes of one kind, imported on first use.
+
+    Args:
+        kind: The noun used in messages, such as "format".
+        base: "module:Class" that every entry must be a subclass of.
+        entries: The entries by name.
+    """
 
     def __init__(self, kind: str, base: str, entries: Mapping[str, Entry]) -> None:
-        """`kind` is the word used in messages; `base` ("module:Class") is what entries must be."""
         self.kind = kind
         self._base = base
         self._entries = dict(entries)
 
     def names(self) -> tuple[str, ...]:
+        """All names, in the order of the table."""
         return tuple(self._entries)
 
     def __iter__(self) -> Iterator[str]:
@@ -45,7 +51,7 @@ class Registry(Generic[T]):
         """The entry called `name`.
 
         Raises:
-            UsageError: no such name; says which there are and which was probably meant.
+            UsageError: No such name; the message suggests the closest one and lists all.
         """
         if name not in self._entries:
             raise UsageError(unknown_name(self.kind, name, self.names()))
@@ -55,9 +61,9 @@ class Registry(Generic[T]):
         """Import and return the class called `name`.
 
         Raises:
-            UsageError: no such name.
-            MissingExtraError: a library that it needs is not installed.
-            TypeError: the entry points at something that is not a subclass of the base.
+            UsageError: No such name.
+            MissingExtraError: A library that it needs is not installed.
+            TypeError: The entry is not a subclass of the base.
         """
         entry = self.entry(name)
         module, _, attribute = entry.target.partition(":")
@@ -71,19 +77,25 @@ class Registry(Generic[T]):
         base_module, _, base_attribute = self._base.partition(":")
         base = getattr(importlib.import_module(base_module), base_attribute)
         if not (isinstance(cls, type) and issubclass(cls, base)):
-            raise TypeError(f"{entry.target} is no {base.__name__}")
+            raise TypeError(f"{entry.target} is not a subclass of {base.__name__}")
         return cls
 
 
 def unknown_name(kind: str, name: str, known: tuple[str, ...]) -> str:
-    """The sentence for a name that does not exist, with the closest ones that do."""
+    """The message for an unknown name, with the closest known one and the list of all."""
     close = difflib.get_close_matches(name, known, n=1)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {name!r}.{meant} Known: {', '.join(known)}"
+    suggestion = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}.{suggestion} Known: {', '.join(known)}"
 
 
 def missing_extra(what: str, library: str, extra: str) -> MissingExtraError:
-    """The error for a library that is not installed, with the command that installs it."""
+    """The error for a missing library, with the command that installs it.
+
+    Args:
+        what: What needs the library, such as "format 'onnx'".
+        library: The library's import name.
+        extra: The extra of edge-t5 that installs it.
+    """
     return MissingExtraError(
         f"{what} needs {library}, which is not installed: pip install 'edge-t5[{extra}]'"
     )

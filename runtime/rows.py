@@ -1,7 +1,6 @@
-"""Rows of text → text in JSON-lines files: reading them with file and line in every complaint.
+"""Rows of JSON-lines files and the prompt around them; every error names file and line.
 
-One reader serves training, the benchmark and `edge run --input`, so that a row means the same
-everywhere.
+Training, the benchmark and `edge run --input` share this reader.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from pathlib import Path
 
 from edge.runtime.errors import DataError, UsageError
 
-MAX_LINE_BYTES = 8 << 20  # a longer line is no row of text; refuse before it fills the memory
+MAX_LINE_BYTES = 8 << 20  # longer lines are rejected before they fill the memory
 SPLITS = ("train", "dev", "test")
-# Names that other tools give to the same split, tried in this order.
+# File names of each split, tried in this order.
 _SPLIT_FILES = {
     "train": ("train",),
     "dev": ("dev", "valid", "validation", "val"),
@@ -26,7 +25,7 @@ _SPLIT_FILES = {
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a row holds what."""
+    """Column names of a row's input, target and task."""
 
     input: str = "input"
     target: str = "target"
@@ -35,17 +34,25 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """One example. `target` is None where the file has none and none was asked for."""
+    """One example.
+
+    Attributes:
+        input: The input text.
+        target: The target text, or None if none was requested.
+        task: The task, or None if the row has none.
+        line: Line of the file, from 1.
+        fields: All columns of the row.
+    """
 
     input: str
     target: str | None
     task: str | None = None
     line: int = 0
-    fields: Mapping[str, object] = field(default_factory=dict)  # every column as read
+    fields: Mapping[str, object] = field(default_factory=dict)
 
 
 def split_file(data: str | Path, split: str) -> Path | None:
-    """The file of `split` in a data folder, or None where the folder has none."""
+    """The file of `split` ("train", "dev" or "test") in a data folder, or None if it has none."""
     for name in _SPLIT_FILES[split]:
         path = Path(data) / f"{name}.jsonl"
         if path.is_file():
@@ -54,9 +61,9 @@ def split_file(data: str | Path, split: str) -> Path | None:
 
 
 def dev_file(data: str | Path) -> Path:
-    """The file of rows to measure with: `data` itself, or a folder's dev split.
+    """The file of rows to evaluate on: `data` itself, or the dev split of a folder.
 
-    Where a folder has none, the path is what it would be called: reading it says what is missing.
+    For a folder without a dev split, the path of a file that does not exist.
     """
     path = Path(data)
     return (split_file(path, "dev") or path / "dev.jsonl") if path.is_dir() else path
@@ -65,10 +72,15 @@ def dev_file(data: str | Path) -> Path:
 def read_rows(
     path: str | Path, columns: Columns = Columns(), *, need_target: bool = True
 ) -> list[Row]:
-    """Every row of a JSON-lines file; blank lines are passed over.
+    """All rows of a JSON-lines file; blank lines are skipped.
+
+    Args:
+        path: The file.
+        columns: Column names.
+        need_target: Whether every row must have a target.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8, or a row is malformed (file:line).
+        DataError: The file is missing, empty or not UTF-8, or a row is malformed.
     """
     rows = list(iter_rows(path, columns, need_target=need_target))
     if not rows:
@@ -79,24 +91,24 @@ def read_rows(
 def iter_rows(
     path: str | Path, columns: Columns = Columns(), *, need_target: bool = True
 ) -> Iterator[Row]:
-    """Like `read_rows`, one row at a time and in constant memory."""
+    """Like `read_rows`, one row at a time in constant memory; an empty file has no rows."""
     for number, raw in _raw_lines(Path(path)):
         yield parse_row(raw, columns, path=path, line=number, need_target=need_target)
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A line that is no row: what it holds (its columns, where it is a JSON object) and why not."""
+    """A malformed line: its columns ({"raw": line} if it is not a JSON object) and its error."""
 
     values: Mapping[str, object]
     error: DataError
 
 
 def iter_rows_with_errors(path: str | Path, columns: Columns = Columns()) -> Iterator[Row | BadRow]:
-    """Like `iter_rows` without targets, but a malformed row is an item, not the end.
+    """Like `iter_rows` without targets, but yields malformed rows instead of raising.
 
     Raises:
-        DataError: the file can't be read, or a line is too long to be looked at.
+        DataError: The file can't be read, or a line is longer than MAX_LINE_BYTES.
     """
     for number, raw in _raw_lines(Path(path)):
         try:
@@ -115,19 +127,19 @@ def _columns_of(raw: bytes) -> Mapping[str, object]:
 
 
 def iter_lines(path: str | Path) -> Iterator[str]:
-    """The lines of a text file that are not blank, without their ends.
+    """The lines of a text file without their line ends; blank lines are skipped.
 
     Raises:
-        DataError: the file is missing, or a line is not UTF-8 or too long.
+        DataError: The file is missing, or a line is not UTF-8 or too long.
     """
     for number, raw in _raw_lines(Path(path)):
         yield _decode(raw, path, number).rstrip("\r\n")
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number, bytes) of each line that is not blank."""
+    """Line number and bytes of each line that is not blank."""
     if path.is_dir():
-        raise DataError("is a folder; name the file to read", path=path)
+        raise DataError("is a folder; give a file", path=path)
     try:
         handle = path.open("rb")
     except FileNotFoundError:
@@ -148,7 +160,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _decode(raw: bytes, path: str | Path, line: int) -> str:
     try:
-        # Some editors put a byte order mark in front of the first line.
+        # utf-8-sig: some editors write a byte order mark.
         return raw.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
@@ -159,10 +171,17 @@ def _decode(raw: bytes, path: str | Path, line: int) -> str:
 def parse_row(
     raw: bytes, columns: Columns, *, path: str | Path, line: int, need_target: bool = True
 ) -> Row:
-    """One line of JSON as a row.
+    """Parse one line of JSON into a row.
+
+    Args:
+        raw: The line.
+        columns: Column names.
+        path: The file, for errors.
+        line: The line number, for errors.
+        need_target: Whether the row must have a target.
 
     Raises:
-        DataError: no UTF-8, no JSON object, a column missing, or a value that is no text.
+        DataError: Not UTF-8, not a JSON object, a missing column, or a value that is not text.
     """
     text_line = _decode(raw, path, line)
     try:
@@ -183,7 +202,7 @@ def parse_row(
         if name not in values:
             raise DataError(
                 f"no column {name!r}; this row has: {', '.join(map(repr, values)) or 'none'}"
-                f" (choose with {option})",
+                f" (choose one with {option})",
                 path=path,
                 line=line,
             )
@@ -209,30 +228,35 @@ _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True)
 class Prompt:
-    """How an input becomes what the model reads: `[{task}] {input}`, say.
+    """The template around each input, such as `[{task}] {input}`.
 
-    Only `{name}` is replaced, by that column's text; there are no expressions, so a template from
-    a stranger's folder can do nothing else. A template without `{input}` is put before it.
+    `{name}` is replaced by the value of that field. There are no expressions, so that templates
+    from untrusted folders are safe.
     """
 
     template: str = "{input}"
 
     @classmethod
     def parse(cls, prefix: str | None) -> Prompt:
+        """The prompt of a `--prefix`: a template, or a text to put before the input."""
         if not prefix:
             return cls()
         return cls(prefix if "{input}" in prefix else prefix + "{input}")
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The names in braces other than `input`, in order."""
+        """Names of the fields other than `input`, in order of appearance."""
         return tuple(dict.fromkeys(n for n in _FIELD.findall(self.template) if n != "input"))
 
     def apply(self, text: str, fields: Mapping[str, object] | None = None) -> str:
-        """The template with its fields filled in.
+        """Fill the template.
+
+        Args:
+            text: Replaces `{input}`.
+            fields: Values of the other fields; further entries are ignored.
 
         Raises:
-            UsageError: a field of the template was not given.
+            UsageError: A field is missing or not a string.
         """
         if self.template == "{input}":
             return text
@@ -241,7 +265,7 @@ class Prompt:
         if missing:
             raise UsageError(
                 f"the prompt {self.template!r} needs the field {missing[0]!r}"
-                f" (give it with --field {missing[0]}=…, or as a column of the row)"
+                f" (set it with --field {missing[0]}=… or as a column of the row)"
             )
         values = {**fields, "input": text}
         return _FIELD.sub(lambda match: str(values[match.group(1)]), self.template)

@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def edge_version() -> str:
-    """The installed version, or "0+unknown" in a source tree that is not installed."""
+    """The installed version of edge-t5, or "0+unknown" if it is not installed."""
     try:
         return metadata.version("edge-t5")
     except metadata.PackageNotFoundError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.errors import EdgeError, UsageError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -170,7 +170,7 @@ def _meet(count: int) -> tuple[Any, int]:
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"WORLD_SIZE is {count}, but the other processes can't be met"
-            f" ({str(error).splitlines()[0]}); start the command with torchrun"
+            f" ({first_line(error)}); start the command with torchrun"
         ) from error
     return dist.PrefixStore("edge", store), rank
 

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import readable_os_errors
+from edge.runtime.platform.lock import is_locked, lock_file
 from edge.train.checkpoint.store import prune, steps_in
 from edge.train.events import Event
 
@@ -106,7 +107,8 @@ def opened_run(output: Path, *, resume: bool, force: bool) -> Iterator[RunFolder
 
     Raises:
         OutputExistsError: a checkpoint of an earlier run is there and neither `resume` nor `force`
-            is on; another process is training to the same output; the folder is not a run's.
+            is on; the folder is not a run's.
+        UsageError: another process is training to the same output.
         EdgeError: the place can't be written.
     """
     path = run_folder(output)
@@ -116,7 +118,7 @@ def opened_run(output: Path, *, resume: bool, force: bool) -> Iterator[RunFolder
                 f"{path} is no folder of a training run; move it away, or choose another --output"
             )
         path.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with lock_file(path / _LOCK, output):
         run = RunFolder(path, RunLog(path / LOG))
         if not resume and not force:
             refuse_unfinished(output)
@@ -145,31 +147,9 @@ def _clear(run: RunFolder, finished: bool) -> None:
     shutil.rmtree(run.path, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the run's lock; the system lets go of it when the process dies, however it does."""
-    import fcntl
-
-    with (path / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputExistsError(f"{path}: another process is training to this output") from None
-        yield
-
-
 def is_running(path: Path) -> bool:
     """Whether a process holds the lock of the run folder `path`."""
-    import fcntl
-
-    try:
-        with (path / _LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return is_locked(path / _LOCK)
 
 
 @dataclass

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge.bench.timing.latency import spread_rows
-from edge.runtime.artifact import TOKENIZER_NAME, Artifact
+from edge.runtime.artifact import TOKENIZER_MAX_BYTES, TOKENIZER_NAME, Artifact
 from edge.runtime.artifact.text_fingerprint import check_text_path
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError
 from edge.runtime.guardrails import without_prefix
+from edge.runtime.platform.json_file import read_json
 from edge.runtime.rows import Prompt, Row
 from edge.runtime.text.tokenization import Tokenizer
 
@@ -78,7 +78,7 @@ def _unknown_pieces(artifacts: Sequence[Artifact], rows: Sequence[Row]) -> Itera
         if manifest.tokenizer.sha256 in seen:
             continue
         seen.add(manifest.tokenizer.sha256)
-        unknown = json.loads(path.read_text(encoding="utf-8")).get("model", {}).get("unk_id")
+        unknown = read_json(path, TOKENIZER_MAX_BYTES).get("model", {}).get("unk_id")
         if unknown is None:
             continue
         prompt = Prompt(manifest.prompt_template)

@@ -17,7 +17,8 @@ from typing import Any
 from edge.bench.compiler.worker import Answer, Values, run_program
 from edge.bench.engines.baselines.__main__ import peak_rss
 from edge.runtime.artifact.text_fingerprint import check_text_path
-from edge.runtime.model import Generation, Model, load
+from edge.runtime.generation import Generation
+from edge.runtime.model import Model, load
 
 
 def _start(argument: Values) -> tuple[Values, Answer]:

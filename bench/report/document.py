@@ -10,6 +10,7 @@ from typing import Any
 
 from edge.bench.artifacts.results import SCHEMA_VERSION
 from edge.runtime.errors import DataError
+from edge.runtime.platform.json_file import read_json
 from edge.runtime.registry import missing_extra
 
 # One run with thousands of samples for dozens of artifacts stays far below.
@@ -25,13 +26,11 @@ def read_document(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"larger than {_MAX_BYTES >> 20} MiB: no report", path=path)
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, _MAX_BYTES)
     except OSError as error:
         raise DataError(f"can't be read ({error.strerror})", path=path) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON ({error})", path=path) from None
+    except ValueError as error:
+        raise DataError(f"not a report: {error}", path=path) from None
     check_document(values, path)
     return dict(values)
 

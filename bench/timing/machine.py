@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.platform.cpu import cpu_info, usable_cores
+from edge.runtime.platform.cpu import cpu_affinity, cpu_info, usable_cores
 
 _LIBRARIES = (
     "edge-t5",
@@ -47,7 +47,7 @@ def machine_info() -> dict[str, Any]:
     `revision` is None where this is no git checkout.
     """
     cpu, flags = cpu_info()
-    cores = _affinity()
+    cores = cpu_affinity()
     return {
         "cpu": cpu or platform.processor() or platform.machine(),
         "cores": usable_cores(),
@@ -61,12 +61,6 @@ def machine_info() -> dict[str, Any]:
         "versions": {name: v for name in _LIBRARIES if (v := _version(name))},
         "revision": _revision(),
     }
-
-
-def _affinity() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _governor(cores: Sequence[int]) -> str | None:

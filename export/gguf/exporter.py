@@ -20,8 +20,8 @@ from edge.export.gguf.vocabulary import read_vocabulary
 from edge.export.source import SourceModel, expected_shapes
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
-from edge.runtime.engines.gguf.header import POSITION_LIMIT
-from edge.runtime.engines.gguf.library import forget_errors, last_error, llama_library
+from edge.runtime.engines.gguf.compatibility import POSITION_LIMIT
+from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library
 from edge.runtime.errors import EdgeError, ModelError
 from edge.runtime.platform.atomic import readable_os_errors
 
@@ -248,7 +248,7 @@ def _quantize(source: Path, target: Path, quantization: str) -> None:
     library = llama_library()
     params = library.llama_model_quantize_default_params()
     params.ftype = int(_FILE_TYPES[quantization])
-    forget_errors()
+    clear_errors()
     status = library.llama_model_quantize(
         str(source).encode(), str(target).encode(), ctypes.byref(params)
     )

@@ -7,7 +7,6 @@ character map and Metaspace; other normalizers and pre-tokenizers have no place 
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from typing import Any
 
 from gguf import GGUFWriter, TokenType
 
+from edge.runtime.artifact import TOKENIZER_MAX_BYTES
 from edge.runtime.errors import ModelError
+from edge.runtime.platform.json_file import read_json
 
 _UNUSED_SCORE = -10_000.0
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -59,7 +60,7 @@ def read_vocabulary(path: Path, size: int, *, eos: int, pad: int) -> GgufVocabul
         ModelError: the tokenizer is malformed or has more pieces than the model.
     """
     try:
-        tokenizer = json.loads(path.read_text(encoding="utf-8"))
+        tokenizer = read_json(path, TOKENIZER_MAX_BYTES)
         if tokenizer["model"].get("type") != "Unigram":
             return None
         return _vocabulary(tokenizer, size, {eos, pad})

@@ -12,7 +12,8 @@ from edge.export.hub.graphs import DECODER_NAME, DECODER_WITH_PAST_NAME, ENCODER
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.base import TokenIds, Vocabulary, pad_batch
 from edge.runtime.engines.onnx import open_session
-from edge.runtime.engines.stepping import DecoderState, SteppingEngine
+from edge.runtime.engines.search import DecoderState
+from edge.runtime.engines.stepping import SteppingEngine
 
 _PAST, _PRESENT = "past_key_values", "present"
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.export.source import SourceModel, read_json
+from edge.export.source import SourceModel, read_config
 from edge.runtime.errors import UsageError
 from edge.runtime.options import GenerationOptions
 
@@ -51,7 +51,7 @@ def write_hub_files(source: SourceModel, generation: GenerationOptions, folder: 
     _write(folder / CONFIG_NAME, _configuration(source, folder))
     _write(folder / GENERATION_NAME, _generation(source, generation))
     source.write_tokenizer(folder)
-    settings = read_json(source.folder / TOKENIZER_CONFIG_NAME, optional=True)
+    settings = read_config(source.folder / TOKENIZER_CONFIG_NAME, optional=True)
     _write(folder / TOKENIZER_CONFIG_NAME, _tokenizer_settings(settings))
     for name in _COPIED:
         if (source.folder / name).is_file():

@@ -1,4 +1,4 @@
-"""An artifact folder on disk: opened with its sizes checked, verified by hash when asked."""
+"""Artifact folders: opening, size checks and verification by hash."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, read_manifes
 from edge.runtime.errors import ArtifactError
 
 TOKENIZER_NAME = "tokenizer.json"
+TOKENIZER_MAX_BYTES = 256 << 20  # several times the largest tokenizer of a T5 model
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A folder with everything that an app needs: model, tokenizer, manifest and model card."""
+    """A folder with everything an app needs: model, tokenizer, manifest and model card."""
 
     folder: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = False) -> Artifact:
-        """Open an artifact; file names and sizes are checked always, hashes with `verify`.
+        """Open an artifact.
+
+        Args:
+            folder: The artifact folder.
+            verify: Also check the sha256 of every file. Names and sizes are always checked.
 
         Raises:
-            ArtifactError: the folder is no artifact, or a file is missing, truncated or altered.
+            ArtifactError: The folder is not an artifact, or a file is missing, truncated or
+                altered.
         """
         folder = Path(folder)
         artifact = cls(folder, read_manifest(folder))
@@ -37,17 +43,22 @@ class Artifact:
         """The path of one of the artifact's files.
 
         Raises:
-            ArtifactError: the manifest does not list such a file.
+            ArtifactError: The manifest does not list the file.
         """
         if name not in self.manifest.files:
-            raise ArtifactError(f"{self.folder}: the manifest lists no {name}; export it again")
+            raise ArtifactError(f"{self.folder}: {name} is not in the manifest; export it again")
         return self.folder / name
 
     def check_sizes(self) -> None:
+        """Check that every file exists with the size in the manifest.
+
+        Raises:
+            ArtifactError: A file is missing, not a regular file, or has another size.
+        """
         for name, info in self.manifest.files.items():
             path = self.folder / name
             if path.is_symlink() or not path.is_file():
-                raise ArtifactError(f"{path} is missing or no plain file; export it again")
+                raise ArtifactError(f"{path} is missing or not a regular file; export it again")
             size = path.stat().st_size
             if size != info.size:
                 raise ArtifactError(
@@ -56,10 +67,15 @@ class Artifact:
                 )
 
     def check_hashes(self) -> None:
+        """Check the sha256 of every file.
+
+        Raises:
+            ArtifactError: A file is altered.
+        """
         for name, info in self.manifest.files.items():
             if sha256_of(self.folder / name) != info.sha256:
                 raise ArtifactError(
-                    f"{self.folder / name} is altered: its sha256 is not the manifest's;"
+                    f"{self.folder / name} is altered: its sha256 differs from the manifest's;"
                     " copy or export it again"
                 )
 
@@ -68,7 +84,7 @@ def find_artifacts(folder: str | Path) -> list[Path]:
     """The folder itself if it is an artifact, else the artifacts directly inside it, by name.
 
     Raises:
-        ArtifactError: neither.
+        ArtifactError: The folder is not an artifact and contains none.
     """
     folder = Path(folder)
     if not (folder / MANIFEST_NAME).is_file():
@@ -80,6 +96,6 @@ def find_artifacts(folder: str | Path) -> list[Path]:
 
 
 def sha256_of(path: str | Path) -> str:
-    """The sha256 of a file, in hex; read in pieces."""
+    """The sha256 of a file as a hex string."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""The manifest of an artifact folder: `edge.json`, read strictly and written last.
+"""The manifest of an artifact folder, `edge.json`: schema, strict reading and writing.
 
-It says what the files are, where they came from, how the model is to be used and how closely it
-follows its source. Every field is checked on reading, since an artifact may come from a stranger.
+It describes the files, their source, how to use the model and how closely it follows its source.
+Every field is checked on reading, because an artifact may come from an untrusted place.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from edge.runtime.errors import ArtifactError
 from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.json_file import read_json
 from edge.runtime.version import edge_version
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "edge.json"
-_HUB_ENCODER = "encoder_model.onnx"  # what `edge export --layout hub` writes instead of a manifest
+_HUB_ENCODER = "encoder_model.onnx"  # written by `edge export --layout hub`
 _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
@@ -27,7 +28,7 @@ _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a T5-family encoder-decoder, in the words of transformers' T5Config."""
+    """The shape of a T5-family encoder-decoder, with the names of transformers' `T5Config`."""
 
     model_type: str
     vocab_size: int
@@ -42,7 +43,7 @@ class Architecture:
     layer_norm_epsilon: float
     dense_act_fn: str
     is_gated_act: bool
-    tied_head: bool  # lm_head is the shared embedding itself
+    tied_head: bool  # lm_head is the shared embedding
     scale_decoder_outputs: bool  # decoder outputs are multiplied by d_model ** -0.5
     pad_token_id: int
     eos_token_id: int
@@ -50,7 +51,7 @@ class Architecture:
 
     @property
     def inner_dim(self) -> int:
-        """Width of all heads together; d_kv is given, never d_model / num_heads."""
+        """Width of all heads together: num_heads × d_kv, which may differ from d_model."""
         return self.num_heads * self.d_kv
 
 
@@ -65,7 +66,10 @@ class Source:
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """`pieces` is the number of real tokens; ids from there up to vocab_size are never emitted."""
+    """Hash of tokenizer.json, and its number of pieces.
+
+    Ids from `pieces` up to vocab_size have no text and are never emitted.
+    """
 
     sha256: str
     pieces: int
@@ -73,19 +77,43 @@ class TokenizerInfo:
 
 @dataclass(frozen=True)
 class FileInfo:
+    """Hash and size of a file."""
+
     sha256: str
     size: int  # bytes
 
 
 @dataclass(frozen=True)
 class Limits:
+    """Largest input and output, in tokens, eos included."""
+
     max_input_tokens: int = 512
     max_new_tokens: int = 512
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything an app has to know about an artifact. See `edge.runtime.artifact.Artifact`."""
+    """The content of edge.json.
+
+    Attributes:
+        format: Name of the engine's format, such as "onnx".
+        quantization: Name of the quantization, such as "int8".
+        architecture: Shape of the model.
+        source: The model it was made from.
+        tokenizer: Hash and size of the tokenizer.
+        files: All files of the folder but the manifest.
+        prompt_template: The template around each input.
+        text_path: Fingerprint of the text path; see `edge.runtime.artifact.text_fingerprint`.
+        generation: `GenerationOptions` that differ from the defaults.
+        limits: Largest input and output.
+        parity: How closely the artifact follows its source.
+        shortlist: The output vocabulary, if it is restricted.
+        compiled: What `edge compile` chose the artifact from.
+        runtime: Engine settings, such as threads.
+        created: Time of the export, ISO 8601.
+        edge_version: Version of edge-t5 that wrote the artifact.
+        schema_version: Version of this schema.
+    """
 
     format: str
     quantization: str
@@ -94,42 +122,41 @@ class Manifest:
     tokenizer: TokenizerInfo
     files: dict[str, FileInfo]
     prompt_template: str = "{input}"
-    text_path: dict[str, str] = field(
-        default_factory=dict
-    )  # see `edge.runtime.artifact.text_fingerprint`
-    generation: dict[str, Any] = field(default_factory=dict)  # GenerationOptions' defaults
+    text_path: dict[str, str] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     parity: dict[str, Any] = field(default_factory=dict)
-    shortlist: dict[str, Any] = field(default_factory=dict)  # what searches choose among, if listed
-    compiled: dict[str, Any] = field(default_factory=dict)  # what `edge compile` chose it from
-    runtime: dict[str, Any] = field(default_factory=dict)  # engine settings, such as threads
+    shortlist: dict[str, Any] = field(default_factory=dict)
+    compiled: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
     created: str = ""
     edge_version: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total size of all files in bytes."""
         return sum(info.size for info in self.files.values())
 
     def to_json(self) -> str:
+        """The text of edge.json."""
         return to_json(asdict(self))
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of an artifact folder.
+    """Read and check the manifest of an artifact folder.
 
     Raises:
-        ArtifactError: no artifact there, or a manifest that is malformed or of a newer schema.
+        ArtifactError: No artifact there, or a manifest that is malformed or of a newer schema.
     """
     path = Path(folder) / MANIFEST_NAME
     if not path.is_file():
         hint = ""
         if (Path(folder) / _HUB_ENCODER).is_file():
             hint = (
-                " It holds ONNX files in the hub's layout: load it with Optimum's"
-                " ORTModelForSeq2SeqLM or transformers.js; for edge, export the model again"
-                " without --layout hub"
+                " It contains ONNX files in the hub layout: load it with Optimum's"
+                " ORTModelForSeq2SeqLM or with transformers.js, or export the model again without"
+                " --layout hub"
             )
         elif (Path(folder) / "config.json").is_file():
             hint = f" This is a model folder: edge export {folder} --format all --output DIR"
@@ -138,14 +165,14 @@ def read_manifest(folder: str | Path) -> Manifest:
         elif Path(folder).is_dir():
             inner = sorted(p.parent.name for p in Path(folder).glob(f"*/{MANIFEST_NAME}"))
             if inner:
-                hint = f" It holds several: {', '.join(inner)}"
-        raise ArtifactError(f"{folder} is no artifact (no {MANIFEST_NAME}).{hint}")
-    if path.stat().st_size > _MAX_BYTES:
-        raise ArtifactError(f"{path}: larger than any manifest ({path.stat().st_size} bytes)")
+                hint = f" It contains several artifacts: {', '.join(inner)}"
+        raise ArtifactError(f"{folder} is not an artifact (no {MANIFEST_NAME}).{hint}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ArtifactError(f"{path}: not readable as JSON ({error}); export it again") from None
+        values = read_json(path, _MAX_BYTES)
+    except OSError as error:
+        raise ArtifactError(f"{path}: can't be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}; export it again") from None
     if not isinstance(values, dict):
         raise ArtifactError(f"{path}: a manifest must be a JSON object")
     version = values.get("schema_version")
@@ -153,39 +180,43 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise ArtifactError(f"{path}: schema_version is missing; export it again")
     if version > SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path}: schema {version} is newer than edge-t5 {edge_version()} reads"
-            f" ({SCHEMA_VERSION}); {_which_reads(values.get('edge_version'))}"
+            f"{path}: schema {version} is newer than the schema of edge-t5 {edge_version()}"
+            f" ({SCHEMA_VERSION}); {_upgrade_hint(values.get('edge_version'))}"
         )
     manifest = _build(Manifest, values, str(path))
     _check_files(manifest, path)
     return manifest
 
 
-def _which_reads(writer: object) -> str:
-    """What to install to read an artifact of a newer schema, written by that version of edge."""
+def _upgrade_hint(writer: object) -> str:
+    """What to install to read an artifact of a newer schema, written by edge-t5 `writer`."""
     if isinstance(writer, str) and _VERSION.fullmatch(writer) and writer != "0+unknown":
-        return f"edge-t5 {writer} wrote it and reads it: pip install 'edge-t5>={writer}'"
-    return "it does not say which version wrote it: pip install -U edge-t5"
+        return f"it was written by edge-t5 {writer}: pip install 'edge-t5>={writer}'"
+    return "upgrade: pip install -U edge-t5"
 
 
 def replace_runtime(folder: str | Path, runtime: Mapping[str, Any]) -> None:
-    """Put other engine settings into an artifact's manifest, in one step.
+    """Atomically replace the engine settings in an artifact's manifest.
 
-    All else stays as it is in the file, fields that this version does not know included.
+    All other fields are kept, including fields that this version does not know.
+
+    Args:
+        folder: The artifact folder.
+        runtime: The new `runtime` section.
 
     Raises:
-        ArtifactError: no artifact there, or a manifest that is malformed or of a newer schema.
-        EdgeError: the place can't be written; the manifest is then what it was.
+        ArtifactError: No artifact there, or a manifest that is malformed or of a newer schema.
+        EdgeError: The file can't be written; the manifest is unchanged.
     """
     read_manifest(folder)
     path = Path(folder) / MANIFEST_NAME
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path, _MAX_BYTES)
     with new_file(path) as staging:
         staging.write_text(to_json({**values, "runtime": dict(runtime)}), encoding="utf-8")
 
 
 def to_json(values: Mapping[str, Any]) -> str:
-    """A manifest's values as the text of its file."""
+    """Values as the text of a manifest file."""
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -193,7 +224,7 @@ _T = TypeVar("_T")
 
 
 def _build(cls: type[_T], values: Any, where: str) -> _T:
-    """A dataclass from JSON, every field's type checked; unknown fields are passed over."""
+    """A dataclass from JSON, with the type of every field checked; unknown fields are ignored."""
     if not isinstance(values, Mapping):
         raise ArtifactError(f"{where}: must be an object, not {type(values).__name__}")
     hints = get_type_hints(cls)
@@ -235,9 +266,9 @@ def _check_files(manifest: Manifest, path: Path) -> None:
     if not 0 < len(manifest.files) <= _MAX_FILES:
         raise ArtifactError(f"{path}: {len(manifest.files)} files listed")
     for name, info in manifest.files.items():
-        # Flat folders only: a name with a separator could point outside of the artifact.
+        # A name with a separator could point outside the artifact.
         if name in ("", ".", "..", MANIFEST_NAME) or "/" in name or "\\" in name or "\0" in name:
-            raise ArtifactError(f"{path}: {name!r} is no plain file name")
+            raise ArtifactError(f"{path}: {name!r} is not a plain file name")
         if info.size < 0 or not _SHA256.fullmatch(info.sha256):
             raise ArtifactError(f"{path}: size or sha256 of {name!r} is malformed")
     shape = manifest.architecture
@@ -246,8 +277,8 @@ def _check_files(manifest: Manifest, path: Path) -> None:
         raise ArtifactError(f"{path}: the architecture has a dimension below 1")
     special = (shape.pad_token_id, shape.eos_token_id, shape.decoder_start_token_id)
     if not all(0 <= token < shape.vocab_size for token in special):
-        raise ArtifactError(f"{path}: a special token's id lies outside of the vocabulary")
+        raise ArtifactError(f"{path}: a special token's id is outside the vocabulary")
     if not 0 < manifest.tokenizer.pieces <= shape.vocab_size:
-        raise ArtifactError(f"{path}: tokenizer.pieces must lie between 1 and vocab_size")
+        raise ArtifactError(f"{path}: tokenizer.pieces must be from 1 to vocab_size")
     if min(manifest.limits.max_input_tokens, manifest.limits.max_new_tokens) < 1:
         raise ArtifactError(f"{path}: limits must be at least 1")

@@ -1,7 +1,7 @@
-"""The path of a text into a model, as a fingerprint: tokenizer, normalization and prompt.
+"""Fingerprint of a model's text path: tokenizer, normalization and prompt.
 
-A model answers well only what reaches it as its training rows did. Training stores the fingerprint
-in its record, the export in the manifest; export and benchmark compute it again and compare.
+At inference a text must be processed as in training. Training stores the fingerprint in its record
+and export in the manifest; export and benchmark compute it again and compare.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.artifact import TOKENIZER_NAME, Artifact
+from edge.runtime.artifact import TOKENIZER_MAX_BYTES, TOKENIZER_NAME, Artifact
 from edge.runtime.errors import ArtifactError
+from edge.runtime.platform.json_file import read_json
 
-# What a tokenizer.json says of one call only; this project sets its own limits and padding.
-_PASSING = ("truncation", "padding")
+# Settings of single calls, saved in tokenizer.json but not part of the text path.
+_CALL_SETTINGS = ("truncation", "padding")
 _NORMALIZATION = ("normalizer", "pre_tokenizer")
 
 
 @dataclass(frozen=True)
 class TextFingerprint:
-    """sha256 (hex) of the tokenizer and of its normalization alone, and the prompt's template."""
+    """Hashes (sha256, hex) of the tokenizer and of its normalization, and the prompt template."""
 
     tokenizer: str
     normalization: str
@@ -31,46 +32,47 @@ class TextFingerprint:
 
     @classmethod
     def of(cls, tokenizer_file: str | Path, prompt_template: str) -> TextFingerprint:
-        """The path through a `tokenizer.json`, which is small and was checked by who wrote it.
+        """The fingerprint of a `tokenizer.json` and a prompt template.
 
         Raises:
-            ArtifactError: the file can't be read as JSON.
+            ArtifactError: The file can't be read, or is not JSON.
         """
         try:
-            values = json.loads(Path(tokenizer_file).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            values = read_json(tokenizer_file, TOKENIZER_MAX_BYTES)
+        except (OSError, ValueError) as error:
             raise ArtifactError(f"{tokenizer_file}: not a tokenizer.json ({error})") from None
         if not isinstance(values, dict):
-            raise ArtifactError(f"{tokenizer_file}: not a tokenizer.json (no JSON object)")
-        lasting = {name: value for name, value in values.items() if name not in _PASSING}
-        parts = {name: values.get(name) for name in _NORMALIZATION}
-        return cls(_sha256(lasting), _sha256(parts), prompt_template)
+            raise ArtifactError(f"{tokenizer_file}: not a tokenizer.json (not a JSON object)")
+        tokenizer = {name: value for name, value in values.items() if name not in _CALL_SETTINGS}
+        normalization = {name: values.get(name) for name in _NORMALIZATION}
+        return cls(_sha256(tokenizer), _sha256(normalization), prompt_template)
 
     def as_record(self) -> dict[str, str]:
+        """The fingerprint as it is stored in a training record or manifest."""
         return asdict(self)
 
     def differences(self, recorded: Mapping[str, Any]) -> Iterator[str]:
-        """What differs from a record, in words; a record without a part says nothing of it."""
+        """Describe the differences from a record; what the record lacks is not compared."""
         template = recorded.get("prompt_template", self.prompt_template)
         if template != self.prompt_template:
-            yield f"the prompt is {self.prompt_template!r}, that of training was {template!r}"
+            yield f"the prompt is {self.prompt_template!r}, but was {template!r} in training"
         if recorded.get("normalization", self.normalization) != self.normalization:
-            yield "the tokenizer normalizes text otherwise than in training"
+            yield "the tokenizer normalizes text differently than in training"
         elif recorded.get("tokenizer", self.tokenizer) != self.tokenizer:
-            yield "the tokenizer is not that of training"
+            yield "the tokenizer differs from that of training"
 
 
 def check_text_path(artifact: Artifact) -> None:
-    """Compare an artifact's tokenizer and prompt with what its manifest recorded of them.
+    """Compare an artifact's tokenizer and prompt with the fingerprint in its manifest.
 
     Raises:
-        ArtifactError: they differ; whatever is measured would be of another model.
+        ArtifactError: They differ.
     """
     manifest = artifact.manifest
     found = TextFingerprint.of(artifact.path(TOKENIZER_NAME), manifest.prompt_template)
-    different = list(found.differences(manifest.text_path))
-    if different:
-        raise ArtifactError(f"{artifact.folder}: {'; '.join(different)}; export it again")
+    differences = list(found.differences(manifest.text_path))
+    if differences:
+        raise ArtifactError(f"{artifact.folder}: {'; '.join(differences)}; export it again")
 
 
 def _sha256(value: object) -> str:

@@ -8,7 +8,6 @@ become the destination in one step.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -17,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edge.runtime.errors import OutputExistsError, UsageError
+from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.platform.lock import lock_file
 
 _VERSION = 1
 _SYNC_SECONDS = 1.0  # a crash of the process loses nothing, one of the machine this much
@@ -123,7 +123,7 @@ def open_journal(
         UsageError: another process is at work on the same destination.
     """
     path = journal_path(destination)
-    with locked(path, destination) as descriptor:
+    with lock_file(path, destination) as descriptor:
         journal = Journal(destination, descriptor)
         other = journal.resume(identity)
         if other and not force:
@@ -140,37 +140,6 @@ def open_journal(
                 path.unlink(missing_ok=True)
             raise
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path, destination: Path) -> Iterator[int]:
-    """A descriptor of the file, which is made where it is missing, for this process alone."""
-    while True:
-        with readable_os_errors(destination):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_symlink():
-                raise UsageError(f"{path} is a symbolic link, which is not written through")
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"{destination}: another process is writing it; wait for that, or end it"
-                ) from None
-            # Whoever held the lock may have finished and removed the file that we opened.
-            if _is_same(path, descriptor):
-                yield descriptor
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _is_same(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _whole_lines(reader: BinaryIO) -> int:

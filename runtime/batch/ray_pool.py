@@ -20,7 +20,7 @@ from edge.runtime.batch.job import BatchJob
 from edge.runtime.batch.pool import ATTEMPTS, Event, Pool, ShardFailed
 from edge.runtime.batch.shards import Done, OutputFolder, Shard
 from edge.runtime.engines.base import choose_threads
-from edge.runtime.errors import EdgeError
+from edge.runtime.errors import EdgeError, first_line
 
 
 class RayPool(Pool):
@@ -62,7 +62,7 @@ class RayPool(Pool):
                 else:
                     yield Done(**{key: row[key] for key in Done.__dataclass_fields__})
         except RayError as error:
-            raise EdgeError(f"Ray gave up: {_first_line(error)}") from error
+            raise EdgeError(f"Ray gave up: {first_line(error)}") from error
         for name in sorted(missing):
             told = f"{name}: {ATTEMPTS} workers died over it (Ray's logs say how)"
             yield ShardFailed(name, EdgeError(told))
@@ -103,8 +103,4 @@ def _start() -> None:
     try:
         ray.init(**quiet)
     except (ConnectionError, RayError, RuntimeError) as error:
-        raise EdgeError(f"can't reach or start Ray: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise EdgeError(f"can't reach or start Ray: {first_line(error)}") from error

@@ -9,13 +9,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 from edge.runtime.batch.job import BatchJob, Source, as_dict, batches, line, row_fields, to_json
 from edge.runtime.batch.shards import Done, OutputFolder, Shard
-from edge.runtime.errors import DataError, EdgeError
+from edge.runtime.errors import DataError, EdgeError, one_line
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.registry import missing_extra
 from edge.runtime.rows import BadRow, Columns, Row, iter_rows_with_errors
 
 if TYPE_CHECKING:
-    from edge.runtime.model import Generation, Model
+    from edge.runtime.generation import Generation
+    from edge.runtime.model import Model
 
 _PARQUET_ROWS = 512  # of a shard in memory at once
 
@@ -104,8 +105,9 @@ def _generate_apart(
 
 
 def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, EdgeError) else f"{type(error).__name__}: {text[:300]}"
+    if isinstance(error, EdgeError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _answer_parquet(
@@ -124,8 +126,9 @@ def _answer_parquet(
         try:
             file = stack.enter_context(pq.ParquetFile(shard.source))
         except (OSError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"no parquet file ({reason[:200]})", path=shard.source) from error
+            raise DataError(
+                f"no parquet file ({one_line(error, 200)})", path=shard.source
+            ) from error
         schema = file.schema_arrow
         if job.input_column not in schema.names:
             raise DataError(
@@ -160,8 +163,7 @@ def _tables(file: Any, path: Path) -> Iterator[Any]:
     try:
         yield from file.iter_batches(batch_size=_PARQUET_ROWS)
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"can't be read to its end ({reason[:200]})", path=path) from error
+        raise DataError(f"can't be read to its end ({one_line(error, 200)})", path=path) from error
 
 
 def _answer_rows(

@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.batch.journal import difference, locked
+from edge.runtime.batch.journal import difference
 from edge.runtime.errors import DataError, OutputExistsError, UsageError
 from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.platform.json_file import read_json
+from edge.runtime.platform.lock import lock_file
 
 SUFFIXES = (".jsonl", ".parquet")
+_MAX_STATE_BYTES = 16 << 20
 # Readers of data folders (Spark, Arrow, this one) pass over names that begin with "_" or ".".
 STATE_NAME = "_edge"
 FAILED_NAME = "_failed"
@@ -144,7 +147,7 @@ class OutputFolder:
                 f"{self.folder} holds something else; give another --output,"
                 " or --force to write into it"
             )
-        with locked(state / "lock", self.folder):
+        with lock_file(state / "lock", self.folder):
             other = difference(_read_json(state / "run.json") or {}, identity) if ours else None
             if other and not force:
                 raise OutputExistsError(
@@ -190,7 +193,7 @@ class OutputFolder:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path, _MAX_STATE_BYTES)
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None

@@ -1,4 +1,4 @@
-"""One engine per artifact format; each needs one library, imported when it is loaded."""
+"""Registry of engines: one per artifact format, each with a library imported on first use."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What every engine does: generate token ids for a batch, score targets, close.
+"""The engine interface: generate token ids for a batch, score targets, close.
 
-Engines know token ids only. Text, prompts, limits and checks live once, in `edge.runtime.Model`.
+Engines work on token ids only. Text, prompts, limits and checks belong to `edge.runtime.Model`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.cpu import usable_cores
 from edge.runtime.registry import unknown_name
 
-# Called with (row, token id) for each new token, eos included; True ends that row.
+# Called with (row, token id) for each new token, eos included; returning True ends that row.
 TokenCallback = Callable[[int, int], bool]
 TokenIds = Sequence[int]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The ids a decoder has to know. Ids from `pieces` up to `size` have no text: never emitted."""
+    """Vocabulary size and special ids.
+
+    Ids from `pieces` up to `size` have no text and are never emitted.
+    """
 
     size: int
     pieces: int
@@ -35,6 +38,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, artifact: Artifact) -> Vocabulary:
+        """The vocabulary of an artifact."""
         shape = artifact.manifest.architecture
         return cls(
             size=shape.vocab_size,
@@ -49,10 +53,12 @@ class Vocabulary:
 class Hypothesis:
     """One generated sequence.
 
-    `token_ids` leave out the start token and eos. `score` is the sum of the tokens' natural
-    log-probabilities (eos included) divided by their number ** length_penalty. `finish_reason` is
-    "eos", "length" or "stop" (ended by the callback). `steps` counts the decoder's steps where
-    tokens were drafted (see prompt_lookup_num_tokens); else each token was a step.
+    Attributes:
+        token_ids: Without the start token and eos.
+        score: Sum of the tokens' natural log-probabilities, eos included, divided by their number
+            ** length_penalty.
+        finish_reason: "eos", "length" or "stop" (ended by the callback).
+        steps: Number of decoder steps if tokens were drafted (prompt_lookup_num_tokens), else None.
     """
 
     token_ids: tuple[int, ...]
@@ -64,23 +70,31 @@ class Hypothesis:
 class Engine(abc.ABC):
     """A loaded artifact of one format.
 
-    Subclasses take an `Artifact` and a number of threads; what they can't do raises
-    `UnsupportedError` naming the engines that can.
+    Attributes:
+        format: Name of the artifact format.
+        thread_safe: Whether several threads may call the engine; if not, `Model` serializes calls.
+        concurrent: Whether calls of several threads run in parallel, each with `threads` threads.
+        supports_beams: Whether the engine has beam search.
+        supports_prompt_lookup: Whether the engine drafts tokens from the input.
+        settings: Names that the manifest's `runtime` section may set beside threads, with the
+            allowed values; the first is the default.
     """
 
     format: ClassVar[str]
-    # False: `Model` lets one call in at a time.
     thread_safe: ClassVar[bool] = False
-    # True: calls of several threads compute at the same time, each with `threads` threads.
     concurrent: ClassVar[bool] = False
     supports_beams: ClassVar[bool] = True
     supports_prompt_lookup: ClassVar[bool] = False
-    # What the manifest's `runtime` section may set beside threads → its values, the default first.
     settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @abc.abstractmethod
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
-        """Load the model files. `threads` None takes the manifest's tuned number, or one."""
+        """Load the model files.
+
+        Args:
+            artifact: The opened artifact.
+            threads: Number of threads; None takes the tuned number in the manifest, or one.
+        """
 
     @abc.abstractmethod
     def generate(
@@ -89,81 +103,92 @@ class Engine(abc.ABC):
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
     ) -> list[list[Hypothesis]]:
-        """Generate for a batch of unpadded source ids (eos included).
+        """Generate for a batch.
 
-        Returns, for each row, `options.num_return_sequences` hypotheses, best first. `on_token`
-        needs greedy search or sampling with one sequence per row.
+        Args:
+            input_ids: Unpadded rows of source ids, eos included.
+            options: Generation options.
+            on_token: See `TokenCallback`. Needs greedy search or sampling.
+
+        Returns:
+            For each row `options.num_return_sequences` hypotheses, best first.
+
+        Raises:
+            UnsupportedError: The engine can't do what the options ask for.
         """
 
     @abc.abstractmethod
     def score(
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
     ) -> list[np.ndarray]:
-        """Natural log-probability of every target token given source and the tokens before it.
+        """Natural log-probability of every target token, given the source and earlier tokens.
 
-        `target_ids` are unpadded and without the start token; eos counts like any other token.
-        Returns one float32 array of len(target) per row.
+        Args:
+            input_ids: Unpadded rows of source ids, eos included.
+            target_ids: Unpadded rows without the start token; eos counts like any other token.
+
+        Returns:
+            One float32 array of len(target) per row.
         """
 
     @classmethod
     def tunable(cls, threads: Sequence[int]) -> list[dict[str, Any]]:
-        """The settings worth measuring on a machine, for the numbers of threads that may be tried.
+        """Engine settings that `edge tune` measures, for the thread counts to try.
 
-        Each is what the manifest's `runtime` section may hold; of two that are equally fast, the
-        earlier is to be preferred.
+        Each is a `runtime` section of the manifest. If two are equally fast, the earlier one wins.
         """
         return [{"threads": number} for number in threads]
 
     @property
     @abc.abstractmethod
     def threads(self) -> int:
-        """How many threads compute."""
+        """Number of threads that the engine computes with."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Free the model. Calling it twice does no harm."""
+        """Free the model. Closing twice is harmless."""
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse settings that this engine has not.
+        """Check settings given to `load`.
 
         Raises:
-            UsageError: an unknown name or a value that the setting can't have.
+            UsageError: An unknown name or an invalid value.
         """
         for name, value in settings.items():
             if name not in cls.settings:
                 raise UsageError(unknown_name(f"{cls.format} setting", name, (*cls.settings,)))
-            if not _among(value, cls.settings[name]):
-                raise UsageError(f"{name} must be {_either(cls.settings[name])}, not {value!r}")
+            if not _is_one_of(value, cls.settings[name]):
+                raise UsageError(f"{name} must be {_join_or(cls.settings[name])}, not {value!r}")
 
     def check_options(self, options: GenerationOptions) -> None:
-        """Refuse what this engine can't do, naming those that can.
+        """Check that this engine supports the options.
 
         Raises:
-            UnsupportedError: beams, where the engine has none.
+            UnsupportedError: Beam search, if the engine has none; the message names those that do.
         """
         if options.num_beams > 1 and not self.supports_beams:
             raise UnsupportedError(
-                f"{self.format} artifacts have no beam search: use num_beams 1, or an artifact of"
-                " format onnx, ctranslate2 or torchscript"
+                f"{self.format} artifacts do not support beam search; use num_beams 1, or an"
+                " artifact of format onnx, ctranslate2 or torchscript"
             )
 
 
 def choose_threads(artifact: Artifact, threads: int | None) -> int:
-    """The caller's number of threads, else the tuned one, else 1.
+    """The given number of threads, else the tuned one, else 1.
 
-    One thread is the default because it is never far from the best for one short query, while too
-    many can double the time on a shared machine. An artifact that was tuned elsewhere gets no more
-    threads than there are cores here.
+    One thread is the default: for one short input it is close to the best, while too many threads
+    can double the time on a shared machine. The tuned number is limited to the cores of this
+    machine.
 
     Raises:
-        ArtifactError: the manifest's number is none.
+        ArtifactError: The manifest's number is invalid.
     """
     if threads is not None:
         return threads
     tuned = artifact.manifest.runtime.get("threads", 1)
     if type(tuned) is not int or tuned < 1:
-        raise _wrong_setting(artifact, "threads", "a whole number from 1 on", tuned)
+        raise _invalid_setting(artifact, "threads", "a whole number of at least 1", tuned)
     return min(tuned, usable_cores())
 
 
@@ -171,27 +196,27 @@ def choose_setting(artifact: Artifact, name: str, values: Sequence[Any]) -> Any:
     """A setting of the manifest's `runtime` section: one of `values`, by default the first.
 
     Raises:
-        ArtifactError: the manifest holds something else.
+        ArtifactError: The manifest has another value.
     """
     chosen = artifact.manifest.runtime.get(name, values[0])
-    if not _among(chosen, values):
-        raise _wrong_setting(artifact, name, _either(values), chosen)
+    if not _is_one_of(chosen, values):
+        raise _invalid_setting(artifact, name, _join_or(values), chosen)
     return chosen
 
 
-def _among(value: object, values: Sequence[Any]) -> bool:
-    """Whether it is one of them, of the same type: 1 is not True."""
+def _is_one_of(value: object, values: Sequence[Any]) -> bool:
+    """Like `value in values`, but 1 is not True."""
     return any(type(value) is type(known) and value == known for known in values)
 
 
-def _either(values: Sequence[Any]) -> str:
+def _join_or(values: Sequence[Any]) -> str:
     return " or ".join(str(value) for value in values)
 
 
-def _wrong_setting(artifact: Artifact, name: str, wanted: str, found: object) -> ArtifactError:
+def _invalid_setting(artifact: Artifact, name: str, wanted: str, found: object) -> ArtifactError:
     return ArtifactError(
         f"{artifact.folder}: runtime.{name} in edge.json must be {wanted}, not {found!r:.40};"
-        " edge tune sets it anew"
+        " run edge tune to reset it"
     )
 
 
@@ -202,10 +227,17 @@ def greedy_hypotheses(
     finished: np.ndarray,
     length_penalty: float,
 ) -> list[list[Hypothesis]]:
-    """What a greedy loop inside of a model file returns, as hypotheses.
+    """Hypotheses from the outputs of a greedy loop inside a model file.
 
-    `tokens` [batch, steps], `lengths` [batch] with eos counted, `log_probs` [batch] sums,
-    `finished` [batch] whether the row ended with eos.
+    Args:
+        tokens: Ids [batch, steps].
+        lengths: Number of tokens [batch], eos included.
+        log_probs: Sums of log-probabilities [batch].
+        finished: Whether each row ended with eos [batch].
+        length_penalty: Exponent of the length that divides the score.
+
+    Returns:
+        One hypothesis per row.
     """
     groups = []
     for row, length, total, ended in zip(tokens, lengths, log_probs, finished, strict=True):
@@ -218,7 +250,7 @@ def greedy_hypotheses(
 def pad_batch(
     rows: Sequence[TokenIds], pad: int, *, dtype: type = np.int64
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Right-pad rows to one length: (ids [batch, length], mask [batch, length] of 0 and 1)."""
+    """Right-pad rows to the same length: ids and attention mask (0 or 1), both [batch, length]."""
     length = max(len(row) for row in rows)
     ids: np.ndarray = np.full((len(rows), length), pad, dtype=dtype)
     mask: np.ndarray = np.zeros((len(rows), length), dtype=dtype)

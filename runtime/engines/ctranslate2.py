@@ -1,16 +1,14 @@
 """The CTranslate2 engine.
 
-CTranslate2 takes tokens by name, so the model is loaded with names made of the ids. Source and
-target get different ones: a source row that holds nothing but the target's eos or start token
-counts as empty for CTranslate2, which then answers nothing, while T5 has an answer even to eos
-alone. Its defaults that would change answers in silence (beam size 2, inputs cut at 1024 tokens, at
-least one token) are all set here.
+CTranslate2 takes tokens by name, so the model is loaded with names made from the ids. Source and
+target names differ: CTranslate2 treats a source row of only eos or start tokens as empty and
+returns nothing, while T5 has an answer even to eos alone. CTranslate2 defaults that would silently
+change answers (beam size 2, inputs truncated at 1024 tokens, at least one token) are overridden.
 
-Where it differs from transformers: beam search applies penalties and bans to logits and normalizes
-afterwards, where transformers changes log-probabilities, and it ends a row after a fixed number of
-finished hypotheses. Beams with such options can therefore rank differently. Scores returned here
-are the model's own, like every engine's: where an option bends the distribution, the answer is
-scored once more without it.
+Differences from transformers: beam search applies penalties and bans to the logits and normalizes
+afterwards, while transformers changes log-probabilities; and a row ends after a fixed number of
+finished hypotheses. Beams with such options can rank differently. Scores are the model's own, as
+with every engine: if an option changes the distribution, the answer is scored again without it.
 """
 
 from __future__ import annotations
@@ -33,14 +31,17 @@ from edge.runtime.engines.base import (
     Vocabulary,
     choose_threads,
 )
-from edge.runtime.errors import ArtifactError
+from edge.runtime.errors import ArtifactError, one_line
 from edge.runtime.options import GenerationOptions
+from edge.runtime.platform.json_file import read_json
 
 _CONFIG_NAME = "config.json"
 _MODEL_NAME = "model.bin"
-# Without early_stopping, a row goes on until this many times num_beams hypotheses have ended
-# (Kasai et al. 2022, arXiv:2204.05424): transformers goes on while a running beam may still win. On
-# 100 questions with 3 beams, 1 gave transformers' answer to 77, 2 to 94 and 3 to 99, as fast.
+_MAX_CONFIG_BYTES = 1 << 20
+# Without early_stopping, a row continues until this many times num_beams hypotheses have ended
+# (Kasai et al. 2022, arXiv:2204.05424); transformers continues while a running beam may still win.
+# Of 100 questions with 3 beams, 1 gave the answer of transformers to 77, 2 to 94 and 3 to 99, at
+# the same speed.
 _PATIENCE = 3.0
 _SEED_LOCK = threading.Lock()
 
@@ -55,7 +56,7 @@ class CTranslate2Engine(Engine):
         """Load the model.
 
         Raises:
-            ArtifactError: files missing from the manifest, damaged, or not loadable here.
+            ArtifactError: A file is missing from the manifest, damaged, or can't be loaded.
         """
         self.vocabulary = Vocabulary.of(artifact)
         self._artifact = artifact
@@ -66,10 +67,11 @@ class CTranslate2Engine(Engine):
 
     @property
     def threads(self) -> int:
+        """See `Engine.threads`."""
         return self._threads
 
     def _open(self) -> Any:
-        """A new Translator; its worker thread has a random generator of its own."""
+        """A new Translator; its worker thread has a separate random generator."""
         folder = self._artifact.folder
         files = _model_files(self._artifact, self.vocabulary)
         compute_type = self._artifact.manifest.runtime.get("compute_type", "default")
@@ -83,9 +85,8 @@ class CTranslate2Engine(Engine):
                 files=files,
             )
         except (RuntimeError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
             raise ArtifactError(
-                f"{folder}: CTranslate2 can't load it ({reason}); copy or export it again"
+                f"{folder}: CTranslate2 can't load it ({one_line(error)}); copy or export it again"
             ) from error
 
     # -- generating ------------------------------------------------------------------------------
@@ -96,6 +97,7 @@ class CTranslate2Engine(Engine):
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
     ) -> list[list[Hypothesis]]:
+        """See `Engine.generate`."""
         self.check_options(options)
         stopped: set[int] = set()
         arguments = self._arguments(options)
@@ -111,7 +113,7 @@ class CTranslate2Engine(Engine):
             results, suppressed = self._search(source, arguments, suppressed)
         copies = options.num_return_sequences
         answers = [_answers(result) for result in results]
-        if _bends_scores(options) or suppressed.get("suppress_sequences"):
+        if _changes_scores(options) or suppressed.get("suppress_sequences"):
             sums = self._sums(input_ids, answers)
         else:
             sums = [list(result.scores) for result in results]
@@ -127,10 +129,11 @@ class CTranslate2Engine(Engine):
     def _search(
         self, source: list[list[str]], arguments: dict[str, Any], suppressed: dict[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Search without suppressing ids, and with it only if one without a piece came up.
+        """Search without suppressing ids, and again with suppression if an id without text came up.
 
-        A trained model hardly ever emits one, and suppression spreads their probability over the
-        rest, which bends scores and the ranking of beams. Returns results and what was suppressed.
+        A trained model hardly ever emits one. Suppression spreads their probability over the other
+        ids, which changes scores and the ranking of beams. Returns the results and what was
+        suppressed.
         """
         results = self._translator.translate_batch(source, **arguments)
         tokens = (token for result in results for row in _answers(result) for token in row)
@@ -139,14 +142,14 @@ class CTranslate2Engine(Engine):
         return self._translator.translate_batch(source, **arguments, **suppressed), suppressed
 
     def _arguments(self, options: GenerationOptions) -> dict[str, Any]:
-        """The options in CTranslate2's words; it counts eos in lengths as transformers does."""
+        """The options under CTranslate2's names; lengths include eos, as in transformers."""
         arguments: dict[str, Any] = {
             "max_input_length": 0,
             "max_decoding_length": options.max_new_tokens,
             "min_decoding_length": options.min_new_tokens,
             "beam_size": options.num_beams,
             "num_hypotheses": options.num_return_sequences,
-            # Greedy and sampling rank nothing: 0 gives the plain sum of log-probabilities.
+            # Greedy search and sampling have no ranking: 0 gives the sum of log-probabilities.
             "length_penalty": options.length_penalty if options.num_beams > 1 else 0,
             "patience": 1.0 if options.early_stopping or options.num_beams == 1 else _PATIENCE,
             "repetition_penalty": options.repetition_penalty,
@@ -163,7 +166,7 @@ class CTranslate2Engine(Engine):
     def _translate_seeded(
         self, source: list[list[str]], arguments: dict[str, Any], seed: int
     ) -> list[Any]:
-        """Sample in a fresh Translator: a worker takes the seed once, when it first draws."""
+        """Sample in a new Translator: a worker reads the seed only once, at its first sample."""
         with _SEED_LOCK:
             ctranslate2.set_random_seed(seed)
             try:
@@ -185,12 +188,13 @@ class CTranslate2Engine(Engine):
     def score(
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
     ) -> list[np.ndarray]:
+        """See `Engine.score`."""
         results = self._translator.score_batch(
             _source_names(input_ids),
             [[_target_name(token) for token in row] for row in target_ids],
             max_input_length=0,
         )
-        # It scores an eos after the target, whatever the target ends with.
+        # CTranslate2 also scores an eos after the target.
         return [
             np.asarray(result.log_probs[: len(target)], dtype=np.float32)
             for result, target in zip(results, target_ids, strict=True)
@@ -199,13 +203,14 @@ class CTranslate2Engine(Engine):
     def _sums(
         self, input_ids: Sequence[TokenIds], answers: list[list[list[int]]]
     ) -> list[list[float]]:
-        """The sum of log-probabilities of every answer, under the model as it is."""
+        """Sum of log-probabilities of every answer under the unmodified model."""
         sources = [row for row, group in zip(input_ids, answers, strict=True) for _ in group]
         targets = [tokens for group in answers for tokens in group]
         sums = iter(float(values.sum()) for values in self.score(sources, targets))
         return [[next(sums) for _ in group] for group in answers]
 
     def close(self) -> None:
+        """See `Engine.close`."""
         self._translator = None
 
 
@@ -214,8 +219,8 @@ def _answers(result: Any) -> list[list[int]]:
     return [[int(name) for name in hypothesis] for hypothesis in result.hypotheses]
 
 
-def _bends_scores(options: GenerationOptions) -> bool:
-    """Whether CTranslate2's scores are something else than the model's own sums."""
+def _changes_scores(options: GenerationOptions) -> bool:
+    """Whether CTranslate2's scores differ from the model's own sums of log-probabilities."""
     return (
         options.num_beams > 1
         or options.do_sample
@@ -228,7 +233,7 @@ def _bends_scores(options: GenerationOptions) -> bool:
 def _callback(
     on_token: TokenCallback, options: GenerationOptions, stopped: set[int]
 ) -> Callable[[Any], bool]:
-    """CTranslate2's callback for ours; rows that it ends are put into `stopped`."""
+    """CTranslate2's callback around `on_token`; rows that it ends are added to `stopped`."""
     copies = options.num_return_sequences
 
     def step(result: Any) -> bool:
@@ -250,20 +255,20 @@ def _source_names(rows: Sequence[TokenIds]) -> list[list[str]]:
 
 
 def _model_files(artifact: Artifact, vocabulary: Vocabulary) -> dict[str, bytes]:
-    """The model's files for CTranslate2, with names made of ids for its vocabularies.
+    """The model's files for CTranslate2, with vocabularies of names made from the ids.
 
     Raises:
-        ArtifactError: a file is missing, or config.json is damaged.
+        ArtifactError: A file is missing, or config.json is damaged.
     """
     path = artifact.path(_CONFIG_NAME)
     model = artifact.path(_MODEL_NAME)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path, _MAX_CONFIG_BYTES)
         weights = model.read_bytes()
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ArtifactError(f"{path}: not readable as JSON ({error}); export it again") from None
     except OSError as error:
         raise ArtifactError(f"{artifact.folder}: can't be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}; export it again") from None
     if not isinstance(config, dict):
         raise ArtifactError(f"{path}: must be a JSON object; export it again")
     config |= {
@@ -271,7 +276,7 @@ def _model_files(artifact: Artifact, vocabulary: Vocabulary) -> dict[str, bytes]
         "add_source_eos": False,
         "bos_token": _target_name(vocabulary.start),
         "eos_token": _target_name(vocabulary.eos),
-        "unk_token": _target_name(vocabulary.pad),  # no name is unknown here
+        "unk_token": _target_name(vocabulary.pad),  # never used: no name is unknown
         "decoder_start_token": _target_name(vocabulary.start),
     }
     ids = range(vocabulary.size)

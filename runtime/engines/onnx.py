@@ -1,10 +1,10 @@
-"""The ONNX engine, under ONNX Runtime.
+"""The ONNX engine, on ONNX Runtime.
 
-Plain greedy search is one graph (`model.onnx`: encoder and a loop of decoder steps), as is the one
-that drafts from the input (`speculative.onnx`). Everything else (beams, sampling, penalties,
-streaming, scoring) steps through `encoder.onnx` and `decoder.onnx`. Where a shortlist restricts
-these, scores come from `scoring.onnx`, a decoder with the whole head. All take their weights from
-`model.onnx`, and are opened at their first use.
+Greedy search is a single graph (`model.onnx`: encoder and a loop of decoder steps), as is greedy
+search with drafts from the input (`speculative.onnx`). Everything else (beams, sampling, penalties,
+streaming, scoring) steps through `encoder.onnx` and `decoder.onnx`. If a shortlist restricts these,
+scores come from `scoring.onnx`, a decoder with the whole head. All graphs share the weights in
+`model.onnx` and are opened on first use.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from edge.runtime.engines.base import (
     greedy_hypotheses,
     pad_batch,
 )
-from edge.runtime.engines.stepping import DecoderState, SteppingEngine
-from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
+from edge.runtime.engines.search import DecoderState
+from edge.runtime.engines.stepping import SteppingEngine
+from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError, first_line
 from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.memory import give_back_free_memory
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
 _ENCODER, _DECODER, _SCORING = "encoder.onnx", "decoder.onnx", "scoring.onnx"
-_OLDEST = (1, 22)  # of ONNX Runtime
+_MIN_VERSION = (1, 22)  # of ONNX Runtime
 
 
 class OnnxEngine(SteppingEngine):
-    """The graphs of one artifact, each in an ONNX Runtime session of its own."""
+    """The graphs of one artifact, each in a separate ONNX Runtime session."""
 
     format = "onnx"
     thread_safe = True
@@ -50,11 +51,11 @@ class OnnxEngine(SteppingEngine):
     settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {"spinning": (True, False)}
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
-        """Open the greedy search's graph.
+        """Open the graph of greedy search.
 
         Raises:
-            UnsupportedError: an ONNX Runtime older than the operators.
-            ArtifactError: ONNX Runtime can't load the graph, or a setting is none.
+            UnsupportedError: ONNX Runtime is too old.
+            ArtifactError: ONNX Runtime can't load the graph, or a setting is invalid.
         """
         _check_version(ort.__version__)
         self.vocabulary = Vocabulary.of(artifact)
@@ -68,10 +69,11 @@ class OnnxEngine(SteppingEngine):
         self._graph(_GREEDY)
 
     def _graph(self, name: str) -> ort.InferenceSession:
-        """The graph of that file, loaded at its first use.
+        """The graph of a file, loaded on first use.
 
         Raises:
             ArtifactError: ONNX Runtime can't load it.
+            UsageError: The engine is closed.
         """
         with self._lock:
             if self._closed:
@@ -85,7 +87,7 @@ class OnnxEngine(SteppingEngine):
 
     @classmethod
     def tunable(cls, threads: Sequence[int]) -> list[dict[str, Any]]:
-        """Spinning matters only where a second thread waits."""
+        """See `Engine.tunable`. Spinning matters only with a second thread."""
         return [
             {"threads": number, "spinning": spinning}
             for number in threads
@@ -94,6 +96,7 @@ class OnnxEngine(SteppingEngine):
 
     @property
     def threads(self) -> int:
+        """See `Engine.threads`."""
         return self._threads
 
     def generate(
@@ -102,19 +105,18 @@ class OnnxEngine(SteppingEngine):
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
     ) -> list[list[Hypothesis]]:
+        """See `Engine.generate`."""
         if on_token is not None or not options.is_plain_greedy:
             return super().generate(input_ids, options, on_token)
         if options.prompt_lookup_num_tokens and len(input_ids) == 1:
-            return [[self._draft_and_check(input_ids, options)]]
+            return [[self._speculate(input_ids, options)]]
         feeds = self._feeds(input_ids, options)
         names = ["tokens", "lengths", "log_probs", "finished"]
         tokens, lengths, log_probs, finished = self._graph(_GREEDY).run(names, feeds)
         return greedy_hypotheses(tokens, lengths, log_probs, finished, options.length_penalty)
 
-    def _draft_and_check(
-        self, input_ids: Sequence[TokenIds], options: GenerationOptions
-    ) -> Hypothesis:
-        """Greedy search of one row that drafts from the input; the answer is plain greedy's."""
+    def _speculate(self, input_ids: Sequence[TokenIds], options: GenerationOptions) -> Hypothesis:
+        """Greedy search of one row with drafts from the input; the answer is the same."""
         feeds = self._feeds(input_ids, options)
         feeds["draft_tokens"] = np.array(options.prompt_lookup_num_tokens)
         names = ["tokens", "log_probs", "finished", "steps"]
@@ -135,10 +137,12 @@ class OnnxEngine(SteppingEngine):
         }
 
     def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:
+        """See `SteppingEngine.start`."""
         return self._start(input_ids, _DECODER)
 
     def start_scoring(self, input_ids: Sequence[TokenIds]) -> DecoderState:
-        # With a shortlist, decoder.onnx gives no logits to ids outside of it.
+        """See `SteppingEngine.start_scoring`."""
+        # With a shortlist, decoder.onnx has no logits for ids outside it.
         restricted = _SCORING in self._artifact.manifest.files
         return self._start(input_ids, _SCORING if restricted else _DECODER)
 
@@ -160,55 +164,59 @@ class OnnxEngine(SteppingEngine):
         return _OnnxState(decoder, values, past)
 
     def close(self) -> None:
+        """See `Engine.close`."""
         with self._lock:
             self._closed = True
             self._graphs.clear()
 
 
 def _check_version(version: str) -> None:
-    """Refuse an ONNX Runtime that can't run the graphs, or runs them wrongly in silence.
+    """Reject versions of ONNX Runtime that can't run the graphs, or compute wrong results.
 
     1.21 and older have no 8-bit MatMulNBits; 1.20 gave wrong log-probabilities in padded batches.
 
     Raises:
-        UnsupportedError: it is older than that.
+        UnsupportedError: The version is too old.
     """
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:
-        oldest = ".".join(map(str, _OLDEST))
+    if numbers and (int(numbers[1]), int(numbers[2])) < _MIN_VERSION:
+        minimum = ".".join(map(str, _MIN_VERSION))
         raise UnsupportedError(
-            f"ONNX Runtime {version} is too old for the operators of onnx artifacts, which need"
-            f" {oldest} or newer: pip install -U 'onnxruntime>={oldest}'"
+            f"ONNX Runtime {version} is too old: onnx artifacts need {minimum} or newer:"
+            f" pip install -U 'onnxruntime>={minimum}'"
         )
 
 
 def open_session(path: Path, threads: int, *, spinning: bool = True) -> ort.InferenceSession:
-    """A graph's file as a session on the CPU. Threads that wait for work are `spinning`, or sleep
-    and leave the core to others.
+    """Open a graph as a session on the CPU.
+
+    Args:
+        path: The ONNX file.
+        threads: Number of intra-op threads.
+        spinning: Whether threads that wait for work spin; if not, they sleep and free the core.
 
     Raises:
-        ArtifactError: ONNX Runtime can't load it.
+        ArtifactError: ONNX Runtime can't load the file.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    # Graphs whose pools spin between calls would take the cores from each other.
+    # Sessions whose pools spin between calls would compete for the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         opened = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no base class of theirs
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ArtifactError(
-            f"{path}: ONNX Runtime {ort.__version__} can't load it ({reason})"
+            f"{path}: ONNX Runtime {ort.__version__} can't load it ({first_line(error)})"
         ) from error
-    give_back_free_memory()  # the file as read, and the weights before they were packed
+    give_back_free_memory()  # the file as read, and the unpacked weights
     return opened
 
 
 class _OnnxState(DecoderState):
-    """The caches of one batch, kept as ONNX Runtime's own values between steps."""
+    """The caches of one batch, kept as OrtValues between steps."""
 
     def __init__(
         self,
@@ -225,7 +233,8 @@ class _OnnxState(DecoderState):
         feeds = {"decoder_input_ids": _value(tokens), **self._encoded, **self._past}
         logits, *present = self._decoder.run_with_ort_values(self._outputs, feeds)
         self._past = dict(zip(self._past, present, strict=True))
-        return logits.numpy()
+        result: np.ndarray = logits.numpy()
+        return result
 
     def reorder(self, rows: np.ndarray) -> None:
         self._encoded = _take(self._encoded, rows)

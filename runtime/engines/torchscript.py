@@ -1,11 +1,11 @@
 """The TorchScript engine.
 
-`torch.jit.load` reads no pickle, but a TorchScript archive is a program: loading one from a
-stranger runs code of theirs. Load only what you exported, or verified by its hash.
+`torch.jit.load` reads no pickle, but a TorchScript archive is a program: loading an untrusted file
+runs untrusted code. Load only files that you exported yourself or verified by hash.
 
-PyTorch keeps the number of threads and the quantized backend for the whole process. This engine
-sets the number before each call where it differs, so engines with different numbers can live side
-by side, though not at their best when they compute at once.
+PyTorch has one number of threads and one quantized backend per process. This engine sets the number
+of threads before each call if it differs, so that engines with different numbers can share a
+process; overlapping calls may then be slower.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from edge.runtime.engines.base import (
     greedy_hypotheses,
     pad_batch,
 )
-from edge.runtime.engines.stepping import DecoderState, SteppingEngine
-from edge.runtime.errors import ArtifactError, UnsupportedError
+from edge.runtime.engines.search import DecoderState
+from edge.runtime.engines.stepping import SteppingEngine
+from edge.runtime.errors import ArtifactError, UnsupportedError, first_line
 from edge.runtime.options import GenerationOptions
 
 _MODEL_NAME = "model.ts"
@@ -38,7 +39,7 @@ _METHODS = ("encode", "step", "greedy")
 
 
 class TorchScriptEngine(SteppingEngine):
-    """A scripted T5. Plain greedy search runs inside of the script, all else steps from here."""
+    """A scripted T5. Greedy search runs inside the script, everything else step by step."""
 
     format = "torchscript"
     thread_safe = True  # the script keeps no state between calls
@@ -48,8 +49,8 @@ class TorchScriptEngine(SteppingEngine):
         """Load the model.
 
         Raises:
-            ArtifactError: the file is missing from the manifest, damaged or another program.
-            UnsupportedError: a quantized model, and a PyTorch without quantized backend.
+            ArtifactError: The file is missing from the manifest, damaged, or another program.
+            UnsupportedError: The model is quantized and this PyTorch has no quantized backend.
         """
         self.vocabulary = Vocabulary.of(artifact)
         self._threads = choose_threads(artifact, threads)
@@ -59,9 +60,11 @@ class TorchScriptEngine(SteppingEngine):
 
     @property
     def threads(self) -> int:
+        """See `Engine.threads`."""
         return self._threads
 
     def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:
+        """See `SteppingEngine.start`."""
         return _ScriptState(self._model, *self._inputs(input_ids))
 
     def generate(
@@ -70,6 +73,7 @@ class TorchScriptEngine(SteppingEngine):
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
     ) -> list[list[Hypothesis]]:
+        """See `Engine.generate`."""
         if on_token is not None or not options.is_plain_greedy:
             return super().generate(input_ids, options, on_token)
         ids, mask = self._inputs(input_ids)
@@ -82,13 +86,14 @@ class TorchScriptEngine(SteppingEngine):
         )
 
     def _inputs(self, input_ids: Sequence[TokenIds]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask [batch, length], with this engine's threads switched on."""
+        """Set this engine's number of threads; returns ids and mask [batch, length]."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         ids, mask = pad_batch(input_ids, self.vocabulary.pad)
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def close(self) -> None:
+        """See `Engine.close`."""
         self._model = None
 
 
@@ -103,7 +108,8 @@ class _ScriptState(DecoderState):
     def advance(self, tokens: np.ndarray) -> np.ndarray:
         with _running():
             logits, self._tensors = self._model.step(torch.from_numpy(tokens), self._tensors)
-        return logits.numpy()
+        result: np.ndarray = logits.numpy()
+        return result
 
     def reorder(self, rows: np.ndarray) -> None:
         batch = self._tensors[0].size(0)
@@ -116,18 +122,21 @@ class _ScriptState(DecoderState):
 
 @contextmanager
 def _running() -> Iterator[None]:
-    """Without gradients, and without the profiling that makes the first calls of a script several
-    times slower and the later ones no faster (FLAN-T5-small's shape in 8 bits: 194 and 156 ms for
-    the first two, then 30; without it 31 from the first)."""
+    """Disable gradients and the profiling executor.
+
+    Profiling makes the first calls of a script several times slower and later ones no faster: with
+    the shape of FLAN-T5-small in 8 bits, 194 and 156 ms for the first two and 30 ms afterwards;
+    without it, 31 ms from the first.
+    """
     with torch.inference_mode(), torch.jit.optimized_execution(False):
         yield
 
 
 def _choose_backend() -> None:
-    """Select the quantized backend before weights are packed for it, which happens at load.
+    """Select the quantized backend; loading the model packs the weights for it.
 
     Raises:
-        UnsupportedError: this PyTorch has none.
+        UnsupportedError: This PyTorch has no quantized backend.
     """
     supported = torch.backends.quantized.supported_engines
     is_arm = platform.machine().lower() in ("arm64", "aarch64")
@@ -138,7 +147,7 @@ def _choose_backend() -> None:
                 torch.backends.quantized.engine = name
             return
     raise UnsupportedError(
-        f"this PyTorch has no backend for 8-bit models (it has {', '.join(supported)}); use a"
+        f"this PyTorch has no backend for 8-bit models (available: {', '.join(supported)}); use a"
         " float32 artifact, or format onnx or ctranslate2"
     )
 
@@ -150,12 +159,11 @@ def _load(artifact: Artifact) -> Any:
             warnings.simplefilter("ignore")  # deprecated upstream; users can't act on it
             model = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError, EOFError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(
-            f"{path}: no TorchScript file that PyTorch {torch.__version__} reads ({reason});"
-            " copy or export it again"
+            f"{path}: PyTorch {torch.__version__} can't load it as TorchScript"
+            f" ({first_line(error)}); copy or export it again"
         ) from error
     missing = [name for name in _METHODS if not hasattr(model, name)]
     if missing:
-        raise ArtifactError(f"{path}: lacks the method {missing[0]}; export it again")
+        raise ArtifactError(f"{path}: method {missing[0]} is missing; export it again")
     return model

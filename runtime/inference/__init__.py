@@ -1,1 +1,1 @@
-"""TODO."""
+"""Inference around an engine: input encoding, batching, guardrails, locking and asyncio."""

@@ -1,6 +1,6 @@
-"""`await model.agenerate(…)`: the same calls for asyncio, made in threads.
+"""Asyncio versions of `Model`'s calls, run in threads.
 
-The engines release the GIL while they compute, so the event loop goes on meanwhile.
+The engines release the GIL while they compute, so the event loop keeps running.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ if TYPE_CHECKING:
 
 
 class AsyncCalls:
-    """What `Model` has for asyncio.
+    """The asyncio methods of `Model`.
 
-    A task that is cancelled stops waiting at once; a stream ends at its next token, while a call
-    of `agenerate` that has begun runs to its end in its thread.
+    A cancelled task stops waiting immediately. A stream then ends at its next token; a running
+    `agenerate` call runs to its end in its thread.
     """
 
     if TYPE_CHECKING:
 
-        def generate(self, texts: Any, **arguments: Any) -> Any: ...
+        def generate(self, texts: Any, **arguments: Any) -> Any:
+            """See `Model.generate`."""
 
-        def stream(self, text: str, **arguments: Any) -> Stream[Generation]: ...
+        def stream(self, text: str, **arguments: Any) -> Stream[Generation]:
+            """See `Model.stream`."""
+            ...
 
     @overload
     async def agenerate(self, texts: str, **arguments: Any) -> Generation: ...
@@ -33,13 +36,27 @@ class AsyncCalls:
     async def agenerate(self, texts: Sequence[str], **arguments: Any) -> list[Generation]: ...
 
     async def agenerate(self, texts: str | Sequence[str], **arguments: Any) -> Any:
-        """`generate` without blocking the event loop; arguments and errors are the same."""
-        import asyncio  # 30 ms that only its users pay for
+        """`Model.generate` without blocking the event loop; same arguments, result and errors.
+
+        Args:
+            texts: A text, or a list of texts.
+            **arguments: See `Model.generate`.
+        """
+        import asyncio  # takes 30 ms
 
         return await asyncio.to_thread(self.generate, texts, **arguments)
 
     async def astream(self, text: str, **arguments: Any) -> AsyncIterator[str]:
-        """`stream` without blocking the event loop: `async for piece in model.astream(text)`."""
+        """`Model.stream` without blocking the event loop; yields pieces of text.
+
+        Args:
+            text: The input.
+            **arguments: See `Model.stream`.
+
+        Example:
+            >>> async for piece in model.astream("some text"):
+            ...     print(piece, end="", flush=True)
+        """
         import asyncio
 
         stream = await asyncio.to_thread(self.stream, text, **arguments)

@@ -1,4 +1,4 @@
-"""Who may be inside an engine, and when it may be freed."""
+"""The lock around an engine's calls, safe on close and after a fork."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from collections.abc import Iterator
 
 from edge.runtime.errors import UsageError
 
-# Guards of this process, so that a fork can find them.
-_GUARDS: weakref.WeakSet[EngineLock] = weakref.WeakSet()
+# All locks of this process, for the fork handler.
+_LOCKS: weakref.WeakSet[EngineLock] = weakref.WeakSet()
 
 
 class EngineLock:
-    """Lets calls in (one at a time where the engine needs that) and lets closing wait for them.
+    """Admits calls, one at a time if needed, and makes closing wait for running calls.
 
-    Engines do not survive a fork: their threads exist in the parent only, and a call or even the
-    engine's end would wait for them for ever. In a forked child, calls are therefore refused and
-    what is `owned` is never freed (its memory is shared with the parent anyway).
+    Engines do not survive a fork: their threads exist only in the parent, and a call or even the
+    destructor would wait for them forever. In a forked child, calls raise an error and `owned` is
+    never freed.
+
+    Args:
+        exclusive: Whether only one call may run at a time.
+        owned: The engine.
     """
 
     def __init__(self, *, exclusive: bool, owned: object = None) -> None:
@@ -28,44 +32,48 @@ class EngineLock:
         self._owned = owned
         self._process = os.getpid()
         self._condition = threading.Condition()
-        self._inside = 0
+        self._running = 0
         self._closed = False
-        _GUARDS.add(self)
+        _LOCKS.add(self)
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called."""
         return self._closed
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """Be inside the engine.
+        """A context in which the engine may be called.
 
         Raises:
-            UsageError: the model is closed, or was loaded before this process was forked.
+            UsageError: The model is closed, or was loaded before this process was forked.
         """
-        # Before the lock: a thread that the fork left behind may hold it.
+        # Before taking the lock: a thread of the parent may hold it.
         if os.getpid() != self._process:
             raise UsageError(
-                "the model was loaded before this process was forked, which engines do not survive;"
-                " load it in each process (multiprocessing: start method 'spawn' or 'forkserver',"
-                " or load in the worker)"
+                "the model was loaded before this process was forked, and engines do not survive a"
+                " fork; load it in each process, or use multiprocessing with the start method"
+                " 'spawn' or 'forkserver'"
             )
         with self._condition:
-            while self._exclusive and self._inside and not self._closed:
+            while self._exclusive and self._running and not self._closed:
                 self._condition.wait()
             if self._closed:
                 raise UsageError("the model is closed; load the artifact again")
-            self._inside += 1
+            self._running += 1
         try:
             yield
         finally:
             with self._condition:
-                self._inside -= 1
+                self._running -= 1
                 self._condition.notify_all()
 
     def close(self) -> bool:
-        """Refuse further calls and wait for those inside; True for the first caller only, and
-        only in the process that may free the engine."""
+        """Reject further calls and wait for running ones.
+
+        Returns:
+            True for the first caller, who must free the engine; always False after a fork.
+        """
         if os.getpid() != self._process:
             self._closed = True
             return False
@@ -74,19 +82,19 @@ class EngineLock:
                 return False
             self._closed = True
             self._condition.notify_all()
-            while self._inside:
+            while self._running:
                 self._condition.wait()
             return True
 
     def _leak(self) -> None:
-        """Keep what is owned alive for good."""
+        """Keep `owned` alive forever."""
         if self._owned is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._owned))
 
 
 def _after_fork_in_child() -> None:
-    for guard in list(_GUARDS):
-        guard._leak()
+    for lock in list(_LOCKS):
+        lock._leak()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,106 +1,143 @@
-"""What a model thinks of given targets: log-probabilities of their tokens."""
+"""An engine behind its lock: batches of token ids to answers or scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, overload
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
 from edge.runtime.errors import UsageError
+from edge.runtime.generation import Generation, Timings
+from edge.runtime.inference.call_lock import EngineLock
+from edge.runtime.options import GenerationOptions
+from edge.runtime.text.stop_strings import StopStringCriteria, cut_at_stop
+from edge.runtime.text.tokenization import Tokenizer
 
-if TYPE_CHECKING:
-    from edge.runtime.engines.base import Engine
-    from edge.runtime.guardrails import OnLong
-    from edge.runtime.inference.call_lock import EngineLock
-    from edge.runtime.inference.pipeline import Fields
-    from edge.runtime.text.tokenization import Tokenizer
-
-BATCH_SIZE = 16
+BATCH_SIZE = 16  # default
 
 
-def in_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Row numbers in batches of similar length, so that little of a batch is padding."""
-    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+def milliseconds_since(started: float) -> float:
+    """Milliseconds since a value of `time.perf_counter()`."""
+    return (time.perf_counter() - started) * 1000
 
 
-class Scoring:
-    """The scoring half of `Model`."""
+class EngineRunner:
+    """Splits rows into batches, runs the engine under its lock and decodes the answers.
 
-    if TYPE_CHECKING:
-        engine: Engine
-        guard: EngineLock
-        tokenizer: Tokenizer
+    The runner owns the engine: `close` frees it.
+    """
 
-        def encode(
-            self,
-            texts: Sequence[str],
-            *,
-            fields: Fields | Sequence[Fields] | None = None,
-            on_long: OnLong | None = None,
-        ) -> tuple[list[list[int]], list[bool]]: ...
+    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
+        self.engine = engine
+        self._tokenizer = tokenizer
+        self._lock = EngineLock(exclusive=not engine.thread_safe, owned=engine)
 
-        def checked_ids(self, row: Sequence[int]) -> list[int]: ...
-
-    @overload
-    def score(  # type: ignore[overload-overlap]
+    def generate(
         self,
-        inputs: str,
-        targets: str,
+        input_ids: Sequence[Sequence[int]],
+        truncated: Sequence[bool],
+        options: GenerationOptions,
         *,
-        fields: Fields | None = None,
-        on_long: OnLong | None = None,
-    ) -> np.ndarray: ...
+        batch_size: int = BATCH_SIZE,
+        tokenize_ms: float = 0.0,
+        on_token: TokenCallback | None = None,
+        before_batch: Callable[[], None] | None = None,
+    ) -> list[Generation]:
+        """Answer rows of token ids, in the same order.
 
-    @overload
-    def score(
-        self,
-        inputs: Sequence[str],
-        targets: Sequence[str],
-        *,
-        fields: Fields | Sequence[Fields] | None = None,
-        on_long: OnLong | None = None,
-    ) -> list[np.ndarray]: ...
+        Args:
+            input_ids: Unpadded rows within the limits, eos included.
+            truncated: Whether each row was truncated, for its answer.
+            options: Generation options.
+            batch_size: Number of rows in one run of the engine.
+            tokenize_ms: Time that tokenization took, for the answers' timings.
+            on_token: Called for each new token; see `TokenCallback`.
+            before_batch: Called before each run of the engine; an exception ends the call.
 
-    def score(
-        self,
-        inputs: str | Sequence[str],
-        targets: str | Sequence[str],
-        *,
-        fields: Fields | Sequence[Fields] | None = None,
-        on_long: OnLong | None = None,
-    ) -> np.ndarray | list[np.ndarray]:
-        """Log-probability (nats) of every token of the target, eos included, given the input.
-
-        Returns a float32 array for one pair, a list of arrays for lists.
+        Raises:
+            UsageError: `batch_size` is below 1, or the model is closed.
+            UnsupportedError: The engine can't do what the options ask for.
         """
-        if isinstance(inputs, str) != isinstance(targets, str):
-            raise UsageError("score wants two texts, or two lists of texts")
-        if isinstance(inputs, str):
-            assert isinstance(targets, str)
-            return self.score([inputs], [targets], fields=fields, on_long=on_long)[0]
-        input_ids, _ = self.encode(inputs, fields=fields, on_long=on_long)
-        return self.score_tokens(input_ids, self.tokenizer.encode(targets))
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        self.engine.check_options(options)
+        started = time.perf_counter()
+        groups: list[list[Hypothesis]] = [[]] * len(input_ids)
+        for batch in _batches([len(ids) for ids in input_ids], batch_size):
+            if before_batch is not None:
+                before_batch()
+            callback = StopStringCriteria.for_options(
+                options, self._tokenizer.decode, then=on_token
+            )
+            with self._lock.call():
+                found = self.engine.generate([input_ids[row] for row in batch], options, callback)
+            for row, hypotheses in zip(batch, found, strict=True):
+                groups[row] = hypotheses
+        generate_ms = milliseconds_since(started)
+        started = time.perf_counter()
+        flat = [hypothesis for group in groups for hypothesis in group]
+        texts = iter(self._tokenizer.decode([hypothesis.token_ids for hypothesis in flat]))
+        decoded = [
+            [(hypothesis, *cut_at_stop(next(texts), options.stop_strings)) for hypothesis in group]
+            for group in groups
+        ]
+        timings = Timings(tokenize_ms, generate_ms, milliseconds_since(started))
+        answers = []
+        for ids, was_truncated, group in zip(input_ids, truncated, decoded, strict=True):
+            best, *others = [
+                Generation(
+                    text=text,
+                    token_ids=hypothesis.token_ids,
+                    score=hypothesis.score,
+                    finish_reason="stop" if stopped else hypothesis.finish_reason,
+                    input_tokens=len(ids),
+                    truncated=was_truncated,
+                    timings=timings,
+                    steps=hypothesis.steps,
+                )
+                for hypothesis, text, stopped in group
+            ]
+            answers.append(replace(best, alternatives=tuple(others)))
+        return answers
 
-    def score_tokens(
+    def score(
         self,
         input_ids: Sequence[Sequence[int]],
         target_ids: Sequence[Sequence[int]],
         *,
         batch_size: int = BATCH_SIZE,
     ) -> list[np.ndarray]:
-        """Like `score` for token ids; targets are without the start token."""
-        if len(input_ids) != len(target_ids):
-            raise UsageError(f"{len(input_ids)} inputs but {len(target_ids)} targets")
-        sources = [self.checked_ids(row) for row in input_ids]
-        targets = [self.checked_ids(row) for row in target_ids]
-        results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sources)
-        for rows in in_batches(
-            [len(s) + len(t) for s, t in zip(sources, targets, strict=True)], batch_size
-        ):
-            with self.guard.call():
-                scores = self.engine.score([sources[r] for r in rows], [targets[r] for r in rows])
-            for row, values in zip(rows, scores, strict=True):
+        """Log-probability (nats) of every target token; one float32 array of len(target) per row.
+
+        Raises:
+            UsageError: The model is closed.
+        """
+        results: list[np.ndarray] = [np.empty(0, np.float32)] * len(input_ids)
+        lengths = [len(s) + len(t) for s, t in zip(input_ids, target_ids, strict=True)]
+        for batch in _batches(lengths, batch_size):
+            with self._lock.call():
+                scores = self.engine.score(
+                    [input_ids[row] for row in batch], [target_ids[row] for row in batch]
+                )
+            for row, values in zip(batch, scores, strict=True):
                 results[row] = values
         return results
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._lock.closed
+
+    def close(self) -> None:
+        """Wait for running calls, then free the engine. Closing twice is harmless."""
+        if self._lock.close():
+            self.engine.close()
+
+
+def _batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Row numbers in batches of similar length, to keep padding low."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The platform: CPU, memory, atomic files, locks and JSON files."""

@@ -1,7 +1,7 @@
-"""Folders that appear whole or not at all.
+"""Atomic writing of files and folders.
 
-A folder is built beside its destination, on the same filesystem, flushed to disk and renamed into
-place. A reader sees what was there before or what is new; a crash or a full disk leaves the old.
+An output is built beside its destination, on the same filesystem, flushed to disk and renamed into
+place. Readers see the old or the new output; after a crash or on a full disk the old one remains.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _RENAME_EXCHANGE = 2
 
 @contextlib.contextmanager
 def new_folder(destination: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it becomes `destination`, on error it vanishes.
+    """Yield an empty folder to fill; on success it becomes `destination`, on error it is deleted.
 
-    With `force` an existing folder is replaced, and stays until the new one is complete.
+    With `force` an existing folder is replaced as soon as the new one is complete.
 
     Raises:
         OutputExistsError: `destination` exists and `force` is off, or it is not a folder.
-        EdgeError: the disk is full or the place can't be written.
+        EdgeError: The disk is full, or `destination` can't be written.
     """
     destination = Path(destination)
     check_destination(destination, force=force)
@@ -45,7 +45,7 @@ def new_folder(destination: str | Path, *, force: bool = False) -> Iterator[Path
     try:
         with readable_os_errors(destination):
             yield staging
-            os.chmod(staging, 0o777 & ~_umask())  # mkdtemp's 0700 would hide it from other users
+            os.chmod(staging, 0o777 & ~_umask())  # mkdtemp creates it with mode 0700
             _flush_tree(staging)
             _publish(staging, destination)
     finally:
@@ -54,10 +54,12 @@ def new_folder(destination: str | Path, *, force: bool = False) -> Iterator[Path
 
 @contextlib.contextmanager
 def new_file(destination: str | Path) -> Iterator[Path]:
-    """Yield a path to write; on success the file replaces `destination`, on error it vanishes.
+    """Yield a path to write; on success it becomes `destination`, on error it is deleted.
+
+    An existing file is replaced.
 
     Raises:
-        EdgeError: the disk is full or the place can't be written.
+        EdgeError: The disk is full, or `destination` can't be written.
     """
     destination = Path(destination)
     with readable_os_errors(destination):
@@ -77,19 +79,38 @@ def new_file(destination: str | Path) -> Iterator[Path]:
         staging.unlink(missing_ok=True)
 
 
-def check_destination(destination: Path, *, force: bool) -> None:
-    """Refuse early, before minutes of work, what `new_folder` would refuse at the end."""
-    if destination.is_dir() and not force and any(destination.iterdir()):
+def check_destination(destination: str | Path, *, force: bool, file: bool = False) -> None:
+    """Check before the work starts that an output may be written.
+
+    Args:
+        destination: The folder, or with `file` the file, that will be written. An empty folder
+            may always be replaced.
+        force: Whether an existing output may be replaced.
+        file: Whether the output is a file.
+
+    Raises:
+        OutputExistsError: The output exists and `force` is off, or it is a folder where a file is
+            needed or the other way round.
+    """
+    destination = Path(destination)
+    is_folder = destination.is_dir()
+    if is_folder if file else destination.exists() and not is_folder:
+        found, needed = ("folder", "file") if file else ("file", "folder")
+        raise OutputExistsError(f"{destination} is a {found}; --output must name a {needed}")
+    is_empty = is_folder and not any(destination.iterdir())
+    if destination.exists() and not is_empty and not force:
         raise OutputExistsError(
-            f"{destination} exists already; give another --output, or --force to replace it"
+            f"{destination} already exists; choose another --output, or --force to replace it"
         )
-    if destination.exists() and not destination.is_dir():
-        raise OutputExistsError(f"{destination} is a file; --output must name a folder")
 
 
 @contextlib.contextmanager
 def readable_os_errors(destination: Path) -> Iterator[None]:
-    """Turn what the filesystem refuses into one line that names the place."""
+    """Convert errors of the filesystem into an EdgeError that names `destination`.
+
+    Raises:
+        EdgeError: No space, no permission, or a similar reason that the user can fix.
+    """
     try:
         yield
     except Exception as error:
@@ -102,7 +123,7 @@ def readable_os_errors(destination: Path) -> Iterator[None]:
 def _error_number(error: Exception) -> int | None:
     if isinstance(error, OSError):
         return error.errno
-    # safetensors and tokenizers, written in Rust, have exceptions of their own, with this text.
+    # Exceptions of safetensors and tokenizers (Rust) are not OSErrors but contain this text.
     match = re.search(r"\(os error (\d+)\)", str(error))
     return int(match[1]) if match else None
 
@@ -110,7 +131,7 @@ def _error_number(error: Exception) -> int | None:
 _READABLE: dict[int | None, str] = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be larger than the limit set for files",
+    errno.EFBIG: "the file is larger than the limit for files (ulimit -f)",
     errno.EACCES: "no permission to write",
     errno.EPERM: "no permission to write",
     errno.EROFS: "the filesystem is read-only",
@@ -142,7 +163,7 @@ def _publish(staging: Path, destination: Path) -> None:
     if not destination.exists():
         os.rename(staging, destination)
     elif _exchange(staging, destination):
-        pass  # the old folder now bears the staging name and is removed with it
+        pass  # the old folder now has the staging name and is removed with it
     else:
         old = staging.with_suffix(".old")
         os.rename(destination, old)
@@ -156,11 +177,11 @@ def _publish(staging: Path, destination: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step (renameat2, Linux); False where the system can't."""
+    """Atomically swap two folders (renameat2, Linux); False if the system can't."""
     if not sys.platform.startswith("linux"):
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
     status = rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
-    return status == 0
+    return bool(status == 0)

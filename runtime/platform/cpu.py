@@ -1,4 +1,4 @@
-"""The processor that this process runs on: its cores and its instruction sets."""
+"""The CPU of this machine: usable cores and instruction sets."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:
-    """Logical cores that this process may use; affinity and a container's quota may limit them."""
-    cores = len(_affinity())
+    """Number of logical cores that this process may use, by its affinity and container quota."""
+    cores = len(cpu_affinity())
     quota = _quota()
     return cores if quota is None else max(1, min(cores, quota))
 
 
 def service_threads() -> int:
-    """Threads of an engine that has the machine to itself: more than four gain little."""
+    """Number of threads of an engine on a dedicated machine; more than four gain little."""
     return min(4, usable_cores())
 
 
 def physical_cores() -> int:
-    """Like `usable_cores`, with the hardware threads of one core counted once."""
+    """Like `usable_cores`, but hardware threads of the same core count once."""
     siblings = {
         path.read_text(encoding="utf-8").strip() if path.is_file() else str(core)
-        for core in _affinity()
+        for core in cpu_affinity()
         for path in [_TOPOLOGY / f"cpu{core}" / "topology" / "thread_siblings_list"]
     }
     return max(1, min(usable_cores(), len(siblings)))
@@ -35,7 +35,7 @@ def physical_cores() -> int:
 
 @functools.cache
 def cpu_info() -> tuple[str, frozenset[str]]:
-    """The processor's name and its flags as Linux names them; empty on other systems."""
+    """Name and instruction set flags of the CPU, as in /proc/cpuinfo; empty on other systems."""
     if not _CPU_INFO.is_file():
         return "", frozenset()
     name = ""
@@ -50,14 +50,15 @@ def cpu_info() -> tuple[str, frozenset[str]]:
     return name, flags
 
 
-def _affinity() -> set[int]:
+def cpu_affinity() -> list[int]:
+    """Numbers of the logical cores that this process may run on, ascending."""
     if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _quota() -> int | None:
-    """Cores' worth of time that the control group (version 2) grants, rounded up, or None."""
+    """CPU quota of the control group (version 2) in cores, rounded up, or None."""
     try:
         granted, period = _QUOTA.read_text(encoding="utf-8").split()
         return None if granted == "max" else -(-int(granted) // int(period))

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Text around the model: tokenization, chunking, stop strings, streaming and output checks."""

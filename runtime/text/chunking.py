@@ -1,4 +1,4 @@
-"""Splitting a text that is too long: at sentence ends, else between words, else anywhere."""
+"""Splitting long texts at sentence ends, else between words, else between characters."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ import bisect
 import re
 from collections.abc import Callable, Sequence
 
-# White space after ., !, ? or an ellipsis (quotes and brackets may close in between) or around a
-# line break; and the place after a full stop of Chinese or Japanese.
+# White space after ., !, ? or an ellipsis (and closing quotes or brackets) or around a line break,
+# and the position after a Chinese or Japanese full stop.
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[.!?…][\"'”’)\]»])\s+|(?<=[。！？])|\s*\n\s*")
 _WORD_END = re.compile(r"\s+")
 
-# Where a part may end, and where the next one then starts.
+# (end of a part, start of the next part)
 _Ends = Sequence[tuple[int, int]]
 
 
 def split(text: str, fits: Callable[[str], bool], max_parts: int) -> list[tuple[str, str]] | None:
-    """The text in parts that fit, each as long as it can be, with the white space after each.
+    """Split a text into the longest parts that fit.
 
-    Parts end at sentence ends; where not even one sentence fits, between words, and where no word
-    fits, between characters. Returns None where that takes more than `max_parts`, or where not
-    even a character fits.
+    Parts end at sentence ends. If not even one sentence fits, they end between words, and if no
+    word fits, between characters.
+
+    Args:
+        text: The text.
+        fits: Whether a part is short enough.
+        max_parts: Largest number of parts.
+
+    Returns:
+        Each part with the white space that follows it; None if that takes more than `max_parts`
+        parts, or not even one character fits.
     """
     sentences, words = _ends(text, _SENTENCE_END), _ends(text, _WORD_END)
     parts: list[tuple[str, str]] = []
@@ -53,13 +61,15 @@ def _first(words: _Ends, start: int, text: str) -> int:
 def _longest(
     text: str, start: int, ends: _Ends, fits: Callable[[str], bool]
 ) -> tuple[int, int] | None:
-    """The last of the ends up to which the text from `start` fits, or None. Few texts are tried,
-    none much longer than what fits."""
+    """The last of the ends up to which the text from `start` fits, or None.
+
+    Gallops from `start`, so that few texts are tried, none much longer than what fits.
+    """
     first = bisect.bisect_right(ends, (start, len(text)))
     good, step = first - 1, 1
     while good + step < len(ends) and fits(text[start : ends[good + step][0]]):
         good, step = good + step, step * 2
-    while step > 1:  # the answer lies less than `step` beyond `good`
+    while step > 1:  # binary search: the last end that fits is less than `step` after `good`
         step //= 2
         if good + step < len(ends) and fits(text[start : ends[good + step][0]]):
             good += step

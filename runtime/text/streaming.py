@@ -1,4 +1,4 @@
-"""An answer that arrives piece by piece: the engine's callbacks turned into an iterator."""
+"""Streamed answers: the engine's token callbacks as an iterator over pieces of text."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ R = TypeVar("R")
 
 
 class Stream(Generic[R]):
-    """Iterate over pieces of text; joined they are the answer's text.
+    """An iterator over pieces of text, which joined are the answer's text.
 
-    The engine runs in a thread of its own. Leaving the loop early, `close()` or a `with` block
-    ends it at its next token. `result` holds the whole answer once the pieces are used up.
+    The engine runs in a separate thread. `close()`, the end of a `with` block, or dropping the
+    stream ends it at its next token. After the last piece, `result` is the whole answer.
+
+    Args:
+        produce: Runs the engine with a token callback and returns the result.
+        decode: Token ids to text.
+        eos: The id of eos.
+        stop_strings: The text ends before the first of them.
     """
 
     def __init__(
@@ -45,7 +51,7 @@ class Stream(Generic[R]):
     def _work(self, produce: Callable[[TokenCallback], R]) -> None:
         try:
             self._result = produce(self._on_token)
-        except BaseException as error:  # handed to the consumer
+        except BaseException as error:  # raised in the consumer
             self._error = error
         finally:
             self._tokens.put(None)
@@ -62,8 +68,8 @@ class Stream(Generic[R]):
                 continue
             ids.append(token)
             text, ended = cut_at_stop(self._decode(ids), self._stop_strings)
-            # What may still change is held back: half a character, or the start of a stop string.
-            end = len(text) if ended else len(text) - self._unsure(text)
+            # Hold back what may still change: half a character, or the start of a stop string.
+            end = len(text) if ended else len(text) - self._unstable_length(text)
             if end > sent:
                 yield text[sent:end]
                 sent = end
@@ -74,7 +80,7 @@ class Stream(Generic[R]):
         if len(text) > sent and not self._cancelled.is_set():
             yield text[sent:]
 
-    def _unsure(self, text: str) -> int:
+    def _unstable_length(self, text: str) -> int:
         held = len(text) - len(text.rstrip("\ufffd"))
         for stop in self._stop_strings:
             for length in range(min(len(stop) - 1, len(text)), held, -1):
@@ -87,25 +93,30 @@ class Stream(Generic[R]):
         return self
 
     def __next__(self) -> str:
+        """The next piece of text.
+
+        Raises:
+            EdgeError: The engine failed.
+        """
         return next(self._pieces)
 
     @property
     def result(self) -> R:
-        """The whole answer.
+        """The whole answer, available after the last piece.
 
         Raises:
-            UsageError: the pieces are not used up yet.
+            UsageError: The stream has not ended.
         """
         if self._thread.is_alive() or self._result is None:
             raise UsageError("the stream has not ended; iterate over it first")
         return self._result
 
     def cancel(self) -> None:
-        """End the generation at its next token, without waiting for that."""
+        """End the generation at its next token, without waiting."""
         self._cancelled.set()
 
     def close(self) -> None:
-        """End the generation at its next token, and wait for it."""
+        """End the generation at its next token, and wait until it has ended."""
         self.cancel()
         self._thread.join()
 

@@ -64,4 +64,4 @@ def test_the_suite_does_not_collect_them() -> None:
     assert not list((ROOT / "tests").rglob("test_latency.py"))
     refused = _pytest("bench/", EDGE_BENCH_ARTIFACTS=ROOT)
     assert refused.returncode != 0
-    assert "is no artifact" in refused.stdout + refused.stderr
+    assert "is not an artifact" in refused.stdout + refused.stderr

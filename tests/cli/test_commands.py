@@ -112,7 +112,7 @@ def test_info_shows_what_an_artifact_is(
         assert word in ended.out
     values = json.loads(edge("info", artifacts / "gguf-q8_0", "--json").out)
     assert values["format"] == "gguf"
-    assert "no artifact" in assert_refused("info", artifacts.parent / "none")
+    assert "not an artifact" in assert_refused("info", artifacts.parent / "none")
 
 
 def test_verify_says_what_holds(edge: Edge, artifacts: Path, trained: Path) -> None:

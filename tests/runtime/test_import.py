@@ -34,6 +34,17 @@ def test_no_heavy_library_is_imported(module: str) -> None:
     assert run("-c", code).stdout.split() == []
 
 
+def test_every_public_name_is_there() -> None:
+    import edge.runtime
+
+    for name in edge.runtime.__all__:
+        assert getattr(edge.runtime, name) is not None
+    assert set(edge.runtime.__all__) <= set(dir(edge.runtime))
+    assert edge.runtime.__version__[0].isdigit()
+    with pytest.raises(AttributeError, match="'nothing'"):
+        edge.runtime.nothing  # noqa: B018
+
+
 def test_help_of_every_command_is_light() -> None:
     from edge.cli.main import COMMANDS
 
@@ -66,7 +77,7 @@ for name in ("torch", "transformers", "datasets", "safetensors", "onnx", "gguf",
 from edge.runtime import load
 with load(sys.argv[1]) as model:
     first = model.generate("When was the uh the old bridge built?")
-    beams = model.generate("yes", num_beams=2) if model.engine.supports_beams else first
+    beams = model.generate("When was it?", num_beams=2) if model.engine.supports_beams else first
     scores = model.score("yes", "When was it?")
     pieces = "".join(model.stream("When was the uh the old bridge built?"))
     assert pieces == first.text and len(scores) > 1 and beams.token_ids

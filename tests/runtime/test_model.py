@@ -126,7 +126,7 @@ def test_pieces_of_a_stream_make_the_answer(model: Model) -> None:
 def test_a_stream_can_be_left_early_and_the_model_goes_on(model: Model) -> None:
     with model.stream(TEXTS[0], min_new_tokens=30) as stream:
         next(stream)
-    assert model.generate("yes").text
+    assert model.generate(TEXTS[1]).text
 
 
 def test_stop_strings_end_the_text_before_them(model: Model) -> None:
@@ -255,7 +255,7 @@ def test_scores_of_pairs_are_log_probabilities(model: Model) -> None:
 
 def test_a_closed_model_says_so(float_artifact: Path) -> None:
     with load(float_artifact) as model:
-        assert model.generate("yes").text
+        assert model.generate(TEXTS[0]).text
     assert model.closed
     model.close()
     with pytest.raises(UsageError, match="closed"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge.runtime.errors import OutputExistsError, UsageError
+from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.rows import Columns, Row, read_rows
 from edge.train.augment.noise import Noise
@@ -57,19 +57,6 @@ class Augmented:
     written: int = 0
     kept: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
-
-
-def check_output(output: Path, *, force: bool) -> None:
-    """
-    Raises:
-        OutputExistsError: something is there that may not be replaced.
-    """
-    if output.is_dir():
-        raise OutputExistsError(f"{output} is a folder; --output must name a file")
-    if output.exists() and not force:
-        raise OutputExistsError(
-            f"{output} exists already; give another --output, or --force to replace it"
-        )
 
 
 def augment(

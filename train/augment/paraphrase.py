@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge.runtime.artifact.manifest import MANIFEST_NAME
+from edge.runtime.platform.json_file import read_json
 from edge.runtime.rows import Prompt
 from edge.train.output.record import RECORD_NAME
 
 Fields = Mapping[str, object]
+_MAX_RECORD_BYTES = 64 << 20
 _MAX_INPUT_TOKENS = 512  # of a model folder; longer texts are passed over, not cut
 
 
@@ -138,8 +139,8 @@ def _options(sampling: Sampling) -> dict[str, Any]:
 def _recorded_prompt(name: str) -> Prompt:
     """What the model was trained with, where `edge train` left its record."""
     try:
-        record = json.loads((Path(name) / RECORD_NAME).read_text(encoding="utf-8"))
+        record = read_json(Path(name) / RECORD_NAME, _MAX_RECORD_BYTES)
         template = record["prompt_template"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return Prompt()
     return Prompt(template) if isinstance(template, str) else Prompt()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.platform.atomic import new_folder
+from edge.runtime.platform.json_file import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -89,9 +90,7 @@ def open_checkpoint(place: Path, step: int) -> Checkpoint:
     folder = place / f"step-{step:09d}"
     try:
         path = folder / _MANIFEST
-        if path.stat().st_size > _MOST_MANIFEST_BYTES:
-            raise ValueError("its manifest is too large")
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path, _MOST_MANIFEST_BYTES)
         if manifest["schema"] != SCHEMA or manifest["step"] != step:
             raise ValueError("its manifest is of another version or step")
         for name in (_TENSORS, _PLAIN):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.errors import ModelError
+from edge.runtime.errors import ModelError, first_line
 from edge.train.model.from_scratch import new_model, shape_named
 from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
 
@@ -211,18 +211,13 @@ def _as_model_error(name: str) -> Iterator[None]:
             reason = (
                 "its weights are in a pickle (.bin), which may run code; make it safetensors"
                 if has_pickle
-                else f"the folder can't be loaded ({_first_line(error)})"
+                else f"the folder can't be loaded ({first_line(error)})"
             )
             raise ModelError(f"{name}: {reason}") from error
         raise ModelError(
             f"{name}: no such folder here, and it can't be had from the hub either"
-            f" ({_first_line(error)})"
+            f" ({first_line(error)})"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
 @contextmanager

@@ -7,12 +7,12 @@ matrices: nothing in it can name code or another model to fetch.
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import ModelError, UsageError
 from edge.runtime.platform.atomic import new_folder, readable_os_errors
+from edge.runtime.platform.json_file import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -169,9 +169,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
 def _adapter_settings(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        if path.stat().st_size > _MOST_CONFIG_BYTES:
-            raise ValueError
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, _MOST_CONFIG_BYTES)
         kind = content.get("peft_type")
     except OSError as error:
         raise ModelError(f"{folder}: no adapter folder, it has no {_CONFIG}") from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
+from edge.runtime.platform.json_file import read_json
 from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer
 from edge.train.output.record import RECORD_NAME
@@ -144,10 +144,8 @@ def _saved_cap(model: str | None) -> int | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_RECORD_BYTES:
-            return {}
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = read_json(path, _MAX_RECORD_BYTES)
+    except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -49,8 +49,9 @@ def augment(data: Path, model: str | None, output: Path, **options: Any) -> None
     """
     from edge.cli.display.console import quiet_libraries, status
     from edge.runtime.errors import UsageError
+    from edge.runtime.platform.atomic import check_destination
     from edge.runtime.rows import Columns
-    from edge.train.augment.offline import Limits, augment, check_output
+    from edge.train.augment.offline import Limits, augment
     from edge.train.augment.paraphrase import Sampling, open_paraphraser
 
     if model is None and not options["noise"]:
@@ -58,7 +59,7 @@ def augment(data: Path, model: str | None, output: Path, **options: Any) -> None
     bounds = ("min_rouge", "max_rouge", "min_length", "max_length")
     limits = Limits(**{name: options[name] for name in bounds})
     limits.check()
-    check_output(output, force=options["force"])
+    check_destination(output, force=options["force"], file=True)
     quiet_libraries()
     with contextlib.ExitStack() as stack:
         paraphrase = None

@@ -1,6 +1,6 @@
-"""GGUF through llama.cpp's low-level binding: encode once per row, then decode token by token.
+"""The GGUF engine: llama.cpp's low-level binding, one encode per row, then token by token.
 
-The high-level class of llama-cpp-python never calls `llama_encode`, so T5 does not work through it.
+The high-level class of llama-cpp-python never calls `llama_encode`, so it can't run T5.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,23 +24,24 @@ from edge.runtime.engines.base import (
     Vocabulary,
     choose_threads,
 )
-from edge.runtime.engines.gguf.header import check_model, read_header
-from edge.runtime.engines.gguf.library import forget_errors, last_error, llama_library
-from edge.runtime.engines.search import log_softmax, sample_search
-from edge.runtime.engines.stepping import DecoderState
+from edge.runtime.engines.gguf.compatibility import check_model
+from edge.runtime.engines.gguf.header import read_header
+from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library
+from edge.runtime.engines.logits import log_softmax
+from edge.runtime.engines.search import DecoderState, sample_search
 from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError
 from edge.runtime.options import GenerationOptions
 
 MODEL_NAME = "model.gguf"
-_CACHE_BLOCK = 256  # llama.cpp rounds its cache up to this many positions
-_SCORE_CHUNK = 64  # positions scored at once: bounds the logits that are held
+_CACHE_BLOCK = 256  # llama.cpp rounds its cache up to multiples of this
+_SCORE_CHUNK = 64  # positions scored at once: limits the memory of the logits
 
 
 class GgufEngine(Engine):
-    """A GGUF file on the CPU. The rows of a batch run one after another, each like a batch of one.
+    """A GGUF file on the CPU. The rows of a batch run one after another.
 
-    The cache of keys and values is float32 and flash attention is off, for the sake of precision;
-    what is left of rounding is llama.cpp's gelu, which is a table in float16.
+    For precision, the key-value cache is float32 and flash attention is off. The remaining rounding
+    is in llama.cpp's gelu, a float16 table.
     """
 
     format = "gguf"
@@ -51,15 +52,16 @@ class GgufEngine(Engine):
         """Check the file's header, then load it.
 
         Raises:
-            ArtifactError: the file is damaged, does not fit the manifest, or llama.cpp refuses it.
+            ArtifactError: The file is damaged, does not match the manifest, or llama.cpp can't
+                load it.
         """
         limits = artifact.manifest.limits
         path = artifact.path(MODEL_NAME)
         self.vocabulary = Vocabulary.of(artifact)
         self._threads = choose_threads(artifact, threads)
-        self._longest_input = limits.max_input_tokens
-        self._longest_output = -(-limits.max_new_tokens // _CACHE_BLOCK) * _CACHE_BLOCK
-        positions = max(self._longest_input, self._longest_output)
+        self._max_input = limits.max_input_tokens
+        self._max_output = -(-limits.max_new_tokens // _CACHE_BLOCK) * _CACHE_BLOCK
+        positions = max(self._max_input, self._max_output)
         check_model(read_header(path), artifact.manifest.architecture, positions, path)
         self._library = llama_library()
         model = _load_model(self._library, path)
@@ -73,30 +75,30 @@ class GgufEngine(Engine):
         self._memory = self._library.llama_get_memory(self._context)
 
     def _check_loaded(self, model: object, path: Path) -> None:
-        """llama.cpp must have understood the file as the manifest does."""
+        """Check that llama.cpp read the same vocabulary as the manifest states."""
         library = self._library
         size = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
         start = library.llama_model_decoder_start_token(model)
         if size != self.vocabulary.size or start != self.vocabulary.start:
             raise ArtifactError(
-                f"{path}: llama.cpp reads {size} tokens and start token {start}, the manifest says"
+                f"{path}: llama.cpp read {size} tokens and start token {start}, the manifest says"
                 f" {self.vocabulary.size} and {self.vocabulary.start}; export it again"
             )
 
     def _new_context(self, model: object, path: Path) -> object:
         library = self._library
         params = library.llama_context_default_params()
-        params.n_ctx = self._longest_output
-        # The encoder takes its input in one piece.
-        params.n_batch = params.n_ubatch = max(self._longest_input, _SCORE_CHUNK)
+        params.n_ctx = self._max_output
+        # The encoder needs its whole input in one batch.
+        params.n_batch = params.n_ubatch = max(self._max_input, _SCORE_CHUNK)
         params.n_seq_max = 1
-        params.n_outputs_max_per_seq = 0  # as many as a batch holds: scoring wants every position
+        params.n_outputs_max_per_seq = 0  # no limit: scoring needs every position
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = library.GGML_TYPE_F32
         params.flash_attn_type = library.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.offload_kqv = params.op_offload = False
         params.no_perf = True
-        forget_errors()
+        clear_errors()
         context = library.llama_init_from_model(model, params)
         if not context:
             self._free()
@@ -111,11 +113,11 @@ class GgufEngine(Engine):
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
     ) -> list[list[Hypothesis]]:
-        """See `Engine.generate`. A seed makes a row's samples the same in any batch.
+        """See `Engine.generate`. With a seed, a row's samples are the same in any batch.
 
         Raises:
-            UnsupportedError: beams.
-            InputTooLongError: a row over the artifact's limit.
+            UnsupportedError: Beam search.
+            InputTooLongError: A row over the artifact's limit.
         """
         self.check_options(options)
         self._check_output(options.max_new_tokens)
@@ -126,7 +128,7 @@ class GgufEngine(Engine):
     def _generate_row(
         self, row: int, ids: TokenIds, options: GenerationOptions, on_token: TokenCallback | None
     ) -> list[Hypothesis]:
-        """All sequences of one row; the encoder's output serves each of them."""
+        """All sequences of one row, encoded once."""
         self._encode(ids)
         copies = options.num_return_sequences
         found: list[Hypothesis] = []
@@ -148,7 +150,7 @@ class GgufEngine(Engine):
         """See `Engine.score`.
 
         Raises:
-            InputTooLongError: a source or a target over the artifact's limits.
+            InputTooLongError: A source or target over the artifact's limits.
         """
         return [
             self._score_row(source, target)
@@ -170,26 +172,28 @@ class GgufEngine(Engine):
 
     @property
     def threads(self) -> int:
+        """See `Engine.threads`."""
         return self._threads
 
     def close(self) -> None:
+        """See `Engine.close`."""
         self._free()
 
     # -- llama.cpp -------------------------------------------------------------------------------
 
     def _encode(self, ids: TokenIds) -> None:
-        """Encode one row; the library keeps the result for the decoder."""
-        if len(ids) > self._longest_input:
+        """Encode one row; llama.cpp keeps the result for the decoder."""
+        if len(ids) > self._max_input:
             raise InputTooLongError(
-                f"the input has {len(ids)} tokens, this artifact takes {self._longest_input}"
+                f"the input has {len(ids)} tokens, this artifact takes {self._max_input}"
             )
-        self._run(self._library.llama_encode, np.array(ids, dtype=np.int32), every=False)
+        self._run(self._library.llama_encode, np.array(ids, dtype=np.int32), all_logits=False)
 
     def _check_output(self, length: int) -> None:
-        if length > self._longest_output:
+        if length > self._max_output:
             raise InputTooLongError(
-                f"an output of {length} tokens is longer than this artifact's"
-                f" {self._longest_output}; export it with a higher limit of new tokens"
+                f"an output of {length} tokens is longer than this artifact's limit of"
+                f" {self._max_output}; export it again with a higher --max-new-tokens-limit"
             )
 
     def _clear(self) -> None:
@@ -197,33 +201,32 @@ class GgufEngine(Engine):
         self._library.llama_memory_clear(self._memory, False)
 
     def _decode(self, ids: np.ndarray) -> np.ndarray:
-        """Append ids [n] (int32) and return logits [n, vocab_size], a view that the next call
-        overwrites."""
-        self._run(self._library.llama_decode, ids, every=True)
+        """Append ids [n] (int32); returns logits [n, vocab_size], valid until the next call."""
+        self._run(self._library.llama_decode, ids, all_logits=True)
         pointer = self._library.llama_get_logits(self._context)
         return np.ctypeslib.as_array(pointer, shape=(len(ids), self.vocabulary.size))
 
-    def _run(self, function: object, ids: np.ndarray, *, every: bool) -> None:
-        """Call llama_encode or llama_decode; `every` asks for the logits of all positions.
+    def _run(self, function: Callable[..., int], ids: np.ndarray, *, all_logits: bool) -> None:
+        """Call llama_encode or llama_decode; `all_logits` requests the logits of all positions.
 
-        Positions follow on from the cache and the sequence is 0, as the fields left null say.
+        The batch's null fields mean: positions continue from the cache, and the sequence is 0.
         """
         if not self._free.alive:
-            raise EdgeError("this model is closed")
+            raise EdgeError("the engine is closed")
         flags = np.ones(len(ids), dtype=np.int8)
         batch = self._library.llama_batch()
         batch.n_tokens = len(ids)
         batch.token = ids.ctypes.data_as(ctypes.POINTER(self._library.llama_token))
-        if every:
+        if all_logits:
             batch.logits = flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
-        forget_errors()
-        status = function(self._context, batch)  # type: ignore[operator]
+        clear_errors()
+        status = function(self._context, batch)
         if status != 0:
             raise EdgeError(f"llama.cpp failed ({last_error(f'status {status}')})")
 
 
 class _RowState(DecoderState):
-    """The decoder's state of the row that was encoded last. There is only one at a time."""
+    """The decoder state of the row encoded last; only one exists at a time."""
 
     def __init__(self, engine: GgufEngine) -> None:
         self._engine = engine
@@ -235,14 +238,14 @@ class _RowState(DecoderState):
 
     def reorder(self, rows: np.ndarray) -> None:
         if rows.tolist() != [0]:
-            raise NotImplementedError("a row of a GGUF model has one sequence at a time")
+            raise NotImplementedError("a GGUF model decodes one sequence at a time")
 
 
 def _load_model(library: ModuleType, path: Path) -> object:
     params = library.llama_model_default_params()
     params.n_gpu_layers = 0
     params.load_mode = library.LLAMA_LOAD_MODE_MMAP
-    forget_errors()
+    clear_errors()
     model = library.llama_model_load_from_file(str(path).encode(), params)
     if not model:
         reason = last_error("no reason given")
@@ -256,7 +259,7 @@ def _free(library: ModuleType, context: object, model: object) -> None:
 
 
 def _seed_of_copy(seed: int | None, copy: int) -> int | None:
-    """A seed of its own for each of a row's sequences; the first keeps the caller's."""
+    """A separate seed for each sequence of a row; the first keeps the given one."""
     if seed is None or copy == 0:
         return seed
     return int(np.random.SeedSequence([seed, copy]).generate_state(1)[0])

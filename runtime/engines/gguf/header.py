@@ -1,8 +1,8 @@
-"""A strict reader of a GGUF file's header, run before llama.cpp sees the file.
+"""A strict reader of GGUF headers, run before llama.cpp opens the file.
 
-llama.cpp ends the process on some malformed files and the `gguf` library hangs on others. Here
-every count and length is held against the file's size before it is used, so that reading takes time
-and memory in proportion to the header at most.
+llama.cpp aborts the process on some malformed files and the `gguf` library hangs on others. This
+reader checks every count and length against the file's size before using it, so that time and
+memory stay proportional to the header.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -16,20 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.artifact.manifest import Architecture
-from edge.runtime.engines.gguf.buckets import inside_table
 from edge.runtime.errors import ArtifactError
 
-ARCHITECTURE = "t5"
-# Written by our exporter: the longest input or output for which the position bias holds.
-POSITION_LIMIT = "edge.position_limit"
 TOKENS = "tokenizer.ggml.tokens"
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _MAX_ENTRIES = 1 << 16
-_MAX_KEY = (1 << 16) - 1  # bytes, from the format's description
-_MAX_NAME = 63  # bytes; GGML_MAX_NAME less its final zero
+_MAX_KEY = (1 << 16) - 1  # bytes, by the format's specification
+_MAX_NAME = 63  # bytes; GGML_MAX_NAME without its final zero
 _MAX_DIMENSIONS = 4
 _MAX_ALIGNMENT = 1 << 16
 _STRING, _ARRAY = 8, 9
@@ -37,7 +32,7 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
-# Tensor type → (values per block, bytes per block); only those that T5 files are made of.
+# Tensor type → (values per block, bytes per block); only those used in T5 files.
 _TENSOR_TYPES = {
     0: (1, 4),  # F32
     1: (1, 2),  # F16
@@ -55,23 +50,11 @@ _TENSOR_TYPES = {
     23: (256, 136),  # IQ4_XS
     30: (1, 2),  # BF16
 }
-# What llama.cpp may be told about the model: a key that we do not know could make it abort.
-_MODEL_KEYS = {
-    "attention.head_count", "attention.key_length", "attention.layer_norm_epsilon",
-    "attention.layer_norm_rms_epsilon", "attention.relative_buckets_count",
-    "attention.value_length", "block_count", "context_length", "decoder_block_count",
-    "decoder_start_token_id", "embedding_length", "feed_forward_length", "vocab_size",
-}  # fmt: skip
-_TOKENIZER_KEYS = {
-    "add_bos_token", "add_eos_token", "add_space_prefix", "eos_token_id", "model",
-    "padding_token_id", "pre", "precompiled_charsmap", "remove_extra_whitespaces", "scores",
-    "token_type", "tokens", "unknown_token_id",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """An array of the metadata: what it holds and how many, but not its values."""
+    """An array of the metadata: the type and number of its values, not the values."""
 
     element_type: int
     count: int
@@ -79,6 +62,8 @@ class ArrayInfo:
 
 @dataclass(frozen=True)
 class TensorInfo:
+    """Shape, type and size of a tensor."""
+
     shape: tuple[int, ...]  # innermost dimension first, as the file has it
     type: int
     size: int  # bytes
@@ -86,6 +71,8 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GgufHeader:
+    """Metadata and tensors of a GGUF file."""
+
     metadata: dict[str, Any]  # scalars and strings as they are, arrays as ArrayInfo
     tensors: dict[str, TensorInfo]
 
@@ -94,97 +81,21 @@ def read_header(path: str | Path) -> GgufHeader:
     """Read and check a GGUF file's header.
 
     Raises:
-        ArtifactError: the file can't be read, is no GGUF file, or contradicts itself.
+        ArtifactError: The file can't be read, is not a GGUF file, or is inconsistent.
     """
     try:
         with Path(path).open("rb") as handle:
             size = handle.seek(0, 2)
             if size == 0:
-                raise ArtifactError(f"{path}: empty, no GGUF file; export it again")
+                raise ArtifactError(f"{path}: the file is empty; export it again")
             with mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ) as data:
                 return _Reader(data, size, str(path)).header()
     except OSError as error:
         raise ArtifactError(f"{path}: can't be read ({error.strerror})") from error
 
 
-def check_model(header: GgufHeader, shape: Architecture, positions: int, path: str | Path) -> None:
-    """Hold a header against the manifest.
-
-    `positions` is the longest input or output that the artifact allows, in tokens.
-
-    Raises:
-        ArtifactError: another architecture, another shape, or too short a table of positions.
-    """
-    data = header.metadata
-    if data.get("general.architecture") != ARCHITECTURE:
-        raise ArtifactError(
-            f"{path}: its architecture is {data.get('general.architecture')!r}, not 't5'"
-        )
-    for key in data:
-        room, _, name = key.partition(".")
-        unknown = (
-            (room == ARCHITECTURE and name not in _MODEL_KEYS)
-            or (
-                key.startswith("tokenizer.")
-                and key[len("tokenizer.ggml.") :] not in _TOKENIZER_KEYS
-            )
-            or room == "split"
-        )
-        if unknown:
-            raise ArtifactError(f"{path}: unexpected key {key!r}; export it again")
-    _check_shape(data, shape, path)
-    _check_vocabulary(data, shape, path)
-    buckets = data.get("t5.attention.relative_buckets_count")
-    limit = data.get(POSITION_LIMIT, positions)
-    if type(buckets) is not int or not 1 <= buckets <= 1 << 20 or type(limit) is not int:
-        raise ArtifactError(f"{path}: the relative position buckets are missing or malformed")
-    # One more than the longest distance, as llama.cpp also looks up the cache's empty cells.
-    if positions > limit or not inside_table(buckets, positions + 2):
-        raise ArtifactError(
-            f"{path}: its position bias holds for fewer than {positions} tokens;"
-            " export it again with lower limits"
-        )
-
-
-def _check_shape(data: dict[str, Any], shape: Architecture, path: str | Path) -> None:
-    expected = {
-        "embedding_length": shape.d_model,
-        "feed_forward_length": shape.d_ff,
-        "block_count": max(shape.num_layers, shape.num_decoder_layers),
-        "decoder_block_count": shape.num_decoder_layers,
-        "attention.head_count": shape.num_heads,
-        "attention.key_length": shape.d_kv,
-        "attention.value_length": shape.d_kv,
-        "decoder_start_token_id": shape.decoder_start_token_id,
-    }
-    for key, value in expected.items():
-        found = data.get(f"t5.{key}")
-        if type(found) is not int or found != value:
-            raise ArtifactError(f"{path}: t5.{key} is {found!r}, the manifest says {value}")
-    epsilon = data.get("t5.attention.layer_norm_rms_epsilon")
-    if type(epsilon) is not float or not 0 < epsilon < 1:
-        raise ArtifactError(f"{path}: t5.attention.layer_norm_rms_epsilon is {epsilon!r}")
-
-
-def _check_vocabulary(data: dict[str, Any], shape: Architecture, path: str | Path) -> None:
-    model = data.get("tokenizer.ggml.model")
-    if model == "none":
-        sizes = {"t5.vocab_size": data.get("t5.vocab_size")}
-    elif model == "t5":
-        names = ("tokens", "scores", "token_type")
-        arrays = {f"tokenizer.ggml.{name}": data.get(f"tokenizer.ggml.{name}") for name in names}
-        sizes = {key: getattr(array, "count", None) for key, array in arrays.items()}
-    else:
-        raise ArtifactError(f"{path}: its vocabulary is of kind {model!r}, not 't5' or 'none'")
-    for key, size in sizes.items():
-        if size != shape.vocab_size:
-            raise ArtifactError(
-                f"{path}: {key} has {size} entries, the manifest says {shape.vocab_size}"
-            )
-
-
 class _Reader:
-    """Walks through a header; `data` is the file, `size` its length in bytes."""
+    """Parses a header from `data`, the file's bytes; `size` is their number."""
 
     def __init__(self, data: mmap.mmap, size: int, path: str) -> None:
         self.data = data
@@ -193,7 +104,7 @@ class _Reader:
         self.at = 0
 
     def fail(self, what: str) -> ArtifactError:
-        return ArtifactError(f"{self.path}: no sound GGUF file ({what}); copy or export it again")
+        return ArtifactError(f"{self.path}: damaged GGUF file ({what}); copy or export it again")
 
     def header(self) -> GgufHeader:
         if self.take(4, "magic number") != _MAGIC:
@@ -211,7 +122,7 @@ class _Reader:
         for _ in range(entries):
             key = self.text(_MAX_KEY, "key")
             if key in metadata:
-                raise self.fail(f"{key!r} is there twice")
+                raise self.fail(f"{key!r} is repeated")
             metadata[key] = self.value(key)
         return GgufHeader(metadata, self.tensors(tensors, self.alignment(metadata)))
 
@@ -241,24 +152,26 @@ class _Reader:
         return ArrayInfo(kind, count)
 
     def strings(self, key: str, count: int) -> None:
-        """Pass over an array of strings; a vocabulary's pieces must be distinct and not empty,
-        for llama.cpp aborts the process where they are not."""
+        """Skip an array of strings.
+
+        llama.cpp aborts the process if a vocabulary's pieces are repeated or empty.
+        """
         pieces: set[bytes] = set()
         length_of: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
         data, at, end = self.data, self.at, self.size
         for _ in range(count):
             if at + 8 > end:
-                raise self.fail(f"{key!r} ends too early")
+                raise self.fail(f"{key!r} is truncated")
             (length,) = length_of(data, at)
             at += 8
             if length > end - at:
-                raise self.fail(f"{key!r} ends too early")
+                raise self.fail(f"{key!r} is truncated")
             if key == TOKENS:
                 pieces.add(data[at : at + length])
             at += length
         self.at = at
         if key == TOKENS and (len(pieces) != count or b"" in pieces):
-            raise self.fail("its vocabulary has repeated or empty pieces")
+            raise self.fail("the vocabulary has repeated or empty pieces")
 
     def alignment(self, metadata: dict[str, Any]) -> int:
         value = metadata.get("general.alignment", 32)
@@ -274,7 +187,7 @@ class _Reader:
         for _ in range(count):
             name = self.text(_MAX_NAME, "tensor's name")
             if name in found:
-                raise self.fail(f"tensor {name!r} is there twice")
+                raise self.fail(f"tensor {name!r} is repeated")
             found[name] = info = self.tensor(name)
             if self.number("Q") != offset:
                 raise self.fail(f"tensor {name!r} is misplaced")
@@ -283,7 +196,7 @@ class _Reader:
         last = 0 if not found else info.size
         padding = -(-last // alignment) * alignment - last
         if start + offset - padding > self.size:
-            raise self.fail("tensors reach beyond its end: truncated")
+            raise self.fail("tensor data is truncated")
         return found
 
     def tensor(self, name: str) -> TensorInfo:
@@ -301,10 +214,10 @@ class _Reader:
             if length < 1 or values > self.size * block:
                 raise self.fail(f"tensor {name!r} has the shape {shape}")
         if shape[0] % block:
-            raise self.fail(f"tensor {name!r} does not divide into blocks of {block}")
+            raise self.fail(f"tensor {name!r} is not divisible into blocks of {block}")
         return TensorInfo(shape, kind, values // block * width)
 
-    # -- bytes -----------------------------------------------------------------------------------
+    # -- primitives ------------------------------------------------------------------------------
 
     def take(self, count: int, what: str) -> bytes:
         if count > self.size - self.at:

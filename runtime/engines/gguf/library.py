@@ -1,7 +1,6 @@
-"""llama.cpp's library, set up once per process: quiet, with its last errors at hand.
+"""The llama.cpp library, initialized once per process, with its log captured.
 
-llama.cpp reports errors by writing to a process-wide log; what it wrote last becomes the text of
-our exceptions.
+llama.cpp reports errors in a process-wide log; they become the text of exceptions here.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from edge.runtime.platform.cpu import cpu_info
 
 _ERROR = 4  # enum ggml_log_level
 _MAX_LINE = 300  # characters
-# llama.cpp's names of instruction sets → Linux's.
+# Instruction sets: llama.cpp's names → Linux's.
 _FLAGS = {
     "sse3": "pni",
     "ssse3": "ssse3",
@@ -36,70 +35,71 @@ _FLAGS = {
 
 _lock = threading.Lock()
 _errors: collections.deque[str] = collections.deque(maxlen=20)
-_ready: list[object] = []  # the module and the log callback, which must outlive every call
+_callbacks: list[object] = []  # the log callback, which must outlive every call
 
 
 def llama_library() -> ModuleType:
-    """The low-level binding `llama_cpp.llama_cpp`, with backend and log set up.
+    """The low-level binding `llama_cpp.llama_cpp`, with backend and log initialized.
 
     Raises:
         ModuleNotFoundError: llama-cpp-python is not installed.
-        UnsupportedError: it was built for another processor.
+        UnsupportedError: It was built for another CPU.
     """
     from llama_cpp import llama_cpp
 
     with _lock:
-        if not _ready:
+        if not _callbacks:
             check_instructions(_instructions(getattr(llama_cpp, "_lib", None)), cpu_info()[1])
             callback = llama_cpp.llama_log_callback(_keep_errors)
-            _ready.extend((llama_cpp, callback))
+            _callbacks.append(callback)
             llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
             llama_cpp.llama_backend_init()
-    return llama_cpp
+    module: ModuleType = llama_cpp
+    return module
 
 
 def check_instructions(used: Iterable[str], flags: Collection[str]) -> None:
-    """Refuse a library that would end the process by an instruction the processor has not.
+    """Check that this CPU has the instruction sets that llama.cpp was built for.
 
-    llama-cpp-python is built for the processor that it is installed on, and may then be carried
-    elsewhere (a container image, say).
+    llama-cpp-python is built for the CPU it is installed on, and may later run elsewhere, for
+    example in a container image. A missing instruction would kill the process.
 
     Args:
-        used: the instruction sets that it was built for, in Linux's words.
-        flags: the processor's; empty where they are not known.
+        used: Instruction sets that it was built for, under Linux's names.
+        flags: Instruction sets of this CPU; empty if unknown.
 
     Raises:
-        UnsupportedError: one is missing.
+        UnsupportedError: An instruction set is missing.
     """
     missing = [name for name in used if name not in flags]
     if flags and missing:
         raise UnsupportedError(
-            f"llama-cpp-python was built for a processor with {', '.join(missing)}, which this one"
-            " has not: build it here (pip install --force-reinstall --no-cache-dir --no-binary"
+            f"llama-cpp-python was built for a CPU with {', '.join(missing)}, which this CPU lacks:"
+            " build it here (pip install --force-reinstall --no-cache-dir --no-binary"
             " llama-cpp-python llama-cpp-python), or use format onnx or ctranslate2"
         )
 
 
 def _instructions(library: object) -> list[str]:
-    """The instruction sets that llama.cpp was built for, in Linux's words.
+    """Instruction sets that llama.cpp was built for, under Linux's names.
 
-    These functions return constants. `llama_print_system_info` says the same and more, but runs
-    code built for those instructions on the way.
+    The functions called here return constants. `llama_print_system_info` would run code built for
+    those instruction sets.
     """
     names = {name: getattr(library, f"ggml_cpu_has_{name}", None) for name in _FLAGS}
     return [_FLAGS[name] for name, has in names.items() if has is not None and has()]
 
 
-def forget_errors() -> None:
-    """Start a new account of errors, before a call that may fail."""
+def clear_errors() -> None:
+    """Clear the captured errors, before a call that may fail."""
     _errors.clear()
 
 
-def last_error(otherwise: str) -> str:
-    """What llama.cpp logged as an error since `forget_errors`, in one line."""
+def last_error(default: str) -> str:
+    """The error that llama.cpp logged since `clear_errors`, in one line, or `default`."""
     lines = [line for line in _errors if line]
-    # Its first line names the cause, later ones only say that the caller failed too.
-    return lines[0][:_MAX_LINE] if lines else otherwise
+    # The first line names the cause; later ones only say that the caller failed too.
+    return lines[0][:_MAX_LINE] if lines else default
 
 
 def _keep_errors(level: int, text: bytes, _: object) -> None:

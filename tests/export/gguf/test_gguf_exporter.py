@@ -21,7 +21,8 @@ from edge.export.publish import ExportOptions, Publisher, Target
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.engines.gguf.buckets import llama_buckets
-from edge.runtime.engines.gguf.header import POSITION_LIMIT, read_header
+from edge.runtime.engines.gguf.compatibility import POSITION_LIMIT
+from edge.runtime.engines.gguf.header import read_header
 from edge.runtime.engines.gguf.library import llama_library
 from edge.runtime.errors import ArtifactError, ModelError, UsageError
 from samples import save_letter_model

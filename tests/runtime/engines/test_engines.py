@@ -201,11 +201,11 @@ def test_the_callback_sees_every_token_and_stops_its_row(engine: Engine) -> None
         return row == 3 and len(seen[row]) == 2
 
     found = [group[0] for group in engine.generate(ROWS, options, on_token)]
-    if engine.format in STEPPING:
-        # Without a callback the search runs inside of the model file, which rounds otherwise.
-        assert [one.token_ids for one in found[:3]] == [one.token_ids for one in plain[:3]]
-    else:
-        assert found[:3] == plain[:3]
+    assert [one.token_ids for one in found[:3]] == [one.token_ids for one in plain[:3]]
+    # Smaller batches and other loops round differently.
+    assert [one.score for one in found[:3]] == pytest.approx(
+        [one.score for one in plain[:3]], abs=1e-5
+    )
     assert found[3].token_ids == plain[3].token_ids[:2]
     assert found[3].finish_reason == "stop"
     for row, hypothesis in enumerate(found):

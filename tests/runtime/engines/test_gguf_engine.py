@@ -19,10 +19,12 @@ from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import Limits
+from edge.runtime.engines.gguf.compatibility import check_model
 from edge.runtime.engines.gguf.engine import GgufEngine
-from edge.runtime.engines.gguf.header import check_model, read_header
+from edge.runtime.engines.gguf.header import read_header
 from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError, UnsupportedError
-from edge.runtime.model import Generation, Model
+from edge.runtime.generation import Generation
+from edge.runtime.model import Model
 from samples import save_letter_model
 
 ROWS = [[5, 1], [7, 8, 9, 10, 11, 12, 1], [1], [20, 30, 1], list(range(3, 63))]
@@ -229,7 +231,7 @@ CRAFTED = {
     "strings": (head(entries=1) + text("a") + struct.pack("<IIQ", 9, 8, 1 << 50) + ROOM, "values"),
     "string in array": (
         head(entries=1) + text("a") + struct.pack("<IIQQ", 9, 8, 2, HUGE) + ROOM,
-        "ends too early",
+        "is truncated",
     ),
     "nested array": (
         head(entries=1) + text("a") + struct.pack("<IIQ", 9, 9, 1) * 100 + ROOM,
@@ -237,7 +239,7 @@ CRAFTED = {
     ),
     "repeated key": (
         head(entries=2) + (text("a") + struct.pack("<IB", 0, 1)) * 2 + ROOM,
-        "there twice",
+        "is repeated",
     ),
     "alignment": (
         head(entries=1) + text("general.alignment") + struct.pack("<II", 4, 24) + ROOM,

@@ -26,5 +26,5 @@ def test_a_wrong_program_is_one_line(random_model: Callable[..., Path], tmp_path
         os.link(path, other / path.name)
     (other / "model.ts").unlink()
     torch.jit.script(torch.nn.Identity()).save(str(other / "model.ts"))
-    with pytest.raises(ArtifactError, match="lacks the method encode"):
+    with pytest.raises(ArtifactError, match="method encode is missing"):
         TorchScriptEngine(Artifact(other, artifact.manifest))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.runtime.errors import OutputExistsError
-from edge.runtime.platform.atomic import new_file, new_folder
+from edge.runtime.platform.atomic import check_destination, new_file, new_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -76,7 +76,7 @@ def test_a_file_is_replaced_at_once_or_kept(tmp_path: Path) -> None:
 _FULL = """
 import resource, sys
 from pathlib import Path
-from edge.runtime.platform.atomic import new_folder
+from edge.runtime.platform.atomic import check_destination, new_folder
 from edge.runtime.errors import EdgeError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -98,3 +98,21 @@ def test_no_room_for_a_file_is_one_line_and_nothing_is_lost(tmp_path: Path) -> N
     assert str(out) in ended.stdout
     assert names(tmp_path) == ["out"]
     assert names(out) == ["old"]
+
+
+def test_the_check_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for force in (False, True):
+        check_destination(tmp_path / "empty", force=force)
+        check_destination(tmp_path / "new", force=force)
+        check_destination(tmp_path / "new", force=force, file=True)
+        with pytest.raises(OutputExistsError, match="must name a folder"):
+            check_destination(tmp_path / "file", force=force)
+        with pytest.raises(OutputExistsError, match="must name a file"):
+            check_destination(tmp_path / "empty", force=force, file=True)
+    check_destination(tmp_path, force=True)
+    check_destination(tmp_path / "file", force=True, file=True)
+    for path, file in ((tmp_path, False), (tmp_path / "file", True)):
+        with pytest.raises(OutputExistsError, match="--force"):
+            check_destination(path, force=False, file=file)

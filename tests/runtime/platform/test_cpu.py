@@ -61,7 +61,9 @@ def test_an_onnx_runtime_that_is_new_enough(
 
 def test_a_library_built_for_another_processor() -> None:
     built = ["avx", "avx2", "avx512f", "avx512_vnni"]
-    with pytest.raises(UnsupportedError, match="a processor with avx512f, avx512_vnni, which this"):
+    with pytest.raises(
+        UnsupportedError, match="a CPU with avx512f, avx512_vnni, which this CPU lacks"
+    ):
         check_instructions(built, OLD_FLAGS["Haswell"].split())
     check_instructions(built, [*built, "fma"])
     check_instructions(built, [])  # a system that does not tell
@@ -71,7 +73,7 @@ def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert 1 <= processor.physical_cores() <= processor.usable_cores() <= (os.cpu_count() or 1)
     quota = tmp_path / "cpu.max"
     monkeypatch.setattr(processor, "_QUOTA", quota)
-    monkeypatch.setattr(processor, "_affinity", lambda: set(range(8)))
+    monkeypatch.setattr(processor, "cpu_affinity", lambda: list(range(8)))
     assert processor.usable_cores() == 8
     for text, cores in [("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("x", 8)]:
         quota.write_text(text)

@@ -149,7 +149,7 @@ def test_bad_usage_is_one_line(
 ) -> None:
     folder = artifacts / "onnx-float32"
     assert "NAME=folder" in assert_refused("serve", folder, folder)
-    assert "no artifact" in assert_refused("serve", tmp_path, "--port", 0)
+    assert "not an artifact" in assert_refused("serve", tmp_path, "--port", 0)
     assert "no API key" in assert_refused("serve", folder, "--api-key-file", _empty(tmp_path))
     assert "can't be read" in assert_refused("serve", folder, "--api-key-file", tmp_path / "no")
     assert "no address" in assert_refused("serve", folder, "--host", "no.such.host.invalid")

@@ -222,7 +222,7 @@ def test_two_processes_never_share_a_run(questions: Path, tmp_path: Path) -> Non
 
     def second(event: Event) -> None:
         if event.kind == "checkpoint":
-            with pytest.raises(OutputExistsError, match="another process"):
+            with pytest.raises(UsageError, match="another process"):
                 train(tiny(questions, output, resume=True))
             raise DiedError
 

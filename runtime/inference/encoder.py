@@ -1,0 +1,135 @@
+"""Texts to the token ids that an engine reads: prompt, tokenizer and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edge.runtime.artifact.manifest import Limits
+from edge.runtime.errors import InputTooLongError, UsageError
+from edge.runtime.guardrails import OnLong, check_on_long, without_prefix
+from edge.runtime.rows import Prompt
+from edge.runtime.text.tokenization import Tokenizer
+
+Fields = Mapping[str, object]
+
+
+class InputEncoder:
+    """Applies the prompt, tokenizes and enforces the input limit.
+
+    Args:
+        tokenizer: The artifact's tokenizer.
+        prompt: The template around each text.
+        limits: The limits in force.
+        vocab_size: Number of ids that the model embeds.
+        enforce_prefix: Whether a text that already starts with the prompt's prefix gets it only
+            once.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: Prompt,
+        limits: Limits,
+        *,
+        vocab_size: int,
+        enforce_prefix: bool = True,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.limits = limits
+        self._vocab_size = vocab_size
+        self._enforce_prefix = enforce_prefix
+
+    def apply_prompt(self, text: str, fields: Fields) -> str:
+        """The text with the prompt around it.
+
+        Raises:
+            UsageError: A field of the prompt is missing, or the text is not valid Unicode.
+        """
+        if self._enforce_prefix:
+            text = without_prefix(text, self.prompt, fields)
+        prompted = self.prompt.apply(text, fields)
+        try:
+            prompted.encode("utf-8")
+        except UnicodeEncodeError as error:  # for example "\ud800" from JSON
+            raise UsageError(
+                f"the text is not valid Unicode: lone surrogate at character {error.start}"
+            ) from None
+        return prompted
+
+    def tokenize(self, text: str, fields: Fields) -> list[int]:
+        """Token ids of one text with its prompt, eos last, of any length.
+
+        Raises:
+            UsageError: See `apply_prompt`.
+        """
+        return self.tokenizer.encode([self.apply_prompt(text, fields)])[0]
+
+    def encode(
+        self, texts: Sequence[str], fields: Fields | Sequence[Fields] | None, on_long: OnLong
+    ) -> tuple[list[list[int]], list[bool]]:
+        """Token ids of each text with its prompt, eos last, and whether each was truncated.
+
+        Raises:
+            UsageError: A field of the prompt is missing, or `on_long` is unknown.
+            InputTooLongError: An input over the limit, unless `on_long` is "truncate".
+        """
+        check_on_long(on_long)
+        pairs = zip(texts, fields_per_text(texts, fields), strict=True)
+        rows = self.tokenizer.encode([self.apply_prompt(text, values) for text, values in pairs])
+        limit = self.limits.max_input_tokens
+        truncated = [len(row) > limit for row in rows]
+        if on_long != "truncate":
+            for row in rows:
+                self.check_length(len(row))
+        return [
+            self.truncate(row) if cut else row for row, cut in zip(rows, truncated, strict=True)
+        ], truncated
+
+    def truncate(self, ids: Sequence[int]) -> list[int]:
+        """The first tokens up to the limit, the last of them replaced by eos."""
+        return [*ids[: self.limits.max_input_tokens - 1], self.tokenizer.eos]
+
+    def check_length(self, length: int) -> None:
+        """Check a number of input tokens against the limit.
+
+        Raises:
+            InputTooLongError: It is over the limit.
+        """
+        limit = self.limits.max_input_tokens
+        if length > limit:
+            raise InputTooLongError(
+                f"the input has {length} tokens, this artifact takes {limit}; shorten it, or set"
+                " on_long (--on-long) to 'truncate' or 'chunk'"
+            )
+
+    def check_token_ids(self, row: Sequence[int]) -> list[int]:
+        """A row of token ids as a list of ints.
+
+        Raises:
+            UsageError: The row is empty, or an id is outside the vocabulary.
+        """
+        ids = [int(token) for token in row]
+        if not ids:
+            raise UsageError("a row of token ids is empty")
+        if min(ids) < 0 or max(ids) >= self._vocab_size:
+            raise UsageError(f"token ids must be from 0 to {self._vocab_size - 1}")
+        return ids
+
+
+def fields_per_text(
+    texts: Sequence[str], fields: Fields | Sequence[Fields] | None
+) -> Sequence[Fields]:
+    """The prompt's fields for each text.
+
+    Raises:
+        UsageError: A text is not a str, or the number of field mappings is not that of the texts.
+    """
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f"a text must be a str, not {type(text).__name__}")
+    if fields is None or isinstance(fields, Mapping):
+        return [fields or {}] * len(texts)
+    if len(fields) != len(texts):
+        raise UsageError(f"{len(texts)} texts but {len(fields)} sets of fields")
+    return fields
