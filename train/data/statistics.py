@@ -42,8 +42,8 @@ class LengthStatistics:
     @classmethod
     def of(cls, counts: Sequence[int]) -> LengthStatistics:
         """Summarize one or more counts."""
-        ranks = np.percentile(counts, (50, 95, 99), method="inverted_cdf")
-        return cls(sum(counts) / len(counts), *map(int, ranks), max(counts))
+        p50, p95, p99 = map(int, np.percentile(counts, (50, 95, 99), method="inverted_cdf"))
+        return cls(sum(counts) / len(counts), p50, p95, p99, max(counts))
 
     @property
     def recommended(self) -> int:

@@ -115,7 +115,7 @@ def merge(base: str, adapter: Path, output: Path, *, force: bool = False) -> int
     check_destination(output, force=force)
     loaded = load_pretrained(base)
     peft_model: Any = load_adapter(loaded.model, adapter)
-    count = sum(w.numel() for n, w in peft_model.named_parameters() if ".lora_" in n)
+    count: int = sum(w.numel() for n, w in peft_model.named_parameters() if ".lora_" in n)
     merged = _merged(peft_model)
     with new_folder(output, force=force) as folder, quiet():
         merged.save_pretrained(folder)

@@ -124,9 +124,11 @@ def activation_floats(model_config: PretrainedConfig, shape: BatchShape) -> int:
 
     Counted by T5's layers: what each matrix product, softmax, norm and dropout saves.
     """
-    width, inner = model_config.d_model, model_config.num_heads * model_config.d_kv
-    hidden, heads = model_config.d_ff, model_config.num_heads
-    gated = model_config.feed_forward_proj.startswith("gated")
+    width: int = model_config.d_model
+    inner: int = model_config.num_heads * model_config.d_kv
+    hidden: int = model_config.d_ff
+    heads: int = model_config.num_heads
+    gated: bool = model_config.feed_forward_proj.startswith("gated")
     source, target = shape.rows * shape.source, shape.rows * shape.target  # tokens
 
     def attention(queries: int, keys: int, scores: int) -> int:
@@ -140,9 +142,9 @@ def activation_floats(model_config: PretrainedConfig, shape: BatchShape) -> int:
     encoder = attention(source, source, source * shape.source) + feed_forward(source)
     decoder = attention(target, target, target * shape.target) + feed_forward(target)
     decoder += attention(target, source, target * shape.source)
-    layers = model_config.num_layers * encoder + model_config.num_decoder_layers * decoder
-    # Logits, their softmax and its gradient.
-    return layers + 3 * target * model_config.vocab_size
+    layers: int = model_config.num_layers * encoder + model_config.num_decoder_layers * decoder
+    loss: int = 3 * target * model_config.vocab_size  # logits, their softmax and its gradient
+    return layers + loss
 
 
 def available_memory(device: str = "cpu") -> int:
