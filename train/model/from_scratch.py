@@ -229,7 +229,7 @@ def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.8
         max_minutes=minutes,
         max_source_length=64,
         max_target_length=48,
-        # A second thread is about 14 % faster on an idle machine. If another process needs a core, the
+        # A second thread is about 14 % faster on an idle machine. If another process needs a core,
         # two threads wait for each other at every operation and a step takes ten times as long.
         threads=1,
         dropout=0.0,  # too few epochs to memorize rows, and dropout takes a third of the time
