@@ -216,9 +216,9 @@ def _match_and_emit(
 
 
 def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.85) -> TrainConfig:
-    """The configuration of `edge quickstart`: the tiny shape, with a time limit.
+    """How `edge quickstart` trains on its synthetic questions: the tiny shape, planned by time.
 
-    Tokenizer training and evaluation take seconds beyond the limit of `minutes`.
+    `minutes` is training proper; the tokenizer and the evaluation take seconds more.
     """
     from edge.train.config import TrainConfig
 
@@ -229,9 +229,9 @@ def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.8
         max_minutes=minutes,
         max_source_length=64,
         max_target_length=48,
-        # A second thread is about 14 % faster on an idle machine. If another process needs a core,
+        # A second thread gains a seventh on a quiet machine; where another process wants a core,
         # two threads wait for each other at every operation and a step takes ten times as long.
         threads=1,
-        dropout=0.0,  # too few epochs to memorize rows, and dropout takes a third of the time
-        rename_ratio=0.0,  # the rows already have thousands of invented names
+        dropout=0.0,  # no row is seen often enough to be memorized, and dropout costs a third
+        rename_ratio=0.0,  # the rows' names are invented already, thousands of them
     )
