@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from edge.train.distributed import Processes
     from edge.train.evaluate import Evaluation, EvaluationOptions
     from edge.train.events import OnEvent
-    from edge.train.loop import EpochAugmentation, LoopResult
+    from edge.train.loop import LoopResult
     from edge.train.loop.callback import Evaluate
     from edge.train.model.loading import Trainable
     from edge.train.run_folder import RunFolder
@@ -219,6 +219,7 @@ class TrainingRun:
         identity: dict[str, object],
         checkpoint: SavedState | None,
     ) -> LoopResult:
+        from edge.train.augment.epoch import EpochAugmentation
         from edge.train.checkpoint.manager import CheckpointManager
         from edge.train.loop import LoopContext, run_loop
 
@@ -237,24 +238,11 @@ class TrainingRun:
             self.machine,
             trainable,
             rows,
-            self._varying(),
+            EpochAugmentation.from_config(config, self.splits.train),
             self.workplace,
             around,
             checkpoint,
         )
-
-    def _varying(self) -> EpochAugmentation:
-        from edge.train.augment.disfluency import DisfluencyAugmenter
-        from edge.train.augment.rename import Renamer
-        from edge.train.loop import EpochAugmentation
-
-        config, pairs = self.config, self.splits.train
-        renamer = stumbler = None
-        if config.rename_ratio:
-            renamer = Renamer(pairs, share=config.rename_ratio, seed=config.seed)
-        if config.disfluency_ratio:
-            stumbler = DisfluencyAugmenter(pairs, share=config.disfluency_ratio, seed=config.seed)
-        return EpochAugmentation(renamer, stumbler)
 
     def _snapshot(self, name: str, trainable: Trainable) -> None:
         folder = self.run.snapshots / name

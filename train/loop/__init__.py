@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader
@@ -14,7 +14,7 @@ from transformers import PrinterCallback
 from edge.runtime.errors import EdgeError
 from edge.train.data import Collator
 from edge.train.data.collator import TrainingCollator
-from edge.train.data.sampler import ChainedBatches, Share, training_rows
+from edge.train.data.sampler import BatchPartition, ResumableBatchSampler, training_rows
 from edge.train.distributed import ALONE
 from edge.train.events import Event
 from edge.train.loop.callback import TrainingCallback
@@ -28,13 +28,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-    from edge.train.augment.disfluency import DisfluencyAugmenter
-    from edge.train.augment.rename import Renamer
     from edge.train.checkpoint.manager import CheckpointManager
     from edge.train.checkpoint.state import SavedState
     from edge.train.config import TrainConfig
     from edge.train.data.bucketing import Padding
-    from edge.train.data.sampler import EpochRows, LengthBatches
+    from edge.train.data.sampler import Augmentation, EpochDataset, LengthGroupedBatchSampler
     from edge.train.device import DeviceConfig
     from edge.train.distributed import Processes
     from edge.train.events import OnEvent
@@ -61,13 +59,6 @@ class LoopResult:
     parts: int  # in which a batch is computed, one after the other, since it was too big for memory
 
 
-class EpochAugmentation(NamedTuple):
-    """What makes the rows of each epoch others."""
-
-    renamer: Renamer | None = None
-    stumbler: DisfluencyAugmenter | None = None
-
-
 @dataclass(frozen=True)
 class LoopContext:
     """What the loop is given to evaluate, keep and tell with."""
@@ -85,7 +76,7 @@ def run_loop(
     machine: DeviceConfig,
     trainable: Trainable,
     rows: Dataset,
-    varying: EpochAugmentation,
+    augmentation: Augmentation | None,
     workplace: Path,
     around: LoopContext,
     checkpoint: SavedState | None = None,
@@ -102,10 +93,10 @@ def run_loop(
     assert config.warmup_ratio is not None
     # A list of dicts: reading one row out of an Arrow table takes longer than a row trains.
     dataset, batches = training_rows(
-        [dict(row) for row in rows], trainable.tokenizer, config, *varying
+        [dict(row) for row in rows], trainable.tokenizer, config, augmentation
     )
     around.on_event(Event("note", str(batches.padding)))
-    collate = TrainingCollator(trainable, Collator(trainable.tokenizer))
+    collate = TrainingCollator(trainable.model, Collator(trainable.tokenizer))
     steps_per_epoch = len(batches) / config.gradient_accumulation
     steps = None
     if math.isfinite(config.epochs):
@@ -167,8 +158,8 @@ class _Attempts:
     trainable: Trainable
     plan: TrainingSchedule
     watcher: TrainingCallback
-    dataset: EpochRows
-    batches: LengthBatches
+    dataset: EpochDataset
+    batches: LengthGroupedBatchSampler
     collate: TrainingCollator
     steps: int | None
     workplace: Path
@@ -184,7 +175,7 @@ class _Attempts:
         )()
 
     def _rows_at_once(self) -> int:
-        return -(-self.batches.most_rows // (self.watcher.parts * self.around.processes.count))
+        return -(-self.batches.max_batch_rows // (self.watcher.parts * self.around.processes.count))
 
     def _halve(self) -> int:
         """
@@ -221,11 +212,11 @@ class _Attempts:
     def _train(self) -> None:
         config, watcher, processes = self.config, self.watcher, self.around.processes
         accumulated = config.gradient_accumulation
-        chained = ChainedBatches(
+        chained = ResumableBatchSampler(
             self.batches,
             (self.steps or ENDLESS) * accumulated,
             watcher.step * accumulated,
-            Share(processes.rank, processes.count, watcher.parts),
+            BatchPartition(processes.rank, processes.count, watcher.parts),
         )
         # A generator of its own: starting the loader must not use up the model's chance.
         loader = DataLoader(

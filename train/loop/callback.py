@@ -177,7 +177,7 @@ class TrainingCallback(TrainerCallback):
     def _set_mark(self) -> None:
         """Remember where the step that begins now began, in case it must be done again."""
         if self._processes.count == 1:
-            self._mark = _Mark(capture_random(), self._collate.plain(), len(self._losses))
+            self._mark = _Mark(capture_random(), self._collate.state_dict(), len(self._losses))
 
     @property
     def has_begun(self) -> bool:
@@ -187,7 +187,7 @@ class TrainingCallback(TrainerCallback):
         """Undo what a failed step has done; the next training begins with that step."""
         assert self._mark is not None
         restore_random(*self._mark.chance)
-        self._collate.restore(self._mark.counts)
+        self._collate.load_state_dict(self._mark.counts)
         del self._losses[self._mark.losses :]
         tensors, plain = self.capture()
         self._optimizer = self._scheduler = None
@@ -206,7 +206,7 @@ class TrainingCallback(TrainerCallback):
             message = f"the best weights are of step {best.step} ({best.metric} {best.value:.4g})"
             self._on_event(Event("note", message))
         self._average.swap()
-        self._collate.restore(self._counts_of_all())
+        self._collate.load_state_dict(self._counts_of_all())
 
     # Evaluation and stopping.
 
@@ -275,9 +275,9 @@ class TrainingCallback(TrainerCallback):
         # With gradient accumulation each loss is already a share of its step's.
         # Each process's loss is already scaled by their number.
         own = torch.stack(self._losses).sum().item() if self._losses else math.nan
-        counts = self._collate.plain()
+        counts = self._collate.state_dict()
         losses, rows, tokens, slots = self._processes.total(
-            own, counts["rows"], counts["tokens"], counts["slots"]
+            own, counts["rows"], counts["tokens"], counts["padded_tokens"]
         )
         loss = losses / self._processes.count / max(1, self.step - self._reported)
         self._losses.clear()
@@ -330,13 +330,13 @@ class TrainingCallback(TrainerCallback):
         return {**capture_model(self._model), **moments, **generators, **average}, plain
 
     def _counts_of_all(self) -> dict[str, int]:
-        own = self._collate.plain()
+        own = self._collate.state_dict()
         return dict(zip(own, map(int, self._processes.total(*own.values())), strict=True))
 
     def _restore_counts(self, counts: dict[str, int]) -> None:
         """The sum over all processes, which one of them goes on from."""
         main = self._processes.is_main
-        self._collate.restore(counts if main else dict.fromkeys(counts, 0))
+        self._collate.load_state_dict(counts if main else dict.fromkeys(counts, 0))
 
     def _restore(self, checkpoint: SavedState) -> None:
         tensors, plain = checkpoint.tensors(), checkpoint.plain()

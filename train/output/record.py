@@ -11,8 +11,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from edge.train.model.training_record import RECORD_NAME
+
 SCHEMA = 1
-RECORD_NAME = "training.json"
 _PACKAGES = ("edge-t5", "torch", "transformers", "datasets", "tokenizers", "accelerate")
 _COLUMNS = (
     "model",
