@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from edge.train.checkpoint.store import steps_in
 from edge.train.config import TrainConfig
-from edge.train.data.sampler import NO_ROW, Share
+from edge.train.data.sampler import NO_ROW, BatchPartition
 from edge.train.run_folder import LOG, read_run, run_folder
 from edge.train.synthetic import write_dataset
 from edge.train.trainer import TrainResult, train
@@ -207,7 +207,11 @@ def test_a_failing_process_ends_the_others_with_its_reason(
 @pytest.mark.parametrize(("count", "parts"), [(2, 1), (1, 2), (3, 4), (2, 8)])
 def test_every_row_is_dealt_once(count: int, parts: int) -> None:
     batch = list(range(13))
-    dealt = [passed for rank in range(count) for passed in Share(rank, count, parts).of(batch)]
+    dealt = [
+        passed
+        for rank in range(count)
+        for passed in BatchPartition(rank, count, parts).split(batch)
+    ]
     assert len(dealt) == count * parts  # all processes do equally many passes
     assert sorted(row for rows in dealt for row in rows if row != NO_ROW) == batch
     assert all(rows for rows in dealt)
@@ -221,7 +225,7 @@ def test_fewer_rows_than_processes_are_refused(questions: Path, tmp_path: Path) 
     from edge.train.distributed import Processes
 
     config = TrainConfig(questions, tmp_path, model="m", batch_size=1)
-    with pytest.raises(UsageError, match="--batch-size 1 is of all 2 processes"):
+    with pytest.raises(UsageError, match="--batch-size 1 is the total of all 2 processes"):
         check_processes(config, DeviceConfig("cpu", "fp32"), Processes(0, 2))
     with pytest.raises(UsageError, match="Apple"):
         check_processes(config, DeviceConfig("mps", "fp32"), Processes(0, 2))
