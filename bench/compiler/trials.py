@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,13 @@ from edge.bench.engines.process import EngineFailedError, EngineMissingError, wh
 from edge.bench.timing.latency import spread_rows
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError, EdgeError
+from edge.runtime.platform.memory import free_memory
 from edge.runtime.rows import Row
 
 # Rows in a row before another candidate has its turn; fewer where there are few in all.
 _SHORT_TURN, _LONG_TURN, _FEW_ROWS = 4, 16, 64
 _TOGETHER = 8  # processes that take turns
 _PROCESS_BYTES = 200 << 20
-_MEMORY = Path("/proc/meminfo")
 _LONGEST_EXPORT, _LONGEST_TURN = 3600, 600  # seconds
 _REFERENCE_ROWS = 256  # of one question to the source model
 Event = Callable[[str], None]
@@ -256,15 +255,6 @@ class TrialRunner:
         others = [one for one in self._running if one not in candidates]
         for one in others[: max(0, len(others) + len(candidates) - self._together(others))]:
             self._running.pop(one).close()
-
-
-def free_memory() -> int:
-    """Bytes that new processes may use; where the system does not say, 8 GiB are supposed."""
-    if _MEMORY.is_file():
-        for line in _MEMORY.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 8 << 30
 
 
 def _started(program: str, argument: Mapping[str, Any], threads: int | None) -> Child:

@@ -48,7 +48,7 @@ def _check(**options: Any) -> None:
     from edge.train.preflight import preflight
 
     with status("checking"):
-        checks = preflight(config, looks_at_output=config.output != _NOWHERE)
+        checks = preflight(config, check_output=config.output != _NOWHERE)
     stdout_console().print(_table(checks))
     failed = dict.fromkeys(check.name for check in checks if check.status == "failed")
     if failed:

@@ -1,7 +1,7 @@
-"""Rule-based noise: texts as a speaker might stumble over them.
+"""Rule-based disfluencies: fillers, repeats, restarts and corrections added to any text.
 
-Fillers, repeats, restarts with another row's words, and corrections: a word is said wrong, as one
-of its kind from another row, then right. The rules and words are those of the synthetic questions.
+A restart begins with the words of another row. A correction says a word wrong first, as one of the
+same kind from another row. The rules and words are those of the synthetic questions.
 """
 
 from __future__ import annotations
@@ -13,54 +13,60 @@ from edge.train.synthetic import add_fillers, repeat_words, restart
 from edge.train.synthetic.vocabulary import MARKERS
 
 _KINDS = (("fill", 0.3), ("repeat", 0.2), ("restart", 0.2), ("correct", 0.3))
-_FEWEST_WORDS = 3  # a shorter text has no room to stumble
+_MIN_WORDS = 3  # a shorter text stays unchanged
 _PUNCTUATION = ".,;:!?\"'()[]"
 
 
-class Noise:
-    """Makes texts spoken; what comes of one depends on the seed and on its own words and key."""
+class NoiseAugmenter:
+    """Adds disfluencies to texts; the result depends on the seed, the text and a key alone.
+
+    Args:
+        texts: The texts that restarts and corrections take words from.
+        seed: Seed of the random choices.
+    """
 
     def __init__(self, texts: Iterable[str], *, seed: int = 0) -> None:
         self._seed = seed
-        self._texts = [words for text in texts if len(words := text.split()) >= _FEWEST_WORDS]
-        pools: dict[str, dict[str, None]] = {}
+        self._texts = [words for text in texts if len(words := text.split()) >= _MIN_WORDS]
+        words_by_kind: dict[str, dict[str, None]] = {}
         for words in self._texts:
-            for word in words[1:]:  # the first one has its capital for another reason
+            for word in words[1:]:  # the first one is capitalized whatever its kind
                 kind = _kind(word)
                 if kind is not None:
-                    pools.setdefault(kind, {})[word.strip(_PUNCTUATION)] = None
-        self._pools = {kind: list(pool) for kind, pool in pools.items()}
+                    words_by_kind.setdefault(kind, {})[word.strip(_PUNCTUATION)] = None
+        self._words_by_kind = {kind: list(found) for kind, found in words_by_kind.items()}
 
-    def spoken(self, text: str, key: object = 0) -> str | None:
-        """The text with one disfluency, another one for each `key`; None for one too short."""
+    def augment(self, text: str, key: object = 0) -> str | None:
+        """The text with a disfluency that differs by `key`; None for a text under three words."""
         words = text.split()
-        if len(words) < _FEWEST_WORDS:
+        if len(words) < _MIN_WORDS:
             return None
         rng = random.Random(f"{self._seed}/{key}/{text}")
         [kind] = rng.choices([name for name, _ in _KINDS], [weight for _, weight in _KINDS])
-        said: list[str] | None = None
+        noisy: list[str] | None = None
         if kind == "repeat":
-            said = repeat_words(rng, words)
+            noisy = repeat_words(rng, words)
         elif kind == "restart":
-            said = restart(rng, words, rng.choice(self._texts))
+            noisy = restart(rng, words, rng.choice(self._texts))
         elif kind == "correct":
-            said = self._corrected(rng, words)
-        return " ".join(said or add_fillers(rng, words, rng.choice((1, 1, 2))))
+            noisy = self._corrected(rng, words)
+        return " ".join(noisy or add_fillers(rng, words, rng.choice((1, 1, 2))))
 
     def _corrected(self, rng: random.Random, words: list[str]) -> list[str] | None:
-        places = [n for n, word in enumerate(words) if n and _kind(word) is not None]
-        if not places:
+        positions = [n for n, word in enumerate(words) if n and _kind(word) is not None]
+        if not positions:
             return None
-        at = rng.choice(places)
+        at = rng.choice(positions)
         right = words[at].strip(_PUNCTUATION)
-        others = [word for word in self._pools.get(_kind(words[at]) or "", ()) if word != right]
+        same_kind = self._words_by_kind.get(_kind(words[at]) or "", ())
+        others = [word for word in same_kind if word != right]
         if not others:
             return None
         return [*words[:at], rng.choice(others), *rng.choice(MARKERS), *words[at:]]
 
 
 def _kind(word: str) -> str | None:
-    """What a word could be taken for: a number, a name, or another long word; None for a small."""
+    """Kind of a word that can be corrected: number, name or long word; None for any other."""
     word = word.strip(_PUNCTUATION)
     if any(letter.isdigit() for letter in word):
         return "number"

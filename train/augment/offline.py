@@ -1,4 +1,4 @@
-"""More training rows from those there are: paraphrased or spoken inputs with the same target."""
+"""Augmented copies of the training rows: paraphrased or noisy inputs with the same target."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pathlib import Path
 from edge.runtime.errors import OutputExistsError, UsageError
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.rows import Columns, Row, read_rows
-from edge.train.augment.noise import Noise
+from edge.train.augment.noise import NoiseAugmenter
 from edge.train.augment.paraphrase import Paraphraser
-from edge.train.data import data_files, normalize_for_dedup
+from edge.train.data.pairs import data_files
+from edge.train.data.split import PARENT_COLUMN, normalize_for_dedup
 from edge.train.metrics import rouge_l_each
 
-ORIGIN, PARENT = "origin", "augmented_from"  # columns that every row of the output has
+ORIGIN_COLUMN = "origin"  # how a row was made: original, paraphrase or noise
 FILTERS = ("too long", "empty", "length", "too similar", "too far", "duplicate", "held out")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Which new inputs are kept: their ROUGE-L with the old one, and their words to its words."""
+    """Bounds for new inputs: ROUGE-L with the old input, and the ratio of their word counts."""
 
     min_rouge: float = 0.3
     max_rouge: float = 0.95
@@ -30,9 +31,10 @@ class Limits:
     max_length: float = 2.0
 
     def check(self) -> None:
-        """
+        """Check that the bounds let something through.
+
         Raises:
-            UsageError: bounds that let nothing through.
+            UsageError: They do not.
         """
         for low, high, name in (
             (self.min_rouge, self.max_rouge, "rouge"),
@@ -40,18 +42,17 @@ class Limits:
         ):
             if not 0 <= low < high:
                 raise UsageError(
-                    f"--min-{name} {low:g} and --max-{name} {high:g}: the first must be from 0 and"
-                    " below the second"
+                    f"--min-{name} {low:g} and --max-{name} {high:g}: the minimum must be at least"
+                    " 0 and less than the maximum"
                 )
 
 
 _COLUMNS = Columns()
-_LIMITS = Limits()
 
 
 @dataclass
-class Augmented:
-    """What came of it: rows read and written, new ones by origin, rejected ones by filter."""
+class AugmentationResult:
+    """Rows read and written, new rows by origin, and rejected candidates by filter."""
 
     read: int = 0
     written: int = 0
@@ -86,17 +87,31 @@ def augment(
     limit: int | None = None,
     only_new: bool = False,
     on_done: Callable[[int, int], None] | None = None,
-) -> Augmented:
-    """Write the training rows of DATA and new ones beside them to `output`, whole or not at all.
+) -> AugmentationResult:
+    """Write the training rows of DATA and new rows beside them to `output`, atomically.
 
-    Every row gets `origin` (its own, or "original"; "paraphrase"; "noise"), a new one also
-    `augmented_from`, the input it was made of, by which `edge data split` keeps the two together.
-    A new input that any row of the training, dev or test split has already is rejected; so at most
-    `per_row` spoken inputs and all kept candidates of `paraphrase` are added to a row.
+    Every row gets the column `origin` (its own, or "original"; "paraphrase"; "noise"). A new row
+    also gets `augmented_from`, the input that it was made from, by which `edge data split` keeps
+    the two together. A new input that already occurs in the training, dev or test split is
+    rejected.
+
+    Args:
+        data: A JSON-lines file, or a folder of splits.
+        output: The file to write.
+        columns: Column names of input and target.
+        paraphrase: Makes paraphrases, if given.
+        noise: Whether to add rule-based disfluencies.
+        per_row: Noisy inputs to try for each row.
+        limits: Bounds for paraphrases.
+        batch_size: Rows that are paraphrased at once.
+        seed: Seed of the random choices.
+        limit: Read only this many rows.
+        only_new: Leave out the original rows.
+        on_done: Called with the number of rows done and the number of all rows.
 
     Raises:
-        DataError: rows that can't be used.
-        UsageError: limits that let nothing through, or a prompt's field that a row lacks.
+        DataError: A row is not usable.
+        UsageError: The limits let nothing through, or a row lacks a column that the prompt needs.
     """
     limits.check()
     files = data_files(Path(data))
@@ -107,9 +122,9 @@ def augment(
         for row in read_rows(path, columns)
     }
     seen = {normalize_for_dedup(row.input) for row in rows}
-    speaker = Noise((row.input for row in rows), seed=seed) if noise else None
+    augmenter = NoiseAugmenter((row.input for row in rows), seed=seed) if noise else None
     chosen = rows[:limit]
-    result = Augmented(read=len(chosen))
+    result = AugmentationResult(read=len(chosen))
     with new_file(output) as staging, staging.open("w", encoding="utf-8") as handle:
         for start in range(0, len(chosen), batch_size):
             batch = chosen[start : start + batch_size]
@@ -122,12 +137,12 @@ def augment(
                 for place, texts in enumerate(candidates):
                     accepted = _filtered(batch[place].input, texts, limits, result.rejected)
                     found[place] += [("paraphrase", text) for text in accepted]
-            if speaker is not None:
+            if augmenter is not None:
                 for place, row in enumerate(batch):
-                    found[place] += [("noise", text) for text in _spoken(speaker, row, per_row)]
+                    found[place] += [("noise", text) for text in _noisy(augmenter, row, per_row)]
             for row, new in zip(batch, found, strict=True):
                 if not only_new:
-                    _write(handle.write, {**row.fields, ORIGIN: _origin(row)}, result)
+                    _write(handle.write, {**row.fields, ORIGIN_COLUMN: _origin(row)}, result)
                 for origin, text in new:
                     key = normalize_for_dedup(text)
                     if key in held_out or key in seen:
@@ -144,7 +159,7 @@ def augment(
 def _filtered(
     text: str, candidates: Sequence[str], limits: Limits, rejected: Counter[str]
 ) -> list[str]:
-    """The candidates that are neither the text again nor something else altogether."""
+    """The candidates within the limits: neither too similar to the text nor too different."""
     words = len(text.split())
     kept = []
     scores = rouge_l_each(candidates, [text] * len(candidates))
@@ -165,25 +180,27 @@ def _filtered(
     return kept
 
 
-def _spoken(speaker: Noise, row: Row, per_row: int) -> Iterator[str]:
+def _noisy(augmenter: NoiseAugmenter, row: Row, per_row: int) -> Iterator[str]:
     for number in range(per_row):
-        text = speaker.spoken(row.input, number)
+        text = augmenter.augment(row.input, number)
         if text is not None:
             yield text
 
 
 def _origin(row: Row) -> object:
-    return row.fields.get(ORIGIN) or "original"
+    return row.fields.get(ORIGIN_COLUMN) or "original"
 
 
 def _new_row(row: Row, columns: Columns, text: str, origin: str) -> dict[str, object]:
-    parent = row.fields.get(PARENT) or row.input
-    values = {**row.fields, columns.input: text, ORIGIN: origin, PARENT: parent}
-    # Two rows with one id would be taken for one elsewhere.
+    parent = row.fields.get(PARENT_COLUMN) or row.input
+    values = {**row.fields, columns.input: text, ORIGIN_COLUMN: origin, PARENT_COLUMN: parent}
+    # Ids must stay unique.
     values.pop("id", None)
     return values
 
 
-def _write(write: Callable[[str], object], values: dict[str, object], result: Augmented) -> None:
+def _write(
+    write: Callable[[str], object], values: dict[str, object], result: AugmentationResult
+) -> None:
     write(json.dumps(values, ensure_ascii=False) + "\n")
     result.written += 1

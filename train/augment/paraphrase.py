@@ -1,8 +1,7 @@
-"""Other wordings of a text, from a T5 model folder, a hub id, or an artifact of our own."""
+"""Paraphrases of texts by a T5 model folder, a hub id, or an artifact."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,39 +10,51 @@ from typing import Any, Protocol
 
 from edge.runtime.artifact.manifest import MANIFEST_NAME
 from edge.runtime.rows import Prompt
-from edge.train.output.record import RECORD_NAME
+from edge.train.model.training_record import read_training_record
 
 Fields = Mapping[str, object]
-_MAX_INPUT_TOKENS = 512  # of a model folder; longer texts are passed over, not cut
+_MAX_INPUT_TOKENS = 512  # of a model folder; longer texts are skipped, not cut
+_MAX_NEW_TOKENS = 128  # of a model folder
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """`count` candidates for each text, drawn with this temperature and top_p."""
+    """Sampling options: `count` candidates for each text, drawn with temperature and top-p."""
 
     count: int = 2
     temperature: float = 1.0
     top_p: float = 0.95
-    max_new_tokens: int | None = None  # as the artifact says; 128 for a model folder
+    max_new_tokens: int | None = None  # None: the artifact's default, or 128 for a model folder
 
 
 class Paraphraser(Protocol):
-    """Candidates for each text of a batch, in order; none for a text that is too long."""
+    """A function that paraphrases a batch of texts."""
 
     def __call__(
         self, texts: Sequence[str], fields: Sequence[Fields], seed: int
-    ) -> list[list[str]]: ...
+    ) -> list[list[str]]:
+        """Candidates for each text, in order; none for a text that is too long.
+
+        `fields` holds the rows' columns, for the prompt.
+        """
 
 
 @contextmanager
 def open_paraphraser(
     name: str, sampling: Sampling, *, prefix: str | None = None, threads: int | None = None
 ) -> Iterator[Paraphraser]:
-    """The model called `name`; `prefix` is put before each text in place of the model's own.
+    """Load a paraphrasing model.
+
+    Args:
+        name: An artifact, a model folder or a hub id.
+        sampling: Sampling options.
+        prefix: The prompt, in place of the model's own.
+        threads: Threads that an artifact's engine computes with.
 
     Raises:
-        ArtifactError, ModelError: it can't be loaded.
-        UsageError: a sampling option that can't be used.
+        ArtifactError: The artifact cannot be loaded.
+        ModelError: The model cannot be loaded.
+        UsageError: A sampling option is invalid.
     """
     if (Path(name) / MANIFEST_NAME).is_file():
         from edge.runtime.model import load
@@ -80,7 +91,7 @@ class _ArtifactParaphraser:
 
 
 class _FolderParaphraser:
-    """transformers' own generation, for a folder or hub id that was not compiled."""
+    """Generation by transformers, for a model folder or a hub id."""
 
     def __init__(self, name: str, sampling: Sampling, prefix: str | None) -> None:
         from edge.runtime.options import GenerationOptions
@@ -88,7 +99,7 @@ class _FolderParaphraser:
         from edge.train.model.loading import load_pretrained
 
         self._options = _options(sampling)
-        GenerationOptions().override(self._options)  # the same refusals as an artifact's
+        GenerationOptions().override(self._options)  # checks the options
         trainable = load_pretrained(name)
         self._device = choose_machine().device
         self._model: Any = trainable.model.eval().to(self._device)
@@ -115,7 +126,7 @@ class _FolderParaphraser:
                 attention_mask=batch["attention_mask"].to(self._device),
                 num_beams=1,
                 top_k=0,
-                **{"max_new_tokens": 128, **self._options},
+                **{"max_new_tokens": _MAX_NEW_TOKENS, **self._options},
             )
         decoded = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
         for place, number in enumerate(short):
@@ -136,10 +147,6 @@ def _options(sampling: Sampling) -> dict[str, Any]:
 
 
 def _recorded_prompt(name: str) -> Prompt:
-    """What the model was trained with, where `edge train` left its record."""
-    try:
-        record = json.loads((Path(name) / RECORD_NAME).read_text(encoding="utf-8"))
-        template = record["prompt_template"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return Prompt()
+    """The prompt of training, if `edge train` left its record in the folder."""
+    template = read_training_record(name).get("prompt_template")
     return Prompt(template) if isinstance(template, str) else Prompt()

@@ -1,4 +1,4 @@
-"""Training rows over the maximum lengths: cut, left out, or their input dealt to several rows."""
+"""Training rows over the maximum lengths: cut, dropped, or split into several rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge.runtime.errors import DataError, UsageError
-from edge.train.data import Pair
+from edge.train.data.pairs import Pair
+from edge.train.data.tokenization import token_counts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,20 +24,24 @@ def fit_rows(
     max_source_length: int,
     max_target_length: int,
 ) -> tuple[list[Pair], list[str]]:
-    """The rows to train on under --long `policy`, and what there is to say about it.
+    """Apply a --long policy to training rows.
 
-    "truncate" leaves them as they are, since tokenizing cuts; "drop" leaves out rows with a side
-    over its limit; "chunk" makes an input over the limit into several rows, each with the prompt, a
-    window of the input that ends between words, and the whole target. Targets are never dealt out:
-    which part of one belongs to which window can't be known.
+    - "truncate" returns the rows unchanged, since tokenizing cuts them.
+    - "drop" leaves out rows with an input or a target over its limit.
+    - "chunk" splits an input over the limit into several rows. Each has the prompt, a window of the
+      input that ends between words, and the whole target. Targets are never split: which part of
+      a target belongs to which window is unknown.
+
+    Returns:
+        The rows to train on, and messages about what was changed.
 
     Raises:
-        DataError: no row is left.
-        UsageError: the prompt alone fills the maximum length.
+        DataError: No row is left.
+        UsageError: The prompt alone fills the maximum length.
     """
     if policy == "truncate":
         return list(pairs), []
-    sources = _token_counts([pair.source for pair in pairs], tokenizer)
+    sources = token_counts([pair.source for pair in pairs], tokenizer)
     if policy == "chunk":
         fitted: list[Pair] = []
         count = 0
@@ -47,9 +52,9 @@ def fit_rows(
                 count += 1
             fitted += windows
         made = len(fitted) - len(pairs) + count
-        note = f"{count} of {len(pairs)} training inputs are dealt to {made} rows (--long chunk)"
+        note = f"{count} of {len(pairs)} training inputs are split into {made} rows (--long chunk)"
         return fitted, [note] if count else []
-    targets = _token_counts([pair.target for pair in pairs], tokenizer)
+    targets = token_counts([pair.target for pair in pairs], tokenizer)
     kept = [
         pair
         for pair, source, target in zip(pairs, sources, targets, strict=True)
@@ -57,46 +62,42 @@ def fit_rows(
     ]
     if not kept:
         raise DataError(
-            f"all {len(pairs)} training rows are longer than {max_source_length} tokens of input or"
-            f" {max_target_length} of target; raise --max-source-length or --max-target-length"
+            f"all {len(pairs)} training rows are longer than {max_source_length} input tokens or"
+            f" {max_target_length} target tokens. Raise --max-source-length or --max-target-length"
         )
     dropped = len(pairs) - len(kept)
-    note = f"{dropped} of {len(pairs)} training rows are left out as too long (--long drop)"
+    note = f"{dropped} of {len(pairs)} training rows are too long and dropped (--long drop)"
     return kept, [note] if dropped else []
 
 
 def _windows(pair: Pair, tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Pair]:
-    """Rows of at most `limit` tokens (but for a single word that is longer) with all of the input.
+    """Rows of at most `limit` tokens that cover the whole input (a longer single word stays whole).
 
-    A first guess adds up the words' own tokens; what that gets wrong, shrinking mends.
+    Sizes a window by the sum of its words' own tokens, then shrinks it until it fits.
     """
     start, end = pair.span or (0, len(pair.source))
     head, text, tail = pair.source[:start], pair.source[start:end], pair.source[end:]
-    room = limit - _token_counts([head + tail], tokenizer)[0]
-    if room < 1:
+    budget = limit - token_counts([head + tail], tokenizer)[0]
+    if budget < 1:
         raise UsageError(
-            f"the prompt {head + tail!r} alone fills --max-source-length {limit}; raise it"
+            f"the prompt {head + tail!r} alone fills --max-source-length {limit}. Raise the limit"
+            " or shorten the prompt"
         )
     words = _WORD.findall(text)
-    costs = [count - 1 for count in _token_counts(words, tokenizer)]  # without </s>
+    costs = [count - 1 for count in token_counts(words, tokenizer)]  # without </s>
     windows: list[Pair] = []
-    at = 0
-    while at < len(words):
-        to, used = at + 1, costs[at]
-        while to < len(words) and used + costs[to] <= room:
-            used += costs[to]
-            to += 1
+    first = 0
+    while first < len(words):
+        last, used = first + 1, costs[first]
+        while last < len(words) and used + costs[last] <= budget:
+            used += costs[last]
+            last += 1
         while True:
-            part = "".join(words[at:to]).strip()
+            part = "".join(words[first:last]).strip()
             source = head + part + tail
-            if to == at + 1 or _token_counts([source], tokenizer)[0] <= limit:
+            if last == first + 1 or token_counts([source], tokenizer)[0] <= limit:
                 break
-            to -= 1
+            last -= 1
         windows.append(Pair(source, pair.target, (start, start + len(part))))
-        at = to
+        first = last
     return windows
-
-
-def _token_counts(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens of each text, </s> counted."""
-    return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []

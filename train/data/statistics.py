@@ -1,6 +1,6 @@
-"""How long the rows of a data set are in a model's tokens, and what else training trips over.
+"""Token lengths of a data set, and its duplicates, unknown tokens and leakage between splits.
 
-Nothing is trained and no weights are read: the tokenizer is enough.
+Only the tokenizer is needed; no weights are read.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edge.runtime.registry import missing_extra
 from edge.runtime.rows import Columns, Prompt, Row, read_rows
 from edge.train.config import LONG_POLICIES
-from edge.train.data import Pair, data_files, make_pairs, normalize_for_dedup
-from edge.train.data.bucketing import Padding, padding_of, plan_batches
+from edge.train.data.bucketing import Padding, measure_padding, plan_batches
 from edge.train.data.overflow import fit_rows
+from edge.train.data.pairs import Pair, data_files, make_pairs
+from edge.train.data.split import normalize_for_dedup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _COLUMNS = Columns()
 _BINS = 60  # of a histogram
-_MULTIPLE = 8  # maximum lengths are rounded up to it: kernels like it, and it leaves a little room
+_MULTIPLE = 8  # recommended lengths are rounded up to it: a margin, and a good size for kernels
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Token counts of one column; `p95` is the smallest that 95 % of the rows do not exceed."""
+class LengthStatistics:
+    """Token counts of one column; percentiles are nearest-rank (`p95`: 95 % are not longer)."""
 
     mean: float
     p50: int
@@ -37,33 +40,38 @@ class Spread:
     max: int
 
     @classmethod
-    def of(cls, counts: Sequence[int]) -> Spread:
-        ordered = sorted(counts)
-
-        def quantile(percent: int) -> int:
-            return ordered[-(-len(ordered) * percent // 100) - 1]
-
-        mean = sum(ordered) / len(ordered)
-        return cls(mean, quantile(50), quantile(95), quantile(99), ordered[-1])
+    def of(cls, counts: Sequence[int]) -> LengthStatistics:
+        """Summarize one or more counts."""
+        p50, p95, p99 = map(int, np.percentile(counts, (50, 95, 99), method="inverted_cdf"))
+        return cls(sum(counts) / len(counts), p50, p95, p99, max(counts))
 
     @property
     def recommended(self) -> int:
-        """A maximum length: the 95th percentile, rounded up."""
+        """A maximum length: the 95th percentile, rounded up to a multiple of 8."""
         return -(-self.p95 // _MULTIPLE) * _MULTIPLE
 
 
 @dataclass(frozen=True)
 class SplitLengths:
-    """One split. Lengths count </s> and the prompt.
+    """Lengths of one split, with </s> and the prompt, and other problems of its rows.
 
-    `unknown` is the share of all tokens that are <unk>; `unknown_targets` counts the rows whose
-    target holds one. `duplicates` counts rows that say the same as an earlier one, `leaked` rows
-    whose input is in the training split too, case and white space aside; `tasks` counts by task.
+    Duplicates and leaked rows are found without regard to case and white space.
+
+    Attributes:
+        rows: Number of rows.
+        input: Token counts of the inputs.
+        target: Token counts of the targets.
+        unknown: Ratio of <unk> among all tokens, 0 to 1.
+        unknown_targets: Rows whose target contains <unk>.
+        duplicates: Rows equal to an earlier one.
+        leaked: Rows whose input is also in the training split.
+        tasks: Rows by task.
+        counts: Tokens of each input and of each target.
     """
 
     rows: int
-    input: Spread
-    target: Spread
+    input: LengthStatistics
+    target: LengthStatistics
     unknown: float
     unknown_targets: int
     duplicates: int
@@ -73,8 +81,14 @@ class SplitLengths:
 
 
 @dataclass(frozen=True)
-class LongRows:
-    """What one --long does to the training split: rows it touches, rows then, tokens gone (0–1)."""
+class OverflowEffect:
+    """Effect of a --long policy on the training split.
+
+    Attributes:
+        touched: Rows over a maximum length.
+        rows: Rows after the policy is applied.
+        lost: Ratio of the tokens that are lost, 0 to 1.
+    """
 
     touched: int
     rows: int
@@ -83,17 +97,26 @@ class LongRows:
 
 @dataclass(frozen=True)
 class LengthReport:
-    """Everything about a data set; `limits` are the maximum lengths that `long` is told for."""
+    """Statistics of a data set.
+
+    Attributes:
+        splits: Statistics by split.
+        recommended: Recommended maximum input and target length.
+        limits: The maximum lengths that `long` and `padding` are computed for.
+        long: Effect of each --long policy.
+        padding: Padding of the training batches.
+        leak: An input that is both in the training split and in another one, if any.
+    """
 
     splits: dict[str, SplitLengths]
     recommended: tuple[int, int]
     limits: tuple[int, int]
-    long: dict[str, LongRows]
+    long: dict[str, OverflowEffect]
     padding: Padding
-    leak: str | None  # an input that is in two splits
+    leak: str | None
 
     def as_json(self) -> dict[str, Any]:
-        """The report without the length of every row."""
+        """The report for JSON, without the lengths of single rows."""
         values = asdict(self)
         for split in values["splits"].values():
             del split["counts"]
@@ -110,11 +133,20 @@ def measure_lengths(
     max_target_length: int | None = None,
     tokens_per_step: int = 4096,
 ) -> LengthReport:
-    """Measure every split of DATA; None as a maximum length takes the recommended one.
+    """Measure every split of DATA in the tokens of `tokenizer`.
+
+    Args:
+        data: A JSON-lines file, or a folder of splits.
+        tokenizer: The model's tokenizer.
+        columns: Column names of input, target and task.
+        prefix: The prompt, as in training.
+        max_source_length: Maximum input length; None takes the recommended one.
+        max_target_length: Maximum target length; None takes the recommended one.
+        tokens_per_step: Padded tokens of a batch, to measure padding.
 
     Raises:
-        DataError: a file or row that can't be used.
-        UsageError: the prompt needs a column that a row does not have.
+        DataError: A file or row is not usable.
+        UsageError: The prompt needs a column that a row does not have.
     """
     prompt = Prompt.parse(prefix)
     rows = {split: read_rows(path, columns) for split, path in data_files(Path(data)).items()}
@@ -142,7 +174,7 @@ def measure_lengths(
             policy: _effect(policy, pairs["train"], train, tokenizer, limits)
             for policy in LONG_POLICIES
         },
-        padding=padding_of(plan_batches(cut, tokens=tokens_per_step), cut, limits),
+        padding=measure_padding(plan_batches(cut, tokens=tokens_per_step), cut, limits),
         leak=leaks[0] if leaks else None,
     )
 
@@ -163,8 +195,8 @@ def _measure_split(
     }
     return SplitLengths(
         rows=len(rows),
-        input=Spread.of(counts[0]),
-        target=Spread.of(counts[1]),
+        input=LengthStatistics.of(counts[0]),
+        target=LengthStatistics.of(counts[1]),
         unknown=unknown_tokens / (sum(counts[0]) + sum(counts[1])),
         unknown_targets=sum(unknown in ids for ids in targets),
         duplicates=len(rows) - len(distinct),
@@ -180,7 +212,7 @@ def _effect(
     train: SplitLengths,
     tokenizer: PreTrainedTokenizerBase,
     limits: tuple[int, int],
-) -> LongRows:
+) -> OverflowEffect:
     lengths = [*zip(*train.counts, strict=True)]
     long = [n for n, (s, t) in enumerate(lengths) if s > limits[0] or t > limits[1]]
     everything = sum(s + t for s, t in lengths)
@@ -189,7 +221,7 @@ def _effect(
         rows -= len(long)
         lost = sum(sum(lengths[n]) for n in long)
     else:
-        # What is cut off: of inputs nothing where they are dealt to several rows.
+        # Chunking splits inputs without loss, but targets are cut under both policies.
         lost = sum(max(0, lengths[n][1] - limits[1]) for n in long)
         if policy == "truncate":
             lost += sum(max(0, lengths[n][0] - limits[0]) for n in long)
@@ -202,15 +234,15 @@ def _effect(
                 max_target_length=limits[1],
             )
             rows += len(chunked) - len(long)
-    return LongRows(len(long), rows, lost / everything)
+    return OverflowEffect(len(long), rows, lost / everything)
 
 
 def write_histogram(report: LengthReport, path: str | Path) -> None:
-    """A PNG of the training split's lengths, its maximum lengths marked.
+    """Write a PNG histogram of the training split's lengths, with the maximum lengths marked.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        EdgeError: the file can't be written.
+        EdgeError: The file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -224,10 +256,10 @@ def write_histogram(report: LengthReport, path: str | Path) -> None:
         figure.subplots(1, 2), ("input", "target"), train.counts, report.limits, strict=True
     )
     for axes, name, counts, limit in panels:
-        # Bins reach to the 99th percentile or the limit: one giant row would squeeze the others.
-        top = max(Spread.of(counts).p99, limit) + 1
+        # Up to the 99th percentile or the limit: one very long row would squeeze the others.
+        top = max(LengthStatistics.of(counts).p99, limit) + 1
         beyond = sum(count > top for count in counts)
-        width = -(-top // _BINS)  # whole tokens, or bars would be high or low by chance
+        width = -(-top // _BINS)  # in whole tokens, so that all bars cover equally many lengths
         edges = [start - 0.5 for start in range(0, top + width + 1, width)]
         axes.hist([count for count in counts if count <= top], bins=edges, color="#4477aa")
         axes.axvline(limit + 0.5, color="#cc3311", linestyle="--")

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Models and tokenizers to train: loading, creation from scratch, adapters and distillation."""

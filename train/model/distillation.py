@@ -1,10 +1,10 @@
-"""A model with fewer decoder layers, taught by the full one.
+"""Distillation of a model into one with fewer decoder layers.
 
-A decoder runs once per answer token, the encoder once per input: the decoder's depth decides how
-fast a T5 answers. The student keeps evenly spaced layers of the decoder (as DistilBART, Shleifer
-and Rush 2020) and learns from the teacher twice, as in Kim and Rush, "Sequence-Level Knowledge
-Distillation" (2016): its distribution at every token (word level), and its own answers as further
-targets (sequence level).
+The decoder runs once per output token and the encoder once per input, so the decoder's depth
+dominates a T5's latency. The student keeps evenly spaced decoder layers of the teacher (as in
+DistilBART, Shleifer and Rush 2020). It learns from the teacher in two ways (Kim and Rush,
+"Sequence-Level Knowledge Distillation", 2016): from its distribution at every token (word level),
+and from its answers as additional targets (sequence level).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from edge.runtime.errors import UsageError
-from edge.train.data import IGNORED_LABEL, Pair
+from edge.train.data.collator import IGNORED_LABEL
+from edge.train.data.pairs import Pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 
 def evenly_spaced(layers: int, wanted: int) -> list[int]:
-    """Which of `layers` to keep: the first, the last (if two or more), and evenly between.
+    """Numbers of the layers to keep: the first, the last (if two or more), and evenly between.
 
-    The first is always kept: it holds the position bias that all others use.
+    The first layer holds the relative position bias that all others use.
     """
     if wanted == 1:
         return [0]
@@ -36,33 +37,35 @@ def evenly_spaced(layers: int, wanted: int) -> list[int]:
 
 
 def cut_decoder(trainable: Trainable, wanted: int) -> PreTrainedModel:
-    """Leave `trainable` with `wanted` decoder layers; returns the full model, frozen.
+    """Reduce `trainable` to `wanted` decoder layers.
+
+    Returns:
+        The full model, frozen and in evaluation mode.
 
     Raises:
-        UsageError: the model has no more layers than that.
+        UsageError: The model does not have more layers than that.
     """
     teacher: Any = trainable.model
     layers = len(teacher.decoder.block)
     if wanted >= layers:
         raise UsageError(
-            f"--decoder-layers {wanted}: {trainable.name} has {layers}; choose from 1 to"
-            f" {layers - 1}"
+            f"--decoder-layers {wanted}: {trainable.name} has {layers} decoder layers; choose from"
+            f" 1 to {layers - 1}"
             if layers > 1
-            else f"--decoder-layers {wanted}: {trainable.name} has a single one"
+            else f"--decoder-layers {wanted}: {trainable.name} has only one decoder layer"
         )
     student = copy.deepcopy(teacher)
     kept = [student.decoder.block[number] for number in evenly_spaced(layers, wanted)]
     student.decoder.block = torch.nn.ModuleList(kept)
-    for place, block in enumerate(kept):
+    for index, block in enumerate(kept):
         for module in block.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = place  # where its keys and values go in the cache
+                module.layer_idx = index  # of its keys and values in the cache
     student.config.num_decoder_layers = wanted
     student.decoder.config.num_layers = wanted
     trainable.model = student
-    teacher.requires_grad_(False)
-    teacher.eval()
-    return teacher
+    full: PreTrainedModel = teacher.requires_grad_(False).eval()
+    return full
 
 
 def teacher_pairs(
@@ -74,7 +77,10 @@ def teacher_pairs(
     max_new_tokens: int,
     batch_size: int,
 ) -> list[Pair]:
-    """The inputs with the teacher's greedy answers, where these are not the targets already."""
+    """Pairs of each input and the teacher's greedy answer, where it differs from the target.
+
+    Lengths are in tokens; inputs are cut to `max_source_length`.
+    """
     order = sorted(range(len(pairs)), key=lambda number: len(pairs[number].source))
     found: list[Pair] = []
     for start in range(0, len(order), batch_size):
@@ -104,27 +110,32 @@ def teacher_pairs(
 
 
 class LabelLoss:
-    """Cross-entropy summed over labels and divided by the labels of the whole optimizer step.
+    """Cross-entropy summed over labels and divided by the number of labels of the optimizer step.
 
-    T5 in transformers 5 averages each batch by itself and ignores the count that the Trainer gives
-    it, so with gradient accumulation its loss would be too large by that factor.
+    T5 in transformers 5 averages over each batch and ignores the Trainer's `num_items_in_batch`, so
+    with gradient accumulation its loss would be too large by that factor.
 
-    With a teacher, `share` of the loss is the divergence KL(teacher ‖ model) at each label.
+    Args:
+        smoothing: Label smoothing, 0 to 1.
+        teacher: Adds the divergence KL(teacher ‖ model) at each label.
+        distill_ratio: Weight of that divergence in the loss, 0 to 1.
     """
 
     def __init__(
-        self, smoothing: float, teacher: PreTrainedModel | None = None, share: float = 0.5
+        self, smoothing: float, teacher: PreTrainedModel | None = None, distill_ratio: float = 0.5
     ) -> None:
-        self._smoothing, self._teacher, self._share = smoothing, teacher, share
-        self._taught: torch.Tensor | None = None
+        self._smoothing, self._teacher = smoothing, teacher
+        self._distill_ratio = distill_ratio
+        self._teacher_logits: torch.Tensor | None = None
 
     def prepare(self, inputs: dict[str, Any]) -> None:
-        """Ask the teacher about a batch (input_ids, attention_mask, decoder_input_ids)."""
+        """Run the teacher on a batch (input_ids, attention_mask, decoder_input_ids)."""
         if self._teacher is None:
             return
         names = ("input_ids", "attention_mask", "decoder_input_ids")
         with torch.no_grad():
-            self._taught = self._teacher(**{name: inputs[name] for name in names}).logits.float()
+            outputs = self._teacher(**{name: inputs[name] for name in names})
+        self._teacher_logits = outputs.logits.float()
 
     def __call__(
         self,
@@ -132,6 +143,10 @@ class LabelLoss:
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
+        """The loss of a batch: logits (rows, target length, vocabulary), labels (rows, length).
+
+        `num_items_in_batch` is the number of labels of the optimizer step, over all micro-batches.
+        """
         logits = outputs.logits.float().flatten(0, 1)
         flat = labels.flatten()
         total = F.cross_entropy(
@@ -141,14 +156,14 @@ class LabelLoss:
             reduction="sum",
             label_smoothing=self._smoothing,
         )
-        if self._taught is not None:
+        if self._teacher_logits is not None:
             real = flat != IGNORED_LABEL
             divergence = F.kl_div(
                 F.log_softmax(logits[real], dim=-1),
-                F.log_softmax(self._taught.flatten(0, 1)[real], dim=-1),
+                F.log_softmax(self._teacher_logits.flatten(0, 1)[real], dim=-1),
                 reduction="sum",
                 log_target=True,
             )
-            total = (1.0 - self._share) * total + self._share * divergence
-            self._taught = None
+            total = (1.0 - self._distill_ratio) * total + self._distill_ratio * divergence
+            self._teacher_logits = None
         return total / (num_items_in_batch or (labels != IGNORED_LABEL).sum())

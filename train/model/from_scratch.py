@@ -1,18 +1,18 @@
-"""Small T5s from nothing: their shapes, and an initialization that can copy before it has learned.
+"""Small T5s from scratch: their shapes, and a copy-biased initialization.
 
-A T5 with random weights needs hours of data to discover that an output word can be taken from the
-input. Tasks that rewrite text (cleaning a spoken question, say) are mostly copying, so the circuit
-that copies is wired in by hand and training only has to learn where to leave it. The circuit is
-the induction head of Olsson et al., "In-context Learning and Induction Heads" (2022), spread over
+A randomly initialized T5 needs hours of training to discover that output words can be copied from
+the input. Tasks that rewrite text, such as removing disfluencies, are mostly copying. The weights
+therefore start with a copying circuit, and training only has to learn where to deviate from it. The
+circuit is the induction head of Olsson et al., "In-context Learning and Induction Heads" (2022), in
 an encoder-decoder:
 
-1. The first encoder layer looks 1, 2 and 3 tokens back, by nothing but its relative position bias,
-   and adds a code of each of those tokens to the position, each in its own directions.
+1. The first encoder layer attends 1, 2 and 3 tokens back through its relative position bias alone,
+   and adds a code of each of those tokens to the position, each in a separate subspace.
 2. The decoder's first self-attention does the same, 1 and 2 tokens back.
 3. The last cross-attention compares the decoder's last three tokens with the three tokens before
-   each source position, and emits the source token that stands there.
+   each source position, and emits the source token at the matching position.
 
-The tied embedding makes the emitted embedding the logit of its own token, so it is needed.
+The circuit needs a tied embedding, which turns the emitted embedding into its token's logit.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.errors import UsageError
+from edge.runtime.registry import unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a T5. `layers` is encoder, decoder; `d_kv` × `heads` need not be `d_model`."""
+    """The size of a T5, as in T5Config; `layers` are encoder and decoder layers.
+
+    `d_kv` × `heads` may differ from `d_model`.
+    """
 
     d_model: int
     layers: tuple[int, int]
@@ -47,25 +51,25 @@ SHAPES = {
     "mini": Shape(d_model=256, layers=(6, 2), d_ff=768, heads=6, d_kv=64, vocab_size=4000),
 }
 
-# How far back the encoder looks; the decoder looks one less, since it holds the last token itself.
+# Tokens that the encoder looks back; the decoder one less, since its position has the last token.
 _LOOK_BACK = 3
-_BIAS = 6.0  # position bias of the token looked at: e^6 outweighs some 25 other positions
-_CODE_SCALE = 1.0  # of a neighbor's code beside the token's own embedding
-_MATCH_SCORE = 5.0  # of a source position whose predecessors match; higher learns slower
-_EMIT_SCALE = 12.0  # of the emitted embedding beside the decoder's own, which must not win
-_QUIET = 0.3  # every other output projection, so that random layers don't drown the circuit
-# Dimensions of a cross-attention head given to the last, the last but one and the third last token.
-_MATCH_SHARES = ((0.5, 0.5, 0.0), (0.36, 0.32, 0.32))
+_BIAS = 6.0  # position bias of the attended token: e^6 outweighs about 25 other positions
+_CODE_SCALE = 1.0  # of a neighbor's code relative to the token's own embedding
+_MATCH_SCORE = 5.0  # of a source position whose predecessors match; higher values learn slower
+_EMIT_SCALE = 12.0  # of the emitted embedding, which must outweigh the decoder's own
+_OUTPUT_SCALE = 0.3  # of all output projections, so that random layers don't hide the circuit
+# Ratios of a cross-attention head's dimensions for the last, second-last and third-last token.
+_MATCH_RATIOS = ((0.5, 0.5, 0.0), (0.36, 0.32, 0.32))
 
 
-def shape_named(name: str) -> Shape:
+def get_shape(name: str) -> Shape:
     """The shape called `name`.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: The name is unknown.
     """
     if name not in SHAPES:
-        raise UsageError(f"--from-scratch {name!r}: the shapes are {', '.join(SHAPES)}")
+        raise UsageError(f"--from-scratch: {unknown_name('shape', name, tuple(SHAPES))}")
     return SHAPES[name]
 
 
@@ -77,7 +81,15 @@ def new_model(
     seed: int = 0,
     copy_biased: bool = True,
 ) -> T5ForConditionalGeneration:
-    """A T5 of that shape with tied embeddings, gated GELU and the copying circuit wired in."""
+    """Initialize a T5 with tied embeddings and gated GELU.
+
+    Args:
+        shape: The model's size.
+        vocab_size: Vocabulary size in place of the shape's.
+        dropout: Dropout rate, 0 to 1.
+        seed: Seed of the weights; torch's global generator is left unchanged.
+        copy_biased: Whether to wire in the copying circuit.
+    """
     import torch
     from transformers import T5ForConditionalGeneration
 
@@ -113,12 +125,12 @@ def shape_config(shape: Shape, *, vocab_size: int, dropout: float) -> T5Config:
 
 
 def wire_copying(model: T5ForConditionalGeneration) -> None:
-    """Overwrite the weights of `model` (tied, freshly initialized) with the copying circuit.
+    """Write the copying circuit into the weights of a freshly initialized model.
 
-    Draws from torch's global generator. Needs at least three heads.
+    Uses torch's global generator.
 
     Raises:
-        UsageError: the model has fewer than three heads or an untied output head.
+        UsageError: The model has fewer than three heads or an untied output head.
     """
     import torch
 
@@ -130,13 +142,13 @@ def wire_copying(model: T5ForConditionalGeneration) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith((".o.weight", ".wo.weight")):
-                parameter.mul_(_QUIET)
-        # read[i] turns an embedding into the code of a token i+1 back; write[i] is where it goes.
+                parameter.mul_(_OUTPUT_SCALE)
+        # read[i] maps an embedding to the code of a token i+1 back; write[i] is its subspace.
         read = [_directions(config.d_kv, config.d_model) for _ in range(_LOOK_BACK)]
         write = [_directions(config.d_kv, config.d_model) for _ in range(_LOOK_BACK)]
         encoder = model.encoder.block[0].layer[0].SelfAttention
         _look_back(encoder, list(zip(read, write, strict=True)), config.d_kv)
-        # The decoder's token i back is compared with the source's token i+1 back: same code.
+        # The decoder's token i back is compared with the source's token i+1 back: the same code.
         decoder = model.decoder.block[0].layer[0].SelfAttention
         decoder_write = [_directions(config.d_kv, config.d_model) for _ in range(_LOOK_BACK - 1)]
         _look_back(decoder, list(zip(read[1:], decoder_write, strict=True)), config.d_kv)
@@ -156,10 +168,10 @@ def _look_back(
     codes: list[tuple[torch.Tensor, torch.Tensor]],
     d_kv: int,
 ) -> None:
-    """Head i of a self-attention looks i+1 tokens back, reads codes[i][0], writes codes[i][1]."""
+    """Let head i of a self-attention look i+1 tokens back, read codes[i][0], write codes[i][1]."""
     for head, (read, write) in enumerate(codes):
         rows = slice(head * d_kv, (head + 1) * d_kv)
-        # Small queries: position alone decides at first, and gradients still reach them.
+        # Small queries: the position decides at first, but gradients still reach them.
         attention.q.weight[rows] *= 0.1
         attention.v.weight[rows] = read
         attention.o.weight[:, rows] = write.T * _CODE_SCALE
@@ -174,26 +186,26 @@ def _match_and_emit(
     keys: list[torch.Tensor],
     d_kv: int,
 ) -> None:
-    """Two heads of a cross-attention: compare the last tokens, emit what stands at the match.
+    """Let two heads of a cross-attention compare the last tokens and emit the matching one.
 
-    `queries[i]` finds the decoder's token i back, `keys[i]` the source's token i+1 back; both are
-    (d_kv, d_model) and meet in the same code.
+    `queries[i]` reads the decoder's token i back and `keys[i]` the source's token i+1 back. Both
+    are (d_kv, d_model) and map to the same code.
     """
     width = keys[0].shape[1]
     emit = _directions(width, width)
-    for head, shares in enumerate(_MATCH_SHARES):
+    for head, ratios in enumerate(_MATCH_RATIOS):
         rows = slice(head * d_kv, (head + 1) * d_kv)
-        sizes = [round(share * d_kv) for share in shares]
+        sizes = [round(ratio * d_kv) for ratio in ratios]
         sizes[-1] = d_kv - sum(sizes[:-1])
         start = head * d_kv
         for query, key, size in zip(queries, keys, sizes, strict=True):
-            # Heads read the codes from opposite ends, so they don't share their accidents.
+            # The heads use opposite ends of the codes, so that chance matches differ.
             part = slice(0, size) if head == 0 else slice(d_kv - size, d_kv)
             attention.q.weight[start : start + size] = query[part]
             attention.k.weight[start : start + size] = key[part]
             start += size
-        # A code of d_kv numbers of size 1 meets itself with d_kv. The norms before query and key
-        # have shrunk both by about 1.6, since three (two) codes lie beside the embedding.
+        # A code of d_kv numbers of size 1 has the score d_kv with itself. The norms before query
+        # and key shrink both by about 1.6, since codes are added to the embedding.
         scale = (_MATCH_SCORE / d_kv) ** 0.5 * 1.6
         attention.q.weight[rows] *= scale
         attention.k.weight[rows] *= scale

@@ -1,7 +1,7 @@
-"""The model and tokenizer to train: from the hub, from a folder, or made from nothing.
+"""The model and tokenizer to train: from the hub, from a folder, or initialized from scratch.
 
-Nothing of a stranger's is executed: weights come from safetensors only, never from a pickle, and
-code in a model folder is not run.
+Never runs untrusted code: weights come from safetensors only, never from a pickle, and code in a
+model folder is not run.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.errors import ModelError
-from edge.train.model.from_scratch import new_model, shape_named
+from edge.runtime.errors import ModelError, first_line
+from edge.train.model.from_scratch import get_shape, new_model
 from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
+from edge.train.model.weights import require_safetensors
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -28,7 +29,7 @@ FAMILY = ("t5", "mt5")
 
 @dataclass
 class Trainable:
-    """A model in fp32 with its tokenizer, and what is worth a warning about them."""
+    """A model in fp32 with its tokenizer, the name to show for it, and warnings about it."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -36,33 +37,36 @@ class Trainable:
     warnings: list[str]
 
 
-def open_model(config: TrainConfig, texts: Iterable[str], workplace: Path) -> Trainable:
-    """The model that `config` (resolved) asks for; a new one learns its vocabulary from `texts`.
+def open_model(config: TrainConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
+    """Load or create the model of a resolved configuration.
 
-    `workplace` is a folder for files on the way.
+    Args:
+        config: The configuration.
+        texts: The training texts, from which a new model's vocabulary is learned.
+        work_dir: A folder for temporary files.
 
     Raises:
-        ModelError: as `load_pretrained`.
-        DataError: the texts are too few to learn a vocabulary from.
+        ModelError: As `load_pretrained`.
+        DataError: The texts are too few to learn a vocabulary from.
     """
     if config.from_scratch is not None:
-        return _from_scratch(config, texts, workplace)
+        return _from_scratch(config, texts, work_dir)
     assert config.model is not None
     bits = config.quant_bits if config.method == "qlora" else None
     trainable = load_pretrained(config.model, dropout=config.dropout, quant_bits=bits)
     generation = trainable.model.generation_config
     if generation.max_new_tokens is None:
-        # Without it transformers stops after 20 tokens, whatever the model was trained to write.
+        # Otherwise transformers stops after 20 tokens.
         generation.max_new_tokens = config.max_target_length
         generation.max_length = None
     return trainable
 
 
-def _from_scratch(config: TrainConfig, texts: Iterable[str], workplace: Path) -> Trainable:
+def _from_scratch(config: TrainConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
     assert config.from_scratch is not None
     assert config.dropout is not None
-    shape = shape_named(config.from_scratch)
-    tokenizer = new_tokenizer(config, texts, workplace)
+    shape = get_shape(config.from_scratch)
+    tokenizer = new_tokenizer(config, texts, work_dir)
     model = new_model(
         shape,
         vocab_size=len(tokenizer),
@@ -74,55 +78,58 @@ def _from_scratch(config: TrainConfig, texts: Iterable[str], workplace: Path) ->
 
 
 def new_tokenizer(
-    config: TrainConfig, texts: Iterable[str], workplace: Path
+    config: TrainConfig, texts: Iterable[str], work_dir: Path
 ) -> PreTrainedTokenizerBase:
-    """The vocabulary that a new model learns from `texts`, written to and loaded from `workplace`.
+    """Train a tokenizer on `texts`, save it in `work_dir` and load it from there.
 
     Raises:
-        DataError: the texts are too few.
+        DataError: The texts are too few.
     """
     from transformers import AutoTokenizer
 
     assert config.vocab_size is not None
     assert config.max_source_length is not None
     pieces = build_tokenizer(texts, vocab_size=config.vocab_size)
-    save_tokenizer(pieces, workplace, model_max_length=config.max_source_length)
-    return AutoTokenizer.from_pretrained(str(workplace), trust_remote_code=False)
+    save_tokenizer(pieces, work_dir, model_max_length=config.max_source_length)
+    return AutoTokenizer.from_pretrained(str(work_dir), trust_remote_code=False)
 
 
-def load_settings(name: str) -> PretrainedConfig:
-    """The configuration of a T5-family folder or hub id.
+def load_model_config(name: str) -> PretrainedConfig:
+    """The configuration of a T5-family model folder or hub id.
 
     Raises:
-        ModelError: there is no such model, or it is no T5-family model.
+        ModelError: The model does not exist, or is not of the T5 family.
     """
     from transformers import AutoConfig
 
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ModelError(f"{name}: no model folder, it has no config.json")
+        raise ModelError(f"{name}: not a model folder; it has no config.json")
     with _as_model_error(name), quiet():
-        settings = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    if settings.model_type not in FAMILY:
+        model_config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if model_config.model_type not in FAMILY:
         raise ModelError(
-            f"{name}: is a {settings.model_type} model; this project trains the T5 family"
-            f" ({', '.join(FAMILY)}), such as google/flan-t5-small"
+            f"{name}: is a {model_config.model_type} model. Only the T5 family"
+            f" ({', '.join(FAMILY)}) can be trained, such as google/flan-t5-small"
         )
-    return settings
+    return model_config
 
 
 def load_pretrained(
     name: str, *, dropout: float | None = None, quant_bits: int | None = None
 ) -> Trainable:
-    """A T5-family model with its tokenizer, from a folder or a hub id, in fp32.
+    """Load a T5-family model in fp32 with its tokenizer.
 
-    With `quant_bits` its linear layers are quantized on the GPU: 4 (nf4) or 8.
+    An output head that differs from the embedding stays separate, whatever the config says:
+    transformers 5 marks every T5 as tied and moves the old meaning to `scale_decoder_outputs`.
 
-    A head that differs from the embedding stays a head of its own, whatever the config says:
-    transformers 5 calls every T5 tied and keeps in `scale_decoder_outputs` what that used to mean.
+    Args:
+        name: A folder or a hub id.
+        dropout: Dropout rate in place of the config's.
+        quant_bits: Quantize the linear layers on the GPU to 4 (nf4) or 8 bits.
 
     Raises:
-        ModelError: there is no such model, it is no T5-family model, it has no safetensors, its
-            weights don't fit its config, or its tokenizer has more pieces than its embedding.
+        ModelError: The model does not exist, is not of the T5 family, has no safetensors, its
+            weights do not match its config, or its tokenizer is larger than its embedding.
     """
     import torch
     from transformers import (
@@ -131,20 +138,22 @@ def load_pretrained(
         T5ForConditionalGeneration,
     )
 
-    settings: Any = load_settings(name)
+    model_config: Any = load_model_config(name)
+    if Path(name).is_dir():
+        require_safetensors(Path(name))
     if dropout is not None:
-        settings.dropout_rate = dropout
-    is_t5 = settings.model_type == "t5"
-    kind: Any = T5ForConditionalGeneration if is_t5 else MT5ForConditionalGeneration
+        model_config.dropout_rate = dropout
+    is_t5 = model_config.model_type == "t5"
+    model_class: Any = T5ForConditionalGeneration if is_t5 else MT5ForConditionalGeneration
     with _as_model_error(name), quiet():
-        model, report = kind.from_pretrained(
+        model, report = model_class.from_pretrained(
             name,
-            config=settings,
+            config=model_config,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **({} if quant_bits is None else _quantized(quant_bits)),
+            **({} if quant_bits is None else _quantization_options(quant_bits)),
         )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     missing = sorted(report.get("missing_keys", ()))
@@ -156,26 +165,29 @@ def load_pretrained(
     pieces, rows = len(tokenizer), model.config.vocab_size
     if pieces > rows:
         raise ModelError(
-            f"{name}: its tokenizer has {pieces} pieces and its embedding {rows} rows; the two"
+            f"{name}: the tokenizer has {pieces} pieces but the embedding only {rows} rows; the two"
             " don't belong together"
         )
     return Trainable(model, tokenizer, name, [])
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or hub id, without its weights.
+    """The tokenizer of a model folder or hub id.
 
     Raises:
-        ModelError: there is none that can be loaded.
+        ModelError: It does not exist or cannot be loaded.
     """
     from transformers import AutoTokenizer
 
     with _as_model_error(name), quiet():
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=False
+        )
+    return tokenizer
 
 
-def _quantized(bits: int) -> dict[str, Any]:
-    """How `from_pretrained` is told to quantize with bitsandbytes."""
+def _quantization_options(bits: int) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for quantization by bitsandbytes."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -191,14 +203,14 @@ def _quantized(bits: int) -> dict[str, Any]:
 
 
 def parameter_count(model: PreTrainedModel, *, trained: bool = False) -> int:
-    """Weights of the model, or only those that are `trained`; a tied one counts once."""
+    """Number of parameters, or of trainable ones with `trained`; tied ones count once."""
     weights = model.parameters()
     return sum(weight.numel() for weight in weights if weight.requires_grad or not trained)
 
 
 @contextmanager
 def _as_model_error(name: str) -> Iterator[None]:
-    """What transformers and huggingface_hub say in many lines, in one."""
+    """Turn the errors of transformers and huggingface_hub into one line."""
     from safetensors import SafetensorError
 
     try:
@@ -207,42 +219,33 @@ def _as_model_error(name: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         if Path(name).is_dir():
-            has_pickle = any(Path(name).glob("*.bin")) and not any(Path(name).glob("*.safetensors"))
-            reason = (
-                "its weights are in a pickle (.bin), which may run code; make it safetensors"
-                if has_pickle
-                else f"the folder can't be loaded ({_first_line(error)})"
+            message = f"{name}: the folder can't be loaded ({first_line(error)})"
+        else:
+            message = (
+                f"{name}: no such folder, and it can't be downloaded from the hub"
+                f" ({first_line(error)})"
             )
-            raise ModelError(f"{name}: {reason}") from error
-        raise ModelError(
-            f"{name}: no such folder here, and it can't be had from the hub either"
-            f" ({_first_line(error)})"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+        raise ModelError(message) from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the libraries' notes on heads, weights and retries; ours say what matters."""
-    from huggingface_hub.utils import logging as hub_chatter
-    from transformers.utils import logging as chatter
+    """Silence the warnings and progress bars of transformers and huggingface_hub."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
 
-    level, hub_level = chatter.get_verbosity(), hub_chatter.get_verbosity()
-    hub_chatter.set_verbosity(logging.ERROR)
-    chatter.set_verbosity(logging.ERROR)
-    bars = chatter.is_progress_bar_enabled()
+    level, hub_level = transformers_logging.get_verbosity(), hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)
+    transformers_logging.set_verbosity(logging.ERROR)
+    bars = transformers_logging.is_progress_bar_enabled()
     if bars:
-        chatter.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        chatter.set_verbosity(level)
-        hub_chatter.set_verbosity(hub_level)
+        transformers_logging.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
         if bars:
-            chatter.enable_progress_bar()
+            transformers_logging.enable_progress_bar()

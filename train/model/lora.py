@@ -1,18 +1,20 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021; QLoRA, Dettmers et al. 2023) by way of peft.
+"""Low-rank adapters (LoRA, Hu et al. 2021; QLoRA, Dettmers et al. 2023) with peft.
 
-Only safetensors are read, and of an adapter's own configuration only the fields that describe its
-matrices: nothing in it can name code or another model to fetch.
+Only safetensors are read. Of an adapter's configuration only the fields that describe its matrices
+are used, so that it can neither name code to run nor another model to download.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import ModelError, UsageError
-from edge.runtime.platform.atomic import new_folder, readable_os_errors
+from edge.runtime.platform.atomic import check_destination, new_folder, readable_os_errors
+from edge.runtime.platform.json_file import read_json
+from edge.runtime.registry import unknown_name
+from edge.train.model.loading import load_pretrained, quiet
+from edge.train.model.weights import require_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -22,18 +24,18 @@ if TYPE_CHECKING:
     from edge.train.model.loading import Trainable
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# What an adapter's configuration may say; anything else that is on is refused.
+# Fields that are used; those in _UNSUPPORTED must be off.
 _READ = ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "fan_in_fan_out")
 _PATTERNS = ("rank_pattern", "alpha_pattern")
-_UNREADABLE = ("use_dora", "modules_to_save", "layer_replication", "trainable_token_indices")
-_MOST_CONFIG_BYTES = 1_000_000
+_UNSUPPORTED = ("use_dora", "modules_to_save", "layer_replication", "trainable_token_indices")
+_MAX_CONFIG_BYTES = 1_000_000
 _PREFIX = "base_model.model."
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
-    """The linear layers of the blocks by their own name (q, wi_0, …), with their full names.
+    """The linear layers of the blocks: their full names by last part (q, wi_0, …).
 
-    The output head is left out: adapting it would cost as much as all the blocks together.
+    The output head is left out: an adapter for it would be as large as those of all blocks.
     """
     import torch
 
@@ -45,23 +47,19 @@ def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
 
 
 def add_adapter(trainable: Trainable, config: TrainConfig) -> None:
-    """Freeze the model and give its linear layers adapters that are to be trained.
+    """Freeze the model and add trainable adapters to its linear layers.
 
     Raises:
-        UsageError: a name in `lora_targets` that the model has no linear layer of.
+        UsageError: `lora_targets` names a linear layer that the model does not have.
     """
     import torch
     from peft import LoraConfig, get_peft_model
 
-    there = linear_layers(trainable.model)
-    targets = config.lora_targets or tuple(there)
-    unknown = [name for name in targets if name not in there]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], list(there), n=1)
-        raise UsageError(
-            f"--lora-targets {','.join(unknown)}: the model has no such linear layers; it has"
-            f" {', '.join(there)}" + (f". Did you mean {close[0]}?" if close else "")
-        )
+    layers = linear_layers(trainable.model)
+    targets = config.lora_targets or tuple(layers)
+    unknown = next((name for name in targets if name not in layers), None)
+    if unknown is not None:
+        raise UsageError(f"--lora-targets: {unknown_name('linear layer', unknown, tuple(layers))}")
     assert config.lora_alpha is not None
     if config.method == "qlora":
         from peft import prepare_model_for_kbit_training
@@ -71,7 +69,7 @@ def add_adapter(trainable: Trainable, config: TrainConfig) -> None:
             use_gradient_checkpointing=config.gradient_checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False},
         )
-    torch.manual_seed(config.seed)  # of the adapters' first weights
+    torch.manual_seed(config.seed)  # initial weights of the adapters
     trainable.model = get_peft_model(
         trainable.model,
         LoraConfig(
@@ -85,20 +83,17 @@ def add_adapter(trainable: Trainable, config: TrainConfig) -> None:
 
 
 def save_adapter(trainable: Trainable, folder: Path) -> None:
-    """Write the adapter alone, as peft does: adapter_config.json and safetensors."""
-    from edge.train.model.loading import quiet
-
+    """Write the adapter alone in peft's format: adapter_config.json and safetensors."""
     with quiet(), readable_os_errors(folder):
         trainable.model.save_pretrained(str(folder))
 
 
 def merge_trained(trainable: Trainable, config: TrainConfig, folder: Path) -> None:
-    """Put the trained adapter into the weights; it lies in `folder` already.
+    """Merge the trained adapter, saved in `folder`, into the weights.
 
-    Under qlora the base is read anew: into 4-bit weights nothing can be added exactly.
+    For qlora the base model is loaded again in fp32, because merging into quantized weights is not
+    exact.
     """
-    from edge.train.model.loading import load_pretrained
-
     if config.method == "qlora":
         assert config.model is not None
         base = load_pretrained(config.model).model
@@ -108,19 +103,19 @@ def merge_trained(trainable: Trainable, config: TrainConfig, folder: Path) -> No
 
 
 def merge(base: str, adapter: Path, output: Path, *, force: bool = False) -> int:
-    """Write `base` with `adapter` merged into it, a complete model folder; the adapter's weights.
+    """Merge an adapter into its base model and write a complete model folder.
+
+    Returns:
+        The number of the adapter's parameters.
 
     Raises:
-        ModelError: no usable base model or adapter, or the adapter is of another base.
-        OutputExistsError: the output is there already and `force` is off.
+        ModelError: The base model or the adapter is not usable, or the two do not match.
+        OutputExistsError: The output exists and `force` is off.
     """
-    from edge.runtime.platform.atomic import check_destination
-    from edge.train.model.loading import load_pretrained, quiet
-
     check_destination(output, force=force)
     loaded = load_pretrained(base)
     peft_model: Any = load_adapter(loaded.model, adapter)
-    count = sum(w.numel() for n, w in peft_model.named_parameters() if ".lora_" in n)
+    count: int = sum(w.numel() for n, w in peft_model.named_parameters() if ".lora_" in n)
     merged = _merged(peft_model)
     with new_folder(output, force=force) as folder, quiet():
         merged.save_pretrained(folder)
@@ -129,13 +124,11 @@ def merge(base: str, adapter: Path, output: Path, *, force: bool = False) -> int
 
 
 def _merged(peft_model: Any) -> PreTrainedModel:
-    """The base with the adapter in its weights.
+    """The base model with the adapter merged into its weights.
 
-    Its `tie_word_embeddings` stays: in transformers 5 it is True of every T5, also of one with a
-    head of its own, and peft takes that for something that merging has changed.
+    Keeps `tie_word_embeddings`, which peft would change: in transformers 5 it is True for every T5,
+    even for one with a separate output head.
     """
-    from edge.train.model.loading import quiet
-
     tied = peft_model.config.tie_word_embeddings
     with quiet():
         model: PreTrainedModel = peft_model.merge_and_unload()
@@ -144,10 +137,10 @@ def _merged(peft_model: Any) -> PreTrainedModel:
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
-    """`model` with the adapter of `folder` around it.
+    """`model` wrapped as a peft model with the adapter of `folder`.
 
     Raises:
-        ModelError: there is no LoRA adapter in safetensors, or it is of another base.
+        ModelError: The folder has no LoRA adapter in safetensors, or it does not fit the model.
     """
     from peft import LoraConfig, get_peft_model
     from peft.utils import set_peft_model_state_dict
@@ -160,7 +153,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
     report = set_peft_model_state_dict(peft_model, weights)
     if report.unexpected_keys:
         raise ModelError(
-            f"{folder}: holds weights that are no part of a LoRA adapter, such as"
+            f"{folder}: contains weights that are not part of a LoRA adapter, such as"
             f" {report.unexpected_keys[0]}"
         )
     return peft_model
@@ -169,26 +162,24 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
 def _adapter_settings(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        if path.stat().st_size > _MOST_CONFIG_BYTES:
-            raise ValueError
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, _MAX_CONFIG_BYTES)
         kind = content.get("peft_type")
     except OSError as error:
-        raise ModelError(f"{folder}: no adapter folder, it has no {_CONFIG}") from error
+        raise ModelError(f"{folder}: not an adapter folder; it has no {_CONFIG}") from error
     except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: is no adapter's configuration") from error
+        raise ModelError(f"{path}: not an adapter's configuration") from error
     if kind != "LORA":
-        raise ModelError(f"{folder}: is a {kind} adapter; only LORA can be merged here")
-    unreadable = [name for name in _UNREADABLE if content.get(name)]
-    if unreadable:
-        raise ModelError(f"{folder}: uses {unreadable[0]}, which can't be merged here")
+        raise ModelError(f"{folder}: is a {kind} adapter; only LORA adapters can be merged")
+    unsupported = [name for name in _UNSUPPORTED if content.get(name)]
+    if unsupported:
+        raise ModelError(f"{folder}: uses {unsupported[0]}, which is not supported")
     settings = {name: content[name] for name in _READ if content.get(name) is not None}
     settings |= {name: content[name] for name in _PATTERNS if content.get(name)}
     rank = settings.get("r")
     if not isinstance(rank, int) or rank < 1:
-        raise ModelError(f"{path}: its rank r is {rank!r}")
+        raise ModelError(f"{path}: rank r is {rank!r}; it must be a positive whole number")
     if settings.get("bias", "none") != "none":
-        raise ModelError(f"{folder}: trains biases, which T5 has none of")
+        raise ModelError(f"{folder}: has trained biases, but T5 has no biases")
     return settings
 
 
@@ -196,15 +187,8 @@ def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    require_safetensors(folder, _WEIGHTS)
     path = folder / _WEIGHTS
-    if not path.is_file():
-        pickled = any(folder.glob("*.bin"))
-        reason = (
-            "its weights are in a pickle (.bin), which may run code; make it safetensors"
-            if pickled
-            else f"it has no {_WEIGHTS}"
-        )
-        raise ModelError(f"{folder}: {reason}")
     try:
         loaded: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -215,37 +199,37 @@ def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
 def _require_fit(
     model: PreTrainedModel, weights: dict[str, torch.Tensor], settings: dict[str, Any], folder: Path
 ) -> list[str]:
-    """The names of the layers that the adapter is for, if the model has them all, as wide.
+    """The names of the adapted layers, after a check that the model has them in the same sizes.
 
     Raises:
-        ModelError: the adapter is of a base of another shape; names the first layer.
+        ModelError: The adapter does not fit; names the first layer that differs.
     """
     layers = dict(model.named_modules())
     targets = set()
     for name, weight in weights.items():
         layer, _, part = name.removeprefix(_PREFIX).partition(".lora_")
         if not part or part.removesuffix(".weight") not in ("A", "B") or weight.dim() != 2:
-            raise ModelError(f"{folder}: {name} is no weight of a LoRA adapter")
+            raise ModelError(f"{folder}: {name} is not a weight of a LoRA adapter")
         module: Any = layers.get(layer)
         width = getattr(module, "in_features" if part.startswith("A") else "out_features", None)
-        wants = weight.shape[1 if part.startswith("A") else 0]
-        if width != wants:
-            has = "has no such layer" if width is None else f"has {width} there"
+        needed = weight.shape[1 if part.startswith("A") else 0]
+        if width != needed:
+            has = "has no such layer" if width is None else f"has {width}"
             raise ModelError(
-                f"{folder}: the adapter is of another base: it wants {wants} features at {layer},"
-                f" and this model {has}"
+                f"{folder}: the adapter belongs to another base model: it needs {needed} features"
+                f" at {layer}, but this model {has}"
             )
         targets.add(layer)
     incomplete = [t for t in targets if f"{_PREFIX}{t}.lora_A.weight" not in weights]
     incomplete += [t for t in targets if f"{_PREFIX}{t}.lora_B.weight" not in weights]
     if incomplete or not targets:
-        what = f"half of the adapter at {incomplete[0]} is" if incomplete else "all weights are"
-        raise ModelError(f"{folder}: {what} missing")
+        what = f"one half of the adapter of {incomplete[0]}" if incomplete else "all weights"
+        raise ModelError(f"{folder}: incomplete adapter; missing: {what}")
     if not settings.get("rank_pattern"):
         ranks = {w.shape[0] for name, w in weights.items() if ".lora_A" in name}
         if ranks != {settings["r"]}:
             raise ModelError(
-                f"{folder}: its weights are of rank {min(ranks)}, its configuration says"
+                f"{folder}: the weights have rank {min(ranks)}, but the configuration says"
                 f" {settings['r']}"
             )
     return sorted(targets)

@@ -1,7 +1,7 @@
-"""A tokenizer for a model made from scratch: Unigram, from the training texts alone.
+"""A Unigram tokenizer for a model trained from scratch, learned from the training texts alone.
 
-The text is normalized as T5's own tokenizer does it, near enough: NFKC, white space
-collapsed. Digits are single pieces, so that every number can be copied and none is a guess.
+The normalization is close to that of T5's tokenizer: NFKC and collapsed white space. Each digit is
+a piece, so that any number can be copied.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 _SPACE = "▁"
-# All printable ASCII, so that a held-out row of English can't hold an unknown character.
+# All printable ASCII, so that held-out English text has no unknown characters.
 _ALPHABET = [c for c in string.printable if not c.isspace()]
-_SMALLEST = len(_ALPHABET) + 4
+_MIN_VOCAB = len(_ALPHABET) + 4
 
 
 def build_tokenizer(texts: Iterable[str], *, vocab_size: int = 2000) -> Tokenizer:
     """A Unigram tokenizer with at most `vocab_size` pieces; ids 0, 1, 2 are <pad>, </s>, <unk>.
 
-    Encoding appends </s>, as T5's does.
+    Like T5's tokenizer it appends </s>.
 
     Raises:
-        UsageError: `vocab_size` doesn't even hold the alphabet.
-        DataError: the texts have too few characters to learn pieces from.
+        UsageError: `vocab_size` is too small for the alphabet.
+        DataError: The texts are empty.
     """
     from tokenizers import (
         Regex,
@@ -45,8 +45,8 @@ def build_tokenizer(texts: Iterable[str], *, vocab_size: int = 2000) -> Tokenize
         processors,
     )
 
-    if vocab_size < _SMALLEST:
-        raise UsageError(f"--vocab-size {vocab_size}: needs {_SMALLEST} pieces at least")
+    if vocab_size < _MIN_VOCAB:
+        raise UsageError(f"--vocab-size {vocab_size}: must be at least {_MIN_VOCAB}")
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
@@ -65,7 +65,7 @@ def build_tokenizer(texts: Iterable[str], *, vocab_size: int = 2000) -> Tokenize
         for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal):
             words[word] += count
     if not words:
-        raise DataError("no tokenizer can be learned: the training texts are empty")
+        raise DataError("cannot learn a tokenizer: the training texts are empty")
     specials = [(PAD, 0.0), (EOS, 0.0), (UNK, 0.0)]
     pieces = learn_pieces(words, [*_ALPHABET, _SPACE], vocab_size - len(specials))
     tokenizer.model = models.Unigram([*specials, *pieces], unk_id=2, byte_fallback=False)

@@ -1,4 +1,4 @@
-"""Checks of what a run needs: memory, disk, a place for its output."""
+"""Checks of the resources of a run: memory, disk space, and the output folder."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING
 
 from edge.runtime.platform.atomic import check_destination
 from edge.train.data.bucketing import plan_batches
-from edge.train.preflight import FAILED, OK, SKIPPED, WARNING, Findings, PreflightContext
+from edge.train.preflight.checks import (
+    FAILED,
+    OK,
+    SKIPPED,
+    WARNING,
+    Findings,
+    PreflightContext,
+)
 from edge.train.preflight.memory_estimate import (
-    Workload,
+    BatchShape,
     activation_floats,
-    adapter_parameters,
     available_memory,
-    gigabytes,
-    memory_need,
-    parameters_of,
+    count_adapter_parameters,
+    count_parameters,
+    estimate_memory,
+    format_gigabytes,
 )
 from edge.train.run_folder import refuse_unfinished
 
@@ -26,85 +33,89 @@ if TYPE_CHECKING:
 
     from edge.train.config import TrainConfig
 
-_TIGHT = 0.8  # of what is free: an estimate, so a need above it is worth a warning
+_WARNING_RATIO = 0.8  # of the free memory: an estimate above it is a warning
 _WEIGHT_BYTES = 4
-_SMALL_FILES = 50 << 20  # tokenizer, record, configuration
+_SMALL_FILES = 50 << 20  # bytes for tokenizer, record and configuration
 
 
-def memory(subject: PreflightContext) -> Findings:
-    """Weights, gradients, optimizer and the largest batch fit into what is free."""
-    config, machine = subject.config, subject.machine
-    if subject.settings is None or machine is None or not subject.lengths:
+def memory(context: PreflightContext) -> Findings:
+    """Weights, gradients, optimizer states and the largest batch fit into the free memory."""
+    config, device = context.config, context.device
+    if context.model_config is None or device is None or not context.lengths:
         return
-    settings, parameters, trained = _weights(subject.settings, config)
+    model_config, parameters, trained = _weights(context.model_config, config)
     limits = (config.max_source_length or 0, config.max_target_length)
-    lengths = [(min(s, limits[0]), min(t, limits[1])) for s, t in subject.lengths]
+    lengths = [(min(s, limits[0]), min(t, limits[1])) for s, t in context.lengths]
     plan = plan_batches(lengths, rows=config.batch_size, tokens=config.tokens_per_batch)
-    works = {
-        Workload(len(batch), max(lengths[n][0] for n in batch), max(lengths[n][1] for n in batch))
+    shapes = {
+        BatchShape(len(batch), max(lengths[n][0] for n in batch), max(lengths[n][1] for n in batch))
         for batch in plan
     }
-    work = max(works, key=lambda work: activation_floats(settings, work))
-    need = memory_need(
-        settings,
-        work,
+    largest = max(shapes, key=lambda shape: activation_floats(model_config, shape))
+    need = estimate_memory(
+        model_config,
+        largest,
         parameters=parameters,
         trainable=trained,
         averaged=bool(config.ema_ratio),
-        precision=machine.precision,
+        precision=device.precision,
     )
-    free = available_memory(machine.device)
-    batch = f"a batch of {work.rows} rows, {work.source} + {work.target} tokens"
-    detail = f"needs about {need} ({batch}); {gigabytes(free)} free on {machine.device}"
+    free = available_memory(device.device)
+    batch = f"a batch of {largest.rows} rows, {largest.source} + {largest.target} tokens"
+    detail = f"needs about {need} ({batch}); {format_gigabytes(free)} free on {device.device}"
     if need.total > free and _saves_memory(config):
-        yield WARNING, f"{detail}: less than that with these options, but maybe not enough less"
-    elif machine.device == "cuda" and need.total - need.activations < free < need.total:
+        yield WARNING, f"{detail}: these options need less than the estimate, but maybe not enough"
+    elif device.device == "cuda" and need.total - need.activations < free < need.total:
         yield WARNING, f"{detail}: batches will be halved until they fit"
     elif need.total > free:
-        yield FAILED, f"{detail}: it can't fit; lower --batch-size or --tokens-per-step"
+        yield FAILED, f"{detail}: does not fit. Lower --batch-size or --tokens-per-step"
     else:
-        yield (WARNING if need.total > _TIGHT * free else OK), detail
+        yield (WARNING if need.total > _WARNING_RATIO * free else OK), detail
 
 
-def _weights(settings: PretrainedConfig, config: TrainConfig) -> tuple[PretrainedConfig, int, int]:
-    """The model that is trained, how many weights are in memory, and how many are trained."""
-    whole = parameters_of(settings)
+def _weights(
+    model_config: PretrainedConfig, config: TrainConfig
+) -> tuple[PretrainedConfig, int, int]:
+    """The trained model's configuration, all parameters in memory, and the trainable ones."""
+    whole = count_parameters(model_config)
     if config.method != "full":
-        adapter = adapter_parameters(settings, config.lora_rank, config.lora_targets)
-        return settings, whole + adapter, adapter
+        adapter = count_adapter_parameters(model_config, config.lora_rank, config.lora_targets)
+        return model_config, whole + adapter, adapter
     if config.decoder_layers is not None:
-        student = copy.deepcopy(settings)
+        student = copy.deepcopy(model_config)
         student.num_decoder_layers = config.decoder_layers
-        trained = parameters_of(student)
+        trained = count_parameters(student)
         return student, whole + trained, trained
-    return settings, whole, whole
+    return model_config, whole, whole
 
 
 def _saves_memory(config: TrainConfig) -> bool:
-    """Whether the run needs less than the estimate, which knows nothing of these options."""
+    """Whether the run uses options that the estimate does not take into account."""
     return config.gradient_checkpointing or config.method == "qlora" or config.optimizer != "adamw"
 
 
-def disk(subject: PreflightContext) -> Findings:
-    """The model folder fits where it is to be written."""
-    if subject.settings is None:
+def disk(context: PreflightContext) -> Findings:
+    """The model folder fits on the disk."""
+    if context.model_config is None:
         return
-    place = Path(subject.config.output).absolute()
-    while not place.exists():
-        place = place.parent
-    need = parameters_of(subject.settings) * _WEIGHT_BYTES + _SMALL_FILES
-    free = shutil.disk_usage(place).free
-    detail = f"the model takes about {gigabytes(need)}, {gigabytes(free)} free at {place}"
+    folder = Path(context.config.output).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    need = count_parameters(context.model_config) * _WEIGHT_BYTES + _SMALL_FILES
+    free = shutil.disk_usage(folder).free
+    detail = (
+        f"the model needs about {format_gigabytes(need)}; {format_gigabytes(free)} free at {folder}"
+    )
     yield (OK if need < free else FAILED), detail
 
 
-def output(subject: PreflightContext) -> Findings:
-    """Nothing is in the way of the output."""
-    if not subject.looks_at_output:
+def output(context: PreflightContext) -> Findings:
+    """The output folder can be created, and no unfinished run uses it."""
+    if not context.check_output:
         yield SKIPPED, "no --output was given"
         return
-    config = subject.config
+    config = context.config
     check_destination(Path(config.output), force=config.force)
     if not config.resume and not config.force:
         refuse_unfinished(Path(config.output))
-    yield OK, str(subject.config.output)
+    yield OK, str(context.config.output)

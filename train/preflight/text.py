@@ -1,17 +1,16 @@
-"""Checks of a run's texts: special tokens, what survives the tokenizer, lengths, parity."""
+"""Checks of the tokenizer and the texts: special tokens, round trip, lengths, parity."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer
-from edge.train.output.record import RECORD_NAME
-from edge.train.preflight import (
+from edge.train.model.training_record import read_json_object, read_training_record
+from edge.train.preflight.checks import (
     FAILED,
     OK,
     WARNING,
@@ -19,20 +18,20 @@ from edge.train.preflight import (
     PreflightContext,
     pair_lengths,
     sample,
-    share_status,
+    status_by_ratio,
 )
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PARITY_ROWS = 1000
-_MAX_RECORD_BYTES = 64 << 20
+_SHOWN_CHARACTERS = 80  # of an example
 
 
-def special_tokens(subject: PreflightContext) -> Findings:
-    """pad, </s> and <unk> are there, belong to the model, and </s> is put at the end."""
-    tokenizer, settings = subject.tokenizer, subject.settings
-    if tokenizer is None or settings is None:
+def special_tokens(context: PreflightContext) -> Findings:
+    """<pad>, </s> and <unk> exist and match the model's configuration; </s> ends every text."""
+    tokenizer, model_config = context.tokenizer, context.model_config
+    if tokenizer is None or model_config is None:
         return
     problems = [
         f"it has no {name} token"
@@ -40,29 +39,31 @@ def special_tokens(subject: PreflightContext) -> Findings:
         if getattr(tokenizer, f"{name}_token_id") is None
     ]
     for name in ("pad", "eos"):
-        ours, models = (getattr(x, f"{name}_token_id", None) for x in (tokenizer, settings))
-        if None not in (ours, models) and ours != models:
-            problems.append(f"its {name} token is {ours}, config.json says {models}")
-    pieces, rows = len(tokenizer), settings.vocab_size
+        found, expected = (
+            getattr(holder, f"{name}_token_id", None) for holder in (tokenizer, model_config)
+        )
+        if None not in (found, expected) and found != expected:
+            problems.append(f"its {name} token is {found}, but config.json says {expected}")
+    pieces, rows = len(tokenizer), model_config.vocab_size
     if pieces > rows:
-        problems.append(f"it has {pieces} pieces, the embedding {rows} rows")
-    start = getattr(settings, "decoder_start_token_id", None)
+        problems.append(f"it has {pieces} pieces, but the embedding only {rows} rows")
+    start = getattr(model_config, "decoder_start_token_id", None)
     if not isinstance(start, int) or not 0 <= start < rows:
-        problems.append(f"decoder_start_token_id is {start}")
+        problems.append(f"decoder_start_token_id in config.json is {start}")
     if tokenizer("a", verbose=False)["input_ids"][-1:] != [tokenizer.eos_token_id]:
-        problems.append("it does not end a text with </s>")
+        problems.append("it does not append </s>")
     if problems:
-        yield FAILED, f"the tokenizer does not fit a T5: {'; '.join(problems)}"
+        yield FAILED, f"the tokenizer does not fit the model: {'; '.join(problems)}"
         return
     yield OK, f"{pieces:,} pieces, pad {tokenizer.pad_token_id}, </s> {tokenizer.eos_token_id}"
 
 
-def round_trip(subject: PreflightContext) -> Findings:
-    """Targets come back from the tokenizer as they went in, but for normalization."""
-    tokenizer = subject.tokenizer
-    if tokenizer is None or not subject.train_pairs:
+def round_trip(context: PreflightContext) -> Findings:
+    """Targets are unchanged by encoding and decoding, apart from normalization."""
+    tokenizer = context.tokenizer
+    if tokenizer is None or not context.train_pairs:
         return
-    targets = [pair.target for pair in subject.train_pairs]
+    targets = [pair.target for pair in context.train_pairs]
     ids = tokenizer(targets, verbose=False)["input_ids"]
     unknown = [n for n, row in enumerate(ids) if tokenizer.unk_token_id in row]
     back = tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -72,17 +73,17 @@ def round_trip(subject: PreflightContext) -> Findings:
         if n not in set(unknown) and _normal(text, tokenizer) != _normal(targets[n], tokenizer)
     ]
     for rows, what in (
-        (unknown, "hold characters that the vocabulary lacks, so that they can't be generated"),
-        (changed, "come back from the tokenizer as other texts"),
+        (unknown, "contain characters that are not in the vocabulary and cannot be generated"),
+        (changed, "are changed by encoding and decoding"),
     ):
         if rows:
             yield (
-                share_status(len(rows), len(targets)),
+                status_by_ratio(len(rows), len(targets)),
                 f"{len(rows):,} of {len(targets):,} targets {what}, such as"
-                f" {targets[rows[0]][:80]!r}",
+                f" {targets[rows[0]][:_SHOWN_CHARACTERS]!r}",
             )
     if not unknown and not changed:
-        yield OK, f"{len(targets):,} targets come back as they went in"
+        yield OK, f"{len(targets):,} targets are unchanged by encoding and decoding"
 
 
 def _normal(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -91,94 +92,96 @@ def _normal(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     return " ".join(text.replace("▁", " ").split())
 
 
-def lengths_in_range(subject: PreflightContext) -> Findings:
-    """Few rows are longer than the maximum lengths, or --long takes care of them."""
-    if not subject.lengths:
+def lengths_in_range(context: PreflightContext) -> Findings:
+    """Few rows are longer than the maximum lengths."""
+    if not context.lengths:
         return
-    config, count = subject.config, len(subject.lengths)
+    config, count = context.config, len(context.lengths)
     limits = (config.max_source_length or 0, config.max_target_length)
     options = ("--max-source-length", "--max-target-length")
     fine = True
     for side, name in enumerate(("inputs", "targets")):
-        longest = max(pair[side] for pair in subject.lengths)
-        over = sum(pair[side] > limits[side] for pair in subject.lengths)
+        longest = max(pair[side] for pair in context.lengths)
+        over = sum(pair[side] > limits[side] for pair in context.lengths)
         if over:
             fine = False
-            fate = {"drop": "are left out", "chunk": "are dealt to several rows"}.get(config.long)
-            if fate is None or (config.long == "chunk" and side == 1):
-                fate = "are cut"
+            effect = "are cut"
+            if config.long == "drop":
+                effect = "are dropped"
+            elif config.long == "chunk" and name == "inputs":
+                effect = "are split into several rows"
             yield (
-                share_status(over, count),
+                status_by_ratio(over, count),
                 f"{over:,} of {count:,} {name} are longer than {limits[side]} tokens (the longest"
-                f" {longest}) and {fate} ({options[side]}, --long)",
+                f" has {longest}) and {effect} ({options[side]}, --long)",
             )
     if fine:
-        source, target = (max(pair[side] for pair in subject.lengths) for side in (0, 1))
-        yield OK, f"at most {source} and {target} tokens, of {limits[0]} and {limits[1]}"
+        source, target = (max(pair[side] for pair in context.lengths) for side in (0, 1))
+        yield (
+            OK,
+            f"inputs have at most {source} tokens of {limits[0]}, targets at most {target} of"
+            f" {limits[1]}",
+        )
 
 
-def output_cap(subject: PreflightContext) -> Findings:
-    """The answers that generation may give are as long as the dev targets."""
-    if subject.tokenizer is None or subject.splits is None:
+def output_cap(context: PreflightContext) -> Findings:
+    """Generation may produce answers as long as the dev targets."""
+    if context.tokenizer is None or context.splits is None:
         return
-    cap = _saved_cap(subject.config.model) or subject.config.max_target_length
-    dev = sample(subject.splits.dev)
-    over = sum(target > cap for _, target in pair_lengths(dev, subject.tokenizer))
+    cap = _saved_cap(context.config.model) or context.config.max_target_length
+    dev = sample(context.splits.dev)
+    over = sum(target > cap for _, target in pair_lengths(dev, context.tokenizer))
     if over:
         yield (
-            share_status(over, len(dev)),
-            f"answers end after {cap} tokens, {over:,} of {len(dev):,} dev targets are longer"
-            " (--max-target-length, or max_new_tokens in the model's generation_config.json)",
+            status_by_ratio(over, len(dev)),
+            f"answers end after {cap} tokens, but {over:,} of {len(dev):,} dev targets are longer"
+            " (raise --max-target-length, or max_new_tokens in the model's generation_config.json)",
         )
     else:
-        yield OK, f"{cap} tokens, no dev target is longer"
+        yield OK, f"answers may have {cap} tokens; no dev target is longer"
 
 
 def _saved_cap(model: str | None) -> int | None:
-    """max_new_tokens of a local folder's generation_config.json; training keeps it."""
+    """max_new_tokens in a local folder's generation_config.json, which training keeps."""
     if model is None:
         return None
-    value = _read_json(Path(model) / "generation_config.json").get("max_new_tokens")
+    value = read_json_object(Path(model) / "generation_config.json").get("max_new_tokens")
     return value if type(value) is int and value > 0 else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_RECORD_BYTES:
-            return {}
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
+def evaluation_parity(context: PreflightContext) -> Findings:
+    """Dev rows give the same token ids in training and in the runtime.
 
-
-def evaluation_parity(subject: PreflightContext) -> Findings:
-    """Dev rows become the same ids in training and at run time, and as in an earlier training."""
-    tokenizer, splits = subject.tokenizer, subject.splits
+    Also compares tokenizer and prompt with those that a folder's model was trained with before.
+    """
+    tokenizer, splits = context.tokenizer, context.splits
     if tokenizer is None or splits is None:
         return
-    file = subject.workplace / f"runtime-{TOKENIZER_NAME}"
+    file = context.work_dir / f"runtime-{TOKENIZER_NAME}"
     tokenizer.backend_tokenizer.save(str(file))
-    prompt = Prompt.parse(subject.config.prefix)
+    prompt = Prompt.parse(context.config.prefix)
     texts = [pair.source for pair in splits.dev[:_PARITY_ROWS]]
-    ours = Tokenizer(file, eos=tokenizer.eos_token_id).encode(texts)
-    theirs = tokenizer(texts, verbose=False)["input_ids"]
-    other = [text for text, a, b in zip(texts, ours, theirs, strict=True) if a != b]
-    if other:
+    runtime_ids = Tokenizer(file, eos=tokenizer.eos_token_id).encode(texts)
+    training_ids = tokenizer(texts, verbose=False)["input_ids"]
+    different = [
+        text for text, a, b in zip(texts, runtime_ids, training_ids, strict=True) if a != b
+    ]
+    if different:
         yield (
             FAILED,
-            f"{len(other):,} of {len(texts):,} dev inputs become other tokens at run time than in"
-            f" training, such as {other[0][:80]!r}; its tokenizer.json differs from the tokenizer",
+            f"{len(different):,} of {len(texts):,} dev inputs give other tokens in the runtime than"
+            f" in training, such as {different[0][:_SHOWN_CHARACTERS]!r}: tokenizer.json differs"
+            " from the tokenizer",
         )
         return
     path = TextFingerprint.of(file, prompt.template)
-    model = subject.config.model
-    recorded = _read_json(Path(model) / RECORD_NAME).get("text_path") if model else None
+    model = context.config.model
+    recorded = read_training_record(model).get("text_path") if model else None
     if isinstance(recorded, dict):
         for difference in path.differences(recorded):
-            yield WARNING, f"{model} was trained on otherwise: {difference}"
+            yield WARNING, f"{model} was trained with other settings: {difference}"
     yield (
         OK,
-        f"{len(texts):,} dev inputs become the same tokens in training and at run time"
+        f"{len(texts):,} dev inputs give the same tokens in training and in the runtime"
         f" (prompt {prompt.template!r}, tokenizer {path.tokenizer[:12]})",
     )

@@ -1,13 +1,13 @@
-"""Synthetic spoken questions with disfluencies → the clean question. Made up, and labeled so.
+"""Synthetic data set: spoken questions with disfluencies as inputs, fluent questions as targets.
 
 The task is that of Gupta et al., "Disfl-QA: A Benchmark Dataset for Understanding Disfluencies in
-Question Answering" (2021); no row of it is used. A clean question is a frame with its slots filled;
-it is then spoken badly: words are repeated, fillers slip in, a slot is said wrong and corrected,
-the question is broken off and another one asked. What to drop follows from the words alone, so a
-model can learn it; where and how much to drop differs in every row, so it can't be memorized.
+Question Answering" (2021); none of its rows is used. A fluent question is a frame with filled
+slots. Disfluencies are added to it: repeated words, fillers, a slot said wrong and corrected, or
+another question that is abandoned. What to drop follows from the words alone, so a model can learn
+it. Where and how much to drop differs in every row, so it cannot be memorized.
 
-Names are invented. Some held-out rows hold names that occur in no training row; they are marked
-`"unseen": true` and are to be scored apart.
+Names are invented. Some held-out rows contain names that occur in no training row. They are marked
+`"unseen": true`, to be scored separately.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from edge.runtime.errors import UsageError
 from edge.train.synthetic import vocabulary as words
 
 DEFAULT_SIZES: Mapping[str, int] = MappingProxyType({"train": 30000, "dev": 300, "test": 500})
-UNSEEN_SHARE = 0.3  # of the held-out rows
-_CLEAN_SHARE = 0.04  # rows that are fluent already: a cleaner must leave those alone
-_MAX_TRIES = 200  # draws that give an earlier row again, one after the other, before giving up
+UNSEEN_RATIO = 0.3  # of the held-out rows contain unseen names
+_FLUENT_RATIO = 0.04  # of the rows are fluent already, which a model must leave unchanged
+_MAX_TRIES = 200  # consecutive duplicates before giving up
 
-# Kinds of disfluency and how often each is the main one of a row.
+# Kinds of disfluency, and the probability that each is the main one of a row.
 _KINDS = (("correct", 0.36), ("restart", 0.26), ("repeat", 0.18), ("filler", 0.2))
 
 Row = dict[str, object]
@@ -36,9 +36,15 @@ Row = dict[str, object]
 def write_dataset(
     folder: str | Path, seed: int = 0, sizes: Mapping[str, int] = DEFAULT_SIZES
 ) -> dict[str, Path]:
-    """Write train.jsonl, dev.jsonl, test.jsonl and a README.md into `folder`; returns the files.
+    """Write train.jsonl, dev.jsonl, test.jsonl and a README.md into `folder`.
 
-    The same seed and sizes give the same bytes. Existing files of these names are replaced.
+    Existing files are replaced. The same seed and sizes give the same bytes.
+
+    Returns:
+        The files by split.
+
+    Raises:
+        UsageError: As `generate`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,21 +60,23 @@ def write_dataset(
 
 
 def generate(seed: int = 0, sizes: Mapping[str, int] = DEFAULT_SIZES) -> dict[str, list[Row]]:
-    """Rows by split: id, input, target, unseen, origin. No input or target is in two splits.
+    """Generate rows by split, with the columns id, input, target, unseen and origin.
+
+    No input and no target is in two splits.
 
     Raises:
-        UsageError: more rows are asked for than there are distinct questions.
+        UsageError: There are fewer distinct questions than rows requested.
     """
     names = random.Random(f"{seed}/names")
     pool = words.invent_names(names, seen=4000, unseen=600)
     taken: set[str] = set()
     splits: dict[str, list[Row]] = {}
-    # Held-out rows are drawn first, so that a larger training split leaves them as they are.
+    # Held-out rows come first, so that they do not depend on the size of the training split.
     for split in sorted(sizes, key=lambda name: (name == "train", name)):
         rng = random.Random(f"{seed}/{split}")
         rows: list[Row] = []
         for number in range(sizes[split]):
-            unseen = split != "train" and number < round(sizes[split] * UNSEEN_SHARE)
+            unseen = split != "train" and number < round(sizes[split] * UNSEEN_RATIO)
             source, target = _fresh_pair(rng, pool, unseen, taken)
             rows.append({"input": source, "target": target})
         rng.shuffle(rows)
@@ -78,109 +86,109 @@ def generate(seed: int = 0, sizes: Mapping[str, int] = DEFAULT_SIZES) -> dict[st
 
 
 def _mark(splits: dict[str, list[Row]]) -> None:
-    """Add `unseen` and `origin`. What counts is what training really holds, not what was drawn."""
-    known = {word for row in splits.get("train", []) for word in _spelled(row)}
+    """Add `unseen` and `origin`; a row is unseen if a word of it is in no training row."""
+    known = {word for row in splits.get("train", []) for word in _vocabulary(row)}
     for split, rows in splits.items():
         for row in rows:
-            row["unseen"] = split != "train" and not _spelled(row) <= known
+            row["unseen"] = split != "train" and not _vocabulary(row) <= known
             row["origin"] = "synthetic"
 
 
-def _spelled(row: Row) -> set[str]:
-    """The words of both texts in lower case; numbers are no words, their digits are all known."""
+def _vocabulary(row: Row) -> set[str]:
+    """The words of both texts in lower case, without numbers."""
     return set(re.findall(r"[a-z]+", f"{row['input']} {row['target']}".lower()))
 
 
 def _fresh_pair(
     rng: random.Random, pool: words.NamePool, unseen: bool, taken: set[str]
 ) -> tuple[str, str]:
-    """A (spoken, clean) pair whose two texts no earlier row has; both are added to `taken`."""
+    """A disfluent and a fluent text that no earlier row has; both are added to `taken`."""
     for _ in range(_MAX_TRIES):
         question = words.draw_question(rng, pool, unseen)
-        spoken = _speak_badly(rng, question, pool, unseen)
-        source, target = words.finish(spoken), words.finish(question.words)
+        disfluent = _add_disfluency(rng, question, pool, unseen)
+        source, target = words.finish(disfluent), words.finish(question.words)
         if source not in taken and target not in taken:
             taken.update((source, target))
             return source, target
-    raise UsageError("the generator has no more distinct questions; ask for fewer rows")
+    raise UsageError("the generator has no more distinct questions; request fewer rows")
 
 
-def _speak_badly(
+def _add_disfluency(
     rng: random.Random, question: words.Question, pool: words.NamePool, unseen: bool
 ) -> list[str]:
-    """The words of the question as they might come out."""
-    if rng.random() < _CLEAN_SHARE:
+    """The words of the question with one or two disfluencies, or rarely none."""
+    if rng.random() < _FLUENT_RATIO:
         return list(question.words)
     kind = rng.choices([k for k, _ in _KINDS], [weight for _, weight in _KINDS])[0]
     if kind == "correct":
-        spoken = _correct(rng, question, pool, unseen)
+        said = _correct(rng, question, pool, unseen)
     elif kind == "restart":
         other = words.draw_question(rng, pool, unseen)
-        spoken = restart(rng, question.words, other.words)
+        said = restart(rng, question.words, other.words)
     elif kind == "repeat":
-        spoken = repeat_words(rng, question.words)
+        said = repeat_words(rng, question.words)
     else:
-        spoken = add_fillers(rng, question.words, rng.choice((1, 1, 2)))
-    # A speaker who stumbles once often stumbles again.
+        said = add_fillers(rng, question.words, rng.choice((1, 1, 2)))
+    # Disfluencies often come in pairs.
     if kind in ("correct", "restart") and rng.random() < 0.2:
-        spoken = add_fillers(rng, spoken, 1) if rng.random() < 0.6 else repeat_words(rng, spoken)
-    return spoken
+        said = add_fillers(rng, said, 1) if rng.random() < 0.6 else repeat_words(rng, said)
+    return said
 
 
 def _correct(
     rng: random.Random, question: words.Question, pool: words.NamePool, unseen: bool
 ) -> list[str]:
-    """One slot is said wrong, then right, sometimes from the preposition or article before it."""
+    """Say one slot wrong, then right, sometimes with the preposition or article before it."""
     slot = rng.choice(question.slots)
     wrong = words.fill_slot(rng, slot.kind, pool, unseen, other_than=slot.words)
     before, right = question.words[: slot.start], question.words[slot.start : slot.end]
     after = question.words[slot.end :]
-    lead = 0  # how many words before the slot are said again with it
-    while lead < min(2, len(before)) and before[-1 - lead].lower() in words.RETRACED:
-        lead += 1
-    if lead and rng.random() < 0.5:
-        right = before[-lead:] + right
+    repeated = 0  # words before the slot that are repeated with it
+    while repeated < min(2, len(before)) and before[-1 - repeated].lower() in words.RETRACED:
+        repeated += 1
+    if repeated and rng.random() < 0.5:
+        right = before[-repeated:] + right
     return before + wrong + rng.choice(words.MARKERS) + right + after
 
 
 def restart(rng: random.Random, question: list[str], other: list[str]) -> list[str]:
-    """Another question is begun and broken off, then this one is asked from its start."""
+    """Begin another question and abandon it, then ask this one from its start."""
     cut = rng.randint(2, max(2, len(other) - 2))
-    clean = list(question)
+    repair = list(question)
     if rng.random() < 0.4:
-        clean[0] = clean[0].lower()  # as transcripts write it in the middle of an utterance
-    return other[:cut] + rng.choice(words.MARKERS) + clean
+        repair[0] = repair[0].lower()  # as transcripts write it within an utterance
+    return other[:cut] + rng.choice(words.MARKERS) + repair
 
 
-def repeat_words(rng: random.Random, spoken: list[str]) -> list[str]:
-    """One or two neighboring words are said twice."""
-    length = min(rng.choice((1, 1, 2)), len(spoken) - 1)
-    start = rng.randrange(len(spoken) - length)
-    said = spoken[start : start + length]
+def repeat_words(rng: random.Random, question: list[str]) -> list[str]:
+    """Say one or two neighboring words twice."""
+    length = min(rng.choice((1, 1, 2)), len(question) - 1)
+    start = rng.randrange(len(question) - length)
+    said = question[start : start + length]
     again = [said[0].lower(), *said[1:]] if start == 0 else said
-    return spoken[:start] + said + again + spoken[start + length :]
+    return question[:start] + said + again + question[start + length :]
 
 
-def add_fillers(rng: random.Random, spoken: list[str], count: int) -> list[str]:
-    """Fillers between words."""
-    spoken = list(spoken)
+def add_fillers(rng: random.Random, question: list[str], count: int) -> list[str]:
+    """Insert `count` fillers between words."""
+    said = list(question)
     for _ in range(count):
-        at = rng.randrange(len(spoken))
+        at = rng.randrange(len(said))
         filler = rng.choice(words.FILLERS)
         if at == 0:
-            spoken[0] = spoken[0].lower() if spoken[0] in words.OPENERS else spoken[0]
-        spoken[at:at] = filler
-    return spoken
+            said[0] = said[0].lower() if said[0] in words.OPENERS else said[0]
+        said[at:at] = filler
+    return said
 
 
 _README = """# Synthetic spoken questions
 
-Every row is made by a program (`edge.train.synthetic`, seed {seed}); none was spoken by a person
-and none is taken from a published data set. Names in it are invented.
+All rows are generated by a program (`edge.train.synthetic`, seed {seed}). None was spoken by a
+person, and none is taken from a published data set. The names are invented.
 
 Rows: {counts}. Columns: `input` (a question with restarts, corrections, repeats and fillers),
-`target` (the question that was meant), `unseen` (held-out rows only: it holds names that occur in
-no training row), `origin`.
+`target` (the intended question), `unseen` (true only for held-out rows with names that occur in no
+training row), `origin`.
 
-Figures measured on these rows say that the tool chain works. They say nothing about real speech.
+Metrics on these rows show that the tool chain works. They say nothing about real speech.
 """

@@ -1,11 +1,11 @@
-"""The words of the synthetic questions: frames, slots, invented names, markers and fillers."""
+"""Vocabulary of the synthetic questions: frames, slots, invented names, markers and fillers."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
-# What a speaker says between the wrong words and the right ones.
+# Said between the wrong words and the right ones.
 MARKERS = [
     marker.split()
     for marker in (
@@ -23,7 +23,7 @@ OPENERS = frozenset(
         "Is", "Was", "By",
     )
 )  # fmt: skip
-# Words before a slot that are often said again with it.
+# Words before a slot that are often repeated with it.
 RETRACED = frozenset(("the", "of", "in", "to", "from", "for", "by", "with", "near"))
 
 ROLES = (
@@ -67,7 +67,7 @@ SEASONS = (
     "the harvest", "the great fire", "the election", "the siege", "the last ice age",
 )  # fmt: skip
 
-# {slot} is filled by `fill_slot`; a frame says its question in one way only.
+# `fill_slot` replaces {slot}. No two frames ask the same question in different words.
 FRAMES = tuple(
     frame.split()
     for frame in (
@@ -116,7 +116,7 @@ _LISTS = {
     "season": SEASONS,
 }
 _NAMED = ("person", "place")
-# Sounds of an invented word; what is listed twice is twice as likely.
+# Sounds of invented words; those listed twice are twice as likely.
 _ONSETS = (
     "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z",
     "br", "dr", "gr", "kr", "st", "tr", "sh", "th",
@@ -127,7 +127,7 @@ _CODAS = ("", "", "n", "r", "l", "s", "m", "t", "ck", "nd", "rn", "x")
 
 @dataclass(frozen=True)
 class Slot:
-    """Words start..end of a question and what kind of thing they name."""
+    """Words `start` to `end` of a question, and the kind of thing that they name."""
 
     kind: str
     start: int
@@ -137,7 +137,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Question:
-    """A clean question as words (the question mark is one) and its slots."""
+    """The words of a fluent question (the question mark is one) and its slots."""
 
     words: list[str]
     slots: list[Slot]
@@ -145,14 +145,14 @@ class Question:
 
 @dataclass(frozen=True)
 class NamePool:
-    """Invented names: those that training rows may use, and those they never do."""
+    """Invented names: those for all rows, and those for held-out rows only."""
 
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
 
 
 def invent_names(rng: random.Random, seen: int, unseen: int) -> NamePool:
-    """Two disjoint sets of pronounceable names, none of which is a word of the frames."""
+    """Two disjoint sets of pronounceable names; none is a word of the vocabulary."""
     known = {word.lower() for frame in FRAMES for word in frame}
     known.update(word for entries in _LISTS.values() for entry in entries for word in entry.split())
     known.update(word.lower() for phrase in [*MARKERS, *FILLERS] for word in phrase)
@@ -166,31 +166,31 @@ def invent_names(rng: random.Random, seen: int, unseen: int) -> NamePool:
 
 
 def invent_word(rng: random.Random) -> str:
-    """A pronounceable word of one or two syllables in lower case."""
+    """A pronounceable word of one or two syllables, in lower case."""
     count = rng.choice((1, 2, 2))
     syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(count)]
     return "".join(syllables) + rng.choice(_CODAS)
 
 
 def draw_question(rng: random.Random, pool: NamePool, unseen: bool) -> Question:
-    """A clean question; with `unseen` one that has a name, and only unseen ones."""
+    """A random fluent question; with `unseen` it has a name, and all its names are unseen."""
     frame = rng.choice(FRAMES)
     while unseen and not any(word.strip("{}") in _NAMED for word in frame):
         frame = rng.choice(FRAMES)
-    spoken: list[str] = []
+    words: list[str] = []
     slots: list[Slot] = []
     for word in frame:
         if not word.startswith("{"):
-            spoken.append(word)
+            words.append(word)
             continue
         kind = word.strip("{}")
-        said = {slot.words for slot in slots if slot.kind == kind}
+        used = {slot.words for slot in slots if slot.kind == kind}
         filled = fill_slot(rng, kind, pool, unseen)
-        while tuple(filled) in said:  # "from Orvel to Orvel" would ask nothing
+        while tuple(filled) in used:  # not "from Orvel to Orvel"
             filled = fill_slot(rng, kind, pool, unseen)
-        slots.append(Slot(kind, len(spoken), len(spoken) + len(filled), tuple(filled)))
-        spoken.extend(filled)
-    return Question(spoken, slots)
+        slots.append(Slot(kind, len(words), len(words) + len(filled), tuple(filled)))
+        words.extend(filled)
+    return Question(words, slots)
 
 
 def fill_slot(
@@ -200,7 +200,7 @@ def fill_slot(
     unseen: bool,
     other_than: tuple[str, ...] | None = None,
 ) -> list[str]:
-    """Words for a slot of that kind, different from `other_than`."""
+    """Random words for a slot of a kind, different from `other_than`."""
     names = pool.unseen if unseen else pool.seen
     while True:
         if kind == "person":
@@ -217,7 +217,7 @@ def fill_slot(
             return filled
 
 
-def finish(spoken: list[str]) -> str:
-    """Words as one text: the question mark joins its word, and the first letter is a capital."""
-    text = " ".join(spoken).replace(" ?", "?")
+def finish(words: list[str]) -> str:
+    """Join words to a text that starts with a capital letter."""
+    text = " ".join(words).replace(" ?", "?")
     return text[0].upper() + text[1:]

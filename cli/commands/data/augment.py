@@ -11,7 +11,7 @@ import click
 from edge.cli.options import column_options, threads_option
 
 if TYPE_CHECKING:
-    from edge.train.augment.offline import Augmented
+    from edge.train.augment.offline import AugmentationResult
 
 
 @click.command(name="augment", context_settings={"show_default": True})
@@ -89,7 +89,7 @@ def augment(data: Path, model: str | None, output: Path, **options: Any) -> None
     _show(result, output)
 
 
-def _show(result: Augmented, output: Path) -> None:
+def _show(result: AugmentationResult, output: Path) -> None:
     from edge.train.augment.offline import FILTERS
 
     kept = ", ".join(f"{count:,} by {origin}" for origin, count in result.kept.items())

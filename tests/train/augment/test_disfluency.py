@@ -1,4 +1,4 @@
-"""Stumbles mined from rows and made anew in others."""
+"""Disfluencies modeled on those of the rows, different in every epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACES = ("Berlin", "Warsaw", "Rome", "Vienna", "Prague", "Madrid", "Lisbon", "A
 
 
 def spoken_pairs() -> list[Pair]:
-    """Corrected places and questions begun anew, the marker always the same."""
+    """Corrected places and restarted questions, always with the same marker."""
     pairs = []
     for wrong, right in zip(PLACES, (*PLACES[1:], PLACES[0]), strict=True):
         source = f"go: What river runs through {wrong} oh dear {right}?"
@@ -33,10 +33,10 @@ def _pair(source: str, target: str) -> Pair:
     return Pair(source, target, (len("go: "), len(source)))
 
 
-def test_new_inputs_are_the_target_with_mined_words_too_many() -> None:
+def test_new_inputs_are_the_target_with_extra_words_of_the_rows() -> None:
     pairs = spoken_pairs()
-    stumbler = DisfluencyAugmenter(pairs, share=1.0)
-    new = [stumbler.vary(pair.source, pair.target, pair.span or ()) for pair in pairs * 20]
+    augmenter = DisfluencyAugmenter(pairs, ratio=1.0)
+    new = [augmenter.augment(pair.source, pair.target, pair.span or ()) for pair in pairs * 20]
     known = {word.strip("?").lower() for pair in pairs for word in pair.source.split()}
     for pair, source in zip(pairs * 20, new, strict=True):
         assert source is not None
@@ -53,11 +53,11 @@ def test_new_inputs_are_the_target_with_mined_words_too_many() -> None:
 
 def test_an_epoch_follows_from_its_number() -> None:
     pairs = spoken_pairs()
-    stumbler = DisfluencyAugmenter(pairs, share=0.5, seed=7)
+    augmenter = DisfluencyAugmenter(pairs, ratio=0.5, seed=7)
 
     def epoch(number: int) -> list[str | None]:
-        stumbler.begin(number)
-        return [stumbler.vary(pair.source, pair.target, pair.span or ()) for pair in pairs]
+        augmenter.set_epoch(number)
+        return [augmenter.augment(pair.source, pair.target, pair.span or ()) for pair in pairs]
 
     first, second = epoch(0), epoch(1)
     assert first != second
@@ -68,7 +68,7 @@ def test_an_epoch_follows_from_its_number() -> None:
 def test_other_rows_are_refused() -> None:
     pairs = [Pair(f"list the files of {n}", f"ls {n}", (0, 5)) for n in range(40)]
     with pytest.raises(UsageError, match=r"--disfluency-ratio 0\.3: only 0 of 40 inputs"):
-        DisfluencyAugmenter(pairs, share=0.3)
+        DisfluencyAugmenter(pairs, ratio=0.3)
 
 
 def test_a_run_trains_on_them(write_rows: WriteRows, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`edge data augment` and `edge data split`, as a user meets them."""
+"""The commands `edge data augment` and `edge data split`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from edge.runtime.errors import DataError
 from edge.runtime.rows import read_rows
-from edge.train.augment.noise import Noise
+from edge.train.augment.noise import NoiseAugmenter
 from edge.train.augment.offline import Limits, augment
 from edge.train.data.split import assign_splits
 from edge.train.metrics import rouge_l_each
@@ -35,7 +35,7 @@ def _read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_noise_is_spoken_with_the_words_of_the_text_in_order(
+def test_noisy_inputs_contain_the_words_of_the_text_in_order(
     edge: Callable[..., Any], write_rows: WriteRows
 ) -> None:
     data = write_rows("rows.jsonl", QUESTIONS)
@@ -68,9 +68,9 @@ def test_noise_is_spoken_with_the_words_of_the_text_in_order(
 
 
 def test_noise_leaves_short_texts_alone() -> None:
-    noise = Noise(["one two three four"], seed=0)
-    assert noise.spoken("who knows") is None
-    assert noise.spoken("who knows it")
+    noise = NoiseAugmenter(["one two three four"], seed=0)
+    assert noise.augment("who knows") is None
+    assert noise.augment("who knows it")
 
 
 @pytest.mark.parametrize("kind", ["folder", "artifact"])
@@ -180,8 +180,8 @@ def test_groups_and_augmented_rows_stay_together(
 ) -> None:
     rows = [{**row, "tool": f"t{n % 25}"} for n, row in enumerate(QUESTIONS)]
     data, out = write_rows("rows.jsonl", rows), tmp_path / "out"
-    share = ("--dev-ratio", 0.3)
-    assert edge("data", "split", data, "--output", out, "--group-by", "tool", *share).status == 0
+    ratio = ("--dev-ratio", 0.3)
+    assert edge("data", "split", data, "--output", out, "--group-by", "tool", *ratio).status == 0
     assert len(_read(out / "dev.jsonl")) in range(8, 160)
     tools = [{row["tool"] for row in _read(out / f"{name}.jsonl")} for name in ("train", "dev")]
     assert not tools[0] & tools[1]
@@ -193,8 +193,8 @@ def test_groups_and_augmented_rows_stay_together(
         {row.get("augmented_from", row["input"]) for row in _read(out / f"{name}.jsonl")}
         for name in ("train", "dev")
     ]
-    assert parents[2]
-    assert not parents[1] & parents[2]
+    assert parents[1]
+    assert not parents[0] & parents[1]
 
 
 def test_leakage_and_other_mistakes_are_refused(
@@ -205,7 +205,7 @@ def test_leakage_and_other_mistakes_are_refused(
     data, out = write_rows("rows.jsonl", [*rows, twin]), tmp_path / "out"
     call = ("data", "split", data, "--output", out)
     line = assert_refused(*call, "--group-by", "tool", "--dev-ratio", 0.5)
-    assert re.search(r"rows\.jsonl:61: this input.* is in line 4 too", line)
+    assert re.search(r"rows\.jsonl:61: this input.* is also in line 4", line)
     assert "'nope'" in assert_refused(*call, "--group-by", "nope")
     assert "--dev-ratio 1.5" in assert_refused(*call, "--dev-ratio", 1.5)
     assert "add up" in assert_refused(*call, "--dev-ratio", 0.6, "--test-ratio", 0.6)

@@ -1,4 +1,4 @@
-"""Batches by length: every row once, little padding, an order that follows from the seed."""
+"""Batches by length: every row once, little padding, an order that depends on the seed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from typing import Any
 
 import pytest
 
+from edge.train.augment.epoch import EpochAugmentation
 from edge.train.augment.rename import Renamer
 from edge.train.data import Pair
-from edge.train.data.bucketing import MAX_WASTE, padding_of, plan_as_many, plan_batches, slots
-from edge.train.data.sampler import ChainedBatches, EpochRows, LengthBatches
+from edge.train.data.bucketing import (
+    MAX_WASTE,
+    measure_padding,
+    padded_tokens,
+    plan_batches,
+    plan_fixed_count,
+)
+from edge.train.data.sampler import EpochDataset, LengthGroupedBatchSampler, ResumableBatchSampler
 
 
 def _lengths(rows: int, seed: int = 0) -> list[tuple[int, int]]:
-    """Lengths as questions have them: most short, a few very long, targets not always like them."""
-    chance = random.Random(seed)
-    inputs = [min(300, 5 + int(chance.expovariate(1 / 20))) for _ in range(rows)]
-    return [(length, max(2, length - chance.randrange(15))) for length in inputs]
+    """Lengths like those of questions: most are short, a few very long; targets differ a little."""
+    rng = random.Random(seed)
+    inputs = [min(300, 5 + int(rng.expovariate(1 / 20))) for _ in range(rows)]
+    return [(length, max(2, length - rng.randrange(15))) for length in inputs]
 
 
 def _once(batches: list[list[int]], rows: int) -> bool:
@@ -32,7 +39,7 @@ def test_batches_of_rows(size: int) -> None:
     assert _once(batches, 937)
     assert len(batches) == -(-937 // size)
     assert max(map(len, batches)) <= size
-    padding = padding_of(batches, lengths, (300, 300))
+    padding = measure_padding(batches, lengths, (300, 300))
     assert padding.bucketed <= padding.unsorted <= padding.fixed
 
 
@@ -43,11 +50,11 @@ def test_batches_of_tokens_keep_the_limit_and_waste_at_most_5_percent(
     lengths = _lengths(rows)
     batches = plan_batches(lengths, tokens=tokens)
     assert _once(batches, rows)
-    assert all(slots(batch, lengths) <= tokens or len(batch) == 1 for batch in batches)
+    assert all(padded_tokens(batch, lengths) <= tokens or len(batch) == 1 for batch in batches)
     real = sum(map(sum, lengths))
-    filled = sum(slots(batch, lengths) for batch in batches)
+    filled = sum(padded_tokens(batch, lengths) for batch in batches)
     assert 1 - real / filled <= MAX_WASTE
-    padding = padding_of(batches, lengths, (300, 300))
+    padding = measure_padding(batches, lengths, (300, 300))
     assert padding.bucketed == pytest.approx(1 - real / filled)
     assert padding.fixed == pytest.approx(1 - real / (rows * 600))
 
@@ -56,7 +63,7 @@ def test_a_fixed_number_of_batches() -> None:
     lengths = _lengths(500)
     count = len(plan_batches(lengths, tokens=1000))
     for wanted in (count - 2, count, count + 5):
-        batches = plan_as_many(_lengths(500, seed=1), tokens=1000, count=wanted)
+        batches = plan_fixed_count(_lengths(500, seed=1), tokens=1000, count=wanted)
         assert len(batches) == wanted
         assert _once(batches, 500)
 
@@ -71,17 +78,17 @@ def _rows(count: int) -> list[dict[str, Any]]:
 
 def _epochs(
     tokenizer: Any, seed: int, *, renamed: bool, **limit: int | None
-) -> tuple[EpochRows, LengthBatches]:
+) -> tuple[EpochDataset, LengthGroupedBatchSampler]:
     rows = _rows(120)
-    renamer = None
+    augmentation = None
     if renamed:
         pairs = [Pair(row["source"], row["target"]) for row in rows[:5]]
-        renamer = Renamer(pairs, share=0.7, seed=seed)
-    dataset = EpochRows(
-        rows, tokenizer, max_source_length=40, max_target_length=40, renamer=renamer
+        augmentation = EpochAugmentation(Renamer(pairs, ratio=0.7, seed=seed))
+    dataset = EpochDataset(
+        rows, tokenizer, max_source_length=40, max_target_length=40, augmentation=augmentation
     )
     limits = {"batch_size": None, "tokens": None, **limit}
-    return dataset, LengthBatches(dataset, seed=seed, **limits)
+    return dataset, LengthGroupedBatchSampler(dataset, seed=seed, **limits)
 
 
 @pytest.mark.parametrize("limit", [{"batch_size": 8}, {"tokens": 120}])
@@ -101,7 +108,7 @@ def test_an_epoch_follows_from_seed_and_number(
         seen.append((order, [dict(dataset[row]) for batch in order for row in batch]))
     assert seen[0][0] != seen[1][0]
     assert len({str(rows) for _, rows in seen}) == 3
-    # Another process that takes the run up in its last epoch sees what this one saw.
+    # A process that resumes in the last epoch sees the same rows.
     again, later = _epochs(tokenizer, 3, renamed=renamed, **limit)
     later.epoch = 2
     order = list(later)
@@ -111,14 +118,14 @@ def test_an_epoch_follows_from_seed_and_number(
 
 
 @pytest.mark.parametrize("skipped", [0, 4, 15, 31, 37])
-def test_a_run_is_taken_up_at_any_batch(small_tokenizer: Path, skipped: int) -> None:
+def test_a_run_resumes_at_any_batch(small_tokenizer: Path, skipped: int) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(small_tokenizer))
 
     def seen(skipped: int) -> list[list[dict[str, Any]]]:
         dataset, batches = _epochs(tokenizer, 5, renamed=True, batch_size=8)
-        chained = ChainedBatches(batches, 37, skipped)
+        chained = ResumableBatchSampler(batches, 37, skipped)
         found = [[dict(dataset[row]) for row in batch] for batch in chained]
         assert len(found) == len(chained) == 37 - skipped
         return found
@@ -136,4 +143,4 @@ def test_renamed_rows_are_batched_by_their_new_lengths(small_tokenizer: Path) ->
         lengths = dataset.lengths
         real = sum(map(sum, lengths))
         assert max(max(pair) for pair in lengths) <= 40
-        assert 1 - real / sum(slots(batch, lengths) for batch in order) <= MAX_WASTE + 0.02
+        assert 1 - real / sum(padded_tokens(batch, lengths) for batch in order) <= MAX_WASTE + 0.02

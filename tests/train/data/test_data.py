@@ -1,4 +1,4 @@
-"""DATA: what is read, what is refused and where, what is warned of."""
+"""DATA: reading, errors with file and line, and warnings."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_a_folder_with_train_and_dev(write_rows: WriteRows) -> None:
     assert not splits.warnings
 
 
-def test_no_dev_split_says_how_one_is_made(write_rows: WriteRows) -> None:
+def test_no_dev_split_says_how_to_make_one(write_rows: WriteRows) -> None:
     path = write_rows("rows.jsonl", ROWS)
     with pytest.raises(DataError, match=r"dev\.jsonl.*--dev-ratio 0\.1.*hash"):
         load_splits(_config(path))
 
 
-def test_dev_share_chooses_the_same_rows_each_time(write_rows: WriteRows) -> None:
+def test_dev_ratio_chooses_the_same_rows_each_time(write_rows: WriteRows) -> None:
     path = write_rows("rows.jsonl", ROWS)
     first = load_splits(_config(path, dev_ratio=0.2))
     again = load_splits(_config(write_rows("other.jsonl", ROWS[::-1]), dev_ratio=0.2))
@@ -46,7 +46,7 @@ def test_dev_share_chooses_the_same_rows_each_time(write_rows: WriteRows) -> Non
     assert len(first.dev) + len(first.train) == len(ROWS)
 
 
-def test_dev_share_that_leaves_a_side_empty(write_rows: WriteRows) -> None:
+def test_dev_ratio_that_leaves_a_side_empty(write_rows: WriteRows) -> None:
     path = write_rows("rows.jsonl", ROWS[:2])
     with pytest.raises(DataError, match="leaves no dev row"):
         load_splits(_config(path, dev_ratio=0.0001))
@@ -59,7 +59,7 @@ def test_columns_and_prompt(write_rows: WriteRows) -> None:
     config = _config(folder, input_column="q", target_column="a", prefix="[{task}/{where}] {input}")
     splits = load_splits(config)
     assert splits.train[1] == Pair("[sh/linux] list files 1", "ls")
-    assert "1 inputs of the dev split are in the training split too" in splits.warnings[0]
+    assert "1 inputs of the dev split are also in the training split" in splits.warnings[0]
 
 
 def test_wrong_column_names_the_columns_there_are(write_rows: WriteRows) -> None:

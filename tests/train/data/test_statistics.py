@@ -1,4 +1,4 @@
-"""`edge data lengths`, and --long in training, as a user meets them."""
+"""The command `edge data lengths`, and --long in training."""
 
 from __future__ import annotations
 

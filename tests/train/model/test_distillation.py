@@ -1,4 +1,4 @@
-"""Fewer decoder layers, taught by the full model."""
+"""Distillation into fewer decoder layers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_layers_are_evenly_spaced() -> None:
             assert kept[0] == 0
 
 
-def test_a_cut_decoder_is_a_model_of_its_own(random_model: ModelFactory, tmp_path: Path) -> None:
+def test_a_cut_decoder_is_a_complete_model(random_model: ModelFactory, tmp_path: Path) -> None:
     """Saved and loaded again it answers the same, with its key-value cache and without."""
     trainable = load_pretrained(str(random_model(tied=False, num_decoder_layers=4)))
     teacher = cut_decoder(trainable, 2)
@@ -63,7 +63,7 @@ def test_the_loss_is_least_where_the_student_says_what_the_teacher_says() -> Non
     taught = torch.randn(1, 3, 7)
     labels = torch.tensor([[2, 5, -100]])
     names = ("input_ids", "attention_mask", "decoder_input_ids")
-    loss = LabelLoss(0.0, Fixed(taught), share=1.0)  # type: ignore[arg-type]
+    loss = LabelLoss(0.0, Fixed(taught), distill_ratio=1.0)  # type: ignore[arg-type]
     batch = dict.fromkeys(names, torch.zeros(1, 3))
     loss.prepare(batch)
     assert loss(Fixed(taught), labels, 2).item() == pytest.approx(0.0, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Models from nothing: the copying circuit, and the renaming of rare words."""
+"""Models from scratch: the copying circuit, and the renaming of rare words."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from edge.runtime.errors import UsageError
 from edge.train.augment.rename import Renamer
 from edge.train.data import Pair
-from edge.train.model.from_scratch import SHAPES, new_model, shape_named
+from edge.train.model.from_scratch import SHAPES, get_shape, new_model
 
 
 def _copied(shape: str, copy_biased: bool, vocab_size: int = 1000) -> float:
-    """The share of random tokens that an untrained model predicts when told to repeat its input."""
+    """Ratio of random tokens that an untrained model predicts when it should repeat its input."""
     model = new_model(SHAPES[shape], vocab_size=vocab_size, copy_biased=copy_biased).eval()
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(3, vocab_size, (32, 20), generator=generator)
@@ -40,18 +40,18 @@ def test_shape_and_reproducibility() -> None:
 
 def test_unknown_shape() -> None:
     with pytest.raises(UsageError, match="tiny, mini"):
-        shape_named("huge")
+        get_shape("huge")
 
 
 def test_rare_words_are_renamed_alike_on_both_sides() -> None:
     pairs = [
         Pair(f"what is uh Zorba{chr(97 + n)}?", f"what is Zorba{chr(97 + n)}?") for n in range(26)
     ]
-    renamer = Renamer(pairs, share=1.0, rare=5, seed=0)
+    renamer = Renamer(pairs, ratio=1.0, rare=5, seed=0)
     for pair in pairs:
-        varied = renamer.vary(pair.source, pair.target)
-        assert varied is not None
-        source, target = varied
+        renamed = renamer.augment(pair.source, pair.target)
+        assert renamed is not None
+        source, target = renamed
         assert source.replace("uh ", "") == target
         assert source.startswith("what is uh ")
         name = target.removeprefix("what is ").removesuffix("?")
@@ -59,18 +59,18 @@ def test_rare_words_are_renamed_alike_on_both_sides() -> None:
         assert name[0].isupper()
 
 
-def test_common_words_stay_and_share_is_kept() -> None:
+def test_common_words_stay_and_the_ratio_is_kept() -> None:
     pairs = [Pair(f"say river {n}", "river") for n in range(100)]
-    assert Renamer(pairs, share=1.0, rare=5).vary("say river 3", "river") is None
+    assert Renamer(pairs, ratio=1.0, rare=5).augment("say river 3", "river") is None
     rng = random.Random(0)
     rare = [Pair("".join(rng.choices("abcdefgh", k=9)), "x") for _ in range(400)]
-    renamer = Renamer(rare, share=0.25)
-    varied = sum(renamer.vary(pair.source, pair.target) is not None for pair in rare)
-    assert 60 < varied < 140
+    renamer = Renamer(rare, ratio=0.25)
+    renamed = sum(renamer.augment(pair.source, pair.target) is not None for pair in rare)
+    assert 60 < renamed < 140
 
 
 def test_a_word_that_only_the_target_has_is_left_alone() -> None:
-    renamer = Renamer([], share=1.0)
-    varied = renamer.vary("remove file", "erase file")
-    assert varied is not None
-    assert varied[1].startswith("erase ")
+    renamer = Renamer([], ratio=1.0)
+    renamed = renamer.augment("remove file", "erase file")
+    assert renamed is not None
+    assert renamed[1].startswith("erase ")

@@ -1,4 +1,4 @@
-"""Which models are taken, and that what they are survives loading and saving."""
+"""Which models can be loaded, and what loading and saving keep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters: trained, saved alone and merged; those of another base refused."""
+"""Adapters: trained, saved alone and merged; those of another base model refused."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_given_targets_only(rows: Path, base: Path, tmp_path: Path) -> None:
     train(lora(rows, base, tmp_path / "o", lora_targets=("q", "v"), epochs=1))
     weights = load_file(tmp_path / "o" / "adapter" / "adapter_model.safetensors")
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in weights} == {"q", "v"}
-    with pytest.raises(UsageError, match=r"--lora-targets wi_2.*Did you mean wi_"):
+    with pytest.raises(UsageError, match=r"--lora-targets: unknown .*wi_2.*Did you mean 'wi_"):
         train(lora(rows, base, tmp_path / "p", lora_targets=("wi_2",), epochs=1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o"]
 
@@ -131,19 +131,19 @@ def test_adapters_that_do_not_fit_are_refused(
 
     shutil.copytree(adapted[0] / "adapter", adapter)
     line = refused(random_model(d_model=32))
-    assert "another base" in line
+    assert "another base model" in line
     assert "64 features" in line
     assert "has no such layer" in refused(random_model(num_decoder_layers=1))
     weights = load_file(adapter / "adapter_model.safetensors")
     settings = json.loads((adapter / "adapter_config.json").read_text())
 
     save_file({**weights, "model.evil": torch.ones(1)}, adapter / "adapter_model.safetensors")
-    assert "model.evil is no weight of a LoRA adapter" in refused()
+    assert "model.evil is not a weight of a LoRA adapter" in refused()
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     assert "pickle" in refused()
     save_file(weights, adapter / "adapter_model.safetensors")
     for change, part in (
-        ({"r": 5}, "of rank 8, its configuration says 5"),
+        ({"r": 5}, "have rank 8, but the configuration says 5"),
         ({"r": "x"}, "rank r is 'x'"),
         ({"peft_type": "IA3"}, "IA3 adapter"),
         ({"use_dora": True}, "use_dora"),
@@ -151,7 +151,7 @@ def test_adapters_that_do_not_fit_are_refused(
         (adapter / "adapter_config.json").write_text(json.dumps({**settings, **change}))
         assert part in refused()
     (adapter / "adapter_config.json").write_text("[]")
-    assert "no adapter's configuration" in refused()
+    assert "not an adapter's configuration" in refused()
     (adapter / "adapter_config.json").unlink()
     assert "adapter_config.json" in refused()
     assert not output.exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.runtime.errors import UsageError
-from edge.train.synthetic import UNSEEN_SHARE, generate, write_dataset
+from edge.train.synthetic import UNSEEN_RATIO, generate, write_dataset
 
 SIZES = {"train": 4000, "dev": 200, "test": 300}
 
@@ -68,7 +68,7 @@ def test_unseen_rows_and_only_those_hold_a_word_new_to_training(
         assert row["unseen"] == bool(_words([row]) - known)
     for name in ("dev", "test"):
         share = sum(bool(row["unseen"]) for row in splits[name]) / len(splits[name])
-        assert share >= UNSEEN_SHARE
+        assert share >= UNSEEN_RATIO
 
 
 def test_the_question_can_be_had_from_what_was_said(

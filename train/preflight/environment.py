@@ -1,0 +1,85 @@
+"""Checks of the environment, the device, the data and the model of a run."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from edge.train.data.pairs import load_splits
+from edge.train.device import check_libraries, choose_machine
+from edge.train.output.record import versions
+from edge.train.preflight.checks import (
+    FAILED,
+    OK,
+    WARNING,
+    Findings,
+    PreflightContext,
+    pair_lengths,
+    sample,
+)
+
+LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "rouge_score", "sacrebleu")
+
+
+def libraries(context: PreflightContext) -> Findings:
+    """The libraries that training needs are installed."""
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        yield (
+            FAILED,
+            f"{', '.join(missing)} not installed; run: pip install 'edge-t5[train]'",
+        )
+        return
+    yield OK, ", ".join(f"{name} {number}" for name, number in versions().items())
+
+
+def device(context: PreflightContext) -> Findings:
+    """The device is available and supports the precision and the optimizer."""
+    import torch
+
+    config = context.config
+    context.device = chosen = choose_machine(config.device, config.precision)
+    check_libraries(config, chosen)
+    threads = config.threads or torch.get_num_threads()
+    yield OK, f"{chosen.device}, {chosen.precision}, {threads} thread(s)"
+
+
+def data(context: PreflightContext) -> Findings:
+    """All rows can be read."""
+    context.splits = splits = load_splits(context.config)
+    yield OK, f"{len(splits.train):,} training rows, {len(splits.dev):,} dev rows"
+    for warning in splits.warnings:
+        yield WARNING, warning
+
+
+def model(context: PreflightContext) -> Findings:
+    """The model's configuration and tokenizer load, and its weights are safetensors."""
+    from edge.train.model.from_scratch import get_shape, shape_config
+    from edge.train.model.loading import load_model_config, load_tokenizer, new_tokenizer
+    from edge.train.model.weights import require_safetensors
+
+    config = context.config
+    model_config: Any
+    if config.model is not None:
+        context.model_config = model_config = load_model_config(config.model)
+        context.tokenizer = tokenizer = load_tokenizer(config.model)
+        if Path(config.model).is_dir():
+            require_safetensors(Path(config.model))
+        name = config.model
+    else:
+        if context.splits is None:
+            return
+        assert config.from_scratch is not None
+        assert config.dropout is not None
+        texts = [text for pair in context.splits.train for text in (pair.source, pair.target)]
+        context.tokenizer = tokenizer = new_tokenizer(config, texts, context.work_dir)
+        context.model_config = model_config = shape_config(
+            get_shape(config.from_scratch), vocab_size=len(tokenizer), dropout=config.dropout
+        )
+        name = f"from scratch ({config.from_scratch})"
+    if context.splits is not None:
+        context.train_pairs = sample(context.splits.train)
+        context.lengths = pair_lengths(context.train_pairs, tokenizer)
+    layers = f"{model_config.num_layers} encoder and {model_config.num_decoder_layers} decoder"
+    yield OK, f"{name}: {model_config.model_type}, {layers} layers, width {model_config.d_model}"
