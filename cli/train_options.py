@@ -50,7 +50,7 @@ _GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "Optimization": (
         ("epochs", "FLOAT", "Passes over the rows.  [by the number of rows; scratch 8]"),
-        ("time_limit", "DURATION", "Plan the training for this time instead, such as 30m."),
+        ("max_minutes", "FLOAT", "Plan the training for this time instead."),
         ("batch_size", "INTEGER", "Rows of a batch.  [16; scratch 32]"),
         (
             "tokens_per_step",

@@ -56,7 +56,7 @@ def has_fast_bf16(device: str) -> bool:
     import torch
 
     if device == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
+        return tuple(torch.cuda.get_device_capability()) >= (8, 0)
     if device == "cpu":
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, bool)() for probe in probes)

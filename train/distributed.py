@@ -85,7 +85,8 @@ class Processes:
             EdgeError: As `on_main_process`.
         """
         result: Any = self.on_main_process(work)
-        return self._broadcast_object(result)
+        received: T = self._broadcast_object(result)
+        return received
 
     def broadcast_tensors(
         self, tensors: Mapping[str, torch.Tensor] | None

@@ -51,6 +51,7 @@ class EventDispatcher:
         self.warnings: list[str] = []
 
     def __call__(self, event: Event) -> None:
+        """Pass the event on."""
         if event.kind == "warning":
             self.warnings.append(event.message)
         for listener in self._listeners:

@@ -122,7 +122,7 @@ def _train(data: Path, model: Path, minutes: float | None, seed: int) -> None:
 
     config = dataclasses.replace(quickstart_config(data, model), seed=seed)
     if minutes is not None:
-        config = dataclasses.replace(config, time_limit=minutes * 60)
+        config = dataclasses.replace(config, max_minutes=minutes)
     try:
         with Display() as display:
             result = train(config, on_event=display.on_event)

@@ -78,7 +78,6 @@ def to_cpu(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().contiguous()
 
 
-@torch.no_grad()
 def copy_weight(target: torch.Tensor, tensors: Mapping[str, torch.Tensor], name: str) -> None:
     """Copy `tensors[name]` into `target`.
 
@@ -89,7 +88,8 @@ def copy_weight(target: torch.Tensor, tensors: Mapping[str, torch.Tensor], name:
         raise EdgeError(
             f"the checkpoint does not fit the model: {name} is missing or has another shape"
         )
-    target.copy_(tensors[name])
+    with torch.no_grad():
+        target.copy_(tensors[name])
 
 
 def model_state_dict(model: torch.nn.Module) -> Tensors:

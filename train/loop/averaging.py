@@ -40,15 +40,15 @@ class WeightAverage:
         # A copy of the trainable weights alone, not of a frozen base model.
         return AveragedModel(self._weights, multi_avg_fn=get_ema_multi_avg_fn(self._decay))
 
-    @torch.no_grad()
     def swap(self) -> None:
         """Exchange the model's weights and the average; does nothing before there is one."""
         if self._average is None:
             return
-        for weight, average in zip(self._weights, self._average.parameters(), strict=True):
-            held = weight.detach().clone()
-            weight.copy_(average)
-            average.copy_(held)
+        with torch.no_grad():
+            for weight, average in zip(self._weights, self._average.parameters(), strict=True):
+                held = weight.detach().clone()
+                weight.copy_(average)
+                average.copy_(held)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

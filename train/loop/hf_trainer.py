@@ -77,7 +77,7 @@ class TrainerParts:
     on_loss: Callable[[torch.Tensor], None]
 
 
-class CustomTrainer(Seq2SeqTrainer):
+class CustomTrainer(Seq2SeqTrainer):  # type: ignore[misc]  # transformers is untyped
     """A Seq2SeqTrainer with the parts of `use`, which must be called before `train`."""
 
     def use(self, parts: TrainerParts) -> None:
@@ -105,7 +105,10 @@ class CustomTrainer(Seq2SeqTrainer):
         """Overridden: the Trainer's autocast stays on the model, which must evaluate in fp32."""
         device_config = self._parts.device_config
         if device_config.precision == "bf16":
-            return torch.autocast(device_config.device, dtype=torch.bfloat16)
+            autocast: AbstractContextManager[Any] = torch.autocast(
+                device_config.device, dtype=torch.bfloat16
+            )
+            return autocast
         return nullcontext()
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
