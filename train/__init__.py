@@ -1,7 +1,12 @@
-"""How a model learns: data, models, trainer, metrics and the training record.
+"""Training: data, models, the training run, metrics and the training record.
 
-Importing the package costs nothing; torch, transformers and datasets are loaded by the modules
-that use them, when they are used.
+`train` runs a `TrainConfig` and writes a Hugging Face model folder:
+
+    >>> from edge.train import TrainConfig, train
+    >>> result = train(TrainConfig(data="rows.jsonl", output="my-model", from_scratch="tiny",
+    ...                            dev_ratio=0.1))
+
+Importing the package is fast: torch, transformers and datasets are imported when they are used.
 """
 
 from __future__ import annotations
@@ -11,23 +16,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge.train.config import TrainConfig
+    from edge.train.events import Event
     from edge.train.metrics import text_metrics
     from edge.train.model.from_scratch import quickstart_config
+    from edge.train.presets import build_config
     from edge.train.synthetic import write_dataset
     from edge.train.trainer import TrainResult, train
 
 __all__ = [
+    "Event",
     "TrainConfig",
     "TrainResult",
+    "build_config",
     "quickstart_config",
     "text_metrics",
     "train",
     "write_dataset",
 ]
 
-_HOMES = {
+_MODULES = {
+    "Event": "edge.train.events",
     "TrainConfig": "edge.train.config",
     "TrainResult": "edge.train.trainer",
+    "build_config": "edge.train.presets",
     "quickstart_config": "edge.train.model.from_scratch",
     "text_metrics": "edge.train.metrics",
     "train": "edge.train.trainer",
@@ -36,6 +47,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,43 +1,54 @@
-"""What a training run is told: every hyperparameter, checked before anything heavy is loaded.
+"""Training hyperparameters, validated before anything heavy is loaded.
 
-Fields that are None are decided by `resolved()`, by whether the model is new or trained already,
-and by `for_rows()`, by the size of the data set.
+`TrainConfig` holds what was asked for. `TrainConfig.resolved` fills in the defaults that depend on
+whether the model is new or pretrained, `ResolvedTrainConfig.for_rows` those that depend on the
+number of training rows.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from edge.runtime.durations import parse_duration
 from edge.runtime.errors import UsageError
+from edge.train.constraints import (
+    DURATION,
+    FRACTION,
+    NON_NEGATIVE,
+    NOT_FP16,
+    POSITIVE,
+    RATIO,
+    RATIO_BELOW_1,
+    at_least,
+    broken_rule,
+    one_of,
+    rules_of,
+)
 from edge.train.recommended import recommended_dropout, recommended_epochs
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "bf16", "fp32")
-SHAPE_NAMES = ("tiny", "mini")
 LONG_POLICIES = ("truncate", "drop", "chunk")
-METHODS = ("full", "lora", "qlora")
-OPTIMIZERS = ("adamw", "adafactor", "adamw-8bit", "paged-adamw-8bit")
-SCHEDULES = ("linear", "cosine", "constant")
-# True where less is better.
+# Metrics that can select the best checkpoint; True if lower is better.
 METRICS = {"eval_loss": True, "exact_match": False, "rouge_l": False, "bleu": False}
-# What a from-scratch model and a pretrained one want differently.
-_SCRATCH = {
+# Defaults that differ between a new and a pretrained model.
+_FROM_SCRATCH_DEFAULTS = {
     "learning_rate": 2e-3,
     "dropout": 0.05,
     "ema_ratio": 0.2,
     "rename_ratio": 0.5,
     "epochs": 8.0,
     "warmup_ratio": 0.05,
-    "eval_steps": 0,  # an average over the last steps is better than the best of single ones
+    "eval_steps": 0,  # averaged weights beat the best single checkpoint
     "batch_size": 32,
     "adam_beta2": 0.99,
     "max_source_length": 256,
     "vocab_size": 2000,
 }
-_PRETRAINED = {
+_MINI_DEFAULTS = {"vocab_size": 4000, "learning_rate": 1e-3}
+_PRETRAINED_DEFAULTS = {
     "learning_rate": 3e-4,
     "ema_ratio": 0.0,
     "rename_ratio": 0.0,
@@ -46,238 +57,238 @@ _PRETRAINED = {
     "adam_beta2": 0.999,
     "max_source_length": 512,
 }
-# Not part of what is learned, so free to change when a run is resumed: where things are, how often
-# they are looked at and saved, and the device's thread count.
+# May change when a run is resumed, because they don't affect what is learned.
 _FREE_ON_RESUME = {
     *("data", "output", "model", "force", "resume", "threads", "eval_batch_size", "tensorboard"),
     *("save_steps", "save_minutes", "save_limit", "snapshot_epochs"),
 }
 
+_Count = Annotated[int, at_least(1)]
+_OptionalCount = Annotated[int | None, at_least(1)]
+_OptionalPositive = Annotated[float | None, POSITIVE]
+_Ratio = Annotated[float, RATIO]
+_OptionalRatio = Annotated[float | None, RATIO]
+_RatioBelow1 = Annotated[float, RATIO_BELOW_1]
+_OptionalRatioBelow1 = Annotated[float | None, RATIO_BELOW_1]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Lengths are in tokens, `max_minutes` in minutes of training proper.
+    """The hyperparameters of one training run. Lengths are in tokens.
 
-    Exactly one of `model` (hub id or folder) and `from_scratch` (a shape's name) is given. With
-    `max_minutes` the learning rate reaches zero when the time or the epochs are used up, whichever
-    comes first; without `epochs` the time alone decides.
+    Exactly one of `model` (a hub id or a folder) and `from_scratch` (the name of a shape) must be
+    given. With `time_limit` (seconds, or text such as "30m") the learning rate reaches zero when
+    the time or the epochs are used up, whichever comes first; without `epochs`, the time alone
+    decides. Fields that are None get their default from `resolved` and `for_rows`.
     """
 
     data: str | Path
     output: str | Path
     model: str | None = None
-    from_scratch: str | None = None
+    from_scratch: Annotated[str | None, one_of("tiny", "mini")] = None
     force: bool = False
-    resume: bool = False  # go on from the newest complete checkpoint of this output
+    resume: bool = False  # from the newest complete checkpoint of this output
     # Method
-    method: str = "full"
-    lora_rank: int = 8
-    lora_alpha: float | None = None  # four times the rank; updates are scaled by alpha / rank
-    lora_dropout: float = 0.05
-    lora_targets: tuple[str, ...] | None = None  # names of linear layers; None: all of the blocks'
-    quant_bits: int = 4  # of the frozen weights under qlora: 4 (nf4) or 8
+    method: Annotated[str, one_of("full", "lora", "qlora")] = "full"
+    lora_rank: _Count = 8
+    lora_alpha: _OptionalPositive = None  # updates are scaled by alpha / rank; 4 × rank
+    lora_dropout: _RatioBelow1 = 0.05
+    lora_targets: tuple[str, ...] | None = None  # names of linear layers; None: all in the blocks
+    quant_bits: Annotated[int, one_of(4, 8)] = 4  # of the frozen weights under qlora; 4 is nf4
     gradient_checkpointing: bool = False
-    decoder_layers: int | None = None  # keep this many, distilled from the full model
-    distill_ratio: float = 0.5  # of the loss that is the teacher's distribution, not the targets
+    decoder_layers: _OptionalCount = None  # keep this many, distilled from the full model
+    distill_ratio: _Ratio = 0.5  # weight of the teacher's distribution in the loss
     # Data
     input_column: str = "input"
     target_column: str = "target"
     task_column: str = "task"
     prefix: str | None = None
-    dev_ratio: float | None = None
-    max_source_length: int | None = None
-    max_target_length: int = 128
-    long: str = "truncate"  # what happens to longer training rows; dev rows are cut, as at run time
+    dev_ratio: Annotated[float | None, FRACTION] = None
+    max_source_length: _OptionalCount = None
+    max_target_length: _Count = 128
+    # For training rows over the maximum lengths; dev rows are truncated, as at inference.
+    long: Annotated[str, one_of(*LONG_POLICIES)] = "truncate"
     # Optimization
-    epochs: float | None = None
-    max_minutes: float | None = None
-    batch_size: int | None = None
-    tokens_per_step: int | None = None  # in place of batch_size; inputs, targets and padding
-    gradient_accumulation: int = 1
-    learning_rate: float | None = None
-    optimizer: str = "adamw"
-    schedule: str = "linear"
-    warmup_ratio: float | None = None
-    weight_decay: float = 0.0
-    adam_beta1: float = 0.9
-    adam_beta2: float | None = None
-    max_grad_norm: float = 1.0
-    label_smoothing: float = 0.0
-    dropout: float | None = None
-    ema_ratio: float | None = None  # last part of training whose weights are averaged; 0 is off
-    ema_decay: float = 0.99  # per step
-    rename_ratio: float | None = None  # of the rows whose rare words are renamed each time
-    disfluency_ratio: float = 0.0  # of the rows whose input is the target, spoken badly, each time
-    # DeviceConfig
-    device: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
+    epochs: _OptionalPositive = None
+    time_limit: Annotated[float | str | None, DURATION] = None
+    batch_size: _OptionalCount = None
+    tokens_per_step: _OptionalCount = None  # instead of batch_size; inputs, targets and padding
+    gradient_accumulation: _Count = 1
+    learning_rate: _OptionalPositive = None
+    optimizer: Annotated[str, one_of("adamw", "adafactor", "adamw-8bit", "paged-adamw-8bit")] = (
+        "adamw"
+    )
+    schedule: Annotated[str, one_of("linear", "cosine", "constant")] = "linear"
+    warmup_ratio: _OptionalRatioBelow1 = None
+    weight_decay: Annotated[float, NON_NEGATIVE] = 0.0
+    adam_beta1: _RatioBelow1 = 0.9
+    adam_beta2: _OptionalRatioBelow1 = None
+    max_grad_norm: Annotated[float, POSITIVE] = 1.0
+    label_smoothing: _RatioBelow1 = 0.0
+    dropout: _OptionalRatioBelow1 = None
+    ema_ratio: _OptionalRatio = None  # last part of training whose weights are averaged; 0: off
+    ema_decay: _Ratio = 0.99  # per step
+    rename_ratio: _OptionalRatio = None  # of the rows whose rare words are renamed each epoch
+    disfluency_ratio: _Ratio = 0.0  # of the rows whose input is the target with a disfluency
+    # Device
+    device: Annotated[str, one_of("auto", "cpu", "cuda", "mps")] = "auto"
+    precision: Annotated[str, NOT_FP16, one_of("auto", "bf16", "fp32")] = "auto"
+    threads: _OptionalCount = None
     seed: int = 0
     # From scratch
-    vocab_size: int | None = None
+    vocab_size: _OptionalCount = None
     # Evaluation
-    eval_batch_size: int = 64
-    max_eval_rows: int | None = None
-    eval_steps: int | None = None  # while training; 0 is never, None once per epoch
-    best_metric: str = "eval_loss"
-    load_best: bool = True  # of the evaluations while training
-    patience: int = 3  # evaluations without a better one before training stops; 0 is off
+    eval_batch_size: _Count = 64
+    max_eval_rows: _OptionalCount = None
+    eval_steps: Annotated[int | None, at_least(0)] = None  # 0: never; None: once per epoch
+    best_metric: Annotated[str, one_of(*METRICS)] = "eval_loss"
+    load_best: bool = True  # end with the best evaluated weights
+    patience: Annotated[int, at_least(0)] = 3  # evaluations without improvement; 0: never stop
     # Checkpoints
-    save_steps: int | None = None
-    save_minutes: float = 5.0  # 0 is off
-    save_limit: int = 3  # checkpoints kept, beside the best
-    snapshot_epochs: int | None = None  # keep a model every so many epochs
+    save_steps: _OptionalCount = None
+    save_minutes: Annotated[float, NON_NEGATIVE] = 5.0  # 0: off
+    save_limit: _Count = 3  # checkpoints to keep, besides the best
+    snapshot_epochs: _OptionalCount = None  # keep a model every so many epochs
     tensorboard: bool = False
 
     @property
-    def is_scratch(self) -> bool:
+    def is_from_scratch(self) -> bool:
+        """Whether a new model is made, with its own vocabulary."""
         return self.from_scratch is not None
 
     @property
     def tokens_per_batch(self) -> int | None:
-        """What a batch may hold where `tokens_per_step` decides, else None."""
+        """The maximum tokens of a batch if `tokens_per_step` is given, else None."""
         if self.tokens_per_step is None:
             return None
         return max(1, self.tokens_per_step // self.gradient_accumulation)
 
     def validate(self) -> None:
-        """Complain about everything that is wrong, at once.
+        """Check all fields.
 
         Raises:
-            UsageError: one sentence per wrong value.
+            UsageError: Names every invalid value.
         """
         problems = self.problems()
         if problems:
             raise UsageError("; ".join(problems))
 
-    def resolved(self) -> TrainConfig:
-        """The same run with every field decided that does not depend on the rows.
+    def problems(self) -> list[str]:
+        """One message for each invalid value or combination of values."""
+        found = []
+        for name, rules in rules_of(TrainConfig).items():
+            value = getattr(self, name)
+            rule = broken_rule(value, rules)
+            if rule is not None:
+                found.append(f"{option(name)} {value!r}: {rule.message}")
+        return [*self._conflicts(), *found]
+
+    def _conflicts(self) -> list[str]:
+        """Combinations of values that exclude each other."""
+        found = []
+        if (self.model is None) == (self.from_scratch is None):
+            found.append("give either --model ID_OR_PATH or --from-scratch tiny|mini")
+        if self.is_from_scratch and self.method != "full":
+            found.append(
+                f"--method {self.method} adapts a pretrained model and excludes --from-scratch"
+            )
+        if self.is_from_scratch and self.decoder_layers is not None:
+            found.append("--decoder-layers requires --model; --from-scratch has a fixed shape")
+        if not self.is_from_scratch and self.decoder_layers is not None and self.method != "full":
+            found.append(f"--decoder-layers trains all weights; remove --method {self.method}")
+        if not self.is_from_scratch and self.vocab_size is not None:
+            found.append("--vocab-size requires --from-scratch; a model has its own vocabulary")
+        if self.input_column == self.target_column:
+            found.append(f"--input-column and --target-column are both {self.input_column!r}")
+        return found
+
+    def resolved(self) -> ResolvedTrainConfig:
+        """This configuration with all defaults that don't depend on the rows filled in.
 
         Raises:
-            UsageError: as `validate`.
+            UsageError: As `validate`.
         """
         self.validate()
-        defaults: dict[str, Any] = dict(_SCRATCH if self.is_scratch else _PRETRAINED)
+        defaults: dict[str, Any] = dict(_PRETRAINED_DEFAULTS)
+        if self.is_from_scratch:
+            defaults = dict(_FROM_SCRATCH_DEFAULTS)
         if self.from_scratch == "mini":
-            defaults |= {"vocab_size": 4000, "learning_rate": 1e-3}
-        if self.max_minutes is not None:
+            defaults |= _MINI_DEFAULTS
+        if self.time_limit is not None:
             defaults["epochs"] = math.inf
-        if self.method != "full":
-            defaults["lora_alpha"] = 4.0 * self.lora_rank
-        chosen = {name: v for name, v in defaults.items() if getattr(self, name) is None}
-        return replace(self, **chosen)
-
-    def for_rows(self, rows: int) -> tuple[TrainConfig, dict[str, str]]:
-        """The same run with epochs and dropout chosen for that many training rows, and why.
-
-        The reasons are by field, for those that were chosen here.
-        """
-        chosen: dict[str, Any] = {}
-        why: dict[str, str] = {}
-        if self.epochs is None:
-            chosen["epochs"], why["epochs"] = recommended_epochs(rows)
-        if self.dropout is None:
-            chosen["dropout"], why["dropout"] = recommended_dropout(rows)
-        return replace(self, **chosen), why
+        defaults["lora_alpha"] = 4.0 * self.lora_rank
+        values = _filled(self, defaults)
+        if self.time_limit is not None:
+            values["time_limit"] = parse_duration(self.time_limit, "--time-limit")
+        return ResolvedTrainConfig(**values)
 
     def hyperparameters(self) -> dict[str, object]:
-        """Every field by name, as JSON can hold it."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        """All fields by name, as JSON-serializable values."""
+        return {name: _to_json(value) for name, value in asdict(self).items()}
 
-    def must_match(self) -> dict[str, object]:
-        """The fields that a checkpoint's run and the run that resumes it must have alike."""
+    def fingerprint_fields(self) -> dict[str, object]:
+        """The fields in which a resumed run must equal the run that wrote the checkpoint."""
         values = self.hyperparameters()
         return {name: value for name, value in values.items() if name not in _FREE_ON_RESUME}
 
-    def problems(self) -> list[str]:
-        """One sentence per wrong value."""
-        found: list[str] = []
-        if (self.model is None) == (self.from_scratch is None):
-            found.append("give either --model ID_OR_PATH or --from-scratch tiny|mini")
-        _one_of(found, "--from-scratch", self.from_scratch, SHAPE_NAMES)
-        _one_of(found, "--device", self.device, DEVICES)
-        if self.precision == "fp16":
-            found.append(
-                "--precision fp16: T5's feed-forward layers reach values beyond fp16's 65,504, and"
-                " the loss becomes NaN; use bf16, which has fp32's range, or fp32"
-            )
-        else:
-            _one_of(found, "--precision", self.precision, PRECISIONS)
-        _one_of(found, "--long", self.long, LONG_POLICIES)
-        _one_of(found, "--method", self.method, METHODS)
-        _one_of(found, "--optimizer", self.optimizer, OPTIMIZERS)
-        _one_of(found, "--schedule", self.schedule, SCHEDULES)
-        _one_of(found, "--best-metric", self.best_metric, tuple(METRICS))
-        if self.quant_bits not in (4, 8):
-            found.append(f"--quant-bits {self.quant_bits}: choose 4 or 8")
-        if self.is_scratch:
-            if self.method != "full":
-                found.append(
-                    f"--method {self.method} adapts a trained model; --from-scratch makes a new one"
-                )
-            if self.decoder_layers is not None:
-                found.append("--decoder-layers goes with --model; --from-scratch names its shape")
-        elif self.decoder_layers is not None and self.method != "full":
-            found.append(f"--decoder-layers trains all weights; leave out --method {self.method}")
-        if self.vocab_size is not None and self.from_scratch is None:
-            found.append("--vocab-size goes with --from-scratch only; a model brings its own")
-        whole: tuple[str, ...] = (
-            "max_source_length",
-            "max_target_length",
-            "batch_size",
-            "tokens_per_step",
-            "gradient_accumulation",
-        )
-        whole += ("threads", "vocab_size", "eval_batch_size", "max_eval_rows", "lora_rank")
-        whole += ("decoder_layers", "save_steps", "save_limit", "snapshot_epochs")
-        for name in whole:
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                found.append(f"{_option(name)} {value}: must be a whole number from 1")
-        for name in ("eval_steps", "patience"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 0):
-                found.append(f"{_option(name)} {value}: must be a whole number, 0 for never")
-        for name in ("epochs", "max_minutes", "learning_rate", "max_grad_norm", "lora_alpha"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                found.append(f"{_option(name)} {value}: must be more than 0")
-        for name in ("weight_decay", "save_minutes"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                found.append(f"{_option(name)} {value}: must be 0 or more")
-        for name in (
-            *("warmup_ratio", "adam_beta1", "adam_beta2"),
-            *("label_smoothing", "dropout", "lora_dropout"),
-        ):
-            _share(found, name, getattr(self, name), below_one=True)
-        for name in ("ema_ratio", "ema_decay", "rename_ratio", "disfluency_ratio", "distill_ratio"):
-            _share(found, name, getattr(self, name), below_one=False)
-        if self.dev_ratio is not None and not 0 < self.dev_ratio < 1:
-            found.append(f"--dev-ratio {self.dev_ratio}: must lie between 0 and 1")
-        columns = (self.input_column, self.target_column)
-        if columns[0] == columns[1]:
-            found.append(f"--input-column and --target-column are both {columns[0]!r}")
-        return found
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTrainConfig(TrainConfig):
+    """A valid configuration in which only `epochs` and `dropout` may still be open.
+
+    `time_limit` is in seconds. `vocab_size` is None for a pretrained model, `eval_steps` is None
+    for one evaluation per epoch.
+    """
+
+    lora_alpha: float = field()
+    max_source_length: int = field()
+    time_limit: float | None = field()
+    batch_size: int = field()
+    learning_rate: float = field()
+    warmup_ratio: float = field()
+    adam_beta2: float = field()
+    ema_ratio: float = field()
+    rename_ratio: float = field()
+
+    def resolved(self) -> ResolvedTrainConfig:
+        """This configuration itself."""
+        return self
+
+    def for_rows(self, rows: int) -> tuple[RunConfig, dict[str, str]]:
+        """This configuration with epochs and dropout chosen for `rows` training rows.
+
+        Returns:
+            The configuration, and the reason for each value that was chosen here, by field.
+        """
+        chosen: dict[str, Any] = {}
+        reasons: dict[str, str] = {}
+        if self.epochs is None:
+            chosen["epochs"], reasons["epochs"] = recommended_epochs(rows)
+        if self.dropout is None:
+            chosen["dropout"], reasons["dropout"] = recommended_dropout(rows)
+        return RunConfig(**_filled(self, chosen)), reasons
 
 
-def _one_of(found: list[str], option: str, value: str | None, known: tuple[str, ...]) -> None:
-    if value is not None and value not in known:
-        found.append(f"{option} {value!r}: choose from {', '.join(known)}")
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(ResolvedTrainConfig):
+    """The configuration of a run whose number of rows is known. `epochs` may be infinite."""
+
+    epochs: float = field()
+    dropout: float = field()
 
 
-def _share(found: list[str], name: str, value: float | None, *, below_one: bool) -> None:
-    if value is None:
-        return
-    if not 0 <= value <= 1 or (below_one and value == 1):
-        found.append(f"{_option(name)} {value}: must be from 0 to {'below ' if below_one else ''}1")
-
-
-def _option(name: str) -> str:
+def option(name: str) -> str:
+    """The command-line option of the field `name`: "batch_size" → "--batch-size"."""
     return "--" + name.replace("_", "-")
 
 
-def _plain(value: object) -> object:
+def _filled(config: TrainConfig, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `config`, with `defaults` for those that are None."""
+    values = {name: getattr(config, name) for name in FIELD_NAMES}
+    return values | {name: v for name, v in defaults.items() if values[name] is None}
+
+
+def _to_json(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
@@ -286,4 +297,4 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
-FIELD_NAMES = tuple(field.name for field in fields(TrainConfig))
+FIELD_NAMES = tuple(each.name for each in fields(TrainConfig))

@@ -1,4 +1,4 @@
-"""Where training runs and in which precision."""
+"""The device and precision of a training run, and checks of what it needs."""
 
 from __future__ import annotations
 
@@ -23,86 +23,93 @@ class DeviceConfig:
     precision: str
 
 
-def choose_machine(device: str = "auto", precision: str = "auto") -> DeviceConfig:
-    """The device and precision to use; never fp16, in which T5's activations overflow.
+def choose_device(device: str = "auto", precision: str = "auto") -> DeviceConfig:
+    """Resolve "auto" to a device and a precision of this machine.
+
+    Never fp16, in which T5's activations overflow.
 
     Raises:
-        UsageError: the device that was asked for isn't there, or can't compute in bf16.
+        UsageError: The device is not available.
     """
     import torch
 
-    there = {
+    is_available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
+    available = [name for name, found in is_available.items() if found]
     if device == "auto":
-        device = next(name for name, present in there.items() if present)
-    if not there[device]:
-        present = ", ".join(name for name, is_there in there.items() if is_there)
-        raise UsageError(f"--device {device}: there is none here; there is {present}")
+        device = available[0]
+    if device not in available:
+        raise UsageError(f"--device {device}: not available; available: {', '.join(available)}")
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     return DeviceConfig(device, precision)
 
 
 def has_fast_bf16(device: str) -> bool:
-    """Whether bf16 is faster than fp32 there: matrix units for it, not an emulation.
+    """Whether bf16 is faster than fp32: the device has matrix units for it and doesn't emulate it.
 
-    On a processor with AVX512-BF16 a step of the tiny shape took 0.7 of its time in fp32.
+    On a CPU with AVX512-BF16, a step of the tiny shape takes 0.7 of its fp32 time.
     """
     import torch
 
     if device == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
+        return tuple(torch.cuda.get_device_capability()) >= (8, 0)
     if device == "cpu":
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return False
 
 
-def check_processes(config: TrainConfig, machine: DeviceConfig, processes: Processes) -> None:
-    """Refuse what several processes can't do together.
+def check_processes(config: TrainConfig, device_config: DeviceConfig, processes: Processes) -> None:
+    """Check that several processes can train together, and give each its GPU.
 
     Raises:
-        UsageError: too few rows or GPUs for them, or a device that they can't share.
+        UsageError: There are too few rows or GPUs for them, or the device can't be shared.
     """
-    count = processes.count
+    count = processes.world_size
     if count == 1:
         return
-    if machine.device == "mps":
-        raise UsageError(f"{count} processes can't share Apple's GPU; give --device cpu, or one")
-    if machine.device == "cuda":
+    if device_config.device == "mps":
+        raise UsageError(
+            f"{count} processes can't share Apple's GPU; use --device cpu, or a single process"
+        )
+    if device_config.device == "cuda":
         import torch
 
         here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", count)), torch.cuda.device_count()
         if here > gpus:
-            raise UsageError(f"{here} processes here and {gpus} GPUs: each process needs its own")
+            raise UsageError(
+                f"{here} processes were started on a machine with {gpus} GPUs; start at most one"
+                " per GPU"
+            )
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if config.tokens_per_step is None and (config.batch_size or count) < count:
         raise UsageError(
-            f"--batch-size {config.batch_size} is of all {count} processes together, and leaves"
-            f" some without a row; give {count} or more"
+            f"--batch-size {config.batch_size} is the total of all {count} processes and leaves"
+            f" some without a row; use {count} or more"
         )
 
 
-def check_libraries(config: TrainConfig, machine: DeviceConfig) -> None:
-    """Refuse early what needs a GPU or a library that isn't here.
+def check_libraries(config: TrainConfig, device_config: DeviceConfig) -> None:
+    """Check early that the libraries and the GPU that `config` needs are there.
 
     Raises:
-        UsageError: bitsandbytes' 4- and 8-bit kernels need CUDA; says what to use instead.
-        MissingExtraError: a library is not installed; says which extra brings it.
+        UsageError: bitsandbytes' 4- and 8-bit kernels need CUDA; the message names an alternative.
+        MissingExtraError: A library is not installed; the message names the extra to install.
     """
     wanted = []
     if config.method == "qlora":
         wanted.append(("--method qlora", "--method lora, with --preset low-memory to save memory"))
     if config.optimizer.endswith("8bit"):
         wanted.append((f"--optimizer {config.optimizer}", "--optimizer adafactor"))
-    for option, instead in wanted:
-        if machine.device != "cuda":
+    for option, alternative in wanted:
+        if device_config.device != "cuda":
             raise UsageError(
-                f"{option} needs a CUDA GPU, for bitsandbytes' kernels, and this run is on"
-                f" {machine.device}; use {instead}"
+                f"{option} needs a CUDA GPU, for bitsandbytes' kernels, but the device is"
+                f" {device_config.device}; use {alternative}"
             )
         if importlib.util.find_spec("bitsandbytes") is None:
             raise missing_extra(option, "bitsandbytes", "qlora")

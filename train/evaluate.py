@@ -1,4 +1,4 @@
-"""How good a model is on held-out rows: eval_loss by teacher forcing, metrics of what it writes."""
+"""Evaluation on tokenized rows: eval_loss by teacher forcing, metrics of greedy answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge.train.data import IGNORED_LABEL, Collator
-from edge.train.distributed import ALONE
+from edge.train.distributed import SINGLE_PROCESS
 from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l, text_metrics
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures (eval_loss in nats per target token) and the prediction of each row, in order.
+    """Metrics (eval_loss in nats per target token) and the prediction of each row, in order.
 
-    `by_task` has the figures of each task and its rows, where rows name two tasks or more.
+    `by_task` has the metrics and the number of rows of each task, if there are two tasks or more.
     """
 
     metrics: dict[str, float]
@@ -30,6 +30,7 @@ class Evaluation:
 
     @property
     def bands(self) -> dict[str, str]:
+        """The quality band of eval_loss and of ROUGE-L."""
         return {
             "eval_loss": fit_band_eval_loss(self.metrics["eval_loss"]),
             "rouge_l": fit_band_rouge_l(self.metrics["rouge_l"]),
@@ -37,26 +38,29 @@ class Evaluation:
 
 
 class StopEvaluationError(Exception):
-    """Raised by `on_fraction` to end an evaluation that nobody waits for any more."""
+    """Raised by `on_progress` to end an evaluation whose result is no longer wanted."""
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How an evaluation goes on: rows of a batch, who shares the work, who hears of it.
+    """How to evaluate. The result is the same for any number of processes.
 
-    `on_fraction` hears how much is done, 0 to 1, `on_halved` the rows of a batch that was too big
-    for memory. Each process does every `count`th batch, so that the figures are those of one.
+    Attributes:
+        batch_size: Rows of a batch.
+        processes: They take turns with the batches.
+        on_progress: Is called with the fraction done, 0 to 1.
+        on_batch_halved: Is called with the rows of a batch that did not fit in memory.
     """
 
     batch_size: int = 64
-    processes: Processes = ALONE
-    on_fraction: Callable[[float], None] | None = None
-    on_halved: Callable[[int], None] | None = None
+    processes: Processes = SINGLE_PROCESS
+    on_progress: Callable[[float], None] | None = None
+    on_batch_halved: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True)
-class _Answered:
-    """What came of rows: summed cross-entropy, number of labels and the answer, by row number."""
+class _Outputs:
+    """By row number: summed cross-entropy with the number of labels, and the answer."""
 
     losses: dict[int, tuple[float, int]]
     answers: dict[int, str]
@@ -68,40 +72,46 @@ def evaluate(
     rows: Dataset,
     *,
     max_new_tokens: int = 128,
-    course: EvaluationOptions = EvaluationOptions(),
+    options: EvaluationOptions = EvaluationOptions(),
 ) -> Evaluation:
-    """eval_loss, exact match, ROUGE-L and BLEU of greedy answers to tokenized rows.
+    """Compute eval_loss, exact match, ROUGE-L and BLEU of greedy answers.
 
-    `rows` has the columns of `edge.train.data.tokenize`. The model stays on its device and in its
-    precision.
+    Args:
+        model: Stays on its device and in its precision.
+        tokenizer: The model's.
+        rows: With the columns of `edge.train.data.tokenize`.
+        max_new_tokens: Most tokens of an answer.
+        options: Batch size, processes and listeners.
 
     Raises:
-        StopEvaluationError: `on_fraction` did, in this process or another.
+        StopEvaluationError: `on_progress` raised it, in this process or another.
     """
     examples = [dict(row) for row in rows]
 
-    def answer(numbers: list[int], batch: dict[str, Any]) -> _Answered:
+    def run_batch(numbers: list[int], batch: dict[str, Any]) -> _Outputs:
         losses = _losses(model, batch)
         answers = _generate(model, tokenizer, batch, max_new_tokens)
-        return _Answered(
+        return _Outputs(
             dict(zip(numbers, losses, strict=True)), dict(zip(numbers, answers, strict=True))
         )
 
-    done = _through(model, tokenizer, examples, course, answer)
-    predictions = [done.answers[number] for number in range(len(examples))]
+    outputs = _run_batches(model, tokenizer, examples, options, run_batch)
+    predictions = [outputs.answers[number] for number in range(len(examples))]
 
-    def figures(numbers: Sequence[int]) -> dict[str, float]:
+    def metrics_of(numbers: Sequence[int]) -> dict[str, float]:
         references = [examples[number]["target"] for number in numbers]
         answers = [predictions[number] for number in numbers]
-        return {"eval_loss": _mean_loss(done, numbers), **text_metrics(answers, references)}
+        return {"eval_loss": _mean_loss(outputs, numbers), **text_metrics(answers, references)}
 
     tasks: dict[str, list[int]] = {}
     for number, example in enumerate(examples):
         if example.get("task") is not None:
             tasks.setdefault(example["task"], []).append(number)
-    by_task = {name: {"rows": len(tasks[name]), **figures(tasks[name])} for name in sorted(tasks)}
+    by_task = {
+        name: {"rows": len(tasks[name]), **metrics_of(tasks[name])} for name in sorted(tasks)
+    }
     return Evaluation(
-        figures(range(len(examples))), predictions, by_task if len(by_task) > 1 else {}
+        metrics_of(range(len(examples))), predictions, by_task if len(by_task) > 1 else {}
     )
 
 
@@ -110,92 +120,91 @@ def evaluation_loss(
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     *,
-    course: EvaluationOptions = EvaluationOptions(),
+    options: EvaluationOptions = EvaluationOptions(),
 ) -> dict[str, float]:
-    """eval_loss alone, which takes a fraction of the time that writing answers takes.
+    """Compute eval_loss alone, which is many times faster than `evaluate`.
 
     Raises:
-        StopEvaluationError: as `evaluate`.
+        StopEvaluationError: As `evaluate`.
     """
     examples = [dict(row) for row in rows]
 
-    def score(numbers: list[int], batch: dict[str, Any]) -> _Answered:
-        return _Answered(dict(zip(numbers, _losses(model, batch), strict=True)), {})
+    def run_batch(numbers: list[int], batch: dict[str, Any]) -> _Outputs:
+        return _Outputs(dict(zip(numbers, _losses(model, batch), strict=True)), {})
 
-    done = _through(model, tokenizer, examples, course, score)
-    return {"eval_loss": _mean_loss(done, range(len(examples)))}
+    outputs = _run_batches(model, tokenizer, examples, options, run_batch)
+    return {"eval_loss": _mean_loss(outputs, range(len(examples)))}
 
 
-def _mean_loss(done: _Answered, numbers: Sequence[int]) -> float:
-    pairs = [done.losses[number] for number in numbers]
+def _mean_loss(outputs: _Outputs, numbers: Sequence[int]) -> float:
+    pairs = [outputs.losses[number] for number in numbers]
     return sum(loss for loss, _ in pairs) / sum(count for _, count in pairs)
 
 
-def _through(
+def _run_batches(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[dict[str, Any]],
-    course: EvaluationOptions,
-    work: Callable[[list[int], dict[str, Any]], _Answered],
-) -> _Answered:
-    """`work` on all examples in batches, by all processes; what came of them on each."""
+    options: EvaluationOptions,
+    run_batch: Callable[[list[int], dict[str, Any]], _Outputs],
+) -> _Outputs:
+    """`run_batch` on all examples, split among the processes; all outputs in each process."""
     import torch
 
     collate = Collator(tokenizer)
+    processes = options.processes
 
-    def batch_of(numbers: list[int]) -> _Answered:
+    def run(numbers: list[int]) -> _Outputs:
         batch = collate([examples[number] for number in numbers])
-        return work(numbers, {name: tensor.to(model.device) for name, tensor in batch.items()})
+        return run_batch(numbers, {name: tensor.to(model.device) for name, tensor in batch.items()})
 
-    mine: list[_Answered] = []
+    own: list[_Outputs] = []
     stopped = False
     done = 0
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for place, numbers in enumerate(_by_length(examples, course.batch_size)):
+            for index, numbers in enumerate(_by_length(examples, options.batch_size)):
                 done += len(numbers)
-                if place % course.processes.count != course.processes.rank:
+                if index % processes.world_size != processes.rank:
                     continue
-                mine += _in_halves(batch_of, numbers, course.on_halved)
-                if course.on_fraction is not None:
-                    course.on_fraction(done / len(examples))
+                own += _halving(run, numbers, options.on_batch_halved)
+                if options.on_progress is not None:
+                    options.on_progress(done / len(examples))
     except StopEvaluationError:
         stopped = True
     finally:
         model.train(was_training)
-    parts: list[_Answered] = []
-    for part in course.processes.gather(None if stopped else mine):
-        if part is None:
+    merged = _Outputs({}, {})
+    for received in processes.gather(None if stopped else own):
+        if received is None:
             raise StopEvaluationError
-        parts += part
-    whole = _Answered({}, {})
-    for answered in parts:
-        whole.losses.update(answered.losses)
-        whole.answers.update(answered.answers)
-    return whole
+        for outputs in received:
+            merged.losses.update(outputs.losses)
+            merged.answers.update(outputs.answers)
+    return merged
 
 
-def _in_halves(
-    work: Callable[[list[int]], _Answered],
+def _halving(
+    run: Callable[[list[int]], _Outputs],
     numbers: list[int],
-    on_halved: Callable[[int], None] | None,
-) -> list[_Answered]:
-    """`work` on the numbers, in halves where all at once are too big for memory."""
+    on_batch_halved: Callable[[int], None] | None,
+) -> list[_Outputs]:
+    """`run` on the rows, in halves where all of them don't fit in memory."""
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
     try:
-        return [work(numbers)]
+        return [run(numbers)]
     except RuntimeError as error:
         if len(numbers) == 1 or not should_reduce_batch_size(error):
             raise
     clear_device_cache(garbage_collection=True)
-    if on_halved is not None:
-        on_halved(len(numbers))
-    half = len(numbers) // 2
-    halves = (numbers[:half], numbers[half:])
-    return [part for rows in halves for part in _in_halves(work, rows, on_halved)]
+    if on_batch_halved is not None:
+        on_batch_halved(len(numbers))
+    middle = len(numbers) // 2
+    halves = (numbers[:middle], numbers[middle:])
+    return [outputs for half in halves for outputs in _halving(run, half, on_batch_halved)]
 
 
 def _by_length(examples: Sequence[dict[str, Any]], batch_size: int) -> Iterator[list[int]]:
@@ -205,15 +214,15 @@ def _by_length(examples: Sequence[dict[str, Any]], batch_size: int) -> Iterator[
 
 
 def _losses(model: PreTrainedModel, batch: dict[str, Any]) -> list[tuple[float, int]]:
-    """Each row's summed cross-entropy of its labels, and how many there are, without padding."""
+    """Each row's summed cross-entropy of its labels, and their number, without padding."""
     import torch.nn.functional as F
 
     logits = model(**batch).logits.float()
     labels = batch["labels"]
-    each = F.cross_entropy(
+    losses = F.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
     )
-    sums = each.view(labels.shape).double().sum(dim=1).tolist()
+    sums = losses.view(labels.shape).double().sum(dim=1).tolist()
     counts = (labels != IGNORED_LABEL).sum(dim=1).tolist()
     return list(zip(sums, counts, strict=True))
 
@@ -224,11 +233,13 @@ def _generate(
     batch: dict[str, Any],
     max_new_tokens: int,
 ) -> list[str]:
-    ids = model.generate(
+    generate: Any = model.generate
+    ids = generate(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         max_new_tokens=max_new_tokens,
         num_beams=1,
         do_sample=False,
     )
-    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+    texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return texts

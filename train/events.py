@@ -1,24 +1,25 @@
-"""What a training run tells while it goes on. The room prints nothing; who calls it may."""
+"""Events that a training run reports. `edge.train` prints nothing itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened.
+    """One event. Which fields are set depends on `kind`:
 
-    kind: "warning" (message), "stage" (message names what begins), "start" (details hold every
-    hyperparameter and what was decided about the machine; reasons, by name, why those that were
-    chosen for this data are as they are), "progress" (training or evaluation:
-    fraction of the stage done, 0 to 1, and in training step, loss, learning rate, rows and tokens
-    per second, padding waste and seconds left), "eval" (step; details hold the figures of an
-    evaluation while training), "checkpoint" (step), "resumed" (step), "note" (message),
-    "end" (message).
-
-    padding_waste is the share of padding among all positions of the batches so far, 0 to 1.
+    - "warning", "note": `message`.
+    - "stage": `message` is the name of the stage that begins.
+    - "start": `details` hold all hyperparameters and the device; `reasons` say, by name, why a
+      value was chosen for this data set.
+    - "progress": `message` is "training" or "evaluating", `fraction` how much of it is done, 0 to
+      1. In training also `step`, `loss`, `learning_rate`, `rows_per_second`, `tokens_per_second`,
+      `padding_waste` (padding as a fraction of all positions so far) and `seconds_left`.
+    - "eval": `step`; `details` hold the metrics of an evaluation during training.
+    - "checkpoint", "resumed": `step`.
+    - "end": `message`.
     """
 
     kind: str
@@ -39,4 +40,28 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """The default listener."""
+    """The default listener, which does nothing."""
+
+
+class EventDispatcher:
+    """Passes each event to all listeners and keeps the warnings."""
+
+    def __init__(self, listeners: Iterable[OnEvent]) -> None:
+        self._listeners = list(listeners)
+        self.warnings: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        """Pass the event on."""
+        if event.kind == "warning":
+            self.warnings.append(event.message)
+        for listener in self._listeners:
+            listener(event)
+
+    def stage(self, name: str) -> None:
+        """Report that a stage begins."""
+        self(Event("stage", name))
+
+    def warn(self, messages: Iterable[str]) -> None:
+        """Report each message as a warning."""
+        for message in messages:
+            self(Event("warning", message))

@@ -1,6 +1,6 @@
-"""Text metrics of predictions against references, and what their values mean.
+"""Text metrics of predictions against references, and quality bands of their values.
 
-Used after training and by the benchmark alike, so that a figure means the same in both places.
+Training and the benchmark both use them, so that a value means the same in both.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from edge.runtime.errors import MissingExtraError, UsageError
 
-# Upper border (excluded) of each eval_loss band; a border's own value belongs to the worse band.
+# Upper bound (exclusive) of each eval_loss band.
 _EVAL_LOSS_BANDS = ((1.0, "excellent"), (2.0, "good"), (5.0, "decent"), (10.0, "weak"))
-# Lower border (included) of each ROUGE-L band but the best, which starts above its border.
+# Lower bound (inclusive) of each ROUGE-L band but the best, which has an exclusive one.
 _ROUGE_L_BANDS = ((0.3, "good"), (0.2, "decent"), (0.1, "weak"))
 
 
@@ -19,15 +19,16 @@ def text_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[
     """Exact match and mean ROUGE-L as fractions (0 to 1), corpus BLEU in points (0 to 100).
 
     Raises:
-        UsageError: the two differ in length or are empty.
+        UsageError: The two differ in length or are empty.
         MissingExtraError: rouge-score or sacrebleu is not installed.
     """
     if len(predictions) != len(references):
         raise UsageError(
-            f"{len(predictions)} predictions can't be scored against {len(references)} references"
+            f"{len(predictions)} predictions can't be scored against {len(references)} references;"
+            " give one reference per prediction"
         )
     if not references:
-        raise UsageError("there is nothing to score: no predictions and no references")
+        raise UsageError("there is nothing to score: no predictions were given")
     return {
         "exact_match": exact_match(predictions, references),
         "rouge_l": rouge_l(predictions, references),
@@ -36,12 +37,12 @@ def text_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """The share of predictions equal to their reference; white space is collapsed, nothing else."""
+    """The fraction of predictions that equal their reference, after collapsing whitespace."""
     return sum(exact_match_each(predictions, references)) / len(references)
 
 
 def exact_match_each(predictions: Sequence[str], references: Sequence[str]) -> list[bool]:
-    """Which predictions equal their reference, as `exact_match` compares them."""
+    """Whether each prediction equals its reference, as `exact_match` compares them."""
     pairs = zip(predictions, references, strict=True)
     return [" ".join(p.split()) == " ".join(r.split()) for p, r in pairs]
 
@@ -55,7 +56,7 @@ def rouge_l_each(predictions: Sequence[str], references: Sequence[str]) -> list[
     """ROUGE-L F1 of each pair without stemming, 0 to 1.
 
     Source: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004), as computed by
-    the package rouge-score: lower-cased, split at anything but letters and digits.
+    the package rouge-score: lowercased, split at everything but letters and digits.
     """
     try:
         from rouge_score.rouge_scorer import RougeScorer
@@ -79,24 +80,25 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def fit_band_eval_loss(value: float) -> str:
-    """excellent < 1 ≤ good < 2 ≤ decent < 5 ≤ weak < 10 ≤ poor; not a number is poor."""
-    for border, name in _EVAL_LOSS_BANDS:
-        if value < border:
+    """excellent < 1 ≤ good < 2 ≤ decent < 5 ≤ weak < 10 ≤ poor; NaN is poor."""
+    for bound, name in _EVAL_LOSS_BANDS:
+        if value < bound:
             return name
     return "poor"
 
 
 def fit_band_rouge_l(value: float) -> str:
-    """poor < 0.1 ≤ weak < 0.2 ≤ decent < 0.3 ≤ good ≤ 0.5 < excellent; not a number is poor."""
+    """poor < 0.1 ≤ weak < 0.2 ≤ decent < 0.3 ≤ good ≤ 0.5 < excellent; NaN is poor."""
     if value > 0.5:
         return "excellent"
-    for border, name in _ROUGE_L_BANDS:
-        if value >= border:
+    for bound, name in _ROUGE_L_BANDS:
+        if value >= bound:
             return name
     return "poor"
 
 
 def _missing(package: str) -> MissingExtraError:
     return MissingExtraError(
-        f"{package} is not installed; get it with: pip install 'edge-t5[bench]' (or [train])"
+        f"text metrics need {package}, which is not installed:"
+        " pip install 'edge-t5[bench]' (or [train])"
     )

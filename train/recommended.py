@@ -1,7 +1,7 @@
-"""Epochs and dropout by the size of the data set, for fine-tuning a pretrained model.
+"""Recommended epochs and dropout by the number of rows, for fine-tuning a pretrained model.
 
-Few rows need more passes to be learned and more dropout not to be learned by heart; many rows are
-learned in one or two. The ranges are what practice agrees on; the value is the middle of each.
+Small data sets need more epochs to be learned and more dropout against overfitting; large ones are
+learned in one or two epochs. The ranges are common practice; each value is the middle of its range.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Band:
-    """Data sets of fewer than `below` rows; `fewest` to `most` are the usual epochs."""
+    """Data sets of fewer than `below` rows; epochs from `min_epochs` to `max_epochs` are usual."""
 
     below: float
     name: str
     epochs: float
-    fewest: int
-    most: int
+    min_epochs: int
+    max_epochs: int
     dropout: float
 
 
@@ -31,15 +31,15 @@ BANDS = (
 
 
 def recommended_epochs(rows: int) -> tuple[float, str]:
-    """How many, and why."""
+    """The number of epochs for `rows` training rows, and the reason."""
     band = _band(rows)
-    return band.epochs, f"for {band.name} ({band.fewest} to {band.most} are usual)"
+    return band.epochs, f"for {band.name} ({band.min_epochs} to {band.max_epochs} are usual)"
 
 
 def recommended_dropout(rows: int) -> tuple[float, str]:
-    """How much, and why."""
+    """The dropout for `rows` training rows, and the reason."""
     band = _band(rows)
-    return band.dropout, f"for {band.name} (the fewer, the more dropout)"
+    return band.dropout, f"for {band.name} (fewer rows need more dropout)"
 
 
 def _band(rows: int) -> Band:

@@ -1,7 +1,7 @@
-"""The folder of a run that is going on: `OUTPUT.run`, with its log, checkpoints and snapshots.
+"""The folder of a run in progress, `OUTPUT.run`: its log, checkpoints and snapshots.
 
-When the model folder is complete the log moves into it and the run's folder goes, but for the
-snapshots. A run that fails before its first checkpoint leaves nothing.
+When the model folder is complete, the log is copied into it and the run folder is deleted, except
+for snapshots. A run that fails before its first checkpoint leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -27,59 +27,70 @@ _SUFFIX = ".run"
 _LOCK = "lock"
 _CHECKPOINTS = "checkpoints"
 _LOGGED = ("start", "progress", "eval", "checkpoint", "warning", "resumed", "end")
-_MEASURED = (
-    *("loss", "learning_rate", "rows_per_second", "tokens_per_second"),
-    *("padding_waste", "seconds_left"),
-)
 
 
 def run_folder(output: Path) -> Path:
-    """Where a run that will write `output` keeps its state."""
+    """The run folder of a run that writes `output`."""
     return output.with_name(output.name + _SUFFIX)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An opened one, locked against a second process."""
+    """An open run folder."""
 
     path: Path
     log: RunLog
 
+    @classmethod
+    def of(cls, output: Path) -> RunFolder:
+        """The run folder of `output`, without opening it."""
+        path = run_folder(output)
+        return cls(path, RunLog(path / LOG))
+
     @property
     def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
         return self.path / _CHECKPOINTS
 
     @property
     def snapshots(self) -> Path:
+        """The folder of the models that are kept every few epochs."""
         return self.path / "snapshots"
 
 
 class RunLog:
-    """Events as JSON lines. A log that can't be written never stops a training."""
+    """Writes events as JSON lines. A failing log never stops the training."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: TextIO | None = None
 
-    def open(self, *, anew: bool) -> None:
-        self._file = self.path.open("w" if anew else "a", encoding="utf-8")
+    def open(self, *, append: bool) -> None:
+        """Open the file, to continue it or to start over.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        self._file = self.path.open("a" if append else "w", encoding="utf-8")
         if self._file.tell():
-            self._file.write("\n")  # after a line that a killed process left unfinished
+            self._file.write("\n")  # ends a line that a killed process left unfinished
 
     def on_event(self, event: Event) -> None:
+        """Append the event, with the time in seconds since the epoch."""
         if self._file is None or event.kind not in _LOGGED or event.message == "evaluating":
             return
-        filled = {
+        fields = {
             name: value
             for name, value in asdict(event).items()
             if value is not None and value not in ("", {}) and name != "reasons"
         }
         with contextlib.suppress(OSError, ValueError):
-            line = json.dumps({"time": round(time.time(), 3), **filled}, allow_nan=False)
+            line = json.dumps({"time": round(time.time(), 3), **fields}, allow_nan=False)
             self._file.write(line + "\n")
             self._file.flush()
 
     def close(self) -> None:
+        """Close the file; may be called twice."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -87,64 +98,76 @@ class RunLog:
 
 
 def refuse_unfinished(output: Path) -> None:
-    """Refuse to train to `output` where an unfinished run would be lost.
+    """Check that no unfinished run to `output` would be lost.
 
     Raises:
-        OutputExistsError: its run folder holds a checkpoint.
+        OutputExistsError: Its run folder holds a checkpoint.
     """
     path = run_folder(output)
     steps = steps_in(path / _CHECKPOINTS)
     if steps:
         raise OutputExistsError(
-            f"{path} holds a checkpoint of an unfinished run (step {steps[-1]}): give --resume"
-            " to go on from it, or --force to start anew"
+            f"{path} holds a checkpoint of an unfinished run (step {steps[-1]}); use --resume to"
+            " continue it, or --force to start over"
         )
 
 
 @contextlib.contextmanager
-def opened_run(output: Path, *, resume: bool, force: bool) -> Iterator[RunFolder]:
-    """Make or reopen the run folder of `output`.
+def open_run_folder(output: Path, *, resume: bool, force: bool) -> Iterator[RunFolder]:
+    """Create or reopen the run folder of `output`, locked against other processes.
 
     Raises:
-        OutputExistsError: a checkpoint of an earlier run is there and neither `resume` nor `force`
-            is on; the folder is not a run's.
-        UsageError: another process is training to the same output.
-        EdgeError: the place can't be written.
+        OutputExistsError: It holds a checkpoint and neither `resume` nor `force` is on; another
+            process trains to the same output; or the folder is not a run folder.
+        EdgeError: The folder can't be written.
     """
-    path = run_folder(output)
-    with readable_os_errors(path):
-        if path.exists() and not (path / _LOCK).is_file():
+    run = RunFolder.of(output)
+    with readable_os_errors(run.path):
+        if run.path.exists() and not (run.path / _LOCK).is_file():
             raise OutputExistsError(
-                f"{path} is no folder of a training run; move it away, or choose another --output"
+                f"{run.path} is not the folder of a training run; move it away, or choose another"
+                " --output"
             )
-        path.mkdir(parents=True, exist_ok=True)
-    with lock_file(path / _LOCK, output):
-        run = RunFolder(path, RunLog(path / LOG))
+        run.path.mkdir(parents=True, exist_ok=True)
+    with _locked(run.path):
         if not resume and not force:
             refuse_unfinished(output)
-        with readable_os_errors(path):
+        with readable_os_errors(run.path):
             if not resume:
                 shutil.rmtree(run.checkpoints, ignore_errors=True)
                 shutil.rmtree(run.snapshots, ignore_errors=True)
             run.checkpoints.mkdir(exist_ok=True)
-            prune(run.checkpoints, keep=steps_in(run.checkpoints))  # what was half written
-            run.log.open(anew=not resume)
-        finished = False
+            prune(run.checkpoints, keep=steps_in(run.checkpoints))  # unfinished ones
+            run.log.open(append=resume)
+        is_finished = False
         try:
             yield run
-            finished = True
+            is_finished = True
         finally:
             run.log.close()
-            _clear(run, finished)
+            _clean_up(run, is_finished)
 
 
-def _clear(run: RunFolder, finished: bool) -> None:
-    if not finished and steps_in(run.checkpoints):
+def _clean_up(run: RunFolder, is_finished: bool) -> None:
+    if not is_finished and steps_in(run.checkpoints):
         return
     if run.snapshots.is_dir() and any(run.snapshots.iterdir()):
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         return
     shutil.rmtree(run.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, which the system releases when the process dies."""
+    import fcntl
+
+    with (path / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputExistsError(f"{path}: another process is training to this output") from None
+        yield
 
 
 def is_running(path: Path) -> bool:
@@ -154,7 +177,15 @@ def is_running(path: Path) -> bool:
 
 @dataclass
 class RunView:
-    """What a log tells. `progress` and `evals` are entries by ascending step."""
+    """The content of a run's log.
+
+    Attributes:
+        folder: Where the log is.
+        status: "running", "stopped", or the message of the last event, such as "finished".
+        details: Those of the "start" event.
+        progress: The "progress" events by ascending step.
+        evals: The "eval" events by ascending step.
+    """
 
     folder: Path
     status: str
@@ -163,22 +194,22 @@ class RunView:
     evals: list[dict[str, Any]]
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a figure of the progress entries or of the evaluations."""
+        """Steps and values of a quantity of the progress events or the evaluations."""
         points = [(e["step"], e[name]) for e in self.progress if name in e]
         points += [(e["step"], e["details"][name]) for e in self.evals if name in e["details"]]
         return [step for step, _ in points], [float(value) for _, value in points]
 
 
-def find_log(place: Path) -> Path | None:
-    """The log of an output, finished or not, or of a run folder."""
-    for candidate in (run_folder(place) / LOG, place / LOG):
+def find_log(path: Path) -> Path | None:
+    """The log of the output `path`, finished or not, or of the run folder `path`."""
+    for candidate in (run_folder(path) / LOG, path / LOG):
         if candidate.is_file():
             return candidate
     return None
 
 
 def find_runs(root: Path) -> list[Path]:
-    """The folders below `root`, at most three levels deep, that hold a run's log."""
+    """The folders with a run's log, at most three levels below `root`."""
     found = []
     for folder, names, files in os.walk(root):
         depth = len(Path(folder).relative_to(root).parts)
@@ -189,12 +220,12 @@ def find_runs(root: Path) -> list[Path]:
 
 
 def read_run(log: Path) -> RunView:
-    """The run that a log tells of, also while it is written.
+    """Read a log, also while it is written.
 
-    What was done after a checkpoint and lost with a crash is left out.
+    Steps that were lost in a crash and done again after resuming appear once.
     """
     view = RunView(log.parent, "", {}, [], [])
-    ended = ""
+    end_message = ""
     with log.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
@@ -203,7 +234,7 @@ def read_run(log: Path) -> RunView:
             except (ValueError, KeyError, TypeError):
                 continue  # empty, or cut off by a crash
             if kind == "start":
-                view.details, ended = entry.get("details", {}), ""
+                view.details, end_message = entry.get("details", {}), ""
             elif kind == "resumed":
                 view.progress = [e for e in view.progress if e["step"] <= step]
                 view.evals = [e for e in view.evals if e["step"] <= step]
@@ -212,6 +243,6 @@ def read_run(log: Path) -> RunView:
             elif kind == "eval":
                 view.evals.append(entry)
             elif kind == "end":
-                ended = entry.get("message", "")
-    view.status = ended or ("running" if is_running(log.parent) else "stopped")
+                end_message = entry.get("message", "")
+    view.status = end_message or ("running" if is_running(log.parent) else "stopped")
     return view

@@ -1,127 +1,151 @@
-"""Fine-tuning: rows in, a complete Hugging Face folder out.
+"""Fine-tuning: rows in, a complete Hugging Face model folder out.
 
-`train` is the whole run; model, data, loop, evaluation and record live in modules of their own.
-The loop is transformers' Seq2SeqTrainer with three things of ours: batches of similar length, a
-schedule that can be planned by time, and a loss that is averaged over the labels of a whole
-optimizer step.
+The loop is transformers' Seq2SeqTrainer with three changes: batches of similar length, a schedule
+that can be planned by time, and a loss averaged over the labels of a whole optimizer step.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge.runtime.errors import MissingExtraError
 from edge.runtime.platform.atomic import check_destination
 from edge.train.config import TrainConfig
 from edge.train.data import load_splits
-from edge.train.device import check_libraries, check_processes, choose_machine
-from edge.train.distributed import Processes, joined
+from edge.train.device import check_libraries, check_processes, choose_device
+from edge.train.distributed import Processes, process_group
 from edge.train.events import Event, OnEvent, ignore
-from edge.train.preflight import LIBRARIES
+from edge.train.preflight import LIBRARIES, require_ready
 from edge.train.run import TrainingRun
-from edge.train.run_folder import LOG, RunFolder, RunLog, opened_run, run_folder
+from edge.train.run_folder import RunFolder, open_run_folder
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """metrics: eval_loss (nats per token), exact_match and rouge_l (0 to 1), bleu (0 to 100)."""
+    """The result of `train`.
+
+    Attributes:
+        folder: The model folder.
+        metrics: eval_loss (nats per token), exact_match and rouge_l (0 to 1), bleu (0 to 100), on
+            the dev split.
+        bands: The quality band of eval_loss and rouge_l, such as "good".
+        warnings: Everything that was reported as a warning.
+        record: The content of training.json.
+    """
 
     folder: Path
     metrics: dict[str, float]
     bands: dict[str, str]
     warnings: list[str]
-    record: dict[str, object]
+    record: dict[str, Any]
 
 
 def train(
-    config: TrainConfig, *, on_event: OnEvent = ignore, processes: Processes | None = None
+    config: TrainConfig,
+    *,
+    on_event: OnEvent = ignore,
+    check: bool = False,
+    processes: Processes | None = None,
 ) -> TrainResult:
-    """Train as `config` says and write the model folder `config.output`.
+    """Train a T5-family model and write the model folder `config.output`.
 
     The folder appears when it is complete: safetensors, config.json, generation_config.json,
-    tokenizer.json, training.json, training.md and training_log.jsonl. Until then the run's log and
-    checkpoints lie in `run_folder(output)`. On an error no output appears, and a folder that
-    `force` was to replace is still there; what a checkpoint has saved can be resumed.
+    tokenizer.json, training.json, training.md, training_log.jsonl and curves.png. Until then, log
+    and checkpoints are in the folder OUTPUT.run. After an error, no output appears, a folder that
+    `force` was to replace is unchanged, and `resume` continues from the last checkpoint.
 
-    Under torchrun or accelerate launch every process calls it (`processes`: as `joined` gave them,
-    if they have met already). The main one writes the files and calls `on_event`.
+    Under torchrun or accelerate launch, call it in every process. Only the main process writes
+    files and calls `on_event`.
+
+    Example:
+        >>> from edge.train import TrainConfig, train
+        >>> config = TrainConfig(
+        ...     data="rows.jsonl", output="my-model", model="google/flan-t5-small", dev_ratio=0.1
+        ... )
+        >>> result = train(config, on_event=lambda event: print(event.kind, event.message))
+        >>> result.metrics["exact_match"]
+
+    Args:
+        config: What to train, on which rows, and how.
+        on_event: Is called with each `Event`: stages, progress, evaluations, warnings.
+        check: Run the checks of `edge check` first.
+        processes: From `edge.train.distributed.process_group`, if the caller has joined it.
 
     Raises:
-        UsageError: a hyperparameter or device that can't be used, a checkpoint of another run.
-        DataError: rows that can't be used, or no dev split.
-        ModelError: no usable T5-family model.
-        OutputExistsError: the output is there already and `force` is off, or an unfinished run of
-            it is and neither `resume` nor `force` is on.
-        StoppedError: SIGINT or SIGTERM came; a checkpoint was written.
-        EdgeError: training diverged, or the disk is full.
-        MissingExtraError: the extra `train` is not installed.
+        UsageError: A hyperparameter or device can't be used, or a checkpoint is of another run.
+        DataError: The rows can't be used, or there is no dev split.
+        ModelError: The model is not a usable T5-family model.
+        OutputExistsError: The output exists and `force` is off, or it has an unfinished run and
+            neither `resume` nor `force` is on.
+        PreflightError: `check` is on and a check failed.
+        StoppedError: SIGINT or SIGTERM was received; a checkpoint is written.
+        MissingExtraError: The extra `train` is not installed.
+        EdgeError: Training diverged, a row does not fit in memory, or the disk is full.
     """
     if processes is None:
-        with joined() as processes:
-            return train(config, on_event=on_event, processes=processes)
-    config = config.resolved()
+        with process_group() as processes:
+            return train(config, on_event=on_event, check=check, processes=processes)
+    resolved = config.resolved()
+    if check:
+        processes.on_main_process(lambda: require_ready(config))
     if not processes.is_main:
         on_event = ignore
-    output = Path(config.output)
-    # Before minutes of work, not after.
-    processes.lead(lambda: check_destination(output, force=config.force))
+    output = Path(resolved.output)
+    # Checked before minutes of work, not after.
+    processes.on_main_process(lambda: check_destination(output, force=resolved.force))
     _require_extra()
-    machine = choose_machine(config.device, config.precision)
-    check_processes(config, machine, processes)
-    check_libraries(config, machine)
+    device_config = choose_device(resolved.device, resolved.precision)
+    check_processes(resolved, device_config, processes)
+    check_libraries(resolved, device_config)
     on_event(Event("stage", "reading the data"))
-    splits = load_splits(config)
+    splits = load_splits(resolved)
     with (
-        _opened(config, processes) as run,
-        tempfile.TemporaryDirectory(prefix="edge-train-") as workplace,
-        _threads(config.threads),
+        _open_run_folder(resolved, processes) as run,
+        tempfile.TemporaryDirectory(prefix="edge-train-") as work_dir,
+        _torch_threads(resolved.threads),
     ):
-        job = TrainingRun(config, machine, splits, run, Path(workplace), on_event, processes)
-        evaluation, record = job.train()
-    return TrainResult(output, evaluation.metrics, evaluation.bands, job.warnings, record)
+        outcome = TrainingRun(
+            resolved, device_config, splits, run, Path(work_dir), on_event, processes
+        ).train()
+    evaluation = outcome.evaluation
+    return TrainResult(
+        output, evaluation.metrics, evaluation.bands, outcome.warnings, outcome.record
+    )
 
 
 @contextmanager
-def _opened(config: TrainConfig, processes: Processes) -> Iterator[RunFolder]:
-    """The run's folder, which the main process opens; the others know where it is."""
+def _open_run_folder(config: TrainConfig, processes: Processes) -> Iterator[RunFolder]:
+    """The run folder, which only the main process opens."""
     output = Path(config.output)
     with ExitStack() as stack:
-        opening = opened_run(output, resume=config.resume, force=config.force)
-        run = processes.lead(lambda: stack.enter_context(opening))
-        if run is None:
-            path = run_folder(output)
-            run = RunFolder(path, RunLog(path / LOG))
-        yield run
+        opening = open_run_folder(output, resume=config.resume, force=config.force)
+        run = processes.on_main_process(lambda: stack.enter_context(opening))
+        yield run if run is not None else RunFolder.of(output)
 
 
 def _require_extra() -> None:
-    import importlib.util
-
     for module in LIBRARIES:
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(
-                f"training needs {module}; get it with: pip install 'edge-t5[train]'"
+                f"training needs {module}, which is not installed: pip install 'edge-t5[train]'"
             )
 
 
-class _threads:  # noqa: N801 - reads as the statement it is
-    """Torch's thread count for a while, as it was afterwards."""
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """Set torch's thread count inside the `with` block."""
+    import torch
 
-    def __init__(self, count: int | None) -> None:
-        self._count = count
-
-    def __enter__(self) -> None:
-        import torch
-
-        self._before = torch.get_num_threads()
-        if self._count is not None:
-            torch.set_num_threads(self._count)
-
-    def __exit__(self, *error: object) -> None:
-        import torch
-
-        torch.set_num_threads(self._before)
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -31,12 +31,12 @@ def command(check: bool, **options: Any) -> None:
     Under torchrun or accelerate launch (`torchrun --nproc-per-node 2 -m edge.cli train …`) several
     processes share every batch.
     """
-    from edge.train.distributed import FollowedError, joined
+    from edge.train.distributed import MainProcessError, process_group
 
     try:
-        with joined() as processes:
+        with process_group() as processes:
             _train(processes, check, options)
-    except FollowedError as error:
+    except MainProcessError as error:
         raise click.exceptions.Exit(error.exit_code) from error
 
 
@@ -49,7 +49,7 @@ def _train(processes: Processes, check: bool, options: dict[str, Any]) -> None:
     from edge.train.trainer import train
 
     if check:
-        processes.lead(lambda: require_ready(run))
+        processes.on_main_process(lambda: require_ready(run))
     if not processes.is_main:
         train(run, processes=processes)
         return

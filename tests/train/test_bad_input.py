@@ -1,4 +1,4 @@
-"""What goes wrong in a training run is told with where and why, in one line."""
+"""Failures of a training run: one line that says where and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from edge.runtime.errors import EdgeError
 from edge.train.config import TrainConfig
 from edge.train.events import Event
-from edge.train.loop.divergence import DivergenceWatch
+from edge.train.loop.divergence import DivergenceDetector
 from edge.train.run_folder import run_folder
 from edge.train.trainer import train
 
@@ -53,24 +53,24 @@ def test_a_diverged_run_says_step_and_cause(
 
 def test_an_explosion_is_told_from_a_bad_start() -> None:
     model = torch.nn.Linear(2, 2)
-    watch = DivergenceWatch(model, 100, "fp32")  # blind guessing: 4.6
-    watch.check(1, 30.0, 30.0, 1e-3)  # a bad start is none
-    watch.check(10, 2.0, 2.0, 1e-3)
-    watch.check(20, 9.0, 9.0, 1e-3)
-    with pytest.raises(EdgeError, match=r"rose to 9\.4 by step 30, above the 4\.6 of blind"):
-        watch.check(30, 12.0, 9.4, 1e-3)
+    detector = DivergenceDetector(model, 100, "fp32")  # random guessing: 4.6
+    detector.check(1, 30.0, 30.0, 1e-3)  # a bad start is none
+    detector.check(10, 2.0, 2.0, 1e-3)
+    detector.check(20, 9.0, 9.0, 1e-3)
+    with pytest.raises(EdgeError, match=r"rose to 9\.4 by step 30, above the 4\.6 of random"):
+        detector.check(30, 12.0, 9.4, 1e-3)
 
 
 def test_the_cause_of_a_nan_is_looked_for() -> None:
     model = torch.nn.Linear(2, 2)
-    with pytest.raises(EdgeError, match=r"nan at step 7; the weights are sound.*--precision fp32"):
-        DivergenceWatch(model, 100, "bf16").check(7, math.nan, math.nan, 1e-3)
-    with pytest.raises(EdgeError, match="values between the layers overflowed"):
-        DivergenceWatch(model, 100, "fp32").check(7, math.inf, math.inf, 1e-3)
+    with pytest.raises(EdgeError, match=r"nan at step 7; all weights are finite.*--precision fp32"):
+        DivergenceDetector(model, 100, "bf16").check(7, math.nan, math.nan, 1e-3)
+    with pytest.raises(EdgeError, match="activations overflowed"):
+        DivergenceDetector(model, 100, "fp32").check(7, math.inf, math.inf, 1e-3)
     with torch.no_grad():
         model.weight[0, 0] = math.inf
-    with pytest.raises(EdgeError, match=r"weights have become infinite.*0\.001 there"):
-        DivergenceWatch(model, 100, "bf16").check(7, math.nan, math.nan, 1e-3)
+    with pytest.raises(EdgeError, match=r"weights became infinite.*0\.001 at that step"):
+        DivergenceDetector(model, 100, "bf16").check(7, math.nan, math.nan, 1e-3)
 
 
 def test_a_wrong_key_is_one_line_with_what_was_meant(
@@ -82,8 +82,8 @@ def test_a_wrong_key_is_one_line_with_what_was_meant(
         line = assert_refused(
             command, data, "--model", "m", "--output", tmp_path / "out", "--config", config
         )
-        assert "mine.yaml: unknown key 'learning_rte'; did you mean 'learning_rate'?" in line
-        assert "unknown key 'batch-sise'; did you mean 'batch_size'?" in line
+        assert "mine.yaml: unknown key 'learning_rte'. Did you mean 'learning_rate'?" in line
+        assert "unknown key 'batch-sise'. Did you mean 'batch_size'?" in line
         assert "mine.yaml: epochs 'many': must be a number" in line
 
 

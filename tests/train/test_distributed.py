@@ -225,7 +225,7 @@ def test_fewer_rows_than_processes_are_refused(questions: Path, tmp_path: Path) 
     from edge.train.distributed import Processes
 
     config = TrainConfig(questions, tmp_path, model="m", batch_size=1)
-    with pytest.raises(UsageError, match="--batch-size 1 is of all 2 processes"):
+    with pytest.raises(UsageError, match="--batch-size 1 is the total of all 2 processes"):
         check_processes(config, DeviceConfig("cpu", "fp32"), Processes(0, 2))
     with pytest.raises(UsageError, match="Apple"):
         check_processes(config, DeviceConfig("mps", "fp32"), Processes(0, 2))

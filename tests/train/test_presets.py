@@ -1,4 +1,4 @@
-"""Layers of configuration: presets, files, the command line; every mistake told at once."""
+"""Layers of configuration: presets, files, command line; all mistakes reported together."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def test_later_layers_win(tmp_path: Path) -> None:
     assert build_config(given, names=names, files=[first, second]).batch_size == 7
 
 
-def test_every_mistake_in_every_layer_is_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_in_all_layers_are_reported_together(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("learning_rte: 1\nbatch_size: many\ntensorboard: 3\npatience: null\n")
     with pytest.raises(UsageError) as caught:
         build_config({"model": "m", "epochs": "x", "device": "tpu"}, names=["quik"], files=[path])
     for part in (
         "unknown preset 'quik'. Did you mean 'quick'?",
-        "mine.yaml: unknown key 'learning_rte'; did you mean 'learning_rate'?",
-        "mine.yaml: batch_size 'many': must be a whole number",
+        "mine.yaml: unknown key 'learning_rte'. Did you mean 'learning_rate'?",
+        "mine.yaml: batch_size 'many': must be an integer",
         "mine.yaml: tensorboard 3: must be true or false",
         "mine.yaml: patience None: must have a value",
         "--epochs 'x': must be a number",
@@ -75,13 +75,13 @@ def test_every_mistake_in_every_layer_is_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("a: [1\n", r"mine.yaml:\d: no YAML"),
+        ("a: [1\n", r"mine.yaml:\d: not valid YAML"),
         ("- 1\n", "lines of `name: value`"),
-        ("!!python/object/apply:os.system ['true']\n", "no YAML"),
-        ("[" * 5000, "no YAML"),
+        ("!!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
     ],
 )
-def test_a_broken_file_is_told(tmp_path: Path, text: str, part: str) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, text: str, part: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=part):
@@ -93,8 +93,9 @@ def test_a_broken_file_is_told(tmp_path: Path, text: str, part: str) -> None:
 def test_values_take_their_fields_type() -> None:
     assert coerce("epochs", 3) == 3.0
     assert coerce("lora_targets", "q, v") == ("q", "v")
+    assert coerce("time_limit", "30m") == "30m"
     assert coerce("epochs", None) is None
-    with pytest.raises(ValueError, match="whole number"):
+    with pytest.raises(ValueError, match="integer"):
         coerce("batch_size", True)
 
 

@@ -1,4 +1,4 @@
-"""The log of a run and what is made of it: curves in the terminal, a picture, TensorBoard's."""
+"""The log of a run, and its curves: in the terminal, as PNG, in TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from edge.runtime.errors import EdgeError
 from edge.train.events import Event
-from edge.train.loop.divergence import DivergenceWatch
-from edge.train.loop.schedule import Plan
-from edge.train.run_folder import LOG, RunLog, is_running, opened_run, read_run, run_folder
+from edge.train.loop.divergence import DivergenceDetector
+from edge.train.loop.schedule import TrainingSchedule
+from edge.train.run_folder import LOG, RunLog, is_running, open_run_folder, read_run, run_folder
 
 ROWS = [{"input": f"what uh is river {n}?", "target": f"what is river {n}?"} for n in range(60)]
 
@@ -56,7 +56,10 @@ def test_a_log_is_read_while_it_is_written_and_after_a_crash(tmp_path: Path) -> 
             "progress", "training", step / 100, step=step, loss=1.0 / step, learning_rate=0.0
         )
 
-    with pytest.raises(KeyboardInterrupt), opened_run(output, resume=False, force=False) as run:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_run_folder(output, resume=False, force=False) as run,
+    ):
         run.log.on_event(Event("start", details={"epochs": 3}))
         for step in (1, 10, 20):
             run.log.on_event(progress(step))
@@ -69,7 +72,7 @@ def test_a_log_is_read_while_it_is_written_and_after_a_crash(tmp_path: Path) -> 
     path = run_folder(output) / LOG
     assert read_run(path).status == "stopped"
     log = RunLog(path)
-    log.open(anew=False)
+    log.open(append=True)
     log.on_event(Event("resumed", step=10))
     log.on_event(progress(20))
     log.on_event(Event("end", "finished"))
@@ -83,8 +86,8 @@ def test_a_log_is_read_while_it_is_written_and_after_a_crash(tmp_path: Path) -> 
 def test_a_folder_of_someone_elses_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out.run").mkdir()
     (tmp_path / "out.run" / "precious.txt").write_text("mine")
-    opened = opened_run(tmp_path / "out", resume=False, force=True)
-    with pytest.raises(EdgeError, match="no folder of a training run"), opened:
+    opened = open_run_folder(tmp_path / "out", resume=False, force=True)
+    with pytest.raises(EdgeError, match="not the folder of a training run"), opened:
         pass
     assert (tmp_path / "out.run" / "precious.txt").read_text() == "mine"
 
@@ -96,8 +99,8 @@ def test_no_run_is_one_line(assert_refused: Callable[..., str], tmp_path: Path) 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine", "constant"])
 def test_the_schedule_warms_up_and_ends_at_zero(shape: str) -> None:
-    plan = Plan(100, None, 0.1, shape)
-    factors = [plan.factor(step) for step in range(101)]
+    schedule = TrainingSchedule(100, None, 0.1, shape)
+    factors = [schedule.factor(step) for step in range(101)]
     assert 0 < factors[0] < 0.2
     assert factors[10] == pytest.approx(1.0)
     assert factors[10:] == sorted(factors[10:], reverse=True)
@@ -109,15 +112,15 @@ def test_divergence_names_step_and_cause() -> None:
 
     model = torch.nn.Linear(2, 2)
     with pytest.raises(EdgeError, match=r"nan at step 7.*--precision fp32"):
-        DivergenceWatch(model, 100, "bf16").check(7, float("nan"), 1.0, 1e-3)
+        DivergenceDetector(model, 100, "bf16").check(7, float("nan"), 1.0, 1e-3)
     with pytest.raises(EdgeError, match=r"overflowed: try a lower --learning-rate \(it was 0.001"):
-        DivergenceWatch(model, 100, "fp32").check(7, float("inf"), 1.0, 1e-3)
-    watch = DivergenceWatch(model, 100, "fp32")
-    watch.check(1, 12.0, 12.0, 1e-3)  # a first loss may be high
-    watch.check(2, 3.0, 3.0, 1e-3)
+        DivergenceDetector(model, 100, "fp32").check(7, float("inf"), 1.0, 1e-3)
+    detector = DivergenceDetector(model, 100, "fp32")
+    detector.check(1, 12.0, 12.0, 1e-3)  # a first loss may be high
+    detector.check(2, 3.0, 3.0, 1e-3)
     with pytest.raises(EdgeError, match=r"rose to 9.5 by step 3, above the 4.6"):
-        watch.check(3, 9.5, 9.5, 1e-3)
+        detector.check(3, 9.5, 9.5, 1e-3)
     with torch.no_grad():
         model.weight.fill_(float("nan"))
-    with pytest.raises(EdgeError, match="weights have become"):
-        DivergenceWatch(model, 100, "bf16").check(7, float("nan"), 1.0, 1e-3)
+    with pytest.raises(EdgeError, match="weights became"):
+        DivergenceDetector(model, 100, "bf16").check(7, float("nan"), 1.0, 1e-3)

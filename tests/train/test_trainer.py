@@ -1,4 +1,4 @@
-"""Whole runs of seconds: a model that learns, a folder that is complete, failures that are safe."""
+"""Whole runs of a few seconds: the model learns, the folder is complete, failures are safe."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_loss_falls(run: Run) -> None:
     assert fractions[-1] == 1.0
 
 
-def test_every_hyperparameter_is_told_before_training(run: Run) -> None:
+def test_all_hyperparameters_are_reported_before_training(run: Run) -> None:
     kinds = [event.kind for event in run.events]
     start = run.events[kinds.index("start")]
     assert kinds.index("start") < kinds.index("progress")
@@ -183,7 +183,7 @@ def test_a_run_planned_by_time_ends_in_time(questions: Path, tmp_path: Path) -> 
         data=questions,
         output=tmp_path / "out",
         from_scratch="tiny",
-        max_minutes=0.05,
+        time_limit="3s",
         max_eval_rows=4,
         max_target_length=24,
     )
@@ -231,7 +231,7 @@ def test_a_run_that_is_stopped_leaves_nothing(questions: Path, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def test_divergence_is_said(questions: Path, tmp_path: Path) -> None:
+def test_divergence_is_reported(questions: Path, tmp_path: Path) -> None:
     config = TrainConfig(
         data=questions,
         output=tmp_path / "out",
@@ -245,13 +245,13 @@ def test_divergence_is_said(questions: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_device_that_is_not_there(questions: Path, tmp_path: Path) -> None:
+def test_an_unavailable_device(questions: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     config = TrainConfig(
         data=questions, output=tmp_path / "out", from_scratch="tiny", device="cuda"
     )
-    with pytest.raises(UsageError, match="--device cuda: there is none here; there is"):
+    with pytest.raises(UsageError, match="--device cuda: not available; available: cpu"):
         train(config)
 
 

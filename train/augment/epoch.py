@@ -11,7 +11,7 @@ from edge.train.augment.rename import Renamer
 from edge.train.data.pairs import Pair
 
 if TYPE_CHECKING:
-    from edge.train.config import TrainConfig
+    from edge.train.config import ResolvedTrainConfig
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class EpochAugmentation:
     disfluencies: DisfluencyAugmenter | None = None
 
     @classmethod
-    def from_config(cls, config: TrainConfig, pairs: Sequence[Pair]) -> EpochAugmentation | None:
+    def from_config(
+        cls, config: ResolvedTrainConfig, pairs: Sequence[Pair]
+    ) -> EpochAugmentation | None:
         """The augmentation that `config` asks for, with words and disfluencies from `pairs`.
 
         Returns:

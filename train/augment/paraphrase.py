@@ -95,13 +95,13 @@ class _FolderParaphraser:
 
     def __init__(self, name: str, sampling: Sampling, prefix: str | None) -> None:
         from edge.runtime.options import GenerationOptions
-        from edge.train.device import choose_machine
+        from edge.train.device import choose_device
         from edge.train.model.loading import load_pretrained
 
         self._options = _options(sampling)
         GenerationOptions().override(self._options)  # checks the options
         trainable = load_pretrained(name)
-        self._device = choose_machine().device
+        self._device = choose_device().device
         self._model: Any = trainable.model.eval().to(self._device)
         self._tokenizer = trainable.tokenizer
         self._prompt = Prompt.parse(prefix) if prefix is not None else _recorded_prompt(name)

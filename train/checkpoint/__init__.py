@@ -1,1 +1,1 @@
-"""TODO."""
+"""Atomic, checksummed checkpoints of training runs."""

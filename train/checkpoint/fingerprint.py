@@ -1,4 +1,4 @@
-"""What a checkpoint belongs to, as hashes: the model it started from, tokenizer, rows, options."""
+"""Fingerprint of a run, to reject the checkpoints of another run."""
 
 from __future__ import annotations
 
@@ -7,37 +7,42 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge.train.config import TrainConfig
+    from edge.train.config import RunConfig
     from edge.train.data import Splits
     from edge.train.model.loading import Trainable
 
-# Of the model's config: what changes its answers though no weight has another shape.
-_SHAPE = ("d_kv", "num_heads", "feed_forward_proj", "relative_attention_max_distance")
-_MOST_BYTES = 2**20  # hashed at a time
+# Settings of the model's config that change its answers but not the shape of its weights.
+_MODEL_SETTINGS = ("d_kv", "num_heads", "feed_forward_proj", "relative_attention_max_distance")
+_CHUNK_BYTES = 2**20
 
 
-def identity_of(config: TrainConfig, trainable: Trainable, splits: Splits) -> dict[str, object]:
-    """As JSON; equal for two runs exactly if one may go on from the other's checkpoint."""
+def run_fingerprint(config: RunConfig, trainable: Trainable, splits: Splits) -> dict[str, object]:
+    """SHA-256 hashes of model, tokenizer and rows, and the options that affect what is learned.
+
+    JSON-serializable. Two runs have equal fingerprints if and only if one can resume from the
+    other's checkpoints. `trainable` must hold its initial weights.
+    """
     return {
         "model": _model_hash(trainable),
         "tokenizer": _hash(trainable.tokenizer.backend_tokenizer.to_str()),
         "data": _rows_hash(splits),
-        "config": json.loads(json.dumps(config.must_match())),
+        "config": json.loads(json.dumps(config.fingerprint_fields())),
     }
 
 
 def _model_hash(trainable: Trainable) -> str:
-    """Over the initial weights, so that neither a path nor a name decides."""
+    """Hash of the weights themselves, so that neither a path nor a name matters."""
     import torch
 
     model = trainable.model
     digest = hashlib.sha256()
-    digest.update(json.dumps([getattr(model.config, name) for name in _SHAPE]).encode())
+    settings = [getattr(model.config, name) for name in _MODEL_SETTINGS]
+    digest.update(json.dumps(settings).encode())
     for name, weight in model.named_parameters():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         flat = weight.detach().cpu().contiguous().view(torch.uint8).flatten()
-        for start in range(0, flat.numel(), _MOST_BYTES):
-            digest.update(flat[start : start + _MOST_BYTES].numpy())
+        for start in range(0, flat.numel(), _CHUNK_BYTES):
+            digest.update(flat[start : start + _CHUNK_BYTES].numpy())
     return digest.hexdigest()
 
 

@@ -1,18 +1,16 @@
-"""Which states of a run are kept: checkpoints by steps or time, the best, snapshots by epochs."""
+"""Writing, pruning and opening of the checkpoints of one run."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import EdgeError
-from edge.train.checkpoint.state import state_for_all
+from edge.train.checkpoint.state import broadcast_state
 from edge.train.checkpoint.store import open_checkpoint, prune, steps_in, write_checkpoint
-from edge.train.config import METRICS
-from edge.train.distributed import ALONE
+from edge.train.distributed import SINGLE_PROCESS
 from edge.train.events import Event
 
 if TYPE_CHECKING:
@@ -20,98 +18,82 @@ if TYPE_CHECKING:
     from edge.train.config import TrainConfig
     from edge.train.distributed import Processes
     from edge.train.events import OnEvent
-    from edge.train.run_folder import RunFolder
 
-Capture = Callable[[], tuple["Tensors", dict[str, Any]]]
-
-
-@dataclass
-class Best:
-    """The best evaluation so far, and how many in a row were no better."""
-
-    metric: str
-    value: float | None = None
-    step: int = 0
-    worse: int = 0
-
-    def add(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Whether this evaluation is the best so far."""
-        value = metrics[self.metric]
-        sign = 1 if METRICS[self.metric] else -1
-        if not math.isnan(value) and (self.value is None or sign * value < sign * self.value):
-            self.value, self.step, self.worse = value, step, 0
-            return True
-        self.worse += 1
-        return False
-
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
+# Returns the state as tensors and JSON.
+StateDict = Callable[[], tuple["Tensors", dict[str, Any]]]
 
 
 class CheckpointManager:
-    """Writes checkpoints of one run and removes those that are no longer wanted."""
+    """Decides when a checkpoint is due, writes it, and deletes the older ones.
+
+    It keeps the last `save_limit` checkpoints and the best one.
+    """
 
     def __init__(
         self,
         config: TrainConfig,
-        run: RunFolder,
-        identity: Mapping[str, Any],
+        folder: Path,
+        fingerprint: Mapping[str, Any],
         on_event: OnEvent,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         self._config = config
-        self._processes = processes
-        self._run = run
-        self._identity = identity
+        self._folder = folder
+        self._fingerprint = fingerprint
         self._on_event = on_event
-        self._last = time.monotonic()
+        self._processes = processes
+        self._last_save = time.monotonic()
         self.saved_step = 0
 
     def is_due(self, step: int) -> bool:
-        """By this process's clock."""
+        """Whether to save at `step`, by the step count and by this process's clock."""
         every, minutes = self._config.save_steps, self._config.save_minutes
         if every is not None and step % every == 0:
             return True
-        return minutes > 0 and time.monotonic() - self._last >= minutes * 60
+        return minutes > 0 and time.monotonic() - self._last_save >= minutes * 60
 
-    def save(self, step: int, best: Best, capture: Capture) -> None:
-        """Write the checkpoint of `step`.
+    def save(self, step: int, best_step: int, state_dict: StateDict) -> None:
+        """Write the checkpoint of `step`, unless it is there already.
 
         Raises:
-            EdgeError: it can't be written; the ones before are still there.
+            EdgeError: It can't be written; the earlier checkpoints are still there.
         """
         if self.saved_step == step:
             return
-        tensors, plain = capture()  # in which all processes take part
-        self._processes.lead(lambda: self._write(step, best, tensors, plain))
-        self.saved_step, self._last = step, time.monotonic()
+        tensors, json_state = state_dict()  # a collective operation of all processes
+        self._processes.on_main_process(lambda: self._write(step, best_step, tensors, json_state))
+        self.saved_step, self._last_save = step, time.monotonic()
         self._on_event(Event("checkpoint", step=step))
 
-    def _write(self, step: int, best: Best, tensors: Tensors, plain: dict[str, Any]) -> None:
-        place = self._run.checkpoints
-        write_checkpoint(place, step, self._identity, tensors, plain)
-        steps = steps_in(place)
-        prune(place, keep=[*steps[-self._config.save_limit :], best.step])
+    def _write(
+        self, step: int, best_step: int, tensors: Tensors, json_state: dict[str, Any]
+    ) -> None:
+        write_checkpoint(self._folder, step, self._fingerprint, tensors, json_state)
+        steps = steps_in(self._folder)
+        prune(self._folder, keep=[*steps[-self._config.save_limit :], best_step])
 
-    def try_to_save(self, step: int, best: Best, capture: Capture) -> None:
-        """As `save`, but a full disk is only worth a warning: the training is worth more."""
+    def try_to_save(self, step: int, best_step: int, state_dict: StateDict) -> None:
+        """As `save`, but a failure such as a full disk is only a warning."""
         try:
-            self.save(step, best, capture)
+            self.save(step, best_step, state_dict)
         except EdgeError as error:
-            self._last = time.monotonic()
-            steps = steps_in(self._run.checkpoints)
+            self._last_save = time.monotonic()
+            steps = steps_in(self._folder)
             kept = f"the newest is of step {steps[-1]}" if steps else "there is none yet"
-            message = f"no checkpoint of step {step}: {error}; {kept}, training goes on"
+            message = f"no checkpoint of step {step}: {error}; {kept}, training continues"
             self._on_event(Event("warning", message))
 
     def open(self, step: int) -> SavedState:
-        """The checkpoint of that step, for every process."""
-        place = self._run.checkpoints
-        state = state_for_all(
-            self._processes.lead(lambda: open_checkpoint(place, step)), self._processes
-        )
+        """The checkpoint of `step`, in every process.
+
+        Raises:
+            EdgeError: It is missing or damaged.
+        """
+        found = self._processes.on_main_process(lambda: open_checkpoint(self._folder, step))
+        state = broadcast_state(found, self._processes)
         assert state is not None
         return state
 
-    def resumed(self, step: int) -> None:
+    def resumed_from(self, step: int) -> None:
+        """Note that the run continues from the checkpoint of `step`."""
         self.saved_step = step

@@ -1,8 +1,8 @@
-"""Checkpoints that are complete or not there, and prove it when they are read.
+"""Checkpoint folders on disk: written atomically, verified when they are opened.
 
-A checkpoint is a folder `step-000000120`: tensors in safetensors, the rest in JSON, and a manifest
-with the size and sha256 of each file and with what the checkpoint belongs to. It is built under a
-hidden name, flushed to disk and renamed (`edge.runtime.platform.atomic`). Nothing is ever unpickled.
+A checkpoint is a folder `step-000000120` with tensors in safetensors, the other state in JSON, and
+a manifest with the size and SHA-256 of each file and the run's fingerprint. It is built under a
+hidden name, flushed to disk and renamed (`edge.runtime.platform.atomic`). Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from edge.runtime.platform.json_file import read_json
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = 2
-_MANIFEST, _TENSORS, _PLAIN = "manifest.json", "state.safetensors", "state.json"
-_MOST_MANIFEST_BYTES = 1_000_000
-_SAYS = {
-    "model": "another model (its weights or shape differ)",
+SCHEMA = 3
+_MANIFEST, _TENSORS, _JSON = "manifest.json", "state.safetensors", "state.json"
+_MAX_MANIFEST_BYTES = 1_000_000
+_DIFFERENCES = {
+    "model": "another model (its weights or their shapes differ)",
     "tokenizer": "another tokenizer",
     "data": "other rows or another prompt",
 }
@@ -34,17 +34,19 @@ _SAYS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified one. `identity` is what it belongs to; tensors are read to the CPU."""
+    """A verified checkpoint. `fingerprint` identifies the run that wrote it."""
 
     folder: Path
     step: int
-    identity: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
 
-    def plain(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.folder / _PLAIN).read_text(encoding="utf-8"))
+    def json_state(self) -> dict[str, Any]:
+        """The state that is not tensors."""
+        content: dict[str, Any] = json.loads((self.folder / _JSON).read_text(encoding="utf-8"))
         return content
 
     def tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors by name, on the CPU."""
         from safetensors.torch import load_file
 
         loaded: dict[str, torch.Tensor] = load_file(self.folder / _TENSORS)
@@ -52,86 +54,87 @@ class Checkpoint:
 
 
 def write_checkpoint(
-    place: Path,
+    folder: Path,
     step: int,
-    identity: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
     tensors: Mapping[str, torch.Tensor],
-    plain: Mapping[str, Any],
+    json_state: Mapping[str, Any],
 ) -> Path:
-    """Write `place`/step-…; it is visible only when all of it is on the disk.
+    """Write the checkpoint of `step` into `folder`; it appears when it is complete and on disk.
 
     Raises:
-        EdgeError: the disk is full or the place can't be written; nothing is left behind.
+        EdgeError: The disk is full or the folder can't be written; nothing is left behind.
     """
     from safetensors.torch import save_file
 
-    destination = place / f"step-{step:09d}"
-    with new_folder(destination, force=True) as folder:
-        save_file(dict(tensors), folder / _TENSORS)
-        (folder / _PLAIN).write_text(json.dumps(plain), encoding="utf-8")
-        files = {name: _describe(folder / name) for name in (_TENSORS, _PLAIN)}
-        manifest = {"schema": SCHEMA, "step": step, "identity": identity, "files": files}
-        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    destination = _path(folder, step)
+    with new_folder(destination, force=True) as building:
+        save_file(dict(tensors), building / _TENSORS)
+        (building / _JSON).write_text(json.dumps(json_state), encoding="utf-8")
+        files = {name: _describe(building / name) for name in (_TENSORS, _JSON)}
+        manifest = {"schema": SCHEMA, "step": step, "fingerprint": fingerprint, "files": files}
+        (building / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return destination
 
 
-def steps_in(place: Path) -> list[int]:
-    """The steps of the checkpoints there, ascending; they need not be sound."""
-    names = (path.name.removeprefix("step-") for path in place.glob("step-*") if path.is_dir())
+def steps_in(folder: Path) -> list[int]:
+    """The steps of the checkpoints in `folder`, ascending, whether or not they are valid."""
+    names = (path.name.removeprefix("step-") for path in folder.glob("step-*") if path.is_dir())
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def open_checkpoint(place: Path, step: int) -> Checkpoint:
-    """The checkpoint of that step, its files checked against their checksums.
+def open_checkpoint(folder: Path, step: int) -> Checkpoint:
+    """Open the checkpoint of `step` after verifying its files against their checksums.
 
     Raises:
-        EdgeError: a file is missing or altered, or it is of another version of this program.
+        EdgeError: A file is missing or altered, or another version of this program wrote it.
     """
-    folder = place / f"step-{step:09d}"
+    path = _path(folder, step)
     try:
-        path = folder / _MANIFEST
-        manifest = read_json(path, _MOST_MANIFEST_BYTES)
+        if (path / _MANIFEST).stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ValueError("its manifest is too large")
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         if manifest["schema"] != SCHEMA or manifest["step"] != step:
             raise ValueError("its manifest is of another version or step")
-        for name in (_TENSORS, _PLAIN):
-            if _describe(folder / name) != manifest["files"][name]:
-                raise ValueError(f"{name} is not what was written")
-        return Checkpoint(folder, step, dict(manifest["identity"]))
+        for name in (_TENSORS, _JSON):
+            if _describe(path / name) != manifest["files"][name]:
+                raise ValueError(f"{name} was altered")
+        return Checkpoint(path, step, dict(manifest["fingerprint"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise EdgeError(f"{folder}: this checkpoint is damaged ({reason})") from error
+        raise EdgeError(f"{path}: this checkpoint is damaged ({reason})") from error
 
 
-def newest_checkpoint(place: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest sound checkpoint, and what is wrong with those that are newer."""
-    complaints: list[str] = []
-    for step in reversed(steps_in(place)):
+def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint in `folder`, and a message for each newer one that is damaged."""
+    damaged: list[str] = []
+    for step in reversed(steps_in(folder)):
         try:
-            return open_checkpoint(place, step), complaints
+            return open_checkpoint(folder, step), damaged
         except EdgeError as error:
-            complaints.append(str(error))
-    return None, complaints
+            damaged.append(str(error))
+    return None, damaged
 
 
-def prune(place: Path, keep: Iterable[int]) -> None:
-    """Remove the checkpoints of all other steps, and what a killed process left half written."""
-    wanted = set(keep)
-    for step in steps_in(place):
-        if step not in wanted:
-            shutil.rmtree(place / f"step-{step:09d}", ignore_errors=True)
-    for leftover in place.glob(".step-*.partial"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def prune(folder: Path, keep: Iterable[int]) -> None:
+    """Delete the checkpoints of all steps but `keep`, and what a killed process left unfinished."""
+    kept = set(keep)
+    for step in steps_in(folder):
+        if step not in kept:
+            shutil.rmtree(_path(folder, step), ignore_errors=True)
+    for unfinished in folder.glob(".step-*.partial"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def require_same(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
-    """Refuse to go on from what another run left.
+def require_same_run(checkpoint: Checkpoint, fingerprint: Mapping[str, Any]) -> None:
+    """Check that a run with this `fingerprint` wrote `checkpoint`.
 
     Raises:
-        UsageError: its model, tokenizer, rows or options are others; says which.
+        UsageError: Its model, tokenizer, rows or options differ; the message says which.
     """
-    saved = checkpoint.identity
-    found = [text for name, text in _SAYS.items() if saved.get(name) != identity[name]]
-    before, now = saved.get("config"), identity["config"]
+    saved = checkpoint.fingerprint
+    found = [text for name, text in _DIFFERENCES.items() if saved.get(name) != fingerprint[name]]
+    before, now = saved.get("config"), fingerprint["config"]
     if not isinstance(before, dict):
         before = {}
     for name in sorted({*before, *now}):
@@ -141,9 +144,13 @@ def require_same(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
             )
     if found:
         raise UsageError(
-            f"{checkpoint.folder}: the checkpoint is of another run: {'; '.join(found)}. Give the"
-            " options it was started with, or leave out --resume and give --force to start anew"
+            f"{checkpoint.folder}: the checkpoint is of another run: {'; '.join(found)}. Use the"
+            " options that run was started with, or replace --resume by --force to start over"
         )
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:09d}"
 
 
 def _describe(path: Path) -> dict[str, object]:

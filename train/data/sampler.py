@@ -24,10 +24,11 @@ from edge.train.data.tokenization import cut_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from edge.train.config import TrainConfig
+    from edge.train.config import ResolvedTrainConfig
 
 NO_ROW = -1  # row number of an empty row: it has no labels, so nothing is learned from it
 
+NO_ROW = -1  # row number of an empty row: it has no labels, so nothing is learned from it
 
 class Augmentation(Protocol):
     """Random changes to the texts of rows that are different in every epoch."""
@@ -214,11 +215,10 @@ class ResumableBatchSampler:
 def training_rows(
     rows: Sequence[dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
-    config: TrainConfig,
+    config: ResolvedTrainConfig,
     augmentation: Augmentation | None = None,
 ) -> tuple[EpochDataset, LengthGroupedBatchSampler]:
-    """The data set and batch sampler for tokenized rows and a resolved configuration."""
-    assert config.max_source_length is not None
+    """The data set and batch sampler for tokenized rows."""
     dataset = EpochDataset(
         rows,
         tokenizer,

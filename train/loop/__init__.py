@@ -1,4 +1,4 @@
-"""The training loop, and how it is taken up again in smaller passes."""
+"""The training loop: optimizer steps over the rows until the run is done."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 
-from edge.runtime.errors import EdgeError
-from edge.train.data import Collator
-from edge.train.data.collator import TrainingCollator
+from edge.train.data.collator import Collator, TrainingCollator
 from edge.train.data.sampler import BatchPartition, ResumableBatchSampler, training_rows
-from edge.train.distributed import ALONE
+from edge.train.distributed import SINGLE_PROCESS
 from edge.train.events import Event
+from edge.train.loop.averaging import WeightAverage
 from edge.train.loop.callback import TrainingCallback
-from edge.train.loop.hf_trainer import ENDLESS, PlannedTrainer, trainer_arguments
+from edge.train.loop.divergence import DivergenceDetector
+from edge.train.loop.evaluation import PeriodicEvaluation
+from edge.train.loop.hf_trainer import (
+    UNLIMITED_STEPS,
+    CustomTrainer,
+    TrainerParts,
+    trainer_arguments,
+)
+from edge.train.loop.memory_retry import MemoryRetry
+from edge.train.loop.progress import ProgressReporter
 from edge.train.loop.schedule import TrainingSchedule
+from edge.train.loop.snapshots import EpochSnapshots
+from edge.train.loop.training_state import TrainingState
 from edge.train.model.distillation import LabelLoss
 
 if TYPE_CHECKING:
@@ -30,22 +40,30 @@ if TYPE_CHECKING:
 
     from edge.train.checkpoint.manager import CheckpointManager
     from edge.train.checkpoint.state import SavedState
-    from edge.train.config import TrainConfig
+    from edge.train.config import RunConfig
     from edge.train.data.bucketing import Padding
     from edge.train.data.sampler import Augmentation, EpochDataset, LengthGroupedBatchSampler
     from edge.train.device import DeviceConfig
     from edge.train.distributed import Processes
     from edge.train.events import OnEvent
-    from edge.train.loop.callback import Evaluate
+    from edge.train.loop.evaluation import Evaluate
     from edge.train.model.loading import Trainable
 
 
 @dataclass(frozen=True)
 class LoopResult:
-    """What the loop did; `loss` is the mean over the last reports, in nats per label.
+    """The outcome of the training loop.
 
-    `tokens` are those of inputs and targets that were trained on, `padding_waste` the share of
-    padding among what was computed; `padding` is what batches by length were planned to save.
+    Attributes:
+        steps: Optimizer steps.
+        rows: Rows trained on, counted once per epoch.
+        epochs: Not necessarily a whole number.
+        seconds: Training proper, without preparation and final evaluation.
+        loss: Smoothed loss at the end, in nats per label.
+        tokens: Tokens of inputs and targets trained on.
+        padding_waste: Padding as a fraction of all computed positions, 0 to 1.
+        padding: What grouping rows by length was planned to save.
+        micro_batches: Passes in which a batch is computed; more than 1 if memory ran out.
     """
 
     steps: int
@@ -56,185 +74,154 @@ class LoopResult:
     tokens: int
     padding_waste: float
     padding: Padding
-    parts: int  # in which a batch is computed, one after the other, since it was too big for memory
+    micro_batches: int
 
 
 @dataclass(frozen=True)
 class LoopContext:
-    """What the loop is given to evaluate, keep and tell with."""
+    """What the loop evaluates, saves and reports with.
 
-    keeper: CheckpointManager
+    `save_snapshot` writes the model as it is under the given name.
+    """
+
+    checkpoints: CheckpointManager
     evaluate: Evaluate
-    snapshot: Callable[[str], None]
+    save_snapshot: Callable[[str], None]
     on_event: OnEvent
     teacher: PreTrainedModel | None = None
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
 
 
 def run_loop(
-    config: TrainConfig,
-    machine: DeviceConfig,
+    config: RunConfig,
+    device_config: DeviceConfig,
     trainable: Trainable,
     rows: Dataset,
     augmentation: Augmentation | None,
-    workplace: Path,
-    around: LoopContext,
+    work_dir: Path,
+    context: LoopContext,
     checkpoint: SavedState | None = None,
 ) -> LoopResult:
-    """Train `trainable.model` in place on tokenized rows, from `checkpoint` on if there is one.
-
-    `config` is resolved.
+    """Train `trainable.model` in place on tokenized rows, from `checkpoint` if there is one.
 
     Raises:
-        EdgeError: training diverged, or a single row is too big for memory.
-        StoppedError: a signal asked to stop; a checkpoint is written.
+        EdgeError: Training diverged, or a single row does not fit in memory.
+        StoppedError: A signal asked to stop; a checkpoint is written.
     """
-    assert config.epochs is not None
-    assert config.warmup_ratio is not None
-    # A list of dicts: reading one row out of an Arrow table takes longer than a row trains.
+    # A list: reading a row from an Arrow table takes longer than training on it.
     dataset, batches = training_rows(
         [dict(row) for row in rows], trainable.tokenizer, config, augmentation
     )
-    around.on_event(Event("note", str(batches.padding)))
-    collate = TrainingCollator(trainable.model, Collator(trainable.tokenizer))
+    context.on_event(Event("note", str(batches.padding)))
     steps_per_epoch = len(batches) / config.gradient_accumulation
     steps = None
     if math.isfinite(config.epochs):
         steps = max(1, math.ceil(steps_per_epoch * config.epochs))
-    minutes = config.max_minutes
-    plan = TrainingSchedule(
-        steps, None if minutes is None else minutes * 60, config.warmup_ratio, config.schedule
+    schedule = TrainingSchedule(steps, config.time_limit, config.warmup_ratio, config.schedule)
+    collator = TrainingCollator(trainable.model, Collator(trainable.tokenizer))
+    state = _new_state(
+        config, device_config, trainable, schedule, collator, steps_per_epoch, context
     )
-    watcher = TrainingCallback(
-        config,
-        machine,
-        plan,
-        trainable,
-        collate,
-        around.keeper,
-        around.evaluate,
-        steps_per_epoch,
-        around.on_event,
-        around.processes,
-    )
-    watcher.snapshot_with(around.snapshot)
-    done = 0 if checkpoint is None else checkpoint.step
+    callback = TrainingCallback(config, state, context.checkpoints, context.on_event)
     if checkpoint is not None:
-        watcher.resume_from(checkpoint)
-        around.on_event(Event("resumed", step=done))
-    with watcher.stop:
-        if checkpoint is not None and steps is not None and done >= steps:
-            watcher.restore_finished(checkpoint)
+        callback.resume_from(checkpoint)
+        context.on_event(Event("resumed", step=checkpoint.step))
+    with callback.stop:
+        if checkpoint is not None and steps is not None and checkpoint.step >= steps:
+            state.load_finished(checkpoint)
         else:
-            run = _Attempts(
-                config, machine, trainable, plan, watcher, dataset, batches, collate, steps,
-                workplace, around,
-            )  # fmt: skip
-            run.until_done()
-        watcher.finish()
+            retry = MemoryRetry(config, state, callback, batches.max_batch_rows, context.on_event)
+            attempt = _Attempt(
+                config, device_config, state, callback, dataset, batches, work_dir, context.teacher
+            )
+            retry.run(attempt.train)
+        callback.finish()
     return LoopResult(
-        steps=watcher.step,
-        rows=collate.rows,
-        epochs=watcher.step / steps_per_epoch,
-        seconds=max(watcher.seconds, 1e-6),
-        loss=watcher.mean_loss,
-        tokens=collate.tokens,
-        padding_waste=collate.padding_waste,
+        steps=state.step,
+        rows=collator.rows,
+        epochs=state.step / steps_per_epoch,
+        seconds=max(callback.seconds, 1e-6),
+        loss=state.reporter.mean_loss,
+        tokens=collator.tokens,
+        padding_waste=collator.padding_waste,
         padding=batches.padding,
-        parts=watcher.parts,
+        micro_batches=state.micro_batches,
+    )
+
+
+def _new_state(
+    config: RunConfig,
+    device_config: DeviceConfig,
+    trainable: Trainable,
+    schedule: TrainingSchedule,
+    collator: TrainingCollator,
+    steps_per_epoch: float,
+    context: LoopContext,
+) -> TrainingState:
+    model, on_event = trainable.model, context.on_event
+    return TrainingState(
+        model=model,
+        average=WeightAverage(model, ratio=config.ema_ratio, decay=config.ema_decay),
+        schedule=schedule,
+        collator=collator,
+        reporter=ProgressReporter(
+            schedule,
+            collator,
+            DivergenceDetector(model, model.config.vocab_size, device_config.precision),
+            on_event,
+            context.processes,
+            checks_every_loss=device_config.device == "cpu",
+        ),
+        evaluation=PeriodicEvaluation(config, steps_per_epoch, context.evaluate, on_event),
+        snapshots=EpochSnapshots(config.snapshot_epochs, steps_per_epoch, context.save_snapshot),
+        processes=context.processes,
     )
 
 
 @dataclass(frozen=True)
-class _Attempts:
-    """The training, taken up again in smaller passes where a batch was too big for memory.
+class _Attempt:
+    """Training with one Trainer, from the current step to the end or until memory runs out."""
 
-    accelerate's finder tells such an error from others and frees what the attempt has left. Its
-    batch size is the rows of a pass; a step learns from the same rows in any case.
-    """
-
-    config: TrainConfig
-    machine: DeviceConfig
-    trainable: Trainable
-    plan: TrainingSchedule
-    watcher: TrainingCallback
+    config: RunConfig
+    device_config: DeviceConfig
+    state: TrainingState
+    callback: TrainingCallback
     dataset: EpochDataset
     batches: LengthGroupedBatchSampler
-    collate: TrainingCollator
-    steps: int | None
-    workplace: Path
-    around: LoopContext
+    work_dir: Path
+    teacher: PreTrainedModel | None
 
-    def until_done(self) -> None:
-        from accelerate.utils import find_executable_batch_size
-
-        find_executable_batch_size(
-            lambda rows: self._train(),
-            starting_batch_size=self._rows_at_once(),
-            reduce_batch_size_fn=self._halve,
-        )()
-
-    def _rows_at_once(self) -> int:
-        return -(-self.batches.max_batch_rows // (self.watcher.parts * self.around.processes.count))
-
-    def _halve(self) -> int:
-        """
-        Raises:
-            EdgeError: there is nothing to halve, or it can't be done here.
-        """
-        watcher, rows = self.watcher, self._rows_at_once()
-        if not watcher.has_begun:
-            if self.around.processes.count > 1:
-                raise EdgeError(
-                    f"a batch of {rows} rows a process is too big for memory; several processes"
-                    " can't halve it by themselves: give a lower --batch-size or --tokens-per-step"
-                    " and more --gradient-accumulation"
-                )
-            raise EdgeError("the model alone is too big for memory: choose a smaller one")
-        if rows == 1:
-            raise EdgeError(
-                f"step {watcher.step + 1} is too big for memory even row by row: lower"
-                " --max-source-length, or see --preset low-memory"
-            )
-        self.trainable.model.zero_grad(set_to_none=True)
-        watcher.back_to_last_step()
-        watcher.parts *= 2
-        fewer = self._rows_at_once()
-        message = (
-            f"a batch of {rows} rows was too big for memory at step {watcher.step + 1}: from here"
-            f" on it is halved to {fewer} rows at a time, with twice the gradient accumulation"
-            f" ({self.config.gradient_accumulation * watcher.parts}); what a step learns from stays"
-            " the same"
-        )
-        self.around.on_event(Event("warning", message))
-        return fewer
-
-    def _train(self) -> None:
-        config, watcher, processes = self.config, self.watcher, self.around.processes
+    def train(self) -> None:
+        config, state = self.config, self.state
         accumulated = config.gradient_accumulation
-        chained = ResumableBatchSampler(
+        steps = state.schedule.steps
+        sampler = ResumableBatchSampler(
             self.batches,
-            (self.steps or ENDLESS) * accumulated,
-            watcher.step * accumulated,
-            BatchPartition(processes.rank, processes.count, watcher.parts),
+            (steps or UNLIMITED_STEPS) * accumulated,
+            state.step * accumulated,
+            BatchPartition(state.processes.rank, state.processes.world_size, state.micro_batches),
         )
-        # A generator of its own: starting the loader must not use up the model's chance.
-        loader = DataLoader(
+        # A separate generator: the loader must not advance the global one.
+        loader: DataLoader[object] = DataLoader(
             self.dataset,
-            batch_sampler=chained,
-            collate_fn=self.collate,
+            batch_sampler=sampler,
+            collate_fn=state.collator,
             generator=torch.Generator(),
         )
-        loss = LabelLoss(config.label_smoothing, self.around.teacher, config.distill_ratio)
-        trainer = PlannedTrainer(
-            model=self.trainable.model,
-            args=trainer_arguments(config, self.machine, self.steps, watcher.parts, self.workplace),
-            data_collator=self.collate,
-            callbacks=[watcher],
+        loss = LabelLoss(config.label_smoothing, self.teacher, config.distill_ratio)
+        trainer = CustomTrainer(
+            model=state.model,
+            args=trainer_arguments(
+                config, self.device_config, steps, state.micro_batches, self.work_dir
+            ),
+            data_collator=state.collator,
+            callbacks=[self.callback],
             compute_loss_func=loss,
         )
-        trainer.prepare_ours(self.plan, loader, self.machine, watcher, loss)
+        trainer.use(
+            TrainerParts(loader, state.schedule, self.device_config, loss, state.reporter.add_loss)
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         if config.gradient_checkpointing:
-            self.trainable.model.gradient_checkpointing_disable()
+            state.model.gradient_checkpointing_disable()

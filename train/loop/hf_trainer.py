@@ -1,8 +1,10 @@
-"""transformers' Seq2SeqTrainer, told what to do differently."""
+"""transformers' Seq2SeqTrainer with another data loader, schedule, autocast and loss."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,12 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from edge.train.config import TrainConfig
+    from edge.train.config import RunConfig
     from edge.train.device import DeviceConfig
-    from edge.train.loop.callback import TrainingCallback
     from edge.train.loop.schedule import TrainingSchedule
     from edge.train.model.distillation import LabelLoss
 
-ENDLESS = 10**9  # steps of a run that is planned by time: the watcher ends it
+UNLIMITED_STEPS = 10**9  # of a run that only a time limit ends
 _OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
     "adafactor": "adafactor",
@@ -28,18 +29,21 @@ _OPTIMIZERS = {
 
 
 def trainer_arguments(
-    config: TrainConfig, machine: DeviceConfig, steps: int | None, parts: int, workplace: Path
+    config: RunConfig,
+    device_config: DeviceConfig,
+    steps: int | None,
+    micro_batches: int,
+    work_dir: Path,
 ) -> Seq2SeqTrainingArguments:
-    assert config.learning_rate is not None
-    assert config.adam_beta2 is not None
+    """The Trainer's arguments; it neither saves, evaluates nor logs, which the callback does."""
     optimizer = _OPTIMIZERS[config.optimizer]
-    if machine.device == "mps" and config.optimizer == "adamw":
-        optimizer = "adamw_torch"  # fused is missing there
+    if device_config.device == "mps" and config.optimizer == "adamw":
+        optimizer = "adamw_torch"  # MPS has no fused one
     return Seq2SeqTrainingArguments(
-        output_dir=str(workplace / "trainer"),
-        max_steps=steps or ENDLESS,
-        gradient_accumulation_steps=config.gradient_accumulation * parts,
-        average_tokens_across_devices=True,  # a step's labels are counted over all processes
+        output_dir=str(work_dir / "trainer"),
+        max_steps=steps or UNLIMITED_STEPS,
+        gradient_accumulation_steps=config.gradient_accumulation * micro_batches,
+        average_tokens_across_devices=True,  # counts a step's labels over all processes
         ddp_find_unused_parameters=False,
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
@@ -50,7 +54,7 @@ def trainer_arguments(
         max_grad_norm=config.max_grad_norm,
         optim=optimizer,
         seed=config.seed,
-        use_cpu=machine.device == "cpu",
+        use_cpu=device_config.device == "cpu",
         save_strategy="no",
         eval_strategy="no",
         logging_strategy="no",
@@ -59,41 +63,56 @@ def trainer_arguments(
     )
 
 
-class PlannedTrainer(Seq2SeqTrainer):
-    """With a dataloader, a schedule and an autocast of ours."""
+@dataclass(frozen=True)
+class TrainerParts:
+    """What `CustomTrainer` uses instead of the Trainer's own parts.
 
-    def prepare_ours(
-        self,
-        plan: TrainingSchedule,
-        loader: DataLoader,
-        machine: DeviceConfig,
-        watcher: TrainingCallback,
-        loss: LabelLoss,
-    ) -> None:
-        self._plan, self._loader, self._machine = plan, loader, machine
-        self._watcher, self._loss = watcher, loss
+    `on_loss` is called with the loss of each micro-batch.
+    """
+
+    loader: DataLoader[Any]
+    schedule: TrainingSchedule
+    device_config: DeviceConfig
+    loss: LabelLoss
+    on_loss: Callable[[torch.Tensor], None]
+
+
+class CustomTrainer(Seq2SeqTrainer):  # type: ignore[misc]  # transformers is untyped
+    """A Seq2SeqTrainer with the parts of `use`, which must be called before `train`."""
+
+    def use(self, parts: TrainerParts) -> None:
+        """Set the parts."""
+        self._parts = parts
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self._loss.prepare(inputs)
+        """Overridden: the loss may run a teacher on the inputs first."""
+        self._parts.loss.prepare(inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def get_train_dataloader(self) -> DataLoader:
-        return self._loader
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Overridden: batches of similar length."""
+        return self._parts.loader
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Overridden: a schedule by steps or by time."""
         if self.lr_scheduler is None:
             self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, self._plan.factor
+                optimizer or self.optimizer, self._parts.schedule.factor
             )
         return self.lr_scheduler
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
-        # Ours, since the Trainer's own would stay wrapped around the model and evaluate in bf16.
-        if self._machine.precision == "bf16":
-            return torch.autocast(self._machine.device, dtype=torch.bfloat16)
+        """Overridden: the Trainer's autocast stays on the model, which must evaluate in fp32."""
+        device_config = self._parts.device_config
+        if device_config.precision == "bf16":
+            autocast: AbstractContextManager[Any] = torch.autocast(
+                device_config.device, dtype=torch.bfloat16
+            )
+            return autocast
         return nullcontext()
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
-        self._watcher.add_loss(loss)
+        """Overridden: passes the loss on."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        self._parts.on_loss(loss)
         return loss

@@ -1,4 +1,4 @@
-"""How far a run is, by steps, by the clock or by both, and the learning rate that goes with it."""
+"""Progress of a run, by steps or by time, and the learning rate that goes with it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 
 @dataclass
 class TrainingSchedule:
-    """Warm-up, then linear or cosine decay to zero, or none, by the end of the steps or the time.
+    """Warm-up, then linear or cosine decay to zero, or none.
 
-    A run that is planned by time ends in time on a slow machine too, and with a learning rate of
-    zero, not in the middle of its schedule.
+    A run with a time limit ends on time on a slow machine too, and with a learning rate of zero
+    instead of in the middle of its schedule.
+
+    Attributes:
+        steps: Optimizer steps of the run; None: only the time limits it.
+        seconds: Time limit; None: only the steps limit it.
+        warmup_ratio: Part of the run in which the learning rate rises.
+        shape: "linear", "cosine" or "constant", after the warm-up.
     """
 
     steps: int | None
@@ -20,23 +26,23 @@ class TrainingSchedule:
     warmup_ratio: float = 0.05
     shape: str = "linear"
     _started: float = field(default_factory=time.monotonic)
-    _agreed: float | None = None
+    _synchronized: float | None = None
 
     def start(self, elapsed: float = 0.0) -> None:
-        """Begin to count, with what an earlier part of the run took."""
+        """Start the clock, at the `elapsed` seconds of the run that is resumed."""
         self._started = time.monotonic() - elapsed
 
-    def agree(self, elapsed: float) -> None:
-        """From now on it is this late, until told otherwise: several processes share one clock."""
-        self._agreed = elapsed
+    def synchronize(self, elapsed: float) -> None:
+        """Use this time until the next call: several processes share one clock."""
+        self._synchronized = elapsed
 
     @property
     def elapsed(self) -> float:
-        """Seconds since `start`, or what was agreed on."""
-        return self.own_elapsed if self._agreed is None else self._agreed
+        """Seconds since `start`, or those of the last `synchronize`."""
+        return self.local_elapsed if self._synchronized is None else self._synchronized
 
     @property
-    def own_elapsed(self) -> float:
+    def local_elapsed(self) -> float:
         """Seconds since `start` by this process's clock."""
         return time.monotonic() - self._started
 
@@ -47,10 +53,10 @@ class TrainingSchedule:
         return min(1.0, max(by_step, by_clock))
 
     def factor(self, step: int) -> float:
-        """What the learning rate is multiplied by, 0 to 1."""
+        """The factor of the peak learning rate at `step`, 0 to 1."""
         progress = self.progress(step)
         if progress < self.warmup_ratio:
-            # The first step is one that learns, not one at rate zero.
+            # Not zero at the first step, which would learn nothing.
             by_step = 1 / (self.steps * self.warmup_ratio) if self.steps else 0.0
             return min(1.0, max(progress / self.warmup_ratio, by_step, 0.02))
         if self.shape == "constant":
@@ -59,6 +65,6 @@ class TrainingSchedule:
         return left if self.shape == "linear" else (1.0 - math.cos(math.pi * left)) / 2
 
     def seconds_left(self, step: int) -> float | None:
-        """An estimate, None before there is anything to estimate from."""
+        """An estimate; None at the very start."""
         progress = self.progress(step)
         return self.elapsed * (1 - progress) / progress if progress > 0.001 else None

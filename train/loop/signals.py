@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to end soon, granted where nothing is lost by it."""
+"""Graceful shutdown on SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StoppedError(EdgeError):
-    """Training was asked to stop and did; exits as a shell reports that signal (130 or 143)."""
+    """A signal stopped the training, after a checkpoint was written.
 
-    def __init__(self, message: str, number: int) -> None:
+    The exit code is 128 + the number of the signal, as in a shell: 130 or 143.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
-        self.exit_code = 128 + number
+        self.exit_code = 128 + signal_number
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM is only noted; the second acts at once.
+    """A context manager in which the first SIGINT or SIGTERM is only recorded in `signal`.
 
-    Elsewhere than in the main thread, where Python allows no handlers, nothing is changed.
+    A second signal has its usual effect. Outside the main thread, where Python allows no signal
+    handlers, nothing changes.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -36,7 +40,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                self._before[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -45,13 +49,13 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        self._restore_handlers()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        self._restore()
+        self._restore_handlers()
 
-    def _restore(self) -> None:
-        while self._before:
-            number, handler = self._before.popitem()
+    def _restore_handlers(self) -> None:
+        while self._previous:
+            number, handler = self._previous.popitem()
             signal.signal(number, handler)

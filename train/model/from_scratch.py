@@ -215,10 +215,13 @@ def _match_and_emit(
         attention.o.weight[:, rows][:, :count] = seen.T * _EMIT_SCALE
 
 
-def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.85) -> TrainConfig:
-    """How `edge quickstart` trains on its synthetic questions: the tiny shape, planned by time.
+def quickstart_config(
+    data: str | Path, output: str | Path, time_limit: float | str = "171s"
+) -> TrainConfig:
+    """The configuration of `edge quickstart` for its synthetic questions: the tiny shape.
 
-    `minutes` is training proper; the tokenizer and the evaluation take seconds more.
+    `time_limit` (seconds, or text such as "3m") is for training alone; the tokenizer and the final
+    evaluation take some seconds more.
     """
     from edge.train.config import TrainConfig
 
@@ -226,12 +229,12 @@ def quickstart_config(data: str | Path, output: str | Path, minutes: float = 2.8
         data=data,
         output=output,
         from_scratch="tiny",
-        max_minutes=minutes,
+        time_limit=time_limit,
         max_source_length=64,
         max_target_length=48,
-        # A second thread gains a seventh on a quiet machine; where another process wants a core,
-        # two threads wait for each other at every operation and a step takes ten times as long.
+        # A second thread is 1/7 faster on an idle machine, but ten times slower where another
+        # process uses a core: the threads wait for each other at every operation.
         threads=1,
         dropout=0.0,  # no row is seen often enough to be memorized, and dropout costs a third
-        rename_ratio=0.0,  # the rows' names are invented already, thousands of them
+        rename_ratio=0.0,  # the rows already have thousands of invented names
     )

@@ -22,7 +22,7 @@ from edge.train.model.weights import require_safetensors
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from edge.train.config import TrainConfig
+    from edge.train.config import ResolvedTrainConfig, RunConfig
 
 FAMILY = ("t5", "mt5")
 
@@ -37,8 +37,8 @@ class Trainable:
     warnings: list[str]
 
 
-def open_model(config: TrainConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
-    """Load or create the model of a resolved configuration.
+def open_model(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
+    """Load or create the model of a run.
 
     Args:
         config: The configuration.
@@ -62,9 +62,8 @@ def open_model(config: TrainConfig, texts: Iterable[str], work_dir: Path) -> Tra
     return trainable
 
 
-def _from_scratch(config: TrainConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
+def _from_scratch(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
     assert config.from_scratch is not None
-    assert config.dropout is not None
     shape = get_shape(config.from_scratch)
     tokenizer = new_tokenizer(config, texts, work_dir)
     model = new_model(
@@ -78,7 +77,7 @@ def _from_scratch(config: TrainConfig, texts: Iterable[str], work_dir: Path) -> 
 
 
 def new_tokenizer(
-    config: TrainConfig, texts: Iterable[str], work_dir: Path
+    config: ResolvedTrainConfig, texts: Iterable[str], work_dir: Path
 ) -> PreTrainedTokenizerBase:
     """Train a tokenizer on `texts`, save it in `work_dir` and load it from there.
 
@@ -88,7 +87,6 @@ def new_tokenizer(
     from transformers import AutoTokenizer
 
     assert config.vocab_size is not None
-    assert config.max_source_length is not None
     pieces = build_tokenizer(texts, vocab_size=config.vocab_size)
     save_tokenizer(pieces, work_dir, model_max_length=config.max_source_length)
     return AutoTokenizer.from_pretrained(str(work_dir), trust_remote_code=False)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from edge.train.config import TrainConfig
+    from edge.train.config import ResolvedTrainConfig
     from edge.train.model.loading import Trainable
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -46,7 +46,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
     return found
 
 
-def add_adapter(trainable: Trainable, config: TrainConfig) -> None:
+def add_adapter(trainable: Trainable, config: ResolvedTrainConfig) -> None:
     """Freeze the model and add trainable adapters to its linear layers.
 
     Raises:
@@ -60,7 +60,6 @@ def add_adapter(trainable: Trainable, config: TrainConfig) -> None:
     unknown = next((name for name in targets if name not in layers), None)
     if unknown is not None:
         raise UsageError(f"--lora-targets: {unknown_name('linear layer', unknown, tuple(layers))}")
-    assert config.lora_alpha is not None
     if config.method == "qlora":
         from peft import prepare_model_for_kbit_training
 
@@ -88,7 +87,7 @@ def save_adapter(trainable: Trainable, folder: Path) -> None:
         trainable.model.save_pretrained(str(folder))
 
 
-def merge_trained(trainable: Trainable, config: TrainConfig, folder: Path) -> None:
+def merge_trained(trainable: Trainable, config: ResolvedTrainConfig, folder: Path) -> None:
     """Merge the trained adapter, saved in `folder`, into the weights.
 
     For qlora the base model is loaded again in fp32, because merging into quantized weights is not

@@ -1,4 +1,4 @@
-"""A run's figures over its steps: as a picture and as TensorBoard's events."""
+"""Curves of a run's loss, learning rate and speed: PNG, terminal chart and TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from edge.train.events import Event
 from edge.train.run_folder import RunView, read_run
 
-# Panels from top to bottom, and the figures in each.
+# Title of each panel, from top to bottom, and the curves in it.
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss", ("loss", "eval_loss")),
     ("learning rate", ("learning_rate",)),
@@ -17,14 +17,18 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 _TRACKED = ("loss", "learning_rate", "tokens_per_second", "padding_waste")
 
 
-def write_curves(log: Path, picture: Path) -> bool:
-    """Draw the log's curves as a PNG; False where matplotlib (extra plots) is not installed."""
+def write_curves(log: Path, image: Path) -> bool:
+    """Draw the curves of a run's log as a PNG.
+
+    Returns:
+        False if matplotlib (extra plots) is not installed.
+    """
     if importlib.util.find_spec("matplotlib") is None:
         return False
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
     view = read_run(log)
-    panels = _filled(view)
+    panels = _panels_with_data(view)
     figure = Figure(figsize=(8, 2.4 * max(1, len(panels))), layout="constrained")
     for number, (title, curves) in enumerate(panels, 1):
         axes = figure.add_subplot(len(panels), 1, number)
@@ -34,12 +38,13 @@ def write_curves(log: Path, picture: Path) -> bool:
         axes.set_xlabel("step")
         if len(curves) > 1:
             axes.legend()
-    figure.savefig(picture, dpi=120, format="png")
+    figure.savefig(image, dpi=120, format="png")
     return True
 
 
-def _filled(view: RunView) -> list[tuple[str, dict[str, tuple[list[int], list[float]]]]]:
-    """The panels that have something to show."""
+def _panels_with_data(
+    view: RunView,
+) -> list[tuple[str, dict[str, tuple[list[int], list[float]]]]]:
     panels = []
     for title, names in PANELS:
         curves = {name: view.curve(name) for name in names}
@@ -50,7 +55,11 @@ def _filled(view: RunView) -> list[tuple[str, dict[str, tuple[list[int], list[fl
 
 
 def terminal_chart(view: RunView, title: str, names: tuple[str, ...], width: int) -> str:
-    """A chart of characters, `width` columns wide; empty where there is nothing to show."""
+    """A chart of the curves `names` as text, `width` columns wide; empty if there is no data.
+
+    Raises:
+        ModuleNotFoundError: plotext is not installed.
+    """
     import plotext
 
     figure = plotext.figure
@@ -70,7 +79,7 @@ def terminal_chart(view: RunView, title: str, names: tuple[str, ...], width: int
 
 
 class TensorBoardLog:
-    """Writes progress and evaluations as TensorBoard scalars."""
+    """Writes progress and evaluations as TensorBoard scalars into `folder`."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -78,6 +87,7 @@ class TensorBoardLog:
         self._writer = SummaryWriter(str(folder))
 
     def on_event(self, event: Event) -> None:
+        """Write the event, if it has values to plot."""
         if event.kind == "progress" and event.loss is not None:
             for name in _TRACKED:
                 value = getattr(event, name)

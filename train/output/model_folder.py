@@ -1,4 +1,4 @@
-"""The model folder that a run leaves: weights, tokenizer, record, log and curves."""
+"""The model folder of a finished run: weights, tokenizer, record, log and curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
@@ -15,12 +15,11 @@ from edge.runtime.errors import EdgeError
 from edge.runtime.platform.atomic import new_folder
 from edge.runtime.rows import Prompt
 from edge.train.model.loading import parameter_count, quiet
+from edge.train.output.curves import write_curves
 from edge.train.output.record import SCHEMA, versions, write_record
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from edge.train.config import TrainConfig
+    from edge.train.config import RunConfig
     from edge.train.data import Splits
     from edge.train.device import DeviceConfig
     from edge.train.evaluate import Evaluation
@@ -30,47 +29,45 @@ if TYPE_CHECKING:
 
 
 def run_details(
-    config: TrainConfig, machine: DeviceConfig, splits: Splits, trainable: Trainable
+    config: RunConfig,
+    device_config: DeviceConfig,
+    splits: Splits,
+    trainable: Trainable,
+    processes: int = 1,
 ) -> dict[str, object]:
+    """All hyperparameters, and what is known before training about device, model and data."""
     import torch
 
-    return {
+    model = trainable.model
+    total, trained = parameter_count(model), parameter_count(model, trained=True)
+    details: dict[str, object] = {
         **config.hyperparameters(),
-        "device": machine.device,
-        "precision": machine.precision,
+        "device": device_config.device,
+        "precision": device_config.precision,
         "threads": torch.get_num_threads(),
-        "dropout": trainable.model.config.dropout_rate,
-        "vocab_size": trainable.model.config.vocab_size,
-        "parameters": parameter_count(trainable.model),
-        "trainable_parameters": _trained_share(trainable),
-        **_adapter_details(config),
-        "train_rows": len(splits.train),
-        "dev_rows": len(splits.dev),
+        "dropout": model.config.dropout_rate,
+        "vocab_size": model.config.vocab_size,
+        "parameters": total,
+        "trainable_parameters": f"{trained:,} ({trained / total:.2%})",
     }
-
-
-def _trained_share(trainable: Trainable) -> str:
-    trained = parameter_count(trainable.model, trained=True)
-    return f"{trained:,} ({trained / parameter_count(trainable.model):.2%})"
-
-
-def _adapter_details(config: TrainConfig) -> dict[str, object]:
-    if config.method == "full":
-        return {}
-    assert config.lora_alpha is not None
-    return {"lora_alpha / lora_rank": round(config.lora_alpha / config.lora_rank, 4)}
+    if config.method != "full":
+        details["lora_alpha / lora_rank"] = round(config.lora_alpha / config.lora_rank, 4)
+    details |= {"train_rows": len(splits.train), "dev_rows": len(splits.dev)}
+    if processes > 1:
+        details["processes"] = processes
+    return details
 
 
 def training_record(
-    config: TrainConfig,
+    config: RunConfig,
     splits: Splits,
     trainable: Trainable,
     loop: LoopResult,
     evaluation: Evaluation,
     eval_seconds: float,
-    details: dict[str, object],
-) -> dict[str, object]:
-    """The run as training.json holds it; `details` as `run_details` gave them before training."""
+    details: Mapping[str, object],
+) -> dict[str, Any]:
+    """The content of training.json. `details` are those of `run_details`."""
     return {
         "schema": SCHEMA,
         "model": trainable.name,
@@ -93,7 +90,7 @@ def training_record(
             "train_loss": round(loop.loss, 5),
             "tokens_per_second": round(loop.tokens / loop.seconds, 1),
             "padding_waste": round(loop.padding_waste, 4),
-            "batch_parts": loop.parts,
+            "micro_batches": loop.micro_batches,
             "eval_runtime": round(eval_seconds, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
@@ -101,43 +98,38 @@ def training_record(
         "eval_by_task": {task: _rounded(found) for task, found in evaluation.by_task.items()},
         "fit_bands": evaluation.bands,
         "padding": {name: round(value, 4) for name, value in asdict(loop.padding).items()},
-        "hyperparameters": details,
+        "hyperparameters": dict(details),
         "seed": config.seed,
         "device": details["device"],
         "versions": versions(),
     }
 
 
-def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in figures.items()}
-
-
-def depth_row(which: str, model: PreTrainedModel, evaluation: Evaluation) -> dict[str, object]:
-    """One line of the report of accuracy against depth."""
-    layers = model.config.num_decoder_layers
-    return {"model": which, "decoder_layers": layers, **_rounded(evaluation.metrics)}
+def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in metrics.items()}
 
 
 def save_output(
     output: Path,
-    config: TrainConfig,
     trainable: Trainable,
-    record: dict[str, object],
+    record: dict[str, Any],
     run: RunFolder,
+    *,
+    force: bool,
 ) -> None:
-    """Write the complete folder; it appears at once.
+    """Write the model folder; it appears when it is complete.
+
+    Adds the text fingerprint of the tokenizer to `record`.
 
     Raises:
-        EdgeError: the disk is full, or the tokenizer has no tokenizer.json.
+        EdgeError: The disk is full, or the tokenizer has no tokenizer.json.
     """
-    from edge.train.output.curves import write_curves
-
-    with new_folder(output, force=config.force) as folder:
+    with new_folder(output, force=force) as folder:
         _write_model(folder, trainable)
         if not (folder / TOKENIZER_NAME).is_file():
             raise EdgeError(f"{output}: the tokenizer can't be saved as tokenizer.json")
-        path = TextFingerprint.of(folder / TOKENIZER_NAME, str(record["prompt_template"]))
-        record["text_path"] = path.as_record()
+        fingerprint = TextFingerprint.of(folder / TOKENIZER_NAME, record["prompt_template"])
+        record["text_path"] = fingerprint.as_record()
         write_record(folder, record)
         shutil.copy(run.log.path, folder)
         write_curves(run.log.path, folder / "curves.png")
@@ -146,15 +138,17 @@ def save_output(
                 shutil.copytree(run.path / name, folder / name)
 
 
-def save_model(output: Path, trainable: Trainable, *, force: bool) -> Path:
-    """The model as it is, with its tokenizer; of a model with an adapter, the adapter alone."""
-    with new_folder(output, force=force) as folder:
+def save_model(output: Path, trainable: Trainable) -> None:
+    """Write the model as it is with its tokenizer, replacing `output`.
+
+    Only the adapter of a model that has one.
+    """
+    with new_folder(output, force=True) as folder:
         _write_model(folder, trainable)
-    return output
 
 
 def _write_model(folder: Path, trainable: Trainable) -> None:
-    # A full disk, also in safetensors' words, is made readable by `new_folder`.
+    # `new_folder` turns the error of a full disk, also safetensors' own, into a readable one.
     with quiet():
         trainable.model.save_pretrained(folder)
         trainable.tokenizer.save_pretrained(folder)

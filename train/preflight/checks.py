@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.train.config import TrainConfig
+from edge.train.config import ResolvedTrainConfig
 from edge.train.data.pairs import Pair, Splits
 from edge.train.data.tokenization import token_counts
 from edge.train.device import DeviceConfig
@@ -48,7 +48,7 @@ class PreflightContext:
         lengths: Tokens of input and target of each of `train_pairs`, not cut.
     """
 
-    config: TrainConfig
+    config: ResolvedTrainConfig
     work_dir: Path
     check_output: bool
     device: DeviceConfig | None = None

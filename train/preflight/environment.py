@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.train.data.pairs import load_splits
-from edge.train.device import check_libraries, choose_machine
+from edge.train.device import check_libraries, choose_device
 from edge.train.output.record import versions
 from edge.train.preflight.checks import (
     FAILED,
@@ -39,7 +39,7 @@ def device(context: PreflightContext) -> Findings:
     import torch
 
     config = context.config
-    context.device = chosen = choose_machine(config.device, config.precision)
+    context.device = chosen = choose_device(config.device, config.precision)
     check_libraries(config, chosen)
     threads = config.threads or torch.get_num_threads()
     yield OK, f"{chosen.device}, {chosen.precision}, {threads} thread(s)"
@@ -71,7 +71,7 @@ def model(context: PreflightContext) -> Findings:
         if context.splits is None:
             return
         assert config.from_scratch is not None
-        assert config.dropout is not None
+        assert config.dropout is not None  # decided for a new model
         texts = [text for pair in context.splits.train for text in (pair.source, pair.target)]
         context.tokenizer = tokenizer = new_tokenizer(config, texts, context.work_dir)
         context.model_config = model_config = shape_config(

@@ -31,7 +31,7 @@ from edge.train.run_folder import refuse_unfinished
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from edge.train.config import TrainConfig
+    from edge.train.config import ResolvedTrainConfig
 
 _WARNING_RATIO = 0.8  # of the free memory: an estimate above it is a warning
 _WEIGHT_BYTES = 4
@@ -44,7 +44,7 @@ def memory(context: PreflightContext) -> Findings:
     if context.model_config is None or device is None or not context.lengths:
         return
     model_config, parameters, trained = _weights(context.model_config, config)
-    limits = (config.max_source_length or 0, config.max_target_length)
+    limits = (config.max_source_length, config.max_target_length)
     lengths = [(min(s, limits[0]), min(t, limits[1])) for s, t in context.lengths]
     plan = plan_batches(lengths, rows=config.batch_size, tokens=config.tokens_per_batch)
     shapes = {
@@ -74,7 +74,7 @@ def memory(context: PreflightContext) -> Findings:
 
 
 def _weights(
-    model_config: PretrainedConfig, config: TrainConfig
+    model_config: PretrainedConfig, config: ResolvedTrainConfig
 ) -> tuple[PretrainedConfig, int, int]:
     """The trained model's configuration, all parameters in memory, and the trainable ones."""
     whole = count_parameters(model_config)
@@ -89,7 +89,7 @@ def _weights(
     return model_config, whole, whole
 
 
-def _saves_memory(config: TrainConfig) -> bool:
+def _saves_memory(config: ResolvedTrainConfig) -> bool:
     """Whether the run uses options that the estimate does not take into account."""
     return config.gradient_checkpointing or config.method == "qlora" or config.optimizer != "adamw"
 

@@ -1,13 +1,12 @@
-"""Layers of a run's configuration: defaults, presets, files of the user's, the command line.
+"""Configuration of a run in layers: defaults, presets, YAML files, command line.
 
-Each layer overrides the one before, field by field. Whatever is wrong in any of them, wrong names,
-wrong types and wrong values, is collected and said at once.
+Each layer overrides the one before, field by field. All unknown names, wrong types and invalid
+values of all layers are reported together.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,18 +15,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edge.runtime.durations import parse_duration
 from edge.runtime.errors import MissingExtraError, UsageError
 from edge.runtime.registry import unknown_name
-from edge.train.config import FIELD_NAMES, TrainConfig
+from edge.train.config import FIELD_NAMES, TrainConfig, option
 
 _FOLDER = Path(__file__).parent
 _REQUIRED = {"data": "DATA", "output": "--output"}
-_MOST_BYTES = 1_000_000  # of a configuration file; a larger one is something else
+_MAX_BYTES = 1_000_000  # of a configuration file
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Some fields of `TrainConfig`; kind is "environment" or "aim"."""
+    """Values for some fields of `TrainConfig`; `kind` is "environment" or "aim"."""
 
     name: str
     kind: str
@@ -50,7 +50,7 @@ def preset_named(name: str) -> Preset:
     """The preset called `name`.
 
     Raises:
-        UsageError: there is none of that name; says which was probably meant.
+        UsageError: There is no such preset; the message suggests the closest name.
     """
     if name not in presets():
         raise UsageError(unknown_name("preset", name, tuple(presets())))
@@ -64,12 +64,16 @@ def build_config(
     files: Sequence[Path] = (),
     defaults: Mapping[str, object] | None = None,
 ) -> TrainConfig:
-    """The run that presets, files and `given` (the command line) describe, later layers winning.
+    """Merge presets, YAML files and options into a valid configuration.
 
-    `defaults` lie below all of them.
+    Args:
+        given: The options of the command line, which override everything else. Text is parsed.
+        names: Presets; a later one overrides an earlier one.
+        files: YAML files, which override presets.
+        defaults: Overridden by everything else.
 
     Raises:
-        UsageError: one sentence per mistake in any of the layers.
+        UsageError: Names every mistake in any of the layers.
         MissingExtraError: PyYAML is not installed.
     """
     problems: list[str] = []
@@ -89,7 +93,7 @@ def build_config(
     for source, fields in layers:
         values |= _checked(source, fields, problems)
     for name, what in _REQUIRED.items():
-        # The rest is checked all the same; the stand-in never leaves this function.
+        # A placeholder, so that the other fields are checked too.
         if name not in values:
             problems.append(f"{what} is missing")
             values[name] = ""
@@ -101,10 +105,10 @@ def build_config(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """The mapping in a YAML file; empty for an empty file.
 
     Raises:
-        UsageError: no such file, no YAML, or no mapping of names to values.
+        UsageError: The file can't be read, is not YAML, or has no mapping of names to values.
         MissingExtraError: PyYAML is not installed.
     """
     try:
@@ -115,88 +119,95 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from error
 
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{path}: larger than 1 MB, which no configuration is")
+        if path.stat().st_size > _MAX_BYTES:
+            raise UsageError(f"{path}: larger than 1 MB; is this a configuration file?")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"{path}: can't be read ({reason})") from error
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
         reason = getattr(error, "problem", None) or "can't be parsed"
-        raise UsageError(f"{where}: no YAML: {reason}") from error
+        raise UsageError(f"{where}: not valid YAML: {reason}") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UsageError(f"{path}: must hold lines of `name: value`, such as `batch_size: 8`")
+        raise UsageError(f"{path}: must contain lines of `name: value`, such as `batch_size: 8`")
     return content
 
 
 def _checked(source: str, fields: Mapping[str, object], problems: list[str]) -> dict[str, object]:
-    """Those of the fields that exist and have the right type; the others become problems."""
-    good: dict[str, object] = {}
+    """The fields that exist and have the right type; `problems` get a message for each other."""
+    valid: dict[str, object] = {}
     for key, value in fields.items():
         name = key.replace("-", "_")
         if name not in FIELD_NAMES:
-            problems.append(f"{source}: {_unknown_key(key)}")
+            problems.append(f"{source}: {unknown_name('key', key, FIELD_NAMES)}")
             continue
         try:
-            good[name] = coerce(name, value)
+            valid[name] = coerce(name, value)
         except ValueError as error:
-            label = f"{source}: {key}" if source else f"--{name.replace('_', '-')}"
+            label = f"{source}: {key}" if source else option(name)
             problems.append(f"{label} {value!r}: {error}")
-    return good
-
-
-def _unknown_key(key: str) -> str:
-    close = difflib.get_close_matches(key.replace("-", "_"), FIELD_NAMES, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else " (`edge train --help` lists the options)"
-    return f"unknown key {key!r}{meant}"
+    return valid
 
 
 def coerce(name: str, value: object) -> object:
-    """`value` as the field's type; text from the command line, and YAML's, is parsed.
+    """Convert `value` to the type of the field `name`; text is parsed.
 
     Raises:
-        ValueError: it is of another type; says which is wanted.
+        ValueError: It has the wrong type; the message says which is expected.
     """
-    kinds = _kinds()[name]
+    kinds = _field_types()[name]
     if value is None:
         if type(None) in kinds:
             return None
         raise ValueError("must have a value")
+    if float in kinds and str in kinds:
+        return _duration(value)
     for kind, convert in _CONVERSIONS.items():
         if kind in kinds:
             return convert(value)
-    raise AssertionError(f"no conversion for the type of {name}")  # a new field's type
+    raise AssertionError(f"no conversion for the type of {name}")
+
+
+def _duration(value: object) -> float | str:
+    """The duration as it was given, after checking that it is one."""
+    try:
+        if isinstance(value, (int, float, str)):
+            parse_duration(value)
+            return value
+    except UsageError:
+        pass
+    raise ValueError("must be a duration, such as 90s, 30m or 2h")
 
 
 def _text(value: object) -> str:
     if isinstance(value, (str, Path)):
         return str(value)
-    raise ValueError("must be a text")
+    raise ValueError("must be text")
 
 
-def _switch(value: object) -> bool:
+def _boolean(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise ValueError("must be true or false")
 
 
-def _whole(value: object) -> int:
+def _integer(value: object) -> int:
     if isinstance(value, str):
         try:
             return int(value)
         except ValueError:
-            raise ValueError("must be a whole number") from None
+            raise ValueError("must be an integer") from None
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise ValueError("must be a whole number")
+    raise ValueError("must be an integer")
 
 
 def _number(value: object) -> float:
-    # YAML 1.1 takes 2e-4, without a point, for a text.
+    # YAML 1.1 reads 2e-4, without a decimal point, as text.
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -217,8 +228,8 @@ def _names(value: object) -> tuple[str, ...]:
 
 # In this order: a field that may be a Path may be a str.
 _CONVERSIONS: dict[Any, Any] = {
-    bool: _switch,
-    int: _whole,
+    bool: _boolean,
+    int: _integer,
     float: _number,
     str: _text,
     tuple[str, ...]: _names,
@@ -226,8 +237,8 @@ _CONVERSIONS: dict[Any, Any] = {
 
 
 @cache
-def _kinds() -> dict[str, tuple[Any, ...]]:
-    """The types that each field may have."""
+def _field_types() -> dict[str, tuple[Any, ...]]:
+    """The types that each field of `TrainConfig` may have."""
     hints = typing.get_type_hints(TrainConfig)
     kinds = {}
     for field in dataclasses.fields(TrainConfig):

@@ -111,7 +111,7 @@ def test_halved_batches_learn_the_same(
     assert not [text for text in result.warnings if "at step" in text]  # it starts as it ended
     assert any("evaluation: batches of 8 rows" in text for text in result.warnings)
     run = result.record["run"]
-    assert (run["steps"], run["batch_parts"]) == (9, 4)  # type: ignore[index]
+    assert (run["steps"], run["micro_batches"]) == (9, 4)  # type: ignore[index]
     assert_close(whole, halved)
     losses = [read_run(folder / LOG).curve("loss")[1] for folder in (whole, halved)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
@@ -147,7 +147,7 @@ config = TrainConfig(
     threads=1, save_minutes=0,
 )
 result = train(config, on_event=listen)
-print("steps", result.record["run"]["steps"], "parts", result.record["run"]["batch_parts"])
+print("steps", result.record["run"]["steps"], "parts", result.record["run"]["micro_batches"])
 """
 
 
