@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edge.runtime.errors import EdgeError, UsageError, first_line
+from edge.runtime.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:
     import torch

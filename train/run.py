@@ -196,7 +196,6 @@ class TrainingRun:
         fingerprint: dict[str, object],
         checkpoint: SavedState | None,
     ) -> LoopResult:
-        from edge.train.augment.epoch import EpochAugmentation
         from edge.train.checkpoint.manager import CheckpointManager
         from edge.train.loop import LoopContext, run_loop
 

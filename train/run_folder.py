@@ -157,19 +157,6 @@ def _clean_up(run: RunFolder, is_finished: bool) -> None:
     shutil.rmtree(run.path, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, which the system releases when the process dies."""
-    import fcntl
-
-    with (path / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputExistsError(f"{path}: another process is training to this output") from None
-        yield
-
-
 def is_running(path: Path) -> bool:
     """Whether a process holds the lock of the run folder `path`."""
     return is_locked(path / _LOCK)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.platform.atomic import new_folder
-from edge.runtime.platform.json_file import read_json
 
 if TYPE_CHECKING:
     import torch

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 NO_ROW = -1  # row number of an empty row: it has no labels, so nothing is learned from it
 
-NO_ROW = -1  # row number of an empty row: it has no labels, so nothing is learned from it
 
 class Augmentation(Protocol):
     """Random changes to the texts of rows that are different in every epoch."""

@@ -15,8 +15,6 @@ from typing import Any
 
 from edge.train.model.training_record import RECORD_NAME
 
-from edge.train.model.training_record import RECORD_NAME
-
 SCHEMA = 1
 _PACKAGES = ("edge-t5", "torch", "transformers", "datasets", "tokenizers", "accelerate")
 _COLUMNS = (
