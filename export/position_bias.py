@@ -1,4 +1,4 @@
-"""T5's relative position bias as a table by distance, for engines that have no buckets."""
+"""T5's relative position bias as a table by distance, for engines without buckets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from edge.export.source import SourceModel
 from edge.runtime.artifact.manifest import Architecture
 
-# Added to scores that must not count. Finite, since -inf minus -inf is NaN in a softmax.
+# Added to masked scores. Finite, because -inf minus -inf is NaN in a softmax.
 MASKED = -1e9
 
 
 def encoder_bias_by_distance(source: SourceModel) -> np.ndarray:
     """Bias of the encoder's attention: float32 [2 × reach + 1, heads].
 
-    Row `key - query + reach`, both positions' difference clipped to ±reach: beyond the maximum
-    distance all positions share the last bucket, so the table serves inputs of any length.
+    Row `key - query + reach`, with the difference clipped to ±reach. All positions beyond the
+    maximum distance share the last bucket, so the table serves inputs of any length.
     """
     reach = source.architecture.relative_attention_max_distance
     distances = np.arange(-reach, reach + 1)
@@ -27,8 +27,8 @@ def encoder_bias_by_distance(source: SourceModel) -> np.ndarray:
 def decoder_bias_by_distance(source: SourceModel) -> np.ndarray:
     """Bias of the decoder's self-attention: float32 [reach + 2, heads].
 
-    Row 0 masks keys after the query; row `1 + query - key` is for those up to it, the difference
-    clipped to reach.
+    Row 0 masks keys after the query. Row `1 + query - key` is for keys up to the query, with the
+    difference clipped to reach.
     """
     reach = source.architecture.relative_attention_max_distance
     distances = -np.arange(reach + 1)
@@ -41,8 +41,8 @@ def buckets(distances: np.ndarray, shape: Architecture, *, bidirectional: bool) 
     """The bucket of each distance key - query (int64 → int64, same shape).
 
     Source: Raffel et al. 2020 (arXiv:1910.10683), section 2.1, as Mesh TensorFlow implements it.
-    Computed with torch in float32, as transformers does: another logarithm could round a distance
-    at a bucket's border to the other side.
+    Computed with torch in float32, as in transformers: another logarithm could round a distance
+    at the border of a bucket differently.
     """
     import torch
 

@@ -238,9 +238,9 @@ def test_export_refuses_another_tokenizer_than_that_of_training(
 
     record = json.loads((trained / "training.json").read_text())["text_path"]
     publisher = Publisher(SourceModel.open(trained))
-    assert publisher.text_path.as_record() == record
+    assert publisher.text_fingerprint.as_record() == record
     asked_for = Publisher(SourceModel.open(trained), ExportOptions(prompt="fix: "))
-    assert asked_for.text_path.prompt_template == "fix: {input}"
+    assert asked_for.text_fingerprint.prompt_template == "fix: {input}"
     with pytest.raises(ModelError, match="normalizes text otherwise than in training"):
         Publisher(SourceModel.open(_altered(trained, tmp_path / "model")))
     # A later training on it is warned of a prompt that is another one.
