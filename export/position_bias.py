@@ -21,7 +21,8 @@ def encoder_bias_by_distance(source: SourceModel) -> np.ndarray:
     """
     reach = source.architecture.relative_attention_max_distance
     distances = np.arange(-reach, reach + 1)
-    return _biases(source, "encoder")[buckets(distances, source.architecture, bidirectional=True)]
+    rows = buckets(distances, source.architecture, bidirectional=True)
+    return np.take(_biases(source, "encoder"), rows, axis=0)
 
 
 def decoder_bias_by_distance(source: SourceModel) -> np.ndarray:
@@ -59,7 +60,8 @@ def buckets(distances: np.ndarray, shape: Architecture, *, bidirectional: bool) 
     ratio = torch.log(position.clamp(min=1).float() / exact)
     ratio = ratio / math.log(shape.relative_attention_max_distance / exact)
     large = (exact + (ratio * (count - exact)).long()).clamp(max=count - 1)
-    return (first + torch.where(position < exact, position, large)).numpy()
+    found = first + torch.where(position < exact, position, large)
+    return np.asarray(found.numpy())
 
 
 def _biases(source: SourceModel, stack: str) -> np.ndarray:

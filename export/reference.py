@@ -46,7 +46,8 @@ class TorchReference(Engine):
         """The number of threads that torch computes with."""
         import torch
 
-        return torch.get_num_threads()
+        count: int = torch.get_num_threads()
+        return count
 
     def generate(
         self,

@@ -1,7 +1,7 @@
 """The model to export: a T5-family Hugging Face folder or hub id, read without running its code.
 
-Exporters read everything from a `SourceModel`: the weights by `tensor` (or the whole model by
-`build_torch_model`), the architecture, the config and the tokenizer. Weights come from safetensors
+Exporters read everything from a `SourceModel`: the weights by `tensor`, `state_dict` or
+`build_torch_model`, the architecture, the config and the tokenizer. Weights come from safetensors
 only, never from pickle.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.export.architecture import check_shapes, read_architecture
+from edge.export.architecture import check_shapes, expected_shapes, read_architecture
 from edge.export.model_folder import download, read_json
 from edge.export.weights import SafetensorsWeights
 from edge.runtime.artifact import TOKENIZER_NAME
@@ -92,6 +92,11 @@ class SourceModel:
         if name == _HEAD and self.architecture.tied_head:
             name = _EMBEDDING
         return self._weights[name]
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All weights by name, in new float32 arrays; without `lm_head.weight` if it is tied."""
+        names = expected_shapes(self.architecture)
+        return {name: np.array(self.tensor(name)) for name in names}
 
     @property
     def weights_sha256(self) -> str:
@@ -196,11 +201,7 @@ class SourceModel:
         cls = MT5ForConditionalGeneration if mt5 else T5ForConditionalGeneration
         settings = {name: value for name, value in self.config.items() if name != "model_type"}
         config = AutoConfig.for_model(self.architecture.model_type, **settings)
-        names = dict.fromkeys(self._weights)
-        if self.architecture.tied_head:
-            names.pop(_HEAD, None)
-        # Copies: a mapping in memory may return the arrays that it keeps.
-        state_dict = {name: torch.from_numpy(self.tensor(name).copy()) for name in names}
+        state_dict = {name: torch.from_numpy(array) for name, array in self.state_dict().items()}
         with _quiet_transformers():
             model = cls.from_pretrained(
                 None, config=config, state_dict=state_dict, dtype=torch.float32

@@ -196,7 +196,8 @@ class ShortlistHead(Head):
         )
 
     def _eos_column(self) -> np.ndarray:
-        return (self._shortlist[None] == self._source.architecture.eos_token_id).astype(np.float32)
+        is_eos = self._shortlist[None] == self._source.architecture.eos_token_id
+        return np.asarray(is_eos, dtype=np.float32)
 
     def logits(self, graph: Graph, x: str) -> str:
         """See `Head.logits`."""

@@ -89,7 +89,8 @@ def build_model(source: SourceModel) -> ScriptedT5:
         _set_feed_forward(layer.feed_forward, weights, f"{block}.2")
     # A tied head is the same tensor, stored once in the file.
     _set(model.lm_head, model.shared.weight if shape.tied_head else weights("lm_head"))
-    return model.eval()
+    model.eval()
+    return model
 
 
 def quantize(model: ScriptedT5) -> ScriptedT5:
@@ -110,7 +111,7 @@ def quantize(model: ScriptedT5) -> ScriptedT5:
         if isinstance(layer, nn.Linear)
         and not (name.startswith("encoder.") and name.endswith(".wo"))
     }
-    quantized = ao.quantize_dynamic(model, layers, dtype=torch.qint8)
+    quantized: ScriptedT5 = ao.quantize_dynamic(model, layers, dtype=torch.qint8)
     quantized.shared = embedding
     return quantized
 
