@@ -1,9 +1,9 @@
-"""What an exporter is, and the table of them."""
+"""The exporter interface, parity tolerances, and the registry of formats."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,12 +15,15 @@ from edge.runtime.registry import Entry, Registry, unknown_name
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an artifact may be from its source model; docs/parity.md gives the reasons.
+    """How much an artifact may differ from its source model; docs/parity.md gives the reasons.
 
-    Log-probability errors are absolute differences in nats per token, on the source's own greedy
-    answers. `greedy` asks for identical greedy tokens on every parity input; an answer may part
-    from the source's only at a tie, where the source itself finds the two tokens equally good to
-    within both sides' errors.
+    Attributes:
+        greedy: require identical greedy tokens on every parity input. An answer may differ from
+            the source's only at a tie: both tokens have the same log-probability to within the
+            errors of both sides.
+        max_error: the limit of the largest absolute log-probability error, in nats per token on
+            the source's greedy answers; None for no limit.
+        mean_error: the limit of the mean absolute log-probability error, in the same unit.
     """
 
     greedy: bool
@@ -29,7 +32,7 @@ class Tolerance:
 
     @property
     def tie(self) -> float:
-        """Two tokens that are equally good to within both sides' errors may change places."""
+        """Two tokens closer than this, in nats, count as equally good."""
         return 2 * (self.max_error or self.mean_error)
 
 
@@ -41,37 +44,58 @@ FOUR_BIT = Tolerance(greedy=False, max_error=None, mean_error=0.5)
 
 
 class Exporter(abc.ABC):
-    """Writes the model files of one format. Subclasses only fill an empty folder."""
+    """Writes the model files of one format.
+
+    An exporter only fills an empty folder. It reads weights, config and tokenizer through the
+    `SourceModel` that it is given, never from the model's folder: the weights may not be those on
+    disk (see `Publisher.source_for`).
+
+    Attributes:
+        format: the name of the format, as in the registry.
+        quantizations: canonical name → description, in the order of `edge export --help`.
+        full_precision: the names among them that keep weights in 16 or 32-bit floats.
+        auto: the quantization that `auto` stands for.
+        aliases: other names → canonical names.
+        tolerances: canonical name → parity tolerance.
+        higher_precision: canonical name → the quantization to export instead if the parity check
+            fails.
+        supports_shortlist: whether `write_with_shortlist` is implemented.
+    """
 
     format: ClassVar[str]
-    # Canonical name → what it means, in the order in which `edge export --help` lists them.
     quantizations: ClassVar[Mapping[str, str]]
-    auto: ClassVar[str]  # what `--quantize auto` chooses
-    aliases: ClassVar[Mapping[str, str]] = {}  # other names for canonical ones
+    full_precision: ClassVar[Collection[str]]
+    auto: ClassVar[str]
+    aliases: ClassVar[Mapping[str, str]] = {}
     tolerances: ClassVar[Mapping[str, Tolerance]]
-    # What takes a quantization's place where the model does not bear it.
-    finer: ClassVar[Mapping[str, str]] = {}
+    higher_precision: ClassVar[Mapping[str, str]] = {}
     supports_shortlist: ClassVar[bool] = False
 
     @abc.abstractmethod
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
-        """Write the model files into `folder` (flat, no subfolders).
+        """Write the model files.
 
-        Returns settings for the manifest's `runtime` section, such as {"threads": 1}.
+        Args:
+            source: the model to export.
+            quantization: a canonical name.
+            folder: an empty folder; files go directly into it, without subfolders.
+
+        Returns:
+            Settings for the manifest's `runtime` section, such as {"threads": 1}.
         """
 
-    def write_listed(
+    def write_with_shortlist(
         self, source: SourceModel, quantization: str, folder: Path, shortlist: Sequence[int]
     ) -> None:
-        """Like `write`, with searches that choose among the `shortlist` ids and the input's own.
+        """Like `write`, with searches restricted to the `shortlist` ids and those of the input.
 
-        Only where `supports_shortlist`.
+        Only if `supports_shortlist`.
         """
         raise NotImplementedError
 
     @classmethod
     def resolve(cls, quantization: str) -> str:
-        """The canonical quantization for what the user wrote.
+        """The canonical name of a quantization: `auto` and aliases resolved, case ignored.
 
         Raises:
             UsageError: this format has no such quantization.

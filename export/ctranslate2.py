@@ -1,20 +1,19 @@
-"""The CTranslate2 exporter: CTranslate2's own T5 loader, with what it gets wrong put right.
+"""The CTranslate2 exporter: CTranslate2's T5 loader, with two of its faults corrected.
 
-Two things are corrected. The loader of CTranslate2 4.8.5 scales the logits of every model whose
-configuration says `tie_word_embeddings`, which under transformers 5 is every T5; here the settled
-architecture decides. And it fills the vocabulary up with `<extra_id_…>`, names that a T5 tokenizer
-has already; here every id gets a name of its own, so that the folder also works with CTranslate2
-alone (our engine does without the names).
+1. The loader of CTranslate2 4.8.5 scales the logits of every model whose config says
+   `tie_word_embeddings`. Under transformers 5 that is every T5. Here `SourceModel.architecture`
+   decides.
+2. It fills the vocabulary up with `<extra_id_…>`, names that a T5 tokenizer already has. Here every
+   id gets a unique name, so that the folder also works with CTranslate2 alone (our engine does not
+   use the names).
 
-Not offered: int16 and half-precision arithmetic, which CTranslate2's CPU backends refuse on most
-processors. float16 and bfloat16 are ways to store the weights; they are computed in float32.
+int16 and half-precision arithmetic are not offered, because CTranslate2's CPU backends refuse them
+on most processors. float16 and bfloat16 only store the weights; the arithmetic is float32.
 """
 
 from __future__ import annotations
 
-import copy
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +22,7 @@ from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, one_line
 
-# What is stored → what is computed with on a CPU.
+# Storage type → compute type on a CPU.
 _COMPUTE_TYPES = {
     "float32": "float32",
     "float16": "float32",
@@ -42,6 +41,7 @@ class CTranslate2Exporter(Exporter):
         "float16": "weights stored in 16 bits, computed in float32",
         "bfloat16": "weights stored in bfloat16, computed in float32",
     }
+    full_precision: ClassVar[Collection[str]] = ("float32", "float16", "bfloat16")
     auto = "int8"
     aliases: ClassVar[Mapping[str, str]] = {
         "none": "float32",
@@ -58,10 +58,10 @@ class CTranslate2Exporter(Exporter):
     }
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
-        """Convert the model.
+        """See `Exporter.write`.
 
         Raises:
-            ModelError: CTranslate2 has no way to say this model.
+            ModelError: CTranslate2 can't represent this model.
         """
         spec = _specification(source)
         tokens = vocabulary_tokens(source)
@@ -73,8 +73,8 @@ class CTranslate2Exporter(Exporter):
             spec.optimize(quantization=quantization)
         except (ValueError, KeyError) as error:
             raise ModelError(
-                f"{source.folder}: CTranslate2 can't hold this model ({one_line(error)})"
-            ) from (error)
+                f"{source.folder}: CTranslate2 can't represent this model ({one_line(error)})"
+            ) from error
         spec.save(str(folder))
         return {"threads": 1, "compute_type": _COMPUTE_TYPES[quantization]}
 
@@ -82,14 +82,14 @@ class CTranslate2Exporter(Exporter):
 def _specification(source: SourceModel) -> Any:
     """CTranslate2's description of the model, filled with the weights.
 
-    It gets a copy of the model: quantizing works in place on memory that the loader shares with
-    the model's tensors, and the model is what the artifact is compared with afterwards.
+    Built from a new model: quantization works in place on memory that the loader shares with the
+    model's tensors.
     """
     from ctranslate2.converters import transformers as loaders
 
     shape = source.architecture
     loader = loaders.MT5Loader() if shape.model_type == "mt5" else loaders.T5Loader()
-    spec = loader.get_model_spec(copy.deepcopy(source.torch_model))
+    spec = loader.get_model_spec(source.build_torch_model())
     if shape.scale_decoder_outputs:
         spec.decoder.scale_outputs = shape.d_model**-0.5
     else:
@@ -100,24 +100,23 @@ def _specification(source: SourceModel) -> Any:
 
 
 def _configure(spec: Any, source: SourceModel, tokens: list[str]) -> None:
-    """The part of config.json that decides what is computed."""
+    """Set the parts of config.json that affect the computation."""
     shape = source.architecture
     config = spec.config
     config.eos_token = tokens[shape.eos_token_id]
     config.bos_token = tokens[shape.decoder_start_token_id]
     config.decoder_start_token = tokens[shape.decoder_start_token_id]
-    # CTranslate2 adds a token that is missing, so unk must be one that there is.
+    # CTranslate2 adds a missing token to the vocabulary, so unk must be an existing one.
     config.unk_token = "<unk>" if "<unk>" in tokens else tokens[shape.pad_token_id]
     config.layer_norm_epsilon = shape.layer_norm_epsilon
 
 
 def vocabulary_tokens(source: SourceModel) -> list[str]:
-    """One name for each of the vocab_size ids: the tokenizer's piece, or an unused made-up name."""
+    """A unique name for each of the vocab_size ids: the tokenizer's piece, or a made-up name."""
     from tokenizers import Tokenizer
 
-    with tempfile.TemporaryDirectory() as scratch:
-        source.write_tokenizer(Path(scratch))
-        tokenizer = Tokenizer.from_file(str(Path(scratch) / TOKENIZER_NAME))
+    with source.tokenizer_folder() as folder:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
     pieces = [tokenizer.id_to_token(token) for token in range(source.architecture.vocab_size)]
     known = {piece for piece in pieces if piece is not None}
     seen: set[str] = set()

@@ -1,9 +1,8 @@
-"""Does an artifact answer as its source model does? Measured before anything is published.
+"""The parity check: an artifact's answers and log-probabilities compared with its source model's.
 
-On a fixed set of inputs the source's greedy answers are compared with the artifact's, and the
-artifact's log-probability of each of the source's tokens with the source's own. Log-probabilities
-matter: a wrong scaling of the logits leaves greedy answers as they are and spoils beams, sampling
-and scores.
+For a fixed set of inputs, the check compares greedy answers, and the log-probability of each token
+of the source's greedy answers. Log-probabilities matter: a wrong scaling of the logits does not
+change greedy answers, but beams, sampling and scores.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer
 
-# Lengths from one word to a paragraph, so that a batch of them is padded; accents, digits, signs
-# outside of T5's vocabulary, other scripts.
+# From one word to a paragraph, so that batches are padded; with accents, digits, other scripts and
+# characters outside of T5's vocabulary.
 PARITY_TEXTS = (
     "Yes",
     "what is the uh the capital of France no sorry of Germany",
@@ -50,34 +49,52 @@ PARITY_TEXTS = (
     " final text because of the terms on the western border?",
 )
 _NEW_TOKENS = 24
-# Not ending at once keeps a model that answers with eos alone from passing by silence.
+# Otherwise a model whose answers are eos alone would pass with next to nothing compared.
 _MIN_NEW_TOKENS = 4
 _DRAFT_TOKENS = 6
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What was measured; errors are in nats per token of the source's greedy answers."""
+    """The result of a parity check; log-probabilities are in nats.
+
+    Attributes:
+        inputs: the number of inputs.
+        tokens: the number of tokens in the source's greedy answers, over which errors are taken.
+        greedy_identical: how many greedy answers are identical to the source's.
+        largest_gap: over the other answers, the largest difference between the source's
+            log-probabilities of the two tokens where the answers first differ; 0 if all are
+            identical.
+        lookup_identical: how many answers are the same with and without prompt-lookup drafts;
+            None if the engine does not support them.
+        lookup_gap: over the other answers, the largest difference between the artifact's
+            log-probabilities where they first differ; None as above.
+        max_error, mean_error: absolute log-probability errors per token.
+    """
 
     inputs: int
     tokens: int
     greedy_identical: int
-    largest_gap: float  # of the answers that differ: see `ParityCheck._gap`; 0 where none does
-    # Answers that drafting from the input leaves as they are, and how far apart, in nats, the
-    # artifact finds the tokens where the others part. None where an engine has no drafts.
+    largest_gap: float
     lookup_identical: int | None
     lookup_gap: float | None
     max_error: float
     mean_error: float
 
     def as_manifest(self, tolerance: Tolerance) -> dict[str, Any]:
+        """The manifest's `parity` section: these values, rounded, and the tolerance."""
         values = dataclasses.asdict(self)
         rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
         return {**rounded, "tolerance": dataclasses.asdict(tolerance)}
 
 
 class ParityCheck:
-    """The source's answers to the fixed inputs, computed once for all artifacts of a source."""
+    """The source's answers to the fixed inputs, computed once for all artifacts of the source.
+
+    Attributes:
+        tokenizer: the tokenizer of the artifacts.
+        input_ids: the inputs, as ids.
+    """
 
     def __init__(
         self,
@@ -87,13 +104,18 @@ class ParityCheck:
         tokenizer_folder: Path,
         shortlist: Sequence[int] | None = None,
     ) -> None:
-        """`tokenizer_folder` holds the tokenizer.json that artifacts of this source get.
+        """Tokenize the inputs.
 
-        Inputs and answers keep to the artifacts' `limits`. With `shortlist`, the ids of a shortlist,
-        the source chooses among these and each input's own.
+        Args:
+            source: the model that artifacts are compared with.
+            prompt: the prompt around each input.
+            limits: the artifacts' limits; inputs and answers stay within them.
+            tokenizer_folder: holds the tokenizer.json of the artifacts.
+            shortlist: the ids of a shortlist; the source then chooses among these and the ids of
+                each input.
 
         Raises:
-            ModelError: that tokenizer and the model's own disagree.
+            ModelError: that tokenizer does not match the model, or transformers' tokenizer.
         """
         self.tokenizer = Tokenizer(
             tokenizer_folder / TOKENIZER_NAME, eos=source.architecture.eos_token_id
@@ -103,7 +125,7 @@ class ParityCheck:
         texts = [prompt.apply(text, fields) for text in PARITY_TEXTS]
         _check_tokenizer(source, self.tokenizer, texts)
         eos = source.architecture.eos_token_id
-        # The shortest input there is: eos alone.
+        # The first input is the shortest possible: eos alone.
         longest = limits.max_input_tokens
         rows = self.tokenizer.encode(texts)
         self.input_ids = [[eos], *([*row[:-1][: longest - 1], eos] for row in rows)]
@@ -116,13 +138,13 @@ class ParityCheck:
     def _check_pieces(self, source: SourceModel) -> None:
         if self.tokenizer.pieces > source.architecture.vocab_size:
             raise ModelError(
-                f"{source.folder}: the tokenizer has {self.tokenizer.pieces} tokens, the model"
+                f"{source.folder}: the tokenizer has {self.tokenizer.pieces} tokens, but the model"
                 f" only {source.architecture.vocab_size}; they do not belong together"
             )
 
     @functools.cached_property
     def _answers(self) -> list[list[int]]:
-        # Row by row: the source's answers then owe nothing to padding.
+        # One by one, so that padding has no influence on the source's answers.
         found = [self._reference.generate([ids], self._options)[0][0] for ids in self.input_ids]
         return [list(hypothesis.token_ids) for hypothesis in found]
 
@@ -159,8 +181,7 @@ class ParityCheck:
         )
 
     def _with_lookup(self, model: Model) -> tuple[int | None, float | None]:
-        """How many answers are the same with and without drafts (which are for single rows), and
-        the largest gap of the others."""
+        """`Parity.lookup_identical` and `lookup_gap`; row by row, as drafts need single inputs."""
         if not model.engine.supports_prompt_lookup:
             return None, None
         plain, drafted = (
@@ -177,45 +198,51 @@ class ParityCheck:
         for row, pair in enumerate(zip(plain, drafted, strict=True)):
             one, other = (self._target(list(answer.token_ids)) for answer in pair)
             if one != other:
-                place, one, other = where_they_part(one, other)
+                position, one, other = first_difference(one, other)
                 ids = [self.input_ids[row]] * 2
                 scores = model.score_tokens(ids, [one, other])
-                gaps.append(abs(float(scores[0][place] - scores[1][place])))
+                gaps.append(abs(float(scores[0][position] - scores[1][position])))
         return len(plain) - len(gaps), max(gaps, default=0.0)
 
     def _gap(self, row: int, answer: list[int]) -> float:
-        """How far apart, in nats, the source finds the two tokens where the answers part.
+        """The difference of the source's log-probabilities where the answers first differ.
 
-        Large, too, where a token was taken that the options forbid, however good it is.
+        It is large, too, if the artifact chose a token that the options forbid.
         """
-        place, own, other = where_they_part(self._target(self._answers[row]), self._target(answer))
+        expected, found = self._target(self._answers[row]), self._target(answer)
+        position, expected, found = first_difference(expected, found)
         ids = [self.input_ids[row], self.input_ids[row]]
-        scores = self._reference.score(ids, [own, other])
-        return abs(float(scores[0][place] - scores[1][place]))
+        scores = self._reference.score(ids, [expected, found])
+        return abs(float(scores[0][position] - scores[1][position]))
 
 
-def where_they_part(one: list[int], other: list[int]) -> tuple[int, list[int], list[int]]:
-    """The first place where two different answers differ, and both up to there."""
+def first_difference(one: list[int], other: list[int]) -> tuple[int, list[int], list[int]]:
+    """The first position where two answers differ, and both answers up to and including it."""
     pairs = zip(one, other, strict=False)
-    place = next(i for i, pair in enumerate(pairs) if pair[0] != pair[1])
-    return place, one[: place + 1], other[: place + 1]
+    position = next(i for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    return position, one[: position + 1], other[: position + 1]
 
 
 def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
-    """Accept or refuse an artifact.
+    """Reject an artifact outside of the tolerance.
+
+    Args:
+        parity: what was measured.
+        tolerance: the limits.
+        what: the artifact's name, for the message.
 
     Raises:
-        ParityError: outside of the tolerance; says by how much.
+        ParityError: lists each limit that is exceeded, and by how much.
     """
     problems = []
     tie = tolerance.tie
     if tolerance.greedy and not parity.largest_gap <= tie:
         problems.append(
-            f"only {parity.greedy_identical} of {parity.inputs} greedy answers are the source's"
+            f"only {parity.greedy_identical} of {parity.inputs} greedy answers are identical"
         )
     if parity.lookup_identical is not None and not (parity.lookup_gap or 0.0) <= tie:
         problems.append(
-            f"drafting from the input changes {parity.inputs - parity.lookup_identical}"
+            f"prompt-lookup drafts change {parity.inputs - parity.lookup_identical}"
             f" of {parity.inputs} answers"
         )
     if tolerance.max_error is not None and not parity.max_error <= tolerance.max_error:
@@ -230,17 +257,17 @@ def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
         )
     if problems:
         raise ParityError(
-            f"{what} differs from its source by more than is accepted: {'; '.join(problems)}."
-            " Export with a finer --quantize, or accept more with --max-error and --mean-error"
+            f"{what} differs from its source by more than the tolerance: {'; '.join(problems)}."
+            " Export with a higher-precision --quantize, or raise --max-error and --mean-error"
         )
 
 
 def _check_tokenizer(source: SourceModel, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
-    """The runtime's tokenization must be the one that the model was trained with."""
+    """Compare the runtime's tokenization with transformers', which the model was trained with."""
     from transformers import AutoTokenizer
 
-    own = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
-    expected = own(list(texts))["input_ids"]
+    reference = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    expected = reference(list(texts))["input_ids"]
     for text, ids, found in zip(texts, expected, tokenizer.encode(texts), strict=True):
         if list(ids) != found:
             raise ModelError(

@@ -1,4 +1,4 @@
-"""T5's relative position bias as a table by distance, for engines that have no buckets."""
+"""T5's relative position bias as a table by distance, for engines without buckets."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import numpy as np
 from edge.export.source import SourceModel
 from edge.runtime.artifact.manifest import Architecture
 
-# Added to scores that must not count. Finite, since -inf minus -inf is NaN in a softmax.
+# Added to masked scores. Finite, because -inf minus -inf is NaN in a softmax.
 MASKED = -1e9
 
 
 def encoder_bias_by_distance(source: SourceModel) -> np.ndarray:
     """Bias of the encoder's attention: float32 [2 × reach + 1, heads].
 
-    Row `key - query + reach`, both positions' difference clipped to ±reach: beyond the maximum
-    distance all positions share the last bucket, so the table serves inputs of any length.
+    Row `key - query + reach`, with the difference clipped to ±reach. All positions beyond the
+    maximum distance share the last bucket, so the table serves inputs of any length.
     """
     reach = source.architecture.relative_attention_max_distance
     distances = np.arange(-reach, reach + 1)
-    return _biases(source, "encoder")[buckets(distances, source.architecture, bidirectional=True)]
+    rows = buckets(distances, source.architecture, bidirectional=True)
+    return np.take(_biases(source, "encoder"), rows, axis=0)
 
 
 def decoder_bias_by_distance(source: SourceModel) -> np.ndarray:
     """Bias of the decoder's self-attention: float32 [reach + 2, heads].
 
-    Row 0 masks keys after the query; row `1 + query - key` is for those up to it, the difference
-    clipped to reach.
+    Row 0 masks keys after the query. Row `1 + query - key` is for keys up to the query, with the
+    difference clipped to reach.
     """
     reach = source.architecture.relative_attention_max_distance
     distances = -np.arange(reach + 1)
@@ -41,8 +42,8 @@ def buckets(distances: np.ndarray, shape: Architecture, *, bidirectional: bool) 
     """The bucket of each distance key - query (int64 → int64, same shape).
 
     Source: Raffel et al. 2020 (arXiv:1910.10683), section 2.1, as Mesh TensorFlow implements it.
-    Computed with torch in float32, as transformers does: another logarithm could round a distance
-    at a bucket's border to the other side.
+    Computed with torch in float32, as in transformers: another logarithm could round a distance
+    at the border of a bucket differently.
     """
     import torch
 
@@ -59,7 +60,8 @@ def buckets(distances: np.ndarray, shape: Architecture, *, bidirectional: bool) 
     ratio = torch.log(position.clamp(min=1).float() / exact)
     ratio = ratio / math.log(shape.relative_attention_max_distance / exact)
     large = (exact + (ratio * (count - exact)).long()).clamp(max=count - 1)
-    return (first + torch.where(position < exact, position, large)).numpy()
+    found = first + torch.where(position < exact, position, large)
+    return np.asarray(found.numpy())
 
 
 def _biases(source: SourceModel, stack: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""transformers' own model as an engine: what every artifact is compared with."""
+"""The reference engine: transformers' model, which every artifact is compared with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge.runtime.options import GenerationOptions
 class TorchReference(Engine):
     """Runs `SourceModel.torch_model` in float32 through transformers' `generate` and `forward`.
 
-    It shares no search code with the engines, so that an error of ours can't hide in both.
+    It shares no search code with the other engines, so that a fault in that code shows.
     """
 
     format = "torch"
@@ -29,17 +29,25 @@ class TorchReference(Engine):
         threads: int | None = None,
         shortlist: Sequence[int] | None = None,
     ) -> None:
-        """`pieces`: ids from there up to the vocabulary's size are never emitted; with `shortlist`,
-        none but these and those of the input."""
+        """Wrap the model.
+
+        Args:
+            source: the model.
+            pieces: the number of ids with a piece of text; larger ids are never generated.
+            threads: ignored; torch's global setting applies.
+            shortlist: if given, only these ids and those of the input are generated.
+        """
         self._source = source
         self._pieces = pieces
-        self._listed = shortlist
+        self._shortlist = shortlist
 
     @property
     def threads(self) -> int:
+        """The number of threads that torch computes with."""
         import torch
 
-        return torch.get_num_threads()
+        count: int = torch.get_num_threads()
+        return count
 
     def generate(
         self,
@@ -47,6 +55,11 @@ class TorchReference(Engine):
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
     ) -> list[list[Hypothesis]]:
+        """See `Engine.generate`.
+
+        Raises:
+            UnsupportedError: with `on_token`, as the reference does not stream.
+        """
         import torch
         from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 
@@ -76,9 +89,9 @@ class TorchReference(Engine):
             **sampling,
         )
         allowed: Any = None
-        if self._listed is not None:
-            rows_allowed = [sorted({*self._listed, *row}) for row in input_ids]
-            allowed = lambda row, _: rows_allowed[row]  # noqa: E731
+        if self._shortlist is not None:
+            allowed_by_row = [sorted({*self._shortlist, *row}) for row in input_ids]
+            allowed = lambda row, _: allowed_by_row[row]  # noqa: E731
         if options.seed is not None:
             torch.manual_seed(options.seed)
         with torch.inference_mode():
@@ -87,12 +100,12 @@ class TorchReference(Engine):
                 attention_mask=torch.from_numpy(mask),
                 generation_config=config,
                 prefix_allowed_tokens_fn=allowed,
-                # The cache that transformers 5 makes itself has the encoder's number of layers,
-                # and fails where the decoder has more.
+                # The cache that transformers 5 creates has as many layers as the encoder, and fails
+                # if the decoder has more.
                 past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             ).tolist()
         copies = options.num_return_sequences
-        rows = [self._cut(row[1:]) for row in tokens]
+        rows = [self._trim_at_eos(row[1:]) for row in tokens]
         sources = [row for row in input_ids for _ in range(copies)]
         scored = self.score(sources, [row or [shape.eos_token_id] for row, _ in rows])
         hypotheses = [
@@ -105,8 +118,8 @@ class TorchReference(Engine):
         ]
         return [hypotheses[i : i + copies] for i in range(0, len(hypotheses), copies)]
 
-    def _cut(self, tokens: list[int]) -> tuple[list[int], str]:
-        """Tokens up to and with eos, and why they end."""
+    def _trim_at_eos(self, tokens: list[int]) -> tuple[list[int], str]:
+        """The tokens up to and including eos, and the finish reason."""
         eos = self._source.architecture.eos_token_id
         if eos in tokens:
             return tokens[: tokens.index(eos) + 1], "eos"
@@ -115,6 +128,7 @@ class TorchReference(Engine):
     def score(
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
     ) -> list[np.ndarray]:
+        """See `Engine.score`."""
         import torch
 
         shape = self._source.architecture
@@ -133,4 +147,4 @@ class TorchReference(Engine):
         return [chosen[row, : len(target)] for row, target in enumerate(target_ids)]
 
     def close(self) -> None:
-        """Nothing to free: the model belongs to its source."""
+        """Do nothing: the model belongs to its source."""

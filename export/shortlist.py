@@ -1,37 +1,36 @@
-"""Vocabulary shortlists: which rows of lm_head a search reads, and what that costs in accuracy.
+"""Vocabulary shortlists: the ids that a search may choose, and their cost in accuracy.
 
-A step of the decoder reads all of lm_head, a third of a small model's decoder, to find one of a few
-thousand tokens that its task ever needs. A shortlist keeps the ids of the training targets and the
-vocabulary's most frequent ones; the ids of each input come in at run time (edge.export.onnx.lm_head).
+Each decoder step reads all of lm_head, a third of a small model's decoder, although a task uses
+only a few thousand tokens. A shortlist keeps the ids of the training targets and the most frequent
+ids of the vocabulary; those of each input are added at run time (see `edge.export.onnx.lm_head`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge.export.base import Tolerance
-from edge.export.parity import where_they_part
+from edge.export.parity import first_difference
 from edge.runtime.artifact import Artifact, sha256_of
 from edge.runtime.errors import ArtifactError, DataError, ParityError, UsageError
-from edge.runtime.generation import Generation
-from edge.runtime.model import Model
+from edge.runtime.model import Generation, Model
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.rows import Columns, Row, read_rows, split_file
 from edge.runtime.text.tokenization import Tokenizer
 
 SHORTLIST_NAME = "shortlist.json"
 _MAX_BYTES = 16 << 20
-# As a safety net below the targets' own ids: this share of the vocabulary, and at most so many.
-_FREQUENT_SHARE, _MOST_FREQUENT = 8, 4000
-# A list this long saves too little to be worth an artifact of its own.
-_LONGEST_SHARE = 0.9
-_HELD_OUT_SHARE = 0.1
-_JUDGED_ROWS = 500
-# Plain greedy search, whatever the artifact's defaults are.
+# Beside the ids of the targets, as a safety net: one in 8 ids of the vocabulary, at most 4,000.
+_FREQUENT_DIVISOR, _MAX_FREQUENT = 8, 4000
+# A longer list saves too little to be worth a separate artifact.
+_MAX_LIST_RATIO = 0.9
+_HELD_OUT_RATIO = 0.1
+_MAX_HELD_OUT_ROWS = 500
+# Plain greedy search, independent of the artifact's defaults.
 _GREEDY: dict[str, Any] = {
     "num_beams": 1,
     "num_return_sequences": 1,
@@ -44,8 +43,15 @@ _GREEDY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ShortlistRequest:
-    """What `--shortlist` asks for. `data` is a JSON-lines file, or a folder with train and dev
-    files; `frequent` None takes an eighth of the vocabulary, at most 4,000."""
+    """How to make a shortlist.
+
+    Attributes:
+        data: a JSON-lines file, or a folder with train.jsonl and dev.jsonl. The targets of the
+            training rows make the list; the dev rows, or a tenth of the file, measure its cost.
+        frequent: how many of the most frequent ids of the vocabulary to include; None for one in
+            eight, at most 4,000.
+        columns: the names of the input and target columns.
+    """
 
     data: Path
     frequent: int | None = None
@@ -53,10 +59,10 @@ class ShortlistRequest:
 
 
 class Shortlist:
-    """The shortlist ids, and the held-out rows that judge what they cost.
+    """A shortlist, and the held-out rows that measure its cost in accuracy.
 
     Attributes:
-        ids: shortlist ids, ascending; eos is among them.
+        ids: the ids in ascending order; eos is among them.
     """
 
     def __init__(self, request: ShortlistRequest, tokenizer: Tokenizer) -> None:
@@ -69,26 +75,26 @@ class Shortlist:
         """
         from edge.train.metrics import rouge_l
 
-        rouge_l(["known"], ["before"])  # that anything takes time
+        rouge_l(["fail"], ["early"])  # a missing library must not show after the export
         self._train_file, self._dev_file = _files(request.data)
-        rows, judged = self._rows(request)
-        self._judged = judged[:: -(-len(judged) // _JUDGED_ROWS)]
+        rows, held_out = self._rows(request)
+        self._held_out = held_out[:: -(-len(held_out) // _MAX_HELD_OUT_ROWS)]
         pieces = tokenizer.pieces
         frequent = request.frequent
         if frequent is None:
-            frequent = min(_MOST_FREQUENT, pieces // _FREQUENT_SHARE)
+            frequent = min(_MAX_FREQUENT, pieces // _FREQUENT_DIVISOR)
         targets = {t for ids in tokenizer.encode([r.target or "" for r in rows]) for t in ids}
-        # A Unigram vocabulary is in order of its scores: its first ids are the most frequent. What
-        # is frequent in the data's inputs needs no place: the input's own ids always have one.
+        # A Unigram vocabulary is sorted by score, so its first ids are the most frequent. Frequent
+        # ids of the data's inputs are not needed: those of the input are always added.
         self.ids = sorted(targets | set(range(min(frequent, pieces))) | {tokenizer.eos})
-        if len(self.ids) > _LONGEST_SHARE * pieces:
+        if len(self.ids) > _MAX_LIST_RATIO * pieces:
             raise UsageError(
-                f"--shortlist: the list would hold {len(self.ids):,} of {pieces:,} ids, so there is"
-                " nothing left to gain; leave it out, or lower --shortlist-frequent"
-                f" ({frequent:,}; the targets alone have {len(targets):,})"
+                f"--shortlist: the list would hold {len(self.ids):,} of {pieces:,} ids, which saves"
+                " next to nothing. Leave --shortlist out, or lower --shortlist-frequent"
+                f" ({frequent:,}; the targets alone have {len(targets):,} ids)"
             )
-        judge = self._dev_file or self._train_file
-        self._facts: dict[str, Any] = {
+        held_out_file = self._dev_file or self._train_file
+        self._description: dict[str, Any] = {
             "size": len(self.ids),
             "pieces": pieces,
             "in_targets": len(targets),
@@ -96,35 +102,35 @@ class Shortlist:
             "data": _name(self._train_file, request),
             "data_sha256": sha256_of(self._train_file),
             "rows": len(rows),
-            "judged_on": _name(judge, request),
-            "judged_sha256": sha256_of(judge),
+            "held_out_data": _name(held_out_file, request),
+            "held_out_sha256": sha256_of(held_out_file),
         }
 
     def _rows(self, request: ShortlistRequest) -> tuple[list[Row], list[Row]]:
-        """Rows that make the list and rows that judge it; no row does both."""
+        """The rows that make the list, and the held-out rows; no row is in both."""
         from edge.train.data import split_by_hash
 
         rows = read_rows(self._train_file, request.columns)
         if self._dev_file is not None:
             return rows, read_rows(self._dev_file, request.columns)
         try:
-            return split_by_hash(rows, _HELD_OUT_SHARE, self._train_file)
+            return split_by_hash(rows, _HELD_OUT_RATIO, self._train_file)
         except DataError:
             raise DataError(
-                f"{len(rows)} rows are too few to hold a tenth out, chosen by a hash of the input,"
-                " that judges the shortlist; give more, or a folder with train.jsonl and dev.jsonl",
+                f"{len(rows)} rows are too few to hold out a tenth for measuring the shortlist."
+                " Give more rows, or a folder with train.jsonl and dev.jsonl",
                 path=self._train_file,
             ) from None
 
     def write(self, folder: Path) -> None:
-        """Put the shortlist ids beside the model files."""
+        """Write the ids to `folder` as shortlist.json."""
         (folder / SHORTLIST_NAME).write_text(json.dumps(self.ids) + "\n", encoding="utf-8")
 
     def answers(self, model: Model) -> list[Generation]:
-        """Greedy answers to the held-out rows."""
+        """The model's greedy answers to the held-out rows."""
         return model.generate(
-            [row.input for row in self._judged],
-            fields=[row.fields for row in self._judged],
+            [row.input for row in self._held_out],
+            fields=[row.fields for row in self._held_out],
             on_long="truncate",
             **_GREEDY,
         )
@@ -132,10 +138,19 @@ class Shortlist:
     def compare(
         self, model: Model, before: Sequence[Generation], tolerance: Tolerance
     ) -> dict[str, Any]:
-        """The manifest's section: what was shortlist, and accuracy `before` and with the list.
+        """Measure what the shortlist changes.
+
+        Args:
+            model: the artifact with the shortlist.
+            before: the answers of the artifact with the full head.
+            tolerance: decides which tokens count as equally good.
+
+        Returns:
+            The manifest's `shortlist` section: a description of the list, and the accuracy before
+            and after.
 
         Raises:
-            ParityError: an answer that the list allows token for token has changed.
+            ParityError: an answer changed although the list holds all of its tokens.
         """
         after = self.answers(model)
         differing = [
@@ -145,18 +160,18 @@ class Shortlist:
         ]
         self._check(model, before, after, differing, tolerance)
         return {
-            **self._facts,
-            "judged_rows": len(self._judged),
+            **self._description,
+            "held_out_rows": len(self._held_out),
             "greedy_identical": len(before) - len(differing),
-            "before": self._figures(before),
-            "after": self._figures(after),
+            "before": self._accuracy(before),
+            "after": self._accuracy(after),
         }
 
-    def _figures(self, answers: Sequence[Generation]) -> dict[str, float]:
+    def _accuracy(self, answers: Sequence[Generation]) -> dict[str, float]:
         from edge.train.metrics import exact_match, rouge_l
 
         texts = [answer.text for answer in answers]
-        references = [row.target or "" for row in self._judged]
+        references = [row.target or "" for row in self._held_out]
         return {
             "exact_match": round(exact_match(texts, references), 6),
             "rouge_l": round(rouge_l(texts, references), 6),
@@ -170,32 +185,34 @@ class Shortlist:
         differing: Sequence[int],
         tolerance: Tolerance,
     ) -> None:
-        """The best of all ids is the best of some: only an id that is missing may change an answer.
+        """Check that an answer changed only where the shortlist lacks the token, or at a tie.
 
-        But for ties: the list's columns of the input are computed from unrounded activations.
+        Ties may fall differently because the columns of the input's ids are computed from
+        activations that are not quantized.
         """
-        rows = [self._judged[row] for row in differing]
+        rows = [self._held_out[row] for row in differing]
         sources, _ = model.encode(
             [row.input for row in rows], fields=[row.fields for row in rows], on_long="truncate"
         )
         for row, source in zip(differing, sources, strict=True):
             one, other = ([*a[row].token_ids, model.tokenizer.eos] for a in (before, after))
-            place, one, other = where_they_part(one, other)
-            if one[place] not in {*self.ids, *source}:
+            position, one, other = first_difference(one, other)
+            if one[position] not in {*self.ids, *source}:
                 continue
             scores = model.score_tokens([source] * 2, [one, other])
-            if not abs(float(scores[0][place] - scores[1][place])) <= tolerance.tie:
+            if not abs(float(scores[0][position] - scores[1][position])) <= tolerance.tie:
                 raise ParityError(
-                    f"the shortlist changes the answer to {self._judged[row].input!r}, though it"
-                    " has all tokens of the full answer; please report this model"
+                    f"the shortlist changes the answer to {self._held_out[row].input!r} although it"
+                    " contains all tokens of the full head's answer. This is a bug: please report"
+                    " the model"
                 )
 
 
 def read_shortlist(artifact: Artifact) -> list[int] | None:
-    """The shortlist ids of an artifact, or None where it has no shortlist.
+    """The ids of an artifact's shortlist, or None if it has none.
 
     Raises:
-        ArtifactError: the list is malformed.
+        ArtifactError: shortlist.json is malformed.
     """
     if not artifact.manifest.shortlist:
         return None
@@ -210,19 +227,20 @@ def read_shortlist(artifact: Artifact) -> list[int] | None:
     return ids
 
 
-def shortlist_line(facts: dict[str, Any]) -> str:
-    """A manifest's shortlist section in one line."""
-    before, after = facts["before"], facts["after"]
+def shortlist_line(report: Mapping[str, Any]) -> str:
+    """A one-line summary of a manifest's `shortlist` section."""
+    before, after = report["before"], report["after"]
     return (
-        f"{facts['size']:,} of {facts['pieces']:,} ids (targets of {facts['data']}); on"
-        f" {facts['judged_rows']} rows held out: greedy {facts['greedy_identical']} as the full"
-        f" head, exact match {before['exact_match']:.1%} → {after['exact_match']:.1%},"
+        f"{report['size']:,} of {report['pieces']:,} ids (targets of {report['data']}); on"
+        f" {report['held_out_rows']} held-out rows: {report['greedy_identical']} greedy answers as"
+        f" with the full head,"
+        f" exact match {before['exact_match']:.1%} → {after['exact_match']:.1%},"
         f" ROUGE-L {before['rouge_l']:.4f} → {after['rouge_l']:.4f}"
     )
 
 
 def _files(data: Path) -> tuple[Path, Path | None]:
-    """What makes the list, and what judges it, if that is a file of its own."""
+    """The file that makes the list, and the file of held-out rows if there is one."""
     if not data.is_dir():
         return data, None
     train = split_file(data, "train")
@@ -232,5 +250,5 @@ def _files(data: Path) -> tuple[Path, Path | None]:
 
 
 def _name(file: Path, request: ShortlistRequest) -> str:
-    """A file of the data by name: no path of the machine goes into a manifest."""
+    """The name of a data file for the manifest, which holds no paths of this machine."""
     return f"{request.data.resolve().name}/{file.name}" if request.data.is_dir() else file.name

@@ -45,7 +45,8 @@ def open_source(model: str | Path) -> Iterator[Model]:
     Raises:
         ModelError: not a T5-family model, or not with the tokenizer that it was trained with.
     """
-    from edge.export.publish import Publisher, file_info
+    from edge.export.manifest import file_info
+    from edge.export.publish import Publisher
     from edge.export.reference import TorchReference
     from edge.export.source import SourceModel
 

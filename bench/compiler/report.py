@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.compiler.search import Search, Trial
-from edge.export.model_card import model_card
-from edge.export.publish import CARD_NAME, file_info
+from edge.export.manifest import file_info
+from edge.export.model_card import CARD_NAME, model_card
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import MANIFEST_NAME
 from edge.runtime.platform.atomic import new_file, new_folder
@@ -174,7 +174,7 @@ def write_winner(
     with new_folder(output, force=force) as staging:
         for name in old.files:
             shutil.copyfile(artifact.path(name), staging / name)
-        (staging / CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
+        model_card(manifest).save(staging / CARD_NAME)
         files = {**old.files, CARD_NAME: file_info(staging / CARD_NAME)}
         manifest = dataclasses.replace(manifest, files=files)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.export.source import expected_shapes
+from edge.export.architecture import expected_shapes
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_folder

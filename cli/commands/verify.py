@@ -38,8 +38,8 @@ def command(artifact: Path, source: str | None, threads: int | None) -> None:
             )
             return
         from edge.cli.display.console import quiet_libraries
-        from edge.export.publish import remeasure_parity
         from edge.export.source import SourceModel
+        from edge.export.verify import remeasure_parity
 
         quiet_libraries()
         parity = remeasure_parity(model, SourceModel.open(source))

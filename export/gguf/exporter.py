@@ -1,4 +1,4 @@
-"""GGUF for llama.cpp: one file with weights, shape and vocabulary, quantized by its own tool."""
+"""The GGUF exporter: one file with weights, shape and vocabulary, quantized by llama.cpp."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import dataclasses
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,10 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, LlamaFileType, get_tensor_name_map
 
+from edge.export.architecture import expected_shapes
 from edge.export.base import EIGHT_BIT, FOUR_BIT, HALF, Exporter, Tolerance
 from edge.export.gguf.position_buckets import BiasTables, bias_tables
 from edge.export.gguf.vocabulary import read_vocabulary
-from edge.export.source import SourceModel, expected_shapes
+from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.gguf.compatibility import POSITION_LIMIT
@@ -27,10 +27,10 @@ from edge.runtime.platform.atomic import readable_os_errors
 
 MODEL_NAME = "model.gguf"
 _UNQUANTIZED_NAME = "unquantized.gguf"
-_CONTEXT_LENGTH = 512  # tokens; what T5 was trained with, and a hint only
+_CONTEXT_LENGTH = 512  # tokens, as in T5's training; only a hint to other tools
 _BIAS = "relative_attention_bias.weight"
 _FINAL_NORM = "decoder.final_layer_norm.weight"
-# What llama.cpp's T5 graph computes: (is_gated_act, dense_act_fn).
+# The activations of llama.cpp's T5 graph: (is_gated_act, dense_act_fn).
 _ACTIVATIONS = ((True, "gelu_new"), (False, "relu"))
 _FILE_TYPES = {
     "f32": LlamaFileType.ALL_F32,
@@ -39,7 +39,7 @@ _FILE_TYPES = {
     "q4_0": LlamaFileType.MOSTLY_Q4_0,
     "q4_k_m": LlamaFileType.MOSTLY_Q4_K_M,
 }
-_WRITTEN_HERE = ("f32", "f16")
+_UNQUANTIZED = ("f32", "f16")
 
 
 class GgufExporter(Exporter):
@@ -51,8 +51,9 @@ class GgufExporter(Exporter):
         "f16": "16-bit floats (the feed-forward output stays at 32 bits)",
         "q8_0": "8 bits in blocks of 32",
         "q4_0": "4 bits in blocks of 32",
-        "q4_k_m": "4 to 6 bits in blocks of 256, by the weights' importance",
+        "q4_k_m": "4 to 6 bits in blocks of 256, more for the more important weights",
     }
+    full_precision: ClassVar = _UNQUANTIZED
     auto = "q8_0"
     aliases: ClassVar = {
         "none": "f32",
@@ -63,14 +64,14 @@ class GgufExporter(Exporter):
         "int8": "q8_0",
         "int4": "q4_k_m",
     }
-    # Measured on a trained model of 1.8 M parameters over 997 rows of Disfl-QA: mean and largest
-    # error of the source's greedy tokens, identical greedy rows. The limits leave a wide margin.
-    #   f32     1.0e-5  1.8e-3  997     llama.cpp's gelu is a float16 table: all but 1.5e-4 of it
+    # Measured with a trained model of 1.8 M parameters on 997 rows of Disfl-QA: mean and largest
+    # log-probability error, identical greedy answers. The limits leave a wide margin.
+    #   f32     1.0e-5  1.8e-3  997     all but 1.5e-4 comes from llama.cpp's float16 table of gelu
     #   f16     5.3e-5  9.6e-3  997
     #   q8_0    1.2e-3  0.22    987
     #   q4_0    1.1e-2  2.4     932
     #   q4_k_m  6.3e-3  1.1     954
-    # Inputs unlike those it was trained on give means three times as large.
+    # Inputs unlike the training data give means three times as large.
     tolerances: ClassVar = {
         "f32": Tolerance(greedy=True, max_error=5e-2, mean_error=5e-3),
         "f16": HALF,
@@ -80,16 +81,17 @@ class GgufExporter(Exporter):
     }
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
-        """See `Exporter.write`. Quantizing takes room for the float32 file beside the result.
+        """See `Exporter.write`. Quantization temporarily needs disk space for a float32 file.
 
         Raises:
-            ModelError: llama.cpp can't compute this model's activation, or a weight is no number.
+            ModelError: llama.cpp does not support this model's activation, or a weight is not
+                finite.
             EdgeError: the disk is full, or llama.cpp can't quantize the model.
         """
         _check_activation(source)
         target = folder / MODEL_NAME
         with readable_os_errors(folder):
-            if quantization in _WRITTEN_HERE:
+            if quantization in _UNQUANTIZED:
                 _write_file(source, quantization, target)
                 return {}
             unquantized = folder / _UNQUANTIZED_NAME
@@ -106,8 +108,8 @@ def _check_activation(source: SourceModel) -> None:
     if (shape.is_gated_act, shape.dense_act_fn) not in _ACTIVATIONS:
         gated = "gated " if shape.is_gated_act else ""
         raise ModelError(
-            f"{source.name}: llama.cpp computes T5 with relu or gated gelu_new only, not with"
-            f" {gated}{shape.dense_act_fn}; use format onnx or torchscript"
+            f"{source.name}: llama.cpp supports T5 with relu or gated gelu_new only, not with"
+            f" {gated}{shape.dense_act_fn}. Use --format onnx or torchscript"
         )
 
 
@@ -118,7 +120,7 @@ def _write_file(source: SourceModel, quantization: str, path: Path) -> None:
     """Write the whole file, one tensor in memory at a time."""
     shape = source.architecture
     bias = bias_tables(shape, *(source.tensor(name) for name in _bias_names()))
-    weights = expected_shapes(_deep_enough(shape))
+    weights = expected_shapes(_pad_encoder(shape))
     writer = GGUFWriter(path, MODEL_ARCH_NAMES[MODEL_ARCH.T5])
     try:
         _add_shape(writer, shape, bias)
@@ -127,19 +129,19 @@ def _write_file(source: SourceModel, quantization: str, path: Path) -> None:
         _add_vocabulary(writer, source)
         for name, gguf_name in _tensor_names(weights):
             size = bias.encoder.shape if name.endswith(_BIAS) else weights[name]
-            dtype = _type(name, len(size), quantization)
+            dtype = _dtype(name, len(size), quantization)
             writer.add_tensor_info(gguf_name, size, dtype, int(np.prod(size)) * dtype.itemsize)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, size in weights.items():
             values = _values(source, name, size, bias)
-            dtype = _type(name, values.ndim, quantization)
+            dtype = _dtype(name, values.ndim, quantization)
             writer.write_tensor_data(_finite(values.astype(dtype), name, source))
     except OSError as error:
         if error.errno is not None:
             raise
-        # numpy's tofile says "… requested and … written" without an error number.
+        # numpy's tofile reports a full disk as "… requested and … written", without an errno.
         raise EdgeError(f"{path.parent}: no space left on the disk ({error})") from error
     finally:
         writer.close()
@@ -149,7 +151,7 @@ def _add_shape(writer: GGUFWriter, shape: Architecture, bias: BiasTables) -> Non
     writer.add_context_length(min(_CONTEXT_LENGTH, bias.longest or _CONTEXT_LENGTH))
     writer.add_embedding_length(shape.d_model)
     writer.add_feed_forward_length(shape.d_ff)
-    writer.add_block_count(_deep_enough(shape).num_layers)
+    writer.add_block_count(_pad_encoder(shape).num_layers)
     writer.add_decoder_block_count(shape.num_decoder_layers)
     writer.add_head_count(shape.num_heads)
     writer.add_key_length(shape.d_kv)
@@ -165,13 +167,12 @@ def _add_shape(writer: GGUFWriter, shape: Architecture, bias: BiasTables) -> Non
 def _add_vocabulary(writer: GGUFWriter, source: SourceModel) -> None:
     shape = source.architecture
     ids = {"eos": shape.eos_token_id, "pad": shape.pad_token_id}
-    with tempfile.TemporaryDirectory() as folder:
-        source.write_tokenizer(Path(folder))
-        vocabulary = read_vocabulary(Path(folder) / TOKENIZER_NAME, shape.vocab_size, **ids)
+    with source.tokenizer_folder() as folder:
+        vocabulary = read_vocabulary(folder / TOKENIZER_NAME, shape.vocab_size, **ids)
     if vocabulary is not None:
         vocabulary.add_to(writer, **ids)
         return
-    # llama.cpp's T5 knows Unigram only; a wrong vocabulary would mislead its tools.
+    # llama.cpp's T5 tokenizer is Unigram only; a wrong vocabulary would mislead its tools.
     writer.add_tokenizer_model("none")
     writer.add_vocab_size(shape.vocab_size)
 
@@ -183,34 +184,34 @@ def _bias_names() -> tuple[str, str]:
     )
 
 
-def _deep_enough(shape: Architecture) -> Architecture:
+def _pad_encoder(shape: Architecture) -> Architecture:
     """The shape with an encoder at least as deep as the decoder.
 
-    llama.cpp gives its cache as many layers as the encoder has, and can't load a deeper decoder.
-    The blocks that are added hold zeros: both of their branches then add nothing to the residual.
+    llama.cpp's cache has as many layers as the encoder, so it can't load a deeper decoder. The
+    added blocks hold zeros, so that they add nothing to the residual stream.
     """
     return dataclasses.replace(shape, num_layers=max(shape.num_layers, shape.num_decoder_layers))
 
 
-def _is_added(name: str, shape: Architecture) -> bool:
+def _is_padding(name: str, shape: Architecture) -> bool:
     stack, _, rest = name.partition(".block.")
     return stack == "encoder" and bool(rest) and int(rest.split(".")[0]) >= shape.num_layers
 
 
 def _tensor_names(weights: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """State-dict name and GGUF name of every weight that the file holds."""
+    """State-dict name and GGUF name of every weight in the file."""
     blocks = [int(name.split(".")[2]) for name in weights if ".block." in name]
     table = get_tensor_name_map(MODEL_ARCH.T5, max(blocks) + 1)
     for name in weights:
         found = table.get_name(name, try_suffixes=(".weight",))
         if found is None:
-            raise EdgeError(f"gguf knows no name for {name}; install gguf 0.19 or newer")
+            raise EdgeError(f"gguf has no name for {name}. Install gguf 0.19 or newer")
         yield name, found
 
 
-def _type(name: str, dimensions: int, quantization: str) -> np.dtype[Any]:
-    """The type of a weight in a file that is not quantized."""
-    # `wo` sees activations beyond float16's range: transformers keeps it in float32, and so do we.
+def _dtype(name: str, dimensions: int, quantization: str) -> np.dtype[Any]:
+    """The data type of a weight in the file before quantization."""
+    # Activations of `wo` exceed float16's range: transformers keeps it in float32, too.
     wide = name.endswith((_BIAS, ".wo.weight"))
     small = quantization == "f16" and dimensions == 2 and not wide
     return np.dtype(np.float16 if small else np.float32)
@@ -220,19 +221,21 @@ def _values(source: SourceModel, name: str, size: tuple[int, ...], bias: BiasTab
     shape = source.architecture
     if name.endswith(_BIAS):
         return bias.encoder if name.startswith("encoder") else bias.decoder
-    if _is_added(name, shape):
+    if _is_padding(name, shape):
         return np.zeros(size, dtype=np.float32)
     values = source.tensor(name)
     if name == _FINAL_NORM and shape.scale_decoder_outputs:
-        # llama.cpp never scales the decoder's outputs. The last norm's weight can carry the
-        # factor, since nothing but the head follows; so a tied head needs no copy of its own.
+        # llama.cpp never scales the decoder's outputs. The factor goes into the last norm, which
+        # only the head follows, so that a tied head needs no separate copy.
         values = values * np.float32(shape.d_model**-0.5)
     return values
 
 
 def _finite(values: np.ndarray, name: str, source: SourceModel) -> np.ndarray:
     if not np.isfinite(values).all():
-        raise ModelError(f"{source.name}: {name} holds values that are no {values.dtype} numbers")
+        raise ModelError(
+            f"{source.name}: {name} holds values that are not finite in {values.dtype}"
+        )
     return np.ascontiguousarray(values)
 
 
@@ -242,8 +245,8 @@ def _finite(values: np.ndarray, name: str, source: SourceModel) -> np.ndarray:
 def _quantize(source: Path, target: Path, quantization: str) -> None:
     """Run llama.cpp's own quantizer.
 
-    Rows that a type's blocks of 256 or 32 do not divide get the nearest type that does, at worst
-    float16. Biases, norms and the position tables stay float32.
+    Rows that are not a multiple of a type's block size (256 or 32) get the nearest type that fits,
+    at worst float16. Norms and position biases stay float32.
     """
     library = llama_library()
     params = library.llama_model_quantize_default_params()
@@ -255,7 +258,7 @@ def _quantize(source: Path, target: Path, quantization: str) -> None:
     if status == 0:
         return
     reason = last_error(f"status {status}")
-    with contextlib.suppress(OSError):  # the reason above is what matters
+    with contextlib.suppress(OSError):  # report the quantizer's error, not this one
         target.unlink()
     if shutil.disk_usage(target.parent).free < source.stat().st_size:
         raise EdgeError(f"{target.parent}: no space left on the disk for the {quantization} file")

@@ -1,9 +1,9 @@
-"""The relative position bias, rearranged for the distances at which llama.cpp changes buckets.
+"""Relative position biases, rearranged for llama.cpp's bucket boundaries.
 
-llama.cpp takes the number of buckets from the file but fixes the largest distance at 128 (see
-`edge.runtime.engines.gguf.buckets`). For a model trained with another one the table is written with more
-rows: with enough buckets, each of llama.cpp's lies within one of the model's, and holds its values.
-Nothing is lost.
+llama.cpp reads the number of buckets from the file but fixes the maximum distance at 128 (see
+`edge.runtime.engines.gguf.buckets`). For a model with another maximum distance, the table gets more
+rows: with enough buckets, each of llama.cpp's lies within one of the model's and holds its values,
+so that the bias is exact.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from edge.export.position_bias import buckets as model_buckets
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.gguf.buckets import LLAMA_MAX_DISTANCE, large_buckets, llama_buckets
 
-_HORIZON = 1 << 14  # distances that are compared; beyond it nothing changes any more
-_LONGEST = 1 << 12  # tokens, for a model that no small table fits
-_AMBIGUOUS = 1e-4  # so close to a whole number, rounding may fall either way
+_COMPARED_DISTANCES = 1 << 14  # beyond it, all distances share the last bucket
+_LONGEST = 1 << 12  # tokens, for models that no small table fits
+_AMBIGUOUS = 1e-4  # so close to an integer, rounding may go either way
 
 
 @dataclass(frozen=True)
 class BiasTables:
-    """Bias tables for llama.cpp: `encoder` and `decoder` are [buckets, heads], float32.
+    """Bias tables for llama.cpp.
 
-    `longest` is the largest number of tokens for which they hold, or None for any number.
+    Attributes:
+        encoder, decoder: float32 [buckets, heads].
+        longest: the largest number of tokens for which they are exact, or None for any number.
     """
 
     encoder: np.ndarray
@@ -34,17 +36,23 @@ class BiasTables:
 
     @property
     def buckets(self) -> int:
+        """The number of rows of each table."""
         return len(self.encoder)
 
 
 def bias_tables(shape: Architecture, encoder: np.ndarray, decoder: np.ndarray) -> BiasTables:
-    """Rearrange a model's two tables [num_buckets, heads] for llama.cpp."""
-    own = shape.relative_attention_num_buckets
-    # Below 2 × 128, no stack has an exact bucket for distance 128, where llama.cpp would divide
-    # by zero.
-    for buckets in (own, *range(own + 2, 2 * LLAMA_MAX_DISTANCE, 2)):
+    """Rearrange the tables of a model's encoder and decoder, [num_buckets, heads] each."""
+    count = shape.relative_attention_num_buckets
+    # Below 2 × 128: more buckets would be exact up to distance 128, and llama.cpp divide by zero.
+    for buckets in (count, *range(count + 2, 2 * LLAMA_MAX_DISTANCE, 2)):
         rows = [
-            _rows(shape, buckets, _HORIZON, bidirectional=bidirectional, strict=buckets != own)
+            _rows(
+                shape,
+                buckets,
+                _COMPARED_DISTANCES,
+                bidirectional=bidirectional,
+                strict=buckets != count,
+            )
             for bidirectional in (True, False)
         ]
         if rows[0] is not None and rows[1] is not None:
@@ -62,8 +70,11 @@ def bias_tables(shape: Architecture, encoder: np.ndarray, decoder: np.ndarray) -
 def _rows(
     shape: Architecture, buckets: int, distances: int, *, bidirectional: bool, strict: bool
 ) -> np.ndarray | None:
-    """For each of llama.cpp's buckets the model's bucket, -1 where unused; None where one of
-    llama.cpp's would need two. `strict` also refuses what hangs on rounding."""
+    """The model's bucket for each of llama.cpp's, -1 if unused.
+
+    None if one of llama.cpp's buckets would need two of the model's, or, with `strict`, if that
+    depends on rounding.
+    """
     wanted = model_buckets(-np.arange(distances), shape, bidirectional=bidirectional)
     found = llama_buckets(buckets, distances, bidirectional=bidirectional)
     if strict:

@@ -1,7 +1,7 @@
-"""A GGUF vocabulary from a tokenizer.json, for others who read the file with llama.cpp's tools.
+"""A GGUF vocabulary made from tokenizer.json, for use of the file with llama.cpp's tools.
 
-edge itself tokenizes with tokenizer.json. llama.cpp's Unigram tokenizer knows scores, a precompiled
-character map and Metaspace; other normalizers and pre-tokenizers have no place in the file.
+edge itself tokenizes with tokenizer.json. llama.cpp's Unigram tokenizer supports scores, a
+precompiled character map and Metaspace, but no other normalizers and pre-tokenizers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True)
 class GgufVocabulary:
-    """Pieces by id, padded to the model's vocab_size. Scores are natural log-probabilities."""
+    """A Unigram vocabulary in the terms of GGUF.
+
+    Attributes:
+        pieces: by id, padded to the model's vocab_size.
+        scores: natural log-probabilities, by id.
+        types: values of `gguf.TokenType`, by id.
+        unknown: the id of the unknown token, or None.
+        charsmap: SentencePiece's precompiled character map, or None.
+        space_prefix: whether a space is put before the text.
+        remove_extra_whitespaces: whether runs of spaces become one.
+    """
 
     pieces: list[str]
     scores: list[float]
@@ -36,6 +46,7 @@ class GgufVocabulary:
     remove_extra_whitespaces: bool
 
     def add_to(self, writer: GGUFWriter, *, eos: int, pad: int) -> None:
+        """Write the tokenizer's metadata of a GGUF file."""
         writer.add_tokenizer_model("t5")
         writer.add_tokenizer_pre("default")
         writer.add_token_list(self.pieces)
@@ -54,7 +65,7 @@ class GgufVocabulary:
 
 
 def read_vocabulary(path: Path, size: int, *, eos: int, pad: int) -> GgufVocabulary | None:
-    """The vocabulary of a tokenizer.json, padded to `size`; None if it is no Unigram tokenizer.
+    """The vocabulary of a tokenizer.json, padded to `size`; None if it is not a Unigram tokenizer.
 
     Raises:
         ModelError: the tokenizer is malformed or has more pieces than the model.
@@ -65,7 +76,7 @@ def read_vocabulary(path: Path, size: int, *, eos: int, pad: int) -> GgufVocabul
             return None
         return _vocabulary(tokenizer, size, {eos, pad})
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise ModelError(f"{path.name}: its Unigram vocabulary is malformed ({error})") from None
+        raise ModelError(f"{path.name}: malformed Unigram vocabulary ({error})") from None
 
 
 def _vocabulary(tokenizer: dict[str, Any], size: int, control: set[int]) -> GgufVocabulary:
@@ -82,14 +93,14 @@ def _vocabulary(tokenizer: dict[str, Any], size: int, control: set[int]) -> Gguf
         token = int(added["id"])
         pieces[token] = added["content"]
         scores.setdefault(token, 0.0)
-        # User-defined pieces are matched in plain text, as tokenizer.json matches its added ones.
+        # llama.cpp matches user-defined pieces in plain text, as tokenizers does added tokens.
         types[token] = int(TokenType.CONTROL if token in control else TokenType.USER_DEFINED)
     unknown = model.get("unk_id")
     if unknown is not None:
         types[unknown] = int(TokenType.UNKNOWN)
     if max(pieces) >= size:
         raise ModelError(
-            f"tokenizer.json has ids up to {max(pieces)}, the model embeds only {size}"
+            f"tokenizer.json has ids up to {max(pieces)}, but the model's vocab_size is {size}"
         )
     _pad(pieces, size)
     return GgufVocabulary(
@@ -104,7 +115,7 @@ def _vocabulary(tokenizer: dict[str, Any], size: int, control: set[int]) -> Gguf
 
 
 def _pad(pieces: dict[int, str], size: int) -> None:
-    """Give every id a piece of its own: llama.cpp aborts on repeated or empty ones."""
+    """Give every id a unique, non-empty piece; llama.cpp aborts otherwise."""
     taken: set[str] = set()
     for token in range(size):
         piece = pieces.get(token, "")
@@ -118,7 +129,7 @@ def _pad(pieces: dict[int, str], size: int) -> None:
 
 
 def _steps(node: Any) -> Iterator[dict[str, Any]]:
-    """All steps of a normalizer or pre-tokenizer, nested sequences opened."""
+    """All steps of a normalizer or pre-tokenizer, with nested sequences flattened."""
     if not isinstance(node, dict):
         return
     inner = node.get("normalizers") or node.get("pretokenizers")
@@ -145,7 +156,7 @@ def _space_prefix(tokenizer: dict[str, Any]) -> bool:
 
 
 def _collapses_spaces(tokenizer: dict[str, Any]) -> bool:
-    """Whether runs of spaces become one, as a replacement such as " {2,}" → " " does."""
+    """Whether runs of spaces become one, for example by a replacement " {2,}" → " "."""
     for step in _steps(tokenizer.get("normalizer")):
         pattern = step.get("pattern")
         regex = pattern.get("Regex") if isinstance(pattern, dict) else None

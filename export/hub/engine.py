@@ -1,4 +1,4 @@
-"""The hub's graphs behind the engines' interface, so that they pass the same parity check."""
+"""The engine for hub graphs, so that they go through the same parity check."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAST, _PRESENT = "past_key_values", "present"
 
 
 class HubEngine(SteppingEngine):
-    """Runs the graphs by their documented names, as Optimum and transformers.js do."""
+    """Runs the graphs as Optimum and transformers.js do, by the names of inputs and outputs."""
 
     format = "onnx"
 
@@ -32,8 +32,15 @@ class HubEngine(SteppingEngine):
         merged: bool,
         threads: int = 1,
     ) -> None:
-        """`merged` takes the one decoder for all steps; else there is one for the first step and
-        one for those after it."""
+        """Open the graphs.
+
+        Args:
+            folder: holds the graphs.
+            shape: the model's architecture.
+            vocabulary: its special tokens.
+            merged: use the merged decoder for all steps; else the two separate decoders.
+            threads: threads to compute with.
+        """
         self.vocabulary = vocabulary
         self._shape = shape
         self._merged = merged
@@ -49,54 +56,57 @@ class HubEngine(SteppingEngine):
 
     @property
     def threads(self) -> int:
+        """The number of threads that the sessions compute with."""
         return self._threads
 
     def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:
+        """See `SteppingEngine.start`."""
         ids, mask = pad_batch(input_ids, self.vocabulary.pad)
         feeds = {"input_ids": ids, "attention_mask": mask}
         [encoded] = self._sessions[ENCODER_NAME].run(["last_hidden_state"], feeds)
-        given = {"encoder_hidden_states": encoded, "encoder_attention_mask": mask}
+        inputs_so_far = {"encoder_hidden_states": encoded, "encoder_attention_mask": mask}
         if self._merged:
-            given |= self._dummy_past(len(ids))
-        return _HubState(self._sessions[self._first], self._sessions[self._later], given)
+            inputs_so_far |= self._dummy_past(len(ids))
+        return _HubState(self._sessions[self._first], self._sessions[self._later], inputs_so_far)
 
     def _dummy_past(self, rows: int) -> dict[str, np.ndarray]:
-        # One position, and Optimum's idea of the head size: none of it may count.
+        # As Optimum's: one position of width d_model // num_heads. NaN shows if it is read.
         shape = self._shape
         dims = (rows, shape.num_heads, 1, shape.d_model // shape.num_heads)
         names = [i.name for i in self._sessions[self._first].get_inputs() if i.name[:4] == "past"]
         return {name: np.full(dims, np.nan, dtype=np.float32) for name in names}
 
     def close(self) -> None:
+        """Close the sessions."""
         self._sessions.clear()
 
 
 class _HubState(DecoderState):
-    """What the next step is given: the encoder's output and the past so far."""
+    """The inputs of the next step: the encoder's output and the past."""
 
     def __init__(
         self,
         first: ort.InferenceSession,
         later: ort.InferenceSession,
-        given: dict[str, np.ndarray],
+        inputs_so_far: dict[str, np.ndarray],
     ) -> None:
         self._session = first
         self._later = later
-        self._given = given
+        self._inputs = inputs_so_far
         self._started = False
 
     def advance(self, tokens: np.ndarray) -> np.ndarray:
         inputs = {one.name for one in self._session.get_inputs()}
-        known = {**self._given, "input_ids": tokens, "use_cache_branch": np.array([self._started])}
+        known = {**self._inputs, "input_ids": tokens, "use_cache_branch": np.array([self._started])}
         feeds = {name: value for name, value in known.items() if name in inputs}
         names = [one.name for one in self._session.get_outputs()]
         logits, *present = self._session.run(names, feeds)
         for name, value in zip(names[1:], present, strict=True):
-            # The cross-attention's keys and values stay those of the first step.
+            # The keys and values of the cross-attention come from the first step.
             if ".encoder." not in name or not self._started:
-                self._given[name.replace(_PRESENT, _PAST)] = value
+                self._inputs[name.replace(_PRESENT, _PAST)] = value
         self._session, self._started = self._later, True
         return np.asarray(logits)
 
     def reorder(self, rows: np.ndarray) -> None:
-        self._given = {name: value[rows] for name, value in self._given.items()}
+        self._inputs = {name: value[rows] for name, value in self._inputs.items()}

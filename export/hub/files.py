@@ -1,7 +1,7 @@
-"""What stands beside the graphs in the hub's layout: configuration, generation, tokenizer.
+"""The files beside the graphs in the hub layout: configuration, generation settings, tokenizer.
 
-They are the source folder's own, written so that transformers 4 (which Optimum needs), transformers
-5 and transformers.js read them alike.
+They come from the source folder and are written so that transformers 4 (which Optimum needs),
+transformers 5 and transformers.js all read them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.export.source import SourceModel, read_config
+from edge.export.model_folder import read_config
+from edge.export.source import SourceModel
 from edge.runtime.errors import UsageError
 from edge.runtime.options import GenerationOptions
 
@@ -21,29 +22,29 @@ CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 _COPIED = ("special_tokens_map.json", "added_tokens.json", "spiece.model")
-# What a T5's configuration may leave to defaults, which transformers.js does not know.
+# A T5's config.json may omit these; transformers.js does not know the defaults.
 _SHAPE = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers", "num_decoder_layers")
 _TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
-# Options of ours that generate() of Optimum and transformers.js takes from no file.
+# Options that generate() of Optimum and transformers.js does not read from a file.
 _NOT_STORED = ("seed", "stop_strings", "prompt_lookup_num_tokens")
 
 
 def check_generation(options: GenerationOptions) -> None:
-    """Refuse generation defaults that generation_config.json can't hold.
+    """Reject generation defaults that generation_config.json does not support.
 
     Raises:
         UsageError: names them.
     """
-    lost = [name for name in _NOT_STORED if name in options.non_default()]
-    if lost:
+    unsupported = [name for name in _NOT_STORED if name in options.non_default()]
+    if unsupported:
         raise UsageError(
-            f"{', '.join(lost)}: no place for it in the hub layout's {GENERATION_NAME}; give it"
-            " to generate() where the model runs"
+            f"{', '.join(unsupported)}: not supported by {GENERATION_NAME} in the hub layout. Pass"
+            " it to generate() instead"
         )
 
 
 def write_hub_files(source: SourceModel, generation: GenerationOptions, folder: Path) -> None:
-    """Write everything but the graphs.
+    """Write everything except the graphs.
 
     Raises:
         ModelError: the model has no tokenizer, or a file of its folder is malformed.
@@ -61,7 +62,7 @@ def write_hub_files(source: SourceModel, generation: GenerationOptions, folder: 
 def _configuration(source: SourceModel, folder: Path) -> dict[str, Any]:
     shape = dataclasses.asdict(source.architecture)
     names = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
-    # transformers.js chooses a file name's ending by the data type; "fp32" has none.
+    # transformers.js derives a suffix of file names from the data type; that of fp32 is empty.
     script: dict[str, Any] = {"dtype": "fp32"}
     with_data = [path.name for path in sorted(folder.glob("*.onnx_data"))]
     if with_data:
@@ -79,13 +80,13 @@ def _generation(source: SourceModel, generation: GenerationOptions) -> dict[str,
     shape = dataclasses.asdict(source.architecture)
     stored = {k: v for k, v in generation.non_default().items() if k not in _NOT_STORED}
     saved = {k: v for k, v in source.generation.items() if k not in ("max_length", "min_length")}
-    # A list of eos tokens stays one.
+    # Keeps a list of several eos tokens.
     tokens = {name: saved.get(name, shape[name]) for name in _TOKENS}
     return {**saved, **stored, **tokens, "max_new_tokens": generation.max_new_tokens}
 
 
 def _tokenizer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """tokenizer_config.json in words that transformers 4 knows as well."""
+    """tokenizer_config.json with the class and key names that transformers 4 knows, too."""
     changed = dict(settings)
     if changed.get("tokenizer_class", "TokenizersBackend") == "TokenizersBackend":
         changed["tokenizer_class"] = "PreTrainedTokenizerFast"

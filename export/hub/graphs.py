@@ -1,12 +1,11 @@
-"""The hub's layout of ONNX files: graphs with the names that Optimum gives to a T5's.
+"""ONNX graphs in the hub layout: file, input and output names as in Optimum's export of a T5.
 
-Optimum's `ORTModelForSeq2SeqLM` and transformers.js load it. Names, order and element types of
+Optimum's `ORTModelForSeq2SeqLM` and transformers.js load them. Names, order and element types of
 inputs and outputs are those of optimum-onnx 0.1.0 (`TextSeq2SeqOnnxConfig`); the nodes are ours.
 
-Each of the two programs fetches only the files that it opens, and a browser has no folder in
-which one file could point into another. So the encoder and the merged decoder hold their own
-weights (they share none but the embedding); the other two decoders take theirs from the merged
-one's file by offset.
+Both programs download only the files that they open, and in a browser one file can't refer to
+another. So the encoder and the merged decoder contain their weights (only the embedding is stored
+twice); the other two decoders refer to the merged decoder's file by offset.
 """
 
 from __future__ import annotations
@@ -16,27 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
+from edge.export.onnx.decoder import DecoderEmitter
+from edge.export.onnx.encoder import EncoderEmitter
 from edge.export.onnx.exporter import OnnxExporter, precisions
 from edge.export.onnx.files import write_graphs
-from edge.export.onnx.graph import Dim, Graph, Weights
+from edge.export.onnx.graph import BOOL, FLOAT, INT32, INT64, Dim, Graph, Weights
+from edge.export.onnx.layers import KeyValue
 from edge.export.onnx.precision import Precision
-from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
 from edge.export.source import SourceModel
 
 ENCODER_NAME = "encoder_model.onnx"
 MERGED_NAME = "decoder_model_merged.onnx"
 DECODER_NAME = "decoder_model.onnx"
 DECODER_WITH_PAST_NAME = "decoder_with_past_model.onnx"
-# The one name under which Optimum and transformers.js look for weights beside a graph.
+# The suffix of the only file where Optimum and transformers.js look for external weights.
 DATA_SUFFIX = "_data"
 
 
 class HubExporter(OnnxExporter):
-    """Encoder, decoder, decoder with past, and the two decoders merged in one graph."""
+    """Writes encoder, decoder, decoder with past, and the two decoders merged into one graph."""
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
+        """See `Exporter.write`."""
         encoder, decoder = precisions(source, quantization)
         weights = Weights()
         graph = _encoder_graph(source, encoder, weights)
@@ -64,10 +65,10 @@ def _encoder_graph(source: SourceModel, precision: Precision, weights: Weights) 
 
 
 class _Decoders:
-    """The three decoders, over the same weights.
+    """The three decoders, with shared weights.
 
-    `encoder` is the precision of the cross-attention's keys and values: they belong to the
-    encoder's half in our own layout too.
+    `encoder` is the precision of the cross-attention's keys and values, as in the edge layout,
+    where they belong to the encoder's graph.
     """
 
     def __init__(self, source: SourceModel, encoder: Precision, decoder: Precision) -> None:
@@ -78,7 +79,7 @@ class _Decoders:
         self._decoder = decoder
 
     def first(self) -> Graph:
-        """The decoder without past, which also returns the cross-attention's keys and values."""
+        """The decoder of the first step, which also returns the cross-attention keys and values."""
         graph = Graph("decoder_model", self.weights)
         mask, tokens = self._mask_and_tokens(graph)
         cross = self._cross(graph, self._encoded_input(graph))
@@ -88,7 +89,7 @@ class _Decoders:
         return graph
 
     def with_past(self) -> Graph:
-        """The decoder after the first step: all keys and values are given."""
+        """The decoder of later steps: all keys and values are inputs."""
         graph = Graph("decoder_with_past_model", self.weights)
         mask, tokens = self._mask_and_tokens(graph)
         past, cross = self._past_inputs(graph, self.shape.d_kv)
@@ -96,17 +97,17 @@ class _Decoders:
         return graph
 
     def merged(self) -> Graph:
-        """Both in one, by `use_cache_branch`: false passes over what the past inputs hold.
+        """Both in one graph; if `use_cache_branch` is false, the past inputs are ignored.
 
-        Only the cross-attention's keys and values depend on a branch, so that the layers, and what
-        ONNX Runtime makes of their weights, are there once. Optimum's first call gives pasts of
-        the width d_model // num_heads, which need not be d_kv: that dimension is left open.
+        Only the cross-attention keys and values depend on a branch, so that the layers and their
+        prepacked weights exist once. Optimum's first call passes pasts of width
+        d_model // num_heads, which may differ from d_kv, so that dimension is dynamic.
         """
         graph = Graph("decoder_model_merged", self.weights)
         mask, tokens = self._mask_and_tokens(graph)
         encoded = self._encoded_input(graph)
         given_past, given_cross = self._past_inputs(graph, "head_size")
-        use_past = graph.input("use_cache_branch", TensorProto.BOOL, [1])
+        use_past = graph.input("use_cache_branch", BOOL, [1])
         past = self._past_or_none(graph, tokens, use_past, given_past)
         cross, present = self._given_or_computed(graph, use_past, given_cross, encoded)
         self._emit(graph, tokens, mask, past, cross, present)
@@ -142,14 +143,14 @@ class _Decoders:
                 pairs[side].append(KeyValue(key, value))
         return pairs["decoder"], pairs["encoder"]
 
-    # -- what a branch decides -------------------------------------------------------------------
+    # -- branches --------------------------------------------------------------------------------
 
     def _past_or_none(
         self, graph: Graph, tokens: str, use_past: str, given: Sequence[KeyValue]
     ) -> list[KeyValue]:
-        """The given past, or none of it (whatever its length and width), as [batch, heads, …]."""
-        everything = graph.constant([np.iinfo(np.int64).max])
-        end = graph.op("Where", use_past, everything, graph.constant([0]))
+        """The given past, or an empty one, as [batch, heads, length, d_kv]."""
+        unlimited = graph.constant([np.iinfo(np.int64).max])
+        end = graph.op("Where", use_past, unlimited, graph.constant([0]))
         batch = graph.op("Shape", tokens, start=0, end=1)
         heads, width = graph.constant([self.shape.num_heads]), graph.constant([self.shape.d_kv])
 
@@ -164,20 +165,20 @@ class _Decoders:
     def _given_or_computed(
         self, graph: Graph, use_past: str, given: Sequence[KeyValue], encoded: str
     ) -> tuple[list[KeyValue], list[KeyValue]]:
-        """The cross-attention's keys and values for the layers, and for the outputs.
+        """The cross-attention keys and values for the layers, and for the outputs.
 
-        As in Optimum's own export the outputs are empty where the caller has them: they would be
-        copied at every step.
+        As in Optimum's export, the outputs are empty if the caller has them already; else they
+        would be copied at every step.
         """
         computed = graph.body("computed")
         cross = self._cross(computed, encoded)
-        self._give(computed, cross, "inner")
-        self._give(computed, cross, "outer")
+        self._add_outputs(computed, cross, "inner")
+        self._add_outputs(computed, cross, "outer")
         passed = graph.body("passed")
-        self._give(passed, given, "inner")
+        self._add_outputs(passed, given, "inner")
         dims = passed.constant([0, self.shape.num_heads, 1, self.shape.d_kv])
         empty = passed.op("Expand", passed.constant(0.0, np.float32), dims)
-        self._give(passed, [KeyValue(empty, empty)] * len(given), "outer")
+        self._add_outputs(passed, [KeyValue(empty, empty)] * len(given), "outer")
         values = graph.ops(
             "If",
             graph.op("Squeeze", use_past, graph.constant([0])),
@@ -188,7 +189,7 @@ class _Decoders:
         pairs = [KeyValue(*values[i : i + 2]) for i in range(0, len(values), 2)]
         return pairs[: len(given)], pairs[len(given) :]
 
-    def _give(self, body: Graph, pairs: Sequence[KeyValue], side: str) -> None:
+    def _add_outputs(self, body: Graph, pairs: Sequence[KeyValue], side: str) -> None:
         dims: list[Dim] = [f"{side}_batch", self.shape.num_heads, f"{side}_length", self.shape.d_kv]
         for layer, pair in enumerate(pairs):
             name = f"{body.name}_{side}_{layer}"
@@ -212,7 +213,7 @@ class _Decoders:
         cross: list[KeyValue],
         present_cross: list[KeyValue] | None,
     ) -> None:
-        """The layers, and the outputs in Optimum's order."""
+        """Add the layers, and the outputs in Optimum's order."""
         emitter = self._emitter(graph)
         bias = emitter.position_bias(tokens, past[0].key)
         logits, present = emitter.emit(tokens, mask, past, cross, bias)
@@ -227,7 +228,7 @@ class _Decoders:
                 self._present(graph, f"{name}.encoder", present_cross[layer], length)
 
     def _present(self, graph: Graph, name: str, pair: KeyValue, length: str) -> None:
-        # The merged decoder's are empty after the first step.
+        # Those of the merged decoder are empty after the first step.
         batch = "batch_size_out" if name.endswith("encoder") else "batch_size"
         dims: list[Dim] = [batch, self.shape.num_heads, length, self.shape.d_kv]
         graph.output(f"{name}.key", pair.key, FLOAT, dims)

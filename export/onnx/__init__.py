@@ -1,8 +1,9 @@
-"""ONNX: encoder and decoder graphs emitted node by node from the weights, without tracing.
+"""ONNX: the exporter, and graphs built node by node from the weights, without tracing.
 
-Two graphs share one file of weights. `encoder.onnx` turns source ids into the cross-attention keys
-and values of every decoder layer, which are therefore computed once per input; `decoder.onnx`
-appends any number of tokens to its cache and returns their logits.
+`model.onnx` holds the whole greedy search. For other searches, `encoder.onnx` turns source ids into
+the cross-attention keys and values of every decoder layer, once per input, and `decoder.onnx`
+appends any number of tokens to its cache and returns their logits. All graphs share one copy of the
+weights.
 """
 
 from __future__ import annotations

@@ -1,38 +1,44 @@
-"""Writes an ONNX artifact's model files: the greedy search as one graph, and its two halves."""
+"""The ONNX exporter: two greedy searches, plain and speculative, and encoder and decoder alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from edge.export.base import EIGHT_BIT, EXACT, FOUR_BIT, Exporter, Tolerance
+from edge.export.onnx.decoder import DecoderEmitter
+from edge.export.onnx.encoder import EncoderEmitter
 from edge.export.onnx.files import write_graphs
-from edge.export.onnx.graph import Dim, Graph, Weights
+from edge.export.onnx.graph import FLOAT, INT32, INT64, Dim, Graph, Weights
 from edge.export.onnx.greedy import emit_greedy
-from edge.export.onnx.lm_head import Extra, FullHead, Head, ListedHead
+from edge.export.onnx.layers import KeyValue
+from edge.export.onnx.lm_head import FullHead, Head, InputColumns, ShortlistHead
 from edge.export.onnx.precision import BlockInt4, BlockInt8, Float32, Precision, RowInt8
 from edge.export.onnx.speculative import emit_speculative
-from edge.export.onnx.stacks import FLOAT, INT32, INT64, DecoderEmitter, EncoderEmitter, KeyValue
 from edge.export.source import SourceModel
 
 GREEDY_NAME = "model.onnx"
 SPECULATIVE_NAME = "speculative.onnx"
 ENCODER_NAME = "encoder.onnx"
 DECODER_NAME = "decoder.onnx"
-SCORING_NAME = "scoring.onnx"  # the decoder with the whole head, beside a shortlist
+SCORING_NAME = "scoring.onnx"  # the decoder with the full head, if there is a shortlist
 
 
 class OnnxExporter(Exporter):
-    """Encoder and decoder graphs in float32 or with weights of 8 or 4 bits."""
+    """Writes model.onnx, speculative.onnx, encoder.onnx and decoder.onnx.
+
+    With a shortlist also scoring.onnx.
+    """
 
     format = "onnx"
     quantizations: ClassVar[Mapping[str, str]] = {
         "float32": "weights and arithmetic in float32",
         "int8": "8-bit weights, and activations in matrix products",
-        "int4_mixed": "as int8, with 4-bit weights in the decoder but for lm_head",
+        "int4_mixed": "as int8, with 4-bit weights in the decoder except lm_head",
         "int4": "as int8, with 4-bit weights in the decoder",
     }
+    full_precision: ClassVar[Collection[str]] = ("float32",)
     auto = "int8"
     aliases: ClassVar[Mapping[str, str]] = {"none": "float32", "fp32": "float32"}
     tolerances: ClassVar[Mapping[str, Tolerance]] = {
@@ -41,17 +47,18 @@ class OnnxExporter(Exporter):
         "int4_mixed": FOUR_BIT,
         "int4": FOUR_BIT,
     }
-    finer: ClassVar[Mapping[str, str]] = {"int4": "int4_mixed", "int4_mixed": "int8"}
-
+    higher_precision: ClassVar[Mapping[str, str]] = {"int4": "int4_mixed", "int4_mixed": "int8"}
     supports_shortlist = True
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
+        """See `Exporter.write`."""
         self._write(source, quantization, folder, None)
         return {"threads": 1}
 
-    def write_listed(
+    def write_with_shortlist(
         self, source: SourceModel, quantization: str, folder: Path, shortlist: Sequence[int]
     ) -> None:
+        """See `Exporter.write_with_shortlist`."""
         self._write(source, quantization, folder, shortlist)
 
     def _write(
@@ -69,13 +76,16 @@ class OnnxExporter(Exporter):
             DECODER_NAME: _decoder_graph(source, decoder, weights, shortlist),
         }
         if shortlist is not None:
-            # Scores are of any target: they need the whole head.
+            # Targets to score may have any token, so they need the full head.
             others[SCORING_NAME] = _decoder_graph(source, decoder, weights, None)
         write_graphs(folder, weights, (GREEDY_NAME, greedy), others)
 
 
 def precisions(source: SourceModel, quantization: str) -> tuple[Precision, Precision]:
-    """How encoder and decoder are computed: 4 bits pay only where weights are read per token."""
+    """The precisions of encoder and decoder.
+
+    Only the decoder, which reads its weights for every token, gets 4 bits.
+    """
     if quantization == "float32":
         return Float32(source), Float32(source)
     encoder = RowInt8(source)
@@ -83,8 +93,8 @@ def precisions(source: SourceModel, quantization: str) -> tuple[Precision, Preci
         case "int8":
             return encoder, BlockInt8(source)
         case "int4_mixed":
-            # lm_head decides between near-equal tokens.
-            return encoder, BlockInt4(source, exact=("lm_head",))
+            # lm_head decides between nearly equal tokens.
+            return encoder, BlockInt4(source, keep_int8=("lm_head",))
         case _:
             return encoder, BlockInt4(source)
 
@@ -105,8 +115,8 @@ def _encoder_graph(
         graph.output(f"cross_key_{layer}", cross.key, FLOAT, shape)
         graph.output(f"cross_value_{layer}", cross.value, FLOAT, shape)
     if shortlist is not None:
-        extra = Extra.of_input(graph, source, decoder, shortlist, input_ids, mask)
-        extra.outputs(graph, source)
+        columns = InputColumns.of_input(graph, source, decoder, shortlist, input_ids, mask)
+        columns.outputs(graph, source)
     return graph
 
 
@@ -123,10 +133,11 @@ def _decoder_graph(
     bias = emitter.position_bias(tokens, past[0].key)
     head: Head = FullHead(source, precision)
     if shortlist is not None:
-        head = ListedHead(graph, source, precision, shortlist, Extra.inputs(graph, source))
+        columns = InputColumns.inputs(graph, source)
+        head = ShortlistHead(graph, source, precision, shortlist, columns)
     cast = graph.op("Cast", mask, to=INT32)
     logits, present = emitter.emit(tokens, cast, past, cross, bias, head)
-    if isinstance(head, ListedHead):
+    if isinstance(head, ShortlistHead):
         logits = head.over_vocabulary(graph, logits)
     graph.output("logits", logits, FLOAT, ["batch", "tokens", shape.vocab_size])
     for layer, cache in enumerate(present):

@@ -1,8 +1,8 @@
-"""Writes the graphs of one artifact so that their weights are stored once.
+"""Files of the graphs of one artifact, with their weights stored once.
 
-The main graph's file holds the weights itself and needs no other file. The other graphs find theirs
-in that file, by offset: ONNX's external data may lie in any file beside a model. A protobuf holds
-less than 2 GiB; a larger model has its weights in `weights.bin` for all graphs.
+The main graph's file contains the weights and needs no other file. The other graphs refer to the
+weights in that file by offset, because ONNX's external data may be in any file beside a model. A
+protobuf is limited to 2 GiB; larger models have the weights of all graphs in `weights.bin`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from onnx import TensorProto, helper, numpy_helper
 from edge.export.onnx.graph import Graph, Weights
 
 WEIGHTS_NAME = "weights.bin"
-_EMBEDDED_BYTES = (2 << 30) - (64 << 20)  # protobuf's limit, less room for the nodes
-# Page-aligned, so that ONNX Runtime can map a weight instead of reading it.
+_EMBEDDED_BYTES = (2 << 30) - (64 << 20)  # protobuf's limit, less a margin for the nodes
+# Page-aligned, so that ONNX Runtime can memory-map a weight.
 _ALIGNMENT = 4096
-# Below this a tensor stays in its graph: norms and scales are read at load anyway.
+# Smaller tensors, such as norms and scales, are embedded in each graph.
 _INLINE_BYTES = 1024
 # Field numbers of onnx.proto, and protobuf's wire type of strings, bytes and messages.
 _GRAPH, _INITIALIZER, _NAME, _RAW_DATA = 7, 5, 8, 9
 _LENGTH_DELIMITED = 2
 
-# Where a weight lies: (file, offset, length).
-_Places = dict[str, tuple[str, int, int]]
+# Weight → (file, offset, length).
+_Locations = dict[str, tuple[str, int, int]]
 
 
 def write_graphs(
@@ -37,34 +37,39 @@ def write_graphs(
     *,
     data_name: str = WEIGHTS_NAME,
 ) -> None:
-    """Write the main graph and the others under their file names into `folder`.
+    """Write the graphs into `folder`.
 
-    What a protobuf can't hold goes into a file called `data_name`.
+    Args:
+        folder: where the files go.
+        weights: the weights of all graphs.
+        main: file name and graph; its file contains its weights, if a protobuf can hold them.
+        others: file name → graph.
+        data_name: the file for weights that the main graph's file does not contain.
     """
     name, graph = main
     if weights.nbytes < _EMBEDDED_BYTES:
         tensors = [_embedded(key, weights.array(key)) for key in graph.weight_names]
         data = graph.model(tensors).SerializeToString()
         (folder / name).write_bytes(data)
-        places = {
+        locations = {
             key: (name, offset, length)
-            for key, (offset, length) in raw_data_places(memoryview(data)).items()
+            for key, (offset, length) in raw_data_locations(memoryview(data)).items()
         }
     else:
-        places = {}
+        locations = {}
         others = {name: graph, **others}
-    everything = dict.fromkeys(key for one in others.values() for key in one.weight_names)
-    missing = [key for key in everything if key not in places and not _is_small(weights, key)]
+    used = dict.fromkeys(key for graph in others.values() for key in graph.weight_names)
+    missing = [key for key in used if key not in locations and not _is_small(weights, key)]
     if missing:
-        places |= _write_weights(folder / data_name, weights, missing)
-    for other, one in others.items():
+        locations |= _write_weights(folder / data_name, weights, missing)
+    for name, graph in others.items():
         tensors = [
             _embedded(key, weights.array(key))
             if _is_small(weights, key)
-            else _reference(key, weights.array(key), places[key])
-            for key in one.weight_names
+            else _reference(key, weights.array(key), locations[key])
+            for key in graph.weight_names
         ]
-        (folder / other).write_bytes(one.model(tensors).SerializeToString())
+        (folder / name).write_bytes(graph.model(tensors).SerializeToString())
 
 
 def _is_small(weights: Weights, name: str) -> bool:
@@ -75,8 +80,8 @@ def _embedded(name: str, array: np.ndarray) -> TensorProto:
     return numpy_helper.from_array(array, name)
 
 
-def _reference(name: str, array: np.ndarray, place: tuple[str, int, int]) -> TensorProto:
-    location, offset, length = place
+def _reference(name: str, array: np.ndarray, where: tuple[str, int, int]) -> TensorProto:
+    location, offset, length = where
     assert length == array.nbytes, name
     tensor = TensorProto(
         name=name,
@@ -90,34 +95,34 @@ def _reference(name: str, array: np.ndarray, place: tuple[str, int, int]) -> Ten
     return tensor
 
 
-def _write_weights(path: Path, weights: Weights, names: list[str]) -> _Places:
-    places: _Places = {}
+def _write_weights(path: Path, weights: Weights, names: list[str]) -> _Locations:
+    locations: _Locations = {}
     with path.open("wb") as handle:
         for name in names:
             handle.write(b"\0" * (-handle.tell() % _ALIGNMENT))
             array = weights.array(name)
-            places[name] = (path.name, handle.tell(), array.nbytes)
+            locations[name] = (path.name, handle.tell(), array.nbytes)
             handle.write(array.data.cast("B"))
-    return places
+    return locations
 
 
-def raw_data_places(model: memoryview) -> dict[str, tuple[int, int]]:
+def raw_data_locations(model: memoryview) -> dict[str, tuple[int, int]]:
     """Offset and length of the raw data of each initializer in a serialized ModelProto.
 
     Source: onnx.proto and https://protobuf.dev/programming-guides/encoding/.
     """
-    places = {}
+    locations = {}
     for graph_field, graph_start, graph_end in _fields(model, 0, len(model)):
         if graph_field != _GRAPH:
             continue
         for field, start, end in _fields(model, graph_start, graph_end):
             if field == _INITIALIZER:
-                parts = {key: (at, to) for key, at, to in _fields(model, start, end)}
-                if _RAW_DATA in parts:
-                    name_start, name_end = parts[_NAME]
-                    at, to = parts[_RAW_DATA]
-                    places[bytes(model[name_start:name_end]).decode()] = (at, to - at)
-    return places
+                fields = {key: (at, to) for key, at, to in _fields(model, start, end)}
+                if _RAW_DATA in fields:
+                    name_start, name_end = fields[_NAME]
+                    at, to = fields[_RAW_DATA]
+                    locations[bytes(model[name_start:name_end]).decode()] = (at, to - at)
+    return locations
 
 
 def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -1,6 +1,6 @@
 """The whole greedy search as one graph: encoder, then a Loop of decoder steps.
 
-An app in any language runs it with ONNX Runtime alone: ids in, ids out.
+Apps in any language run it with ONNX Runtime alone: ids in, ids out.
 """
 
 from __future__ import annotations
@@ -8,23 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import TensorProto
 
-from edge.export.onnx.graph import Dim, Graph
+from edge.export.onnx.decoder import DecoderEmitter
+from edge.export.onnx.encoder import EncoderEmitter
+from edge.export.onnx.graph import BOOL, FLOAT, INT32, INT64, Dim, Graph
+from edge.export.onnx.layers import KeyValue
 from edge.export.onnx.lm_head import Head, search_head
 from edge.export.onnx.precision import Precision
-from edge.export.onnx.stacks import (
-    FLOAT,
-    INT32,
-    INT64,
-    DecoderEmitter,
-    EncoderEmitter,
-    KeyValue,
-)
 from edge.export.source import SourceModel
 
-BOOL = TensorProto.BOOL
-_NEVER = -1e30
+_FORBIDDEN = -1e30  # added to the logit of a token that must not be chosen
 
 
 def emit_greedy(
@@ -34,12 +27,24 @@ def emit_greedy(
     decoder: Precision,
     shortlist: Sequence[int] | None = None,
 ) -> None:
-    """Fill `graph` with the search; it chooses among `shortlist` ids and the input's, or all ids.
+    """Fill `graph` with the search.
 
-    Inputs: input_ids and attention_mask int64 [batch, source]; max_new_tokens and min_new_tokens
-    int64 scalars, both counting eos. Outputs: tokens int64 [batch, steps], pad after eos; lengths
-    int64 [batch], eos counted; log_probs float32 [batch], sums of the tokens' natural logarithms
-    (normalized over what is chosen among); finished bool [batch], whether eos was reached.
+    Inputs of the graph:
+        input_ids, attention_mask: int64 [batch, source].
+        max_new_tokens, min_new_tokens: int64 scalars; both count eos.
+
+    Outputs of the graph:
+        tokens: int64 [batch, steps], pad after eos.
+        lengths: int64 [batch], including eos.
+        log_probs: float32 [batch], the sums of the tokens' natural log-probabilities, normalized
+            over the ids that can be chosen.
+        finished: bool [batch], whether eos was reached.
+
+    Args:
+        graph: an empty graph.
+        source: the model.
+        encoder, decoder: the precision of each.
+        shortlist: if given, the search chooses among these ids and those of the input.
     """
     input_ids = graph.input("input_ids", INT64, ["batch", "source"])
     mask = graph.input("attention_mask", INT64, ["batch", "source"])
@@ -56,7 +61,7 @@ def emit_greedy(
 
 
 class Search:
-    """A Loop of decoder steps over one encoder's keys and values."""
+    """A Loop of decoder steps over the keys and values of one encoder."""
 
     def __init__(
         self,
@@ -75,8 +80,8 @@ class Search:
         self.cross = cross
         self.mask = mask
 
-    def caches(self, body: Graph, batch: Dim) -> list[KeyValue]:
-        """The keys and values of what came before, as the body gets them."""
+    def input_caches(self, body: Graph, batch: Dim) -> list[KeyValue]:
+        """Add the keys and values of earlier tokens as inputs of the loop's body."""
         dims: list[Dim] = [batch, self.shape.num_heads, "past", self.shape.d_kv]
         return [
             KeyValue(
@@ -86,8 +91,8 @@ class Search:
             for layer in range(self.shape.num_decoder_layers)
         ]
 
-    def pass_on(self, body: Graph, batch: Dim, present: Sequence[KeyValue]) -> None:
-        """Longer keys and values, for the next step."""
+    def output_caches(self, body: Graph, batch: Dim, present: Sequence[KeyValue]) -> None:
+        """Add the keys and values for the next step as outputs of the loop's body."""
         dims: list[Dim] = [batch, self.shape.num_heads, "present", self.shape.d_kv]
         for layer, cache in enumerate(present):
             body.output(f"next_key_{layer}", cache.key, FLOAT, dims)
@@ -126,34 +131,34 @@ class _GreedySearch(Search):
         finished = body.input("step_finished", BOOL, ["batch"])
         log_probs = body.input("step_log_probs", FLOAT, ["batch"])
         lengths = body.input("step_lengths", INT64, ["batch"])
-        past = self.caches(body, "batch")
+        past = self.input_caches(body, "batch")
         emitter = DecoderEmitter(body, self.source, self.precision)
-        sliced = self._bias_of(body, bias, step, longest)
+        sliced = self._bias_at(body, bias, step, longest)
         logits, present = emitter.emit(token, self.mask, past, self.cross, sliced, self.head)
-        chosen = Choice(body, self.head).emit(logits, step, shortest)
+        chosen = TokenSelector(body, self.head).emit(logits, step, shortest)
         best, gained = (body.op("Squeeze", value, body.constant([1])) for value in chosen)
-        # Rows that ended go on with pad, which counts for nothing.
+        # Finished rows continue with pad, which does not count.
         running = body.op("Not", finished)
         pad = body.constant(self.shape.pad_token_id)
         best = body.op("Where", finished, pad, best)
         gained = body.op("Where", finished, body.constant(0.0, np.float32), gained)
         is_eos = body.op("Equal", best, body.constant(self.shape.eos_token_id))
         now_finished = body.op("Or", finished, body.op("And", is_eos, running))
-        waiting = body.op("Cast", body.op("Not", now_finished), to=INT32)
-        go_on = body.op("Cast", body.op("ReduceMax", waiting, keepdims=0), to=BOOL)
-        body.output("next_condition", go_on, BOOL, [])
-        following = body.op("Unsqueeze", best, body.constant([1]))
-        body.output("next_token", following, INT64, ["batch", 1])
+        running_rows = body.op("Cast", body.op("Not", now_finished), to=INT32)
+        unfinished = body.op("Cast", body.op("ReduceMax", running_rows, keepdims=0), to=BOOL)
+        body.output("next_condition", unfinished, BOOL, [])
+        next_token = body.op("Unsqueeze", best, body.constant([1]))
+        body.output("next_token", next_token, INT64, ["batch", 1])
         body.output("next_finished", now_finished, BOOL, ["batch"])
         body.output("next_log_probs", body.op("Add", log_probs, gained), FLOAT, ["batch"])
         counted = body.op("Add", lengths, body.op("Cast", running, to=INT64))
         body.output("next_lengths", counted, INT64, ["batch"])
-        self.pass_on(body, "batch", present)
+        self.output_caches(body, "batch", present)
         body.output("emitted", best, INT64, ["batch"])
         return body
 
     @staticmethod
-    def _bias_of(body: Graph, bias: str, step: str, longest: str) -> str:
+    def _bias_at(body: Graph, bias: str, step: str, longest: str) -> str:
         """The last step + 1 columns of the bias."""
         first = body.op("Sub", body.op("Sub", longest, step), body.constant(1))
         axis = body.constant([0])
@@ -161,41 +166,42 @@ class _GreedySearch(Search):
         return body.op("Slice", bias, *bounds, body.constant([3]))
 
 
-class Choice:
-    """Takes the best allowed token of each position's logits."""
+class TokenSelector:
+    """Chooses the best allowed token from the logits of each position."""
 
     def __init__(self, body: Graph, head: Head) -> None:
         self.body = body
         self.head = head
 
     def emit(self, logits: str, numbers: str, shortest: str) -> tuple[str, str]:
-        """Best tokens [batch, n] and their log-probabilities [batch, n].
+        """The best tokens [batch, n] and their log-probabilities [batch, n].
 
-        `logits` is [batch, n, columns]; `numbers` (int64, scalar or [n]) counts the new tokens
-        before each position's; eos is out of the question until there are `shortest`, as in
-        transformers.
+        Args:
+            logits: [batch, n, columns].
+            numbers: int64, scalar or [n]: how many new tokens precede each position.
+            shortest: int64 scalar: eos is not allowed before so many tokens, as in transformers.
         """
         body, head = self.body, self.head
         penalty = body.op(
             "Where",
             body.op("Less", numbers, shortest),
-            body.constant(_NEVER, np.float32),
+            body.constant(_FORBIDDEN, np.float32),
             body.constant(0.0, np.float32),
         )
-        column = body.op("Reshape", penalty, body.constant([-1, 1]))
-        held_back = body.op("Mul", head.eos(body), column)
-        allowed = body.op("Add", head.choosable(body, logits), held_back)
+        penalties = body.op("Reshape", penalty, body.constant([-1, 1]))
+        eos_penalty = body.op("Mul", head.eos(body), penalties)
+        allowed = body.op("Add", head.allowed(body, logits), eos_penalty)
         best = self._first_of_largest(allowed)
-        everything = body.op("LogSoftmax", logits, axis=2)
-        place = body.op("Unsqueeze", best, body.constant([2]))
-        gained = body.op("GatherElements", everything, place, axis=2)
+        log_probs = body.op("LogSoftmax", logits, axis=2)
+        column = body.op("Unsqueeze", best, body.constant([2]))
+        gained = body.op("GatherElements", log_probs, column, axis=2)
         return head.ids(body, best), body.op("Squeeze", gained, body.constant([2]))
 
     def _first_of_largest(self, values: str) -> str:
-        """The place of each position's largest value, the first of equals: int64 [batch, n].
+        """The column of each position's largest value, the first of equal ones: int64 [batch, n].
 
-        In two stages, the group of columns and the place in it: ONNX Runtime's ReduceMax is seven
-        times faster than its ArgMax.
+        In two stages, the group of columns and then the column in it, because ONNX Runtime's
+        ReduceMax is seven times faster than its ArgMax.
         """
         body, size = self.body, self.head.group
         if size == 1:
@@ -204,6 +210,6 @@ class Choice:
         largest = body.op("ReduceMax", groups, body.constant([3]), keepdims=0)
         group = body.op("ArgMax", largest, axis=2, keepdims=1)
         columns = body.op("GatherND", groups, group, batch_dims=2)  # [batch, n, size]
-        place = body.op("ArgMax", columns, axis=2, keepdims=1)
-        column = body.op("Add", body.op("Mul", group, body.constant(size)), place)
+        offset = body.op("ArgMax", columns, axis=2, keepdims=1)
+        column = body.op("Add", body.op("Mul", group, body.constant(size)), offset)
         return body.op("Squeeze", column, body.constant([2]))

@@ -1,4 +1,4 @@
-"""Matrix products and embeddings of each precision, as ONNX nodes over the source's weights."""
+"""Matrix products and embeddings in float32, 8 and 4 bits, as ONNX nodes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from edge.export.source import SourceModel
 
 # Weights per scale in a block-quantized row, largest first.
 _BLOCKS = (128, 64, 32, 16)
-_COLUMN_LIMIT = 63
-_LISTED = "lm_head.weight:shortlist"
+_MAX_INT7 = 63
+_SHORTLIST_HEAD = "lm_head.weight:shortlist"
 
-Make = Callable[[], np.ndarray]  # a weight [out, in], read when it is needed
+WeightFactory = Callable[[], np.ndarray]  # reads a weight [out, in] on demand
 
 
 class Precision(abc.ABC):
     """How weights are stored and multiplied.
 
-    `names` are state-dict names of weights [out, in] with one input; several are stacked along
-    their outputs, so that one product serves them all.
+    `names` are state-dict names of weights [out, in]. Several weights with the same input are
+    concatenated along their outputs, so that one product computes them all.
     """
 
     def __init__(self, source: SourceModel) -> None:
@@ -30,17 +30,21 @@ class Precision(abc.ABC):
 
     @abc.abstractmethod
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
-        """x [..., in] times the stacked weights' transpose: [..., out]."""
+        """x [..., in] times the transpose of the concatenated weights: [..., out], float32."""
 
     @abc.abstractmethod
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
         """Rows of a weight [vocabulary, width] by id: [..., width], float32."""
 
     @abc.abstractmethod
-    def listed_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
-        """x [..., d_model] times the `shortlist` rows of lm_head (int64 [n]), stored apart: [..., n].
+    def shortlist_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
+        """x [..., d_model] times the `shortlist` rows of lm_head: [..., n].
 
-        Every graph of an artifact gives the same list.
+        Args:
+            graph: where the nodes go.
+            x: the hidden states.
+            shortlist: int64 [n]; the same in every graph of an artifact, which stores these rows
+                separately from lm_head.
         """
 
     @abc.abstractmethod
@@ -52,11 +56,12 @@ class Precision(abc.ABC):
 
 
 class Float32(Precision):
-    """Weights as they are."""
+    """Weights and arithmetic in float32."""
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
+        """See `Precision.linear`."""
         if names == ["lm_head.weight"] and self._source.architecture.tied_head:
-            # Stored once: the head is the embedding, multiplied untransposed.
+            # Stored once, as the embedding.
             return graph.op("MatMul", x, self._transposed_embedding(graph))
         return graph.op("MatMul", x, self._transposed(graph, names))
 
@@ -67,13 +72,18 @@ class Float32(Precision):
         return graph.op("Transpose", self._embedding_weight(graph, "shared.weight"), perm=[1, 0])
 
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
+        """See `Precision.embedding`."""
         return graph.op("Gather", self._embedding_weight(graph, name), ids)
 
-    def listed_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
-        weight = graph.weight(_LISTED, lambda: self._source.tensor("lm_head.weight")[shortlist].T)
+    def shortlist_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
+        """See `Precision.shortlist_head`."""
+        weight = graph.weight(
+            _SHORTLIST_HEAD, lambda: self._source.tensor("lm_head.weight")[shortlist].T
+        )
         return graph.op("MatMul", x, weight)
 
     def head_rows(self, graph: Graph, ids: str) -> str:
+        """See `Precision.head_rows`."""
         if self._source.architecture.tied_head:
             rows = self.embedding(graph, ids, "shared.weight")
             return graph.op("Transpose", rows, perm=[0, 2, 1])
@@ -85,13 +95,14 @@ class Float32(Precision):
 
 
 class BlockInt8(Precision):
-    """8-bit weights with one scale per block of a row, for decoder steps of few rows.
+    """8-bit weights with one scale per block of a row, for decoder steps with few rows.
 
-    ONNX Runtime's MatMulNBits at accuracy level 4 quantizes the activations by block as well, so
-    that an outlier spoils one block and not the whole row.
+    ONNX Runtime's MatMulNBits at accuracy level 4 also quantizes activations by block, so that an
+    outlier affects one block, not the whole row.
     """
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
+        """See `Precision.linear`."""
         width = self._source.tensor(names[0]).shape[1]
         rows = sum(self._source.tensor(name).shape[0] for name in names)
         bits = self._bits(names)
@@ -100,10 +111,11 @@ class BlockInt8(Precision):
         )
         return self._product(graph, x, values, scales, (rows, width), bits)
 
-    def listed_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
+    def shortlist_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
+        """See `Precision.shortlist_head`."""
         bits = self._bits(["lm_head.weight"])
         values, scales = self._blocks(
-            graph, _LISTED, lambda: self._source.tensor("lm_head.weight")[shortlist], bits
+            graph, _SHORTLIST_HEAD, lambda: self._source.tensor("lm_head.weight")[shortlist], bits
         )
         shape = (shortlist.size, self._source.architecture.d_model)
         return self._product(graph, x, values, scales, shape, bits)
@@ -130,15 +142,17 @@ class BlockInt8(Precision):
         )
 
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
+        """See `Precision.embedding`; always 8 bits."""
         return self._rows(graph, ids, name, lambda: self._source.tensor(name), 8)
 
     def head_rows(self, graph: Graph, ids: str) -> str:
+        """See `Precision.head_rows`."""
         names = ["lm_head.weight"]
         key, bits = self._storage_key(names), self._bits(names)
         rows = self._rows(graph, ids, key, lambda: self._stacked(names), bits)
         return graph.op("Transpose", rows, perm=[0, 2, 1])
 
-    def _rows(self, graph: Graph, ids: str, key: str, weight: Make, bits: int) -> str:
+    def _rows(self, graph: Graph, ids: str, key: str, weight: WeightFactory, bits: int) -> str:
         """Rows of a stored weight by id: [..., width], float32."""
         width = self._source.architecture.d_model
         values, scales = self._blocks(graph, key, weight, bits)
@@ -153,8 +167,8 @@ class BlockInt8(Precision):
         bounds = (graph.constant([0]), graph.constant([width]), graph.constant([-1]))
         return graph.op("Slice", flat, *bounds)
 
-    def _blocks(self, graph: Graph, key: str, weight: Make, bits: int) -> tuple[str, str]:
-        """Names of the quantized values and their scales; a tied head shares the embedding's."""
+    def _blocks(self, graph: Graph, key: str, weight: WeightFactory, bits: int) -> tuple[str, str]:
+        """The names of the quantized values and their scales."""
 
         def quantized() -> tuple[np.ndarray, np.ndarray]:
             array = weight()
@@ -166,19 +180,20 @@ class BlockInt8(Precision):
         )
 
     def _storage_key(self, names: Sequence[str]) -> str:
+        """The name under which weights are stored; a tied head has that of the embedding."""
         tied = self._source.architecture.tied_head
         return "+".join("shared.weight" if tied and n == "lm_head.weight" else n for n in names)
 
 
 class BlockInt4(BlockInt8):
-    """4-bit blocks, but for the weights that `exact` names and the embedding, which keep 8 bits."""
+    """4-bit blocks; the embedding, and layers named in `keep_int8`, have 8 bits."""
 
-    def __init__(self, source: SourceModel, exact: Sequence[str] = ()) -> None:
+    def __init__(self, source: SourceModel, keep_int8: Sequence[str] = ()) -> None:
         super().__init__(source)
-        self._exact = tuple(exact)
+        self._keep_int8 = tuple(keep_int8)
 
     def _bits(self, names: Sequence[str]) -> int:
-        return 8 if names[0].split(".")[-2] in self._exact else 4
+        return 8 if names[0].split(".")[-2] in self._keep_int8 else 4
 
 
 def _unpacked(graph: Graph, packed: str, block: int) -> str:
@@ -194,19 +209,20 @@ def _unpacked(graph: Graph, packed: str, block: int) -> str:
 class RowInt8(BlockInt8):
     """8-bit products with one scale per output and one per row of activations, for encoders.
 
-    Each row is brought to the range of -1 to 1 first, so that an answer owes nothing to the other
-    rows of its batch (DynamicQuantizeMatMul has one scale for all). Weights use 7 of their 8 bits:
-    without VNNI instructions the processor adds pairs of products in 16 bits, which two full ranges
-    overflow in silence. `exact` names weights whose activations have outliers; they get blocks.
+    Each row is first scaled to the range -1 to 1, so that other rows of the batch have no influence
+    (DynamicQuantizeMatMul has one scale for all rows). Weights use 7 of their 8 bits: without VNNI
+    instructions, processors add pairs of products in 16 bits, which would silently overflow.
+    Layers named in `block_quantized`, whose activations have outliers, are computed as `BlockInt8`.
     """
 
-    def __init__(self, source: SourceModel, exact: Sequence[str] = ("wo",)) -> None:
+    def __init__(self, source: SourceModel, block_quantized: Sequence[str] = ("wo",)) -> None:
         super().__init__(source)
-        self._exact = tuple(exact)
+        self._block_quantized = tuple(block_quantized)
         self._quantized: dict[tuple[Graph, str], tuple[str, str]] = {}
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
-        if names[0].split(".")[-2] in self._exact:
+        """See `Precision.linear`."""
+        if names[0].split(".")[-2] in self._block_quantized:
             return super().linear(graph, x, names)
         key = "+".join(names)
         values = graph.weight(f"{key}:columns", lambda: quantize_columns(self._stacked(names).T)[0])
@@ -219,7 +235,7 @@ class RowInt8(BlockInt8):
         return graph.op("Mul", product, largest)
 
     def _quantize_rows(self, graph: Graph, x: str) -> tuple[str, str]:
-        """x in 8 bits and each row's largest magnitude, once for all products of x."""
+        """x in 8 bits and each row's largest magnitude, computed once for all products of x."""
         if (graph, x) not in self._quantized:
             magnitudes = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([-1]), keepdims=1)
             largest = graph.op("Max", magnitudes, graph.constant(1e-12, np.float32))
@@ -230,15 +246,21 @@ class RowInt8(BlockInt8):
 
 
 def block_size(width: int) -> int:
-    """The largest block that divides a row; rows that none divides are padded by the last one."""
+    """The largest block size that divides `width`; else the smallest, and rows are padded."""
     return next((block for block in _BLOCKS if width % block == 0), _BLOCKS[-1])
 
 
 def quantize_blocks(weight: np.ndarray, block: int, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric blocks of 8 or 4 bits in MatMulNBits' layout, around the middle value.
+    """Quantize symmetrically by block, in the layout of ONNX Runtime's MatMulNBits.
 
-    `weight` is [rows, width] float32. Returns values [rows, blocks, block × bits / 8] uint8 (two
-    4-bit values in a byte, the first in the low half) and scales [rows, blocks] float32.
+    Args:
+        weight: float32 [rows, width].
+        block: weights per scale.
+        bits: 8 or 4.
+
+    Returns:
+        Values, uint8 [rows, blocks, block × bits / 8], with two 4-bit values in a byte, the first
+        in the low half; scales, float32 [rows, blocks].
     """
     rows, width = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -width % block))).reshape(rows, -1, block)
@@ -246,9 +268,9 @@ def quantize_blocks(weight: np.ndarray, block: int, bits: int = 8) -> tuple[np.n
     if bits == 8:
         scales = np.abs(padded).max(axis=-1) / (middle - 1)
     else:
-        # The value of largest magnitude becomes -8, the range's longer end (as llama.cpp's Q4_0).
-        place = np.abs(padded).argmax(axis=-1)[..., None]
-        scales = np.take_along_axis(padded, place, axis=-1)[..., 0] / -middle
+        # The value of largest magnitude becomes -8, as in llama.cpp's Q4_0.
+        largest = np.abs(padded).argmax(axis=-1)[..., None]
+        scales = np.take_along_axis(padded, largest, axis=-1)[..., 0] / -middle
     safe = np.where(scales == 0, 1, scales)[..., None]
     values = np.clip(np.rint(padded / safe), -middle, middle - 1) + middle
     packed: np.ndarray = values.astype(np.uint8)
@@ -258,7 +280,14 @@ def quantize_blocks(weight: np.ndarray, block: int, bits: int = 8) -> tuple[np.n
 
 
 def quantize_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric 7-bit columns: [in, out] float32 to int8 values of -63 to 63 and scales [out]."""
-    scales = (np.abs(weight).max(axis=0) / _COLUMN_LIMIT).astype(np.float32)
+    """Quantize symmetrically by column to 7 bits.
+
+    Args:
+        weight: float32 [in, out].
+
+    Returns:
+        Values, int8 [in, out] from -63 to 63; scales, float32 [out].
+    """
+    scales = (np.abs(weight).max(axis=0) / _MAX_INT7).astype(np.float32)
     safe = np.where(scales == 0, 1, scales)
     return np.rint(weight / safe).astype(np.int8), scales

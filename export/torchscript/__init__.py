@@ -1,1 +1,1 @@
-"""TODO."""
+"""TorchScript: the exporter, and T5 as scriptable modules."""

@@ -106,11 +106,11 @@ def test_names_of_quantizations() -> None:
         CTranslate2Exporter.resolve("int16")
 
 
-def test_what_ctranslate2_cannot_hold_is_one_line(
+def test_what_ctranslate2_cannot_represent_is_one_line(
     random_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = SourceModel.open(random_model())
     monkeypatch.setattr("edge.export.ctranslate2.vocabulary_tokens", lambda source: ["<pad>"] * 3)
-    with pytest.raises(ModelError, match="CTranslate2 can't hold this model") as caught:
+    with pytest.raises(ModelError, match="CTranslate2 can't represent this model") as caught:
         CTranslate2Exporter().write(source, "float32", tmp_path)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Shortlists: fewer rows of lm_head, the same answers where their tokens are shortlist or copied."""
+"""Shortlists: fewer rows of lm_head, the same answers if their tokens are on the list or copied."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.export.onnx.lm_head import ListedHead
-from edge.export.parity import where_they_part
+from edge.export.onnx.lm_head import ShortlistHead
+from edge.export.parity import first_difference
 from edge.export.publish import ExportOptions, Publisher, Target
 from edge.export.reference import TorchReference
 from edge.export.shortlist import Shortlist, ShortlistRequest, read_shortlist
@@ -60,7 +60,7 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def listed_artifacts(
+def shortlist_artifacts(
     trained: Path, few: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     request = ShortlistRequest(few, frequent=20)
@@ -73,16 +73,16 @@ def listed_artifacts(
 
 @pytest.fixture(scope="module", params=QUANTIZATIONS)
 def pair(
-    request: pytest.FixtureRequest, artifacts: Path, listed_artifacts: dict[str, Path]
+    request: pytest.FixtureRequest, artifacts: Path, shortlist_artifacts: dict[str, Path]
 ) -> Iterator[Pair]:
-    place = listed_artifacts[request.param]
+    place = shortlist_artifacts[request.param]
     ids = read_shortlist(Artifact.open(place, verify=True))
     assert ids
     with load(artifacts / f"onnx-{request.param}") as full, load(place) as shortlist:
         yield Pair(full, shortlist, frozenset(ids))
 
 
-def test_answers_are_the_full_heads_where_their_tokens_are_listed_or_copied(
+def test_answers_are_the_full_heads_where_their_tokens_are_on_the_list_or_copied(
     pair: Pair, dev: list[Row]
 ) -> None:
     texts = [row.input for row in dev]
@@ -106,7 +106,7 @@ def test_answers_are_the_full_heads_where_their_tokens_are_listed_or_copied(
 
 def _gap(pair: Pair, text: str, *answers: tuple[int, ...]) -> float:
     """How far apart, in nats, the full head finds the tokens where two answers part."""
-    place, one, other = where_they_part(*([*ids, pair.full.tokenizer.eos] for ids in answers))
+    place, one, other = first_difference(*([*ids, pair.full.tokenizer.eos] for ids in answers))
     [source], _ = pair.full.encode([text])
     scores = pair.full.score_tokens([source] * 2, [one, other])
     return abs(float(scores[0][place] - scores[1][place]))
@@ -162,7 +162,7 @@ def test_the_manifest_says_what_the_list_is_and_costs(
     assert pair.ids == seen | set(range(20))
     assert facts["size"] == len(pair.ids)
     assert facts["pieces"] == manifest.tokenizer.pieces
-    assert (facts["data"], facts["judged_on"]) == ("rows/train.jsonl", "rows/dev.jsonl")
+    assert (facts["data"], facts["held_out_data"]) == ("rows/train.jsonl", "rows/dev.jsonl")
     digest = hashlib.sha256((few / "train.jsonl").read_bytes()).hexdigest()
     assert facts["data_sha256"] == digest
     references = [row.target or "" for row in dev]
@@ -174,7 +174,7 @@ def test_the_manifest_says_what_the_list_is_and_costs(
         assert facts[name]["exact_match"] == pytest.approx(exact_match(texts, references), abs=1e-6)
         assert facts[name]["rouge_l"] == pytest.approx(rouge_l(texts, references), abs=1e-6)
     same = sum(a == b for a, b in zip(found["before"], found["after"], strict=True))
-    assert (facts["greedy_identical"], facts["judged_rows"]) == (same, len(dev))
+    assert (facts["greedy_identical"], facts["held_out_rows"]) == (same, len(dev))
     assert manifest.parity == pair.full.artifact.manifest.parity  # of the full head
     assert pair.full.artifact.manifest.shortlist == {}
 
@@ -248,7 +248,7 @@ def _shortlist_of(ids: list[int], few: Path, source: SourceModel) -> Shortlist:
 def test_a_wrong_id_is_not_published(
     trained: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ListedHead, "ids", lambda self, graph, columns: columns)
+    monkeypatch.setattr(ShortlistHead, "ids", lambda self, graph, columns: columns)
     options = ExportOptions(shortlist=ShortlistRequest(few, frequent=20))
     with pytest.raises(ParityError, match="the shortlist changes the answer to"):
         Publisher(SourceModel.open(trained), options).publish(
@@ -280,8 +280,8 @@ def test_the_command_prints_the_figures_and_verifies(
     ended = edge(*command, tmp_path / "out", *arguments, "--shortlist-frequent", 10)
     assert ended.status == 0, ended.err
     facts = Artifact.open(tmp_path / "out").manifest.shortlist
-    assert facts["rows"] + facts["judged_rows"] == len(rows)
-    assert 0 < facts["judged_rows"] < len(rows) // 3
+    assert facts["rows"] + facts["held_out_rows"] == len(rows)
+    assert 0 < facts["held_out_rows"] < len(rows) // 3
     assert f"shortlist: {facts['size']:,} of {facts['pieces']:,} ids" in ended.out
     assert f"exact match {facts['before']['exact_match']:.1%} →" in ended.out
     assert f"{facts['size']} of {facts['pieces']} ids" in edge("info", tmp_path / "out").out
@@ -323,7 +323,7 @@ def test_wrong_use_is_one_clear_line_and_leaves_nothing(
     assert "no column 'target'" in refused(bare)
     bare.write_text('{"input": "a question", "target": "an answer"}\n')
     assert "too few" in refused(bare)
-    assert "nothing left to gain" in refused(few, "--shortlist-frequent", 100_000)
+    assert "saves next to nothing" in refused(few, "--shortlist-frequent", 100_000)
     line = assert_refused(
         "export", trained, "--format", "onnx", "--output", output, "--shortlist-frequent", 5
     )

@@ -215,7 +215,7 @@ def test_both_pairs_of_decoders_are_checked(
     original = _Decoders.with_past
 
     def without_bias(self: Any) -> Any:
-        from edge.export.onnx.stacks import DecoderEmitter
+        from edge.export.onnx.decoder import DecoderEmitter
 
         with monkeypatch.context() as patch:
             real = DecoderEmitter.position_bias
@@ -255,8 +255,8 @@ def test_the_command(edge: Callable[..., Any], trained: Path, tmp_path: Path) ->
     [
         (("--format", "gguf"), "--format onnx only, not for gguf"),
         (("--format", "all"), "--format onnx only, not for all"),
-        (("--format", "onnx", "--prefix", "rewrite: "), "no place for --prefix"),
-        (("--format", "onnx", "--max-input-tokens", "9"), "no place for --max-input-tokens"),
+        (("--format", "onnx", "--prefix", "rewrite: "), "does not support --prefix"),
+        (("--format", "onnx", "--max-input-tokens", "9"), "does not support --max-input-tokens"),
         (("--format", "onnx", "--stop", "."), "stop_strings"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from edge.export.onnx.graph import Graph, Weights
+from edge.export.onnx.graph import FLOAT, Graph, Weights
 from edge.export.onnx.precision import (
     BlockInt4,
     BlockInt8,
@@ -18,7 +18,6 @@ from edge.export.onnx.precision import (
     quantize_blocks,
     quantize_columns,
 )
-from edge.export.onnx.stacks import FLOAT
 from edge.export.source import SourceModel
 
 NAMES = [f"encoder.block.0.layer.0.SelfAttention.{p}.weight" for p in "qkv"]

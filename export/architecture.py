@@ -1,0 +1,173 @@
+"""The T5 architecture that a config.json describes, and the shapes of its weights.
+
+Handles folders written by transformers 4 and 5, which store the tying and the scaling of the
+head differently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.runtime.artifact.manifest import Architecture
+from edge.runtime.errors import ModelError
+
+MODEL_TYPES = ("t5", "mt5")
+ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
+_MAX_DIMENSION = 1 << 24
+# T5 has a position bias in the first layer of each stack; umT5, say, has one in every layer.
+_OTHER_BIAS = re.compile(r"(encoder|decoder)\.block\.[1-9]\d*\..*relative_attention_bias\.weight")
+
+
+def read_architecture(config: Mapping[str, Any], *, tied_head: bool, folder: Path) -> Architecture:
+    """The architecture of a T5-family model.
+
+    Args:
+        config: the values of config.json; missing ones take the defaults of transformers' T5Config
+            or MT5Config.
+        tied_head: whether `lm_head` and `shared` are the same weights. The config does not say:
+            transformers 5 writes `tie_word_embeddings: true` for every T5.
+        folder: where the config came from, for error messages.
+
+    Raises:
+        ModelError: another model type, an unknown activation, or an invalid number.
+    """
+    return _ConfigReader(config, folder).read(tied_head=tied_head)
+
+
+class _ConfigReader:
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._config = config
+        self._folder = folder
+
+    def read(self, *, tied_head: bool) -> Architecture:
+        config = self._config
+        model_type = config.get("model_type")
+        if model_type not in MODEL_TYPES:
+            raise ModelError(
+                f"{self._folder}: model_type is {model_type!r}, not a T5-family model"
+                f" ({', '.join(MODEL_TYPES)})"
+            )
+        t5 = model_type == "t5"
+        activation, gated = self._activation("relu" if t5 else "gated-gelu")
+        layers = self._positive_int("num_layers", 6 if t5 else 8)
+        vocab_size = self._positive_int("vocab_size", 32128 if t5 else 250112)
+        return Architecture(
+            model_type=model_type,
+            vocab_size=vocab_size,
+            d_model=self._positive_int("d_model", 512),
+            d_kv=self._positive_int("d_kv", 64),
+            d_ff=self._positive_int("d_ff", 2048 if t5 else 1024),
+            num_heads=self._positive_int("num_heads", 8 if t5 else 6),
+            num_layers=layers,
+            num_decoder_layers=self._positive_int("num_decoder_layers", layers),
+            relative_attention_num_buckets=self._positive_int("relative_attention_num_buckets", 32),
+            relative_attention_max_distance=self._positive_int(
+                "relative_attention_max_distance", 128
+            ),
+            layer_norm_epsilon=float(config.get("layer_norm_epsilon", 1e-6)),
+            dense_act_fn=activation,
+            is_gated_act=gated,
+            tied_head=tied_head,
+            scale_decoder_outputs=t5 and self._outputs_are_scaled(),
+            pad_token_id=self._token_id("pad_token_id", 0, vocab_size),
+            eos_token_id=self._token_id("eos_token_id", 1, vocab_size),
+            decoder_start_token_id=self._token_id("decoder_start_token_id", 0, vocab_size),
+        )
+
+    def _activation(self, default: str) -> tuple[str, bool]:
+        """The name of the activation function, and whether the feed-forward layer is gated."""
+        projection = str(self._config.get("feed_forward_proj", default))
+        gate, _, function = projection.rpartition("-")
+        function = "gelu_new" if projection == "gated-gelu" else function
+        if gate not in ("", "gated") or function not in ACTIVATIONS:
+            raise ModelError(
+                f"{self._folder}: feed_forward_proj {projection!r} is not supported"
+                f" (supported: {', '.join(ACTIVATIONS)}, each also with the prefix gated-)"
+            )
+        return function, gate == "gated"
+
+    def _outputs_are_scaled(self) -> bool:
+        """Whether a T5 scales the decoder's outputs (transformers 5 never scales those of mT5)."""
+        if "scale_decoder_outputs" in self._config:  # written by transformers 5
+            return bool(self._config["scale_decoder_outputs"])
+        # transformers 4 scaled where the embeddings were tied, and its T5Config's default was tied.
+        return self._config.get("tie_word_embeddings", True) is not False
+
+    def _positive_int(self, name: str, default: int) -> int:
+        value = self._config.get(name)
+        if value is None:
+            value = default
+        if type(value) is not int or not 1 <= value <= _MAX_DIMENSION:
+            raise ModelError(
+                f"{self._folder}/config.json: {name} is {value!r}, not a positive integer"
+            )
+        return value
+
+    def _token_id(self, name: str, default: int, vocab_size: int) -> int:
+        value = self._config.get(name)
+        if isinstance(value, list) and value:
+            value = value[0]
+        if value is None:
+            value = default
+        if type(value) is not int or not 0 <= value < vocab_size:
+            raise ModelError(
+                f"{self._folder}/config.json: {name} is {value!r}, not an id below {vocab_size}"
+            )
+        return value
+
+
+def expected_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
+    """State-dict name → shape of every weight of a T5 of this architecture."""
+    wide, inner, ff = shape.d_model, shape.inner_dim, shape.d_ff
+    bias = (shape.relative_attention_num_buckets, shape.num_heads)
+    weights: dict[str, tuple[int, ...]] = {"shared.weight": (shape.vocab_size, wide)}
+    if not shape.tied_head:
+        weights["lm_head.weight"] = (shape.vocab_size, wide)
+    for stack, layers in (("encoder", shape.num_layers), ("decoder", shape.num_decoder_layers)):
+        weights[f"{stack}.final_layer_norm.weight"] = (wide,)
+        weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = bias
+        attentions = ["SelfAttention"] + (["EncDecAttention"] if stack == "decoder" else [])
+        for layer in range(layers):
+            block = f"{stack}.block.{layer}.layer"
+            for index, attention in enumerate(attentions):
+                for projection in "qkv":
+                    weights[f"{block}.{index}.{attention}.{projection}.weight"] = (inner, wide)
+                weights[f"{block}.{index}.{attention}.o.weight"] = (wide, inner)
+            feed_forward = f"{block}.{len(attentions)}.DenseReluDense"
+            for name in ("wi_0", "wi_1") if shape.is_gated_act else ("wi",):
+                weights[f"{feed_forward}.{name}.weight"] = (ff, wide)
+            weights[f"{feed_forward}.wo.weight"] = (wide, ff)
+            for index in range(len(attentions) + 1):
+                weights[f"{block}.{index}.layer_norm.weight"] = (wide,)
+    return weights
+
+
+def check_shapes(
+    found: Mapping[str, tuple[int, ...]], architecture: Architecture, folder: Path
+) -> None:
+    """Check that every weight of the architecture is present and has the right shape.
+
+    Args:
+        found: state-dict name → shape.
+        architecture: what the weights must fit.
+        folder: where the weights came from, for error messages.
+
+    Raises:
+        ModelError: names the first weight that is missing, has another shape, or belongs to
+            another architecture.
+    """
+    for name in filter(_OTHER_BIAS.fullmatch, found):
+        raise ModelError(
+            f"{folder}: {name} is not a weight of T5, whose layers share one position bias;"
+            f" this is not {architecture.model_type} but another architecture, such as umT5"
+        )
+    for name, expected in expected_shapes(architecture).items():
+        if name not in found:
+            raise ModelError(f"{folder}: the weights lack {name}")
+        if found[name] != expected:
+            raise ModelError(
+                f"{folder}: {name} has the shape {found[name]}, config.json asks for {expected}"
+            )

@@ -1,0 +1,129 @@
+"""Export options, and the prompt, limits and generation defaults that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge.export.shortlist import ShortlistRequest
+from edge.export.source import TRAINING_RECORD, SourceModel
+from edge.runtime.artifact import TOKENIZER_NAME
+from edge.runtime.artifact.manifest import Limits
+from edge.runtime.artifact.text_fingerprint import TextFingerprint
+from edge.runtime.errors import ModelError, UsageError
+from edge.runtime.options import GenerationOptions
+from edge.runtime.rows import Prompt
+
+_DEFAULT_NEW_TOKENS = 64
+# T5 itself has no maximum length; these bound the cost of untrusted input.
+_DEFAULT_INPUT_LIMIT = 512
+_DEFAULT_NEW_TOKENS_LIMIT = 512
+# The fields of generation_config.json that become an artifact's defaults.
+_SAVED_OPTIONS = (
+    "max_new_tokens",
+    "min_new_tokens",
+    "num_beams",
+    "length_penalty",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Settings of an export; None takes the value from the model folder or from the format.
+
+    Attributes:
+        prompt: the prompt template around each input, such as "rewrite: " or "[{task}] {input}".
+        max_input_tokens: the longest input that the artifact accepts.
+        max_new_tokens_limit: the most new tokens that a caller may ask for.
+        generation: generation defaults by the names of `GenerationOptions`; they override
+            generation_config.json.
+        max_error, mean_error: parity limits in place of the format's (see `Tolerance`).
+        shortlist: restrict the searches to a vocabulary shortlist (ONNX only).
+    """
+
+    prompt: str | None = None
+    max_input_tokens: int | None = None
+    max_new_tokens_limit: int | None = None
+    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    max_error: float | None = None
+    mean_error: float | None = None
+    shortlist: ShortlistRequest | None = None
+
+
+def resolve_prompt(source: SourceModel, options: ExportOptions) -> Prompt:
+    """The prompt of the options, else that of training, else none.
+
+    Raises:
+        UsageError: an invalid template.
+    """
+    if options.prompt is not None:
+        return Prompt.parse(options.prompt)
+    template = source.training.get("prompt_template")
+    return Prompt(template) if isinstance(template, str) else Prompt()
+
+
+def resolve_limits(source: SourceModel, options: ExportOptions) -> Limits:
+    """The limits of the options, else the input length of training, else 512 tokens each."""
+    return Limits(
+        max_input_tokens=options.max_input_tokens
+        or _positive_int(source.training.get("max_source_length"))
+        or _DEFAULT_INPUT_LIMIT,
+        max_new_tokens=options.max_new_tokens_limit or _DEFAULT_NEW_TOKENS_LIMIT,
+    )
+
+
+def resolve_generation(
+    source: SourceModel, options: ExportOptions, limits: Limits
+) -> GenerationOptions:
+    """The generation defaults: those of generation_config.json, overridden by the options.
+
+    Raises:
+        UsageError: an invalid value in either.
+    """
+    saved = {
+        name: value for name in _SAVED_OPTIONS if (value := source.generation.get(name)) is not None
+    }
+    if "max_new_tokens" not in saved:
+        trained = _positive_int(source.training.get("max_target_length"))
+        saved["max_new_tokens"] = trained or _DEFAULT_NEW_TOKENS
+    saved["max_new_tokens"] = min(saved["max_new_tokens"], limits.max_new_tokens)
+    try:
+        defaults = GenerationOptions().override(saved)
+    except UsageError as error:
+        raise UsageError(f"{source.folder}/generation_config.json: {error}") from None
+    return defaults.override(options.generation)
+
+
+def resolve_text_fingerprint(
+    source: SourceModel, options: ExportOptions, prompt: Prompt
+) -> TextFingerprint:
+    """The fingerprint of tokenizer and prompt, compared with the one recorded in training.
+
+    Another prompt than in training is allowed if the options ask for it: a model of several tasks
+    may serve one.
+
+    Raises:
+        ModelError: tokenizer or prompt differ from those of training, or there is no tokenizer.
+    """
+    with source.tokenizer_folder() as folder:
+        found = TextFingerprint.of(folder / TOKENIZER_NAME, prompt.template)
+    recorded = source.training.get("text_path")
+    if isinstance(recorded, Mapping):
+        known = dict(recorded)
+        if options.prompt is not None:
+            known.pop("prompt_template", None)
+        different = list(found.differences(known))
+        if different:
+            raise ModelError(
+                f"{source.folder}: {'; '.join(different)} ({TRAINING_RECORD}): the model would see"
+                " other tokens than in training. Restore the file, or train again"
+            )
+    return found
+
+
+def _positive_int(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None

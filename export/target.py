@@ -1,0 +1,63 @@
+"""Export targets: pairs of format and quantization, planned from what the user asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.export.base import EXPORTERS
+from edge.runtime.errors import UsageError
+from edge.runtime.registry import unknown_name
+
+ALL_FORMATS = "all"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One artifact to make: a format and a canonical quantization of it."""
+
+    format: str
+    quantization: str
+
+    @property
+    def name(self) -> str:
+        """`format-quantization`, such as `onnx-int8`: also the name of the artifact's folder."""
+        return f"{self.format}-{self.quantization}"
+
+
+def plan_targets(formats: str | Sequence[str], quantizations: Sequence[str] = ()) -> list[Target]:
+    """Every format in every quantization, without duplicates.
+
+    Args:
+        formats: one or several format names; "all" stands for every format.
+        quantizations: names or aliases, each valid for every format; empty means "auto".
+
+    Raises:
+        UsageError: no format, or an unknown format or quantization.
+        MissingExtraError: a format's library is not installed.
+    """
+    names = [formats] if isinstance(formats, str) else list(formats)
+    if not names:
+        raise UsageError(f"no format given. Choose from: {', '.join(known_formats())}")
+    for name in names:
+        if name not in known_formats():
+            raise UsageError(unknown_name("format", name, known_formats()))
+    if ALL_FORMATS in names:
+        names = list(EXPORTERS.names())
+    targets = [
+        Target(name, EXPORTERS.load(name).resolve(quantization))
+        for name in names
+        for quantization in quantizations or ("auto",)
+    ]
+    return list(dict.fromkeys(targets))
+
+
+def known_formats() -> tuple[str, ...]:
+    """The names that `plan_targets` takes as formats."""
+    return (*EXPORTERS.names(), ALL_FORMATS)
+
+
+def destination(output: str | Path, target: Target, targets: Sequence[Target]) -> Path:
+    """The folder of one target: `output` if it is the only one, else `output/<target.name>`."""
+    return Path(output) if len(targets) == 1 else Path(output) / target.name

@@ -1,0 +1,100 @@
+"""Weights of a model folder, read from safetensors one tensor at a time; never from pickle."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edge.export.model_folder import read_config
+from edge.runtime.artifact import sha256_of
+from edge.runtime.errors import ModelError
+
+_SINGLE_NAME = "model.safetensors"
+_INDEX_NAME = "model.safetensors.index.json"
+
+
+class SafetensorsWeights(Mapping[str, np.ndarray]):
+    """The state dict of a model folder: name → float32 array, as transformers stores it (out × in).
+
+    Each access reads the tensor from disk; nothing is cached.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Find the weight files and read their headers.
+
+        Raises:
+            ModelError: no safetensors files, a missing shard, or a damaged file.
+        """
+        self._files = _weight_files(folder)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._index: dict[str, Path] = {}
+        for path in self._files:
+            shapes = _tensor_shapes(path)
+            self._shapes |= shapes
+            self._index |= dict.fromkeys(shapes, path)
+        if "shared.weight" not in self._index:
+            # Some converters keep only the tied copies.
+            raise ModelError(f"{folder}: the weights lack shared.weight; not a T5 model")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        from safetensors import safe_open
+
+        with safe_open(self._index[name], framework="pt") as handle:
+            # Through torch, because numpy has no bfloat16.
+            tensor: np.ndarray = handle.get_tensor(name).float().numpy()
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """State-dict name → shape, from the file headers."""
+        return self._shapes
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The sha256 of the weight file; for a sharded model, of the shards' names and hashes."""
+        if len(self._files) == 1:
+            return sha256_of(self._files[0])
+        lines = "".join(f"{path.name} {sha256_of(path)}\n" for path in self._files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    single = folder / _SINGLE_NAME
+    if single.is_file():
+        return [single]
+    index = read_config(folder / _INDEX_NAME, optional=True)
+    names = sorted({str(name) for name in index.get("weight_map", {}).values()})
+    if any("/" in name or "\\" in name or not name.endswith(".safetensors") for name in names):
+        raise ModelError(f"{folder}: {_INDEX_NAME} names files outside of the folder")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"{folder}: {missing[0]} is missing; was the download interrupted?")
+    if not names:
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        why = (
+            f"; {pickled[0]} is a pickle, which is never loaded. Convert it to safetensors first"
+            if pickled
+            else ""
+        )
+        raise ModelError(f"{folder}: no {_SINGLE_NAME}{why}")
+    return [folder / name for name in names]
+
+
+def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelError(f"{path}: damaged, or not a safetensors file ({error})") from None
