@@ -1,4 +1,4 @@
-"""Tuning stores what it measured and nothing else changes; what was stored is used, and yields."""
+"""Tuning stores what it measured and changes nothing else; stored settings are used at load."""
 
 from __future__ import annotations
 
@@ -203,8 +203,8 @@ def test_export_can_tune(edge: Callable[..., Any], trained: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--threads", "0"), "--threads must be from 1 to the"),
-        (("--threads", "9999"), "--threads must be from 1 to the"),
+        (("--threads", "0"), "must be from 1 to"),
+        (("--threads", "9999"), "must be from 1 to"),
         (("--threads", "1,x"), "whole numbers such as 1,2"),
         (("--threads", ""), "whole numbers such as 1,2"),
         (("--runs", "3"), "at least 30"),
