@@ -40,7 +40,7 @@ def load_ctranslate2(spec: Spec) -> Generate:
 
 
 def write_gguf(quantization: str) -> Callable[[Spec], None]:
-    """Write a GGUF file with edge (llama.cpp's package has no converter); llama.cpp quantizes it."""
+    """Write GGUF with edge (llama.cpp's package has no converter); llama.cpp quantizes it."""
 
     def prepare(spec: Spec) -> None:
         from edge.export.gguf.exporter import GgufExporter
