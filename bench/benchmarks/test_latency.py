@@ -35,7 +35,7 @@ _elapsed = [0.0]
 
 
 def engine_clock() -> float:
-    """The clock of pytest-benchmark: seconds that engines measured in their own processes."""
+    """The clock of pytest-benchmark: seconds measured in the engines' processes."""
     return _elapsed[0]
 
 

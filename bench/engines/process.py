@@ -100,7 +100,7 @@ class EngineProcess(LineProcess):
 
 
 def prepare(spec: Spec) -> None:
-    """Convert the model for an engine, in a process of its own, whose memory is freed with it.
+    """Convert the model for an engine, in a separate process, whose memory is freed with it.
 
     Raises:
         EngineMissingError: a library of the engine is not installed.

@@ -1,4 +1,4 @@
-"""An artifact loaded in a process of its own, with the methods of `edge.runtime.Model`."""
+"""An artifact loaded in a separate process, with the methods of `edge.runtime.Model`."""
 
 from __future__ import annotations
 

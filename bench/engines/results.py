@@ -103,7 +103,7 @@ class EngineReport:
         rows: edge's artifacts first, then the baselines.
         bandwidth: read bandwidth of the memory, bytes per second; 0 if not measured.
         rooflines: by bits per decoder weight.
-        scaling: of edge's artifacts, where it was asked for.
+        scaling: of edge's artifacts; empty unless requested.
         machine: see `edge.bench.timing.machine`.
         created: ISO 8601, UTC.
         interrupted: whether the run was stopped before its end.

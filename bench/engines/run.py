@@ -1,7 +1,7 @@
 """The engine benchmark: edge's artifacts and the baselines side by side on one model.
 
-Each engine has a process of its own, they take turns, and all get the same source ids. Timed are
-answers of an exact length from ids to ids, batch 1, greedy.
+Each engine runs in a separate process, and timing is interleaved. Every engine gets the same source
+ids and generates answers of the same exact length: from ids to ids, batch 1, greedy.
 """
 
 from __future__ import annotations

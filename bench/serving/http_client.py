@@ -1,4 +1,4 @@
-"""Minimal HTTP/1.1 client for load tests, whose own overhead is smaller than a general client's.
+"""Minimal HTTP/1.1 client for load tests, with less overhead than a general one.
 
 It keeps connections alive and sends one request at a time on each; as many are open as requests
 are in flight.

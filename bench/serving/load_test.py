@@ -232,8 +232,8 @@ async def _sigterm(
 ) -> list[Finding]:
     """SIGTERM two seconds into twice the capacity.
 
-    The service's own counts are used: from here, a request that it accepted looks like one that
-    only the system's backlog took.
+    The counts are those that the service prints: the client can't tell a request that the service
+    accepted from one that only reached the system's backlog.
     """
     client = LoadClient("127.0.0.1", port, keep_alive=False)
     loading = asyncio.create_task(open_loop(client, plan.body, 2 * limit, 4.0))

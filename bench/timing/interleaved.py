@@ -47,7 +47,7 @@ def time_interleaved(
     """Let candidates take turns until each has its runs and its seconds.
 
     Every round gives each remaining candidate one turn of the same calls, and starts with another
-    candidate, so that none always follows the same neighbor. Candidates in processes of their own
+    candidate, so that none always follows the same neighbor. Candidates in separate processes
     are expected to be paused outside their turns (`LineProcess.request` does that).
 
     Args:

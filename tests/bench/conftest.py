@@ -1,4 +1,4 @@
-"""Real engines made to misbehave: what their processes load first changes them."""
+"""Fixtures that make real engines slow, crash or disappear."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ sys.modules["ctranslate2"] = None
 
 @pytest.fixture
 def engines_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Change the engines of every process started from now on by code that runs in it first."""
+    """Run code at the start of every process from now on."""
 
     def change(code: str) -> None:
         folder = tmp_path / "changed"
@@ -44,14 +44,13 @@ def engines_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[s
 
 @pytest.fixture
 def slow_onnx(engines_with: Callable[[str], None]) -> Callable[[float], None]:
-    """Every answer of an onnx artifact waits for so many seconds first."""
+    """Delay every answer of an onnx artifact by some seconds."""
     return lambda seconds: engines_with(_SLOW.format(seconds=seconds))
 
 
 @pytest.fixture
 def crashing_gguf(engines_with: Callable[[str], None]) -> Callable[..., None]:
-    """gguf artifacts crash when they `generate` or `score`; with missing_ctranslate2, that library
-    is not there either."""
+    """Let gguf artifacts crash in `generate` or `score`, and hide ctranslate2 if asked to."""
 
     def change(method: str, *, missing_ctranslate2: bool = False) -> None:
         engines_with(_CRASHING.format(method=method) + _MISSING * missing_ctranslate2)

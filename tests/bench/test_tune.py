@@ -186,9 +186,9 @@ def test_the_command(edge: Callable[..., Any], onnx: Path, dataset: Path) -> Non
     assert ended.status == 0, ended.err
     assert "threads=1, spinning=True" in ended.out
     assert "chosen" in ended.out
-    told = edge("info", onnx).out
-    assert "threads=1, spinning=True (tuned 20" in told
-    assert "candidates" not in told
+    info = edge("info", onnx).out
+    assert "threads=1, spinning=True (tuned 20" in info
+    assert "candidates" not in info
     assert edge("verify", onnx).status == 0
 
 

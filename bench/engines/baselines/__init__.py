@@ -1,4 +1,4 @@
-"""Engines of the benchmark: edge's artifacts and the baselines, each run in its own process.
+"""Engines of the benchmark: edge's artifacts and the baselines, each run in a separate process.
 
 The package is also a program: `bench/engines/process.py` starts it as `baselines` in the Python
 environment that has the engine's libraries, and they exchange lines of JSON. Optimum's environment

@@ -48,7 +48,7 @@ def main(argument: str) -> None:
         else:
             _serve(baseline, spec, answer)
     except Exception as error:
-        # edge's own error for a missing library has Python's as its cause.
+        # MissingExtraError has Python's error as its cause.
         chain = (error, error.__cause__)
         missing = next((e.name for e in chain if isinstance(e, ModuleNotFoundError)), None)
         answer(missing=missing) if missing else answer(error=describe_error(error))

@@ -1,4 +1,4 @@
-"""edge's own artifacts, run by the same program as the baselines, with the same overhead."""
+"""Artifacts of edge, run by the same program as the baselines, with the same overhead."""
 
 from __future__ import annotations
 

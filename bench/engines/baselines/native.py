@@ -10,7 +10,7 @@ from .spec import Generate, Spec
 
 
 def convert_ctranslate2(spec: Spec) -> None:
-    """Convert the model to int8 with CTranslate2's own converter."""
+    """Convert the model to int8 with CTranslate2's converter."""
     from ctranslate2.converters import TransformersConverter
 
     TransformersConverter(str(spec.model)).convert(str(spec.cache), quantization="int8")

@@ -43,7 +43,7 @@ class Baseline:
         libraries: modules that it imports; without them it is "not installed".
         load: opens the model.
         prepare: converts the model; None if the engine reads the model folder itself.
-        separate: whether it runs in the baselines' own environment (`make baselines`).
+        separate: whether it runs in the baselines' environment (`make baselines`).
         made_from: the engine whose conversion this one starts from.
         respond: answers requests that are not timings of ids, from what `load` returned and the
             request.

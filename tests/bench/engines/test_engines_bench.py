@@ -64,7 +64,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(scope="module")
 def int8(tiny: Prepared) -> Prepared:
-    """With an artifact that is ready to be measured."""
+    """The tiny model with its onnx int8 artifact."""
     tiny.make(tiny.artifact(INT8))
     return tiny
 
@@ -205,7 +205,7 @@ def test_every_format_is_made_and_gives_exactly_so_many_tokens(tiny: Prepared, t
     "name", ["transformers-float32", "torch-int8", "llama-q8_0", "ctranslate2-int8"]
 )
 def test_baselines_of_this_environment_answer(tiny: Prepared, name: str) -> None:
-    """The program refuses another number of tokens than was asked for: an answer is a proof."""
+    """The program refuses an answer with another number of tokens than requested."""
     spec = tiny.baseline(name)
     tiny.make(spec)
     process = start(spec)
@@ -226,7 +226,7 @@ def test_baselines_of_the_other_environment_answer(tiny: Prepared, name: str) ->
 
 
 def test_another_number_of_tokens_is_an_error(int8: Prepared) -> None:
-    """One more than the artifact's limit can't be given: the engine says so and is done with."""
+    """One more than the artifact's limit of new tokens: the engine reports the error."""
     process = start(int8.artifact(INT8))
     try:
         with pytest.raises(EngineFailedError, match="limit is 512"):
@@ -273,7 +273,7 @@ def test_a_library_that_is_not_installed_is_named(
 
 
 def test_what_fails_has_a_row_and_the_rest_is_measured(tiny: Prepared, no_baselines: None) -> None:
-    """One engine killed in the middle of the run, one damaged, one not installed, one well."""
+    """One engine is killed during the run, one is damaged, one not installed, one works."""
     int4 = tiny.artifact(Target("onnx", "float32"))
     tiny.make(int4)
     (int4.cache / "edge.json").write_text("{}")
@@ -428,7 +428,7 @@ def test_targets_of_options() -> None:
 def test_drafts_are_measured_and_replayed_step_by_step(
     artifacts: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The replay itself refuses other steps or another answer than the trained model's."""
+    """The replay refuses other steps or another answer than the trained model's."""
     monkeypatch.setitem(SHAPES, "tiny", TINY)
     rows = read_rows(dataset / "dev.jsonl")[:40]
     report = run_speculation(

@@ -1,4 +1,4 @@
-"""The verdict on a target says only what the runs show."""
+"""Verdicts on a latency target agree with the exact binomial test."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from edge.bench.timing.verdict import binomial_cdf, judge, more_runs
 
 
 def _exact(count: int, runs: int) -> float:
-    share = Fraction(1, 20)
-    terms = (math.comb(runs, k) * share**k * (1 - share) ** (runs - k) for k in range(count + 1))
+    ratio = Fraction(1, 20)
+    terms = (math.comb(runs, k) * ratio**k * (1 - ratio) ** (runs - k) for k in range(count + 1))
     return float(sum(terms, Fraction()))
 
 
@@ -49,7 +49,7 @@ def test_what_is_not_shown_says_how_many_more_runs_would_show_it() -> None:
         "0 of 30 runs above 100 ms: about 60 more runs with none above would decide it"
     )
     assert more_runs(0, 30) == 60
-    # One of 100 above: at this share there are two above when 165 runs show it.
+    # One of 100 above: at this ratio there are two above when 165 runs show it.
     assert more_runs(1, 100) == 65
     assert more_runs(8, 100) is not None  # toward "misses"
     assert more_runs(5, 100) is None  # exactly at the border
