@@ -1,4 +1,4 @@
-"""Fixtures that make real engines slow, crash or disappear."""
+"""Real engines made to misbehave: what their processes load first changes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ sys.modules["ctranslate2"] = None
 
 @pytest.fixture
 def engines_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Run code at the start of every process from now on."""
+    """Change the engines of every process started from now on by code that runs in it first."""
 
     def change(code: str) -> None:
         folder = tmp_path / "changed"
@@ -44,13 +44,14 @@ def engines_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[s
 
 @pytest.fixture
 def slow_onnx(engines_with: Callable[[str], None]) -> Callable[[float], None]:
-    """Delay every answer of an onnx artifact by some seconds."""
+    """Every answer of an onnx artifact waits for so many seconds first."""
     return lambda seconds: engines_with(_SLOW.format(seconds=seconds))
 
 
 @pytest.fixture
 def crashing_gguf(engines_with: Callable[[str], None]) -> Callable[..., None]:
-    """Let gguf artifacts crash in `generate` or `score`, and hide ctranslate2 if asked to."""
+    """gguf artifacts crash when they `generate` or `score`; with missing_ctranslate2, that library
+    is not there either."""
 
     def change(method: str, *, missing_ctranslate2: bool = False) -> None:
         engines_with(_CRASHING.format(method=method) + _MISSING * missing_ctranslate2)
