@@ -69,9 +69,8 @@ def run_bench(
 ) -> Report:
     """Measure artifacts on rows that have targets.
 
-    An artifact meets the target where its runs show that its p95 does
-    (`edge.bench.timing.verdict`). One whose library is not installed, or whose engine fails,
-    crashes or hangs, gets a result that says so; the others are measured.
+    An artifact whose library is not installed, or whose engine fails, crashes or hangs, gets a
+    result with an `error`; the others are measured.
 
     Args:
         artifacts: their folders.
