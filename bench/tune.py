@@ -1,14 +1,13 @@
-"""Which thread count and engine settings answer fastest on this machine? Measured, then stored.
+"""Search for the thread count and engine settings that are fastest on this machine.
 
-The engine's class says what is worth trying (`Engine.tunable`). Where that is much, each is timed
-alone first, and the fastest go on; these then take turns, so that a noisy moment hits all alike.
+The engine's class lists the candidates (`Engine.tunable`). If there are many, each is screened
+alone, and the fastest are then timed interleaved.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.bench.timing.latency import MIN_RUNS, spread_rows
+from edge.bench.timing.interleaved import Turn, garbage_collection_paused, time_interleaved
+from edge.bench.timing.latency import MIN_RUNS, check_runs, spread_rows
 from edge.bench.timing.machine import machine_info
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import replace_runtime
@@ -27,22 +27,22 @@ from edge.runtime.model import Model, load
 from edge.runtime.platform.cpu import physical_cores, usable_cores
 from edge.runtime.rows import Row
 
-INPUT_TOKENS = 32  # without data: about a question and its prompt
+INPUT_TOKENS = 32  # of an input without data: about a question and its prompt
 NEW_TOKENS = 16
-_INPUTS = 8  # different inputs taken from the data
-_SCREENING_RUNS = 6  # timed answers of a candidate in each of two passes
-_FINALISTS = 3  # besides the simplest candidate; all are in memory at once
-_TURN = 3  # timed answers in a row, after one that brings back what the others displaced
-_WORTHWHILE = 1.05  # how many times faster more threads must be
+_INPUTS = 8  # taken from the data
+_SCREENING_TURN = Turn(first=0, count=6, warmup=1)  # of a candidate, in each of two passes
+_FINALISTS = 3  # besides the simplest candidate; all are loaded at once
+_TURN = 3  # timed answers of a candidate before the next has its turn
+_MIN_SPEEDUP = 1.05  # by which more threads are worth it
 
 Settings = dict[str, Any]
-# Called with (phase, done, of); the phase is "screening" or "confirming".
+# Called with (phase, done, total); the phase is "screening" or "confirming".
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Settings and the milliseconds of their answers: median and quartiles of `runs`."""
+    """Settings, and the median and quartiles of their `runs` timed answers in milliseconds."""
 
     settings: Settings
     runs: int
@@ -52,18 +52,29 @@ class Candidate:
 
     @classmethod
     def of(cls, settings: Settings, times: np.ndarray) -> Candidate:
+        """The candidate with the statistics of `times`, milliseconds [runs]."""
         p25, p50, p75 = (round(float(ms), 3) for ms in np.percentile(times, (25, 50, 75)))
         return cls(settings, len(times), p25, p50, p75)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was measured, and the settings chosen. `screened` were given up after a first look."""
+    """The chosen settings and what was measured.
+
+    Attributes:
+        chosen: the settings.
+        candidates: those that were timed interleaved.
+        screened: those that were dropped after the screening.
+        input_tokens: median of the inputs.
+        new_tokens: exact length of the answers.
+        machine: see `edge.bench.timing.machine`.
+        created: ISO 8601, UTC.
+    """
 
     chosen: Settings
     candidates: list[Candidate]
     screened: list[Candidate]
-    input_tokens: int  # the median of the inputs
+    input_tokens: int
     new_tokens: int
     machine: dict[str, Any]
     created: str
@@ -96,19 +107,20 @@ def tune(
     runs: int = MIN_RUNS,
     on_progress: Progress | None = None,
 ) -> Tuning:
-    """Choose an artifact's settings by measurement and store them in its manifest.
+    """Find an artifact's fastest settings and store them in its manifest.
 
     Args:
         folder: the artifact.
-        rows: inputs of realistic length; None takes one of 32 tokens.
+        rows: inputs of realistic length; None takes one input of 32 tokens.
         threads: the numbers of threads to try; None tries up to the number of physical cores.
         runs: timed answers of each candidate.
-        on_progress: gets the phase, what is done in it, and of how much.
+        on_progress: called with phase, done and total.
 
     Raises:
-        UsageError: fewer runs than a median needs, or threads that this machine has not.
-        ArtifactError, MissingExtraError: an artifact that can't be loaded.
-        EdgeError: the manifest can't be written; it is then what it was.
+        UsageError: fewer than 30 runs, or more threads than this machine has cores.
+        ArtifactError: the artifact can't be loaded.
+        MissingExtraError: the engine's library is not installed.
+        EdgeError: the manifest can't be written; it is left unchanged.
     """
     tuning = measure_settings(
         folder, rows=rows, threads=threads, runs=runs, on_progress=on_progress
@@ -126,17 +138,16 @@ def measure_settings(
     on_progress: Progress | None = None,
 ) -> Tuning:
     """Like `tune`, without storing anything."""
-    if runs < MIN_RUNS:
-        raise UsageError(f"--runs must be at least {MIN_RUNS}, not {runs}: fewer make no median")
+    check_runs(runs)
     manifest = Artifact.open(folder).manifest
     numbers = checked_threads(threads) if threads else thread_numbers(physical_cores())
     settings = ENGINES.load(manifest.format).tunable(numbers)
     new_tokens = min(NEW_TOKENS, manifest.limits.max_new_tokens)
     with load(folder, threads=1) as model:
         inputs = _inputs(model, rows)
-    measure = _Measure(folder, inputs, new_tokens, runs, on_progress or (lambda *_: None))
-    finalists, screened = measure.screen(settings)
-    times = measure.confirm(finalists)
+    timer = _CandidateTimer(folder, inputs, new_tokens, runs, on_progress or (lambda *_: None))
+    finalists, screened = timer.screen(settings)
+    times = timer.confirm(finalists)
     return Tuning(
         chosen=finalists[choose(times)],
         candidates=[Candidate.of(*pair) for pair in zip(finalists, times, strict=True)],
@@ -149,13 +160,13 @@ def measure_settings(
 
 
 def store_settings(folder: str | Path, tuning: Tuning) -> None:
-    """Put the chosen settings and what was measured into the artifact's manifest, in one step."""
+    """Write the chosen settings and what was measured into the artifact's manifest, atomically."""
     runtime = dict(Artifact.open(folder).manifest.runtime)
     replace_runtime(folder, {**runtime, **tuning.chosen, "tuned": tuning.as_manifest()})
 
 
 def thread_numbers(cores: int) -> list[int]:
-    """1 to 4, then steps of a half (6, 8, 12, 16, …), and all of the cores."""
+    """Thread counts to try: 1 to 4, then 6, 8, 12, 16, 24, …, and all of the cores."""
     steps = [1, 2, 3, 4]
     while steps[-1] < cores:
         steps.append(2 * steps[-2])
@@ -163,20 +174,20 @@ def thread_numbers(cores: int) -> list[int]:
 
 
 def choose(times: np.ndarray) -> int:
-    """Which candidate to take, from milliseconds [candidates, runs], the simplest first.
+    """The index of the candidate to use, from milliseconds [candidates, runs], simplest first.
 
-    Not the fastest, but the first that the fastest does not beat by more than the noise: by 5 % in
-    the median of the rounds, and at all in three rounds of four.
+    It is the first candidate that the fastest does not clearly beat. It clearly beats one if it is
+    faster by more than 5 % in the median of the runs, and faster at all in three runs of four.
     """
     fastest = int(np.median(times, axis=1).argmin())
-    for place, own in enumerate(times):
-        ratios = own / times[fastest]
-        if np.median(ratios) <= _WORTHWHILE or np.percentile(ratios, 25) <= 1.0:
+    for place, candidate in enumerate(times):
+        ratios = candidate / times[fastest]
+        if np.median(ratios) <= _MIN_SPEEDUP or np.percentile(ratios, 25) <= 1.0:
             return place
     return fastest
 
 
-class _Measure:
+class _CandidateTimer:
     """Times candidates of one artifact on the same inputs."""
 
     def __init__(
@@ -194,10 +205,10 @@ class _Measure:
         self._on_progress = on_progress
 
     def screen(self, settings: list[Settings]) -> tuple[list[Settings], list[Candidate]]:
-        """The simplest and the fastest of many, in the order given, and the figures of the rest.
+        """Return the simplest and the fastest in the order given, and the statistics of the rest.
 
-        One at a time is in memory. The second pass goes backwards, so that a machine that slows
-        down in between does not favor the first.
+        One at a time is loaded. The second pass goes backwards, so that a machine that slows down
+        does not favor the first candidates.
         """
         if len(settings) <= _FINALISTS + 1:
             return settings, []
@@ -205,7 +216,7 @@ class _Measure:
         order = [*times, *reversed(times)]
         for done, place in enumerate(order, start=1):
             with self._load(settings[place]) as model:
-                times[place] += self._turn(model, 0, _SCREENING_RUNS)
+                times[place] += self._time(model, _SCREENING_TURN)
             self._on_progress("screening", done, len(order))
         ranking = sorted(times, key=lambda place: float(np.median(times[place])))
         kept = sorted({0, *ranking[:_FINALISTS]})
@@ -213,35 +224,37 @@ class _Measure:
         return [settings[place] for place in kept], rest
 
     def confirm(self, settings: list[Settings]) -> np.ndarray:
-        """Milliseconds [candidates, runs] of candidates that take turns."""
-        times = np.empty((len(settings), self._runs))
+        """Milliseconds [candidates, runs], timed interleaved."""
+        times: list[list[float]] = [[] for _ in settings]
         with contextlib.ExitStack() as stack:
             models = [stack.enter_context(self._load(one)) for one in settings]
-            for turn, first in enumerate(range(0, self._runs, _TURN)):
-                count = min(_TURN, self._runs - first)
-                for place in range(len(models)):
-                    # Another candidate starts each round: none always follows the same neighbor.
-                    own = (turn + place) % len(models)
-                    times[own, first : first + count] = self._turn(models[own], first, count)
-                self._on_progress("confirming", first + count, self._runs)
-        return times
+
+            def time_turn(place: int, turn: Turn) -> float:
+                found = self._time(models[place], turn)
+                times[place] += found
+                return sum(found) / 1000
+
+            time_interleaved(
+                range(len(models)),
+                time_turn,
+                runs=self._runs,
+                turn_length=_TURN,
+                on_progress=lambda done: self._on_progress("confirming", done, self._runs),
+            )
+        return np.array(times)
 
     def _load(self, settings: Settings) -> Model:
         others = {name: value for name, value in settings.items() if name != "threads"}
         return load(self._folder, threads=settings["threads"], settings=others)
 
-    def _turn(self, model: Model, first: int, count: int) -> list[float]:
-        """Milliseconds of `count` answers, input `first` and on, after an untimed one."""
-        self._answer(model, first)
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            return [self._timed(model, first + index) for index in range(count)]
-        finally:
-            if collecting:
-                gc.enable()
+    def _time(self, model: Model, turn: Turn) -> list[float]:
+        """Milliseconds of each answer of a turn."""
+        for _ in range(turn.warmup):
+            self._answer(model, turn.first)
+        with garbage_collection_paused():
+            return [self._time_one(model, turn.first + index) for index in range(turn.count)]
 
-    def _timed(self, model: Model, index: int) -> float:
+    def _time_one(self, model: Model, index: int) -> float:
         started = time.perf_counter()
         self._answer(model, index)
         return (time.perf_counter() - started) * 1000
@@ -251,7 +264,7 @@ class _Measure:
 
 
 def _inputs(model: Model, rows: Sequence[Row] | None) -> list[list[int]]:
-    """Token ids of inputs spread over the rows, or of one made up."""
+    """Token ids of inputs spread over the rows, or of one artificial input."""
     manifest = model.artifact.manifest
     if rows:
         chosen = spread_rows(rows, min(_INPUTS, len(rows)))
@@ -262,18 +275,22 @@ def _inputs(model: Model, rows: Sequence[Row] | None) -> list[list[int]]:
         )[0]
     pieces = manifest.tokenizer.pieces
     length = min(INPUT_TOKENS, manifest.limits.max_input_tokens)
-    # Spread over the vocabulary: which pieces they are makes no difference to the time.
+    # Which pieces they are makes no difference to the time.
     ids = [(3 + index * 997) % pieces for index in range(length - 1)]
     return [[*ids, manifest.architecture.eos_token_id]]
 
 
 def checked_threads(threads: Sequence[int]) -> list[int]:
-    """Numbers of threads to try, ascending; more than the cores there are is a UsageError."""
+    """The numbers of threads to try, ascending, each once.
+
+    Raises:
+        UsageError: more threads than cores.
+    """
     cores = usable_cores()
     for number in threads:
         if not 1 <= number <= cores:
             raise UsageError(
-                f"--threads must be from 1 to the {cores} cores that this process may use,"
-                f" not {number}"
+                f"--threads-to-try must be from 1 to {cores}, the cores that this process may"
+                f" use, not {number}"
             )
     return sorted(set(threads))

@@ -18,8 +18,8 @@ from edge.bench.artifacts.accuracy import Accuracy, copy_baseline, measure_accur
 from edge.bench.artifacts.agreement import agree
 from edge.bench.artifacts.compatibility import check_rows, notes_on, open_artifacts
 from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Data, Report, Result
-from edge.bench.engines.process import FailureIsolated
 from edge.bench.engines.process_model import RemoteModel
+from edge.bench.timing.interleaved import FailureIsolated, Turn, time_interleaved
 from edge.bench.timing.latency import Latency, Samples, spread_rows
 from edge.bench.timing.machine import machine_info
 from edge.bench.timing.timed_calls import Call
@@ -35,7 +35,7 @@ from edge.runtime.rows import Row
 Progress = Callable[[str, str, int, int], None]
 
 _TURN = 5  # timed calls of one artifact before the next has its turn
-_WARMUP = 3  # calls before its first turn that do not count; one before every other
+FIRST_WARMUP = 3  # untimed calls before an artifact's first turn
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Case:
         return f"batch {self.batch}, concurrency {self.concurrency}"
 
     @property
-    def turn(self) -> int:
-        """Calls in a turn: as many for each thread."""
+    def turn_length(self) -> int:
+        """Calls in a turn: the same number for each thread."""
         return -(-_TURN // self.concurrency) * self.concurrency
 
 
@@ -69,9 +69,8 @@ def run_bench(
 ) -> Report:
     """Measure artifacts on rows that have targets.
 
-    An artifact meets the target where its runs show that its p95 does (`edge.bench.timing.verdict`). One
-    whose library is not installed, or whose engine fails, crashes or hangs, gets a result that says
-    so; the others are measured.
+    An artifact whose library is not installed, or whose engine fails, crashes or hangs, gets a
+    result with an `error`; the others are measured.
 
     Args:
         artifacts: their folders.
@@ -177,27 +176,24 @@ def take_turns(
     settings: BenchSettings,
     on_progress: Callable[[int], None],
 ) -> None:
-    """Time one case of every artifact, the same rows for all, until each has its runs and seconds.
-
-    Those that have both leave the rounds; the slowest leave first.
-    """
+    """Time one case of every artifact on the same rows, until each has its runs and seconds."""
     calls = calls_of(rows, settings.runs, case.batch)
-    done = round_number = 0
-    active = [one for one in contestants if not one.failure]
-    while active:
-        size = case.turn
-        if done < settings.runs:  # the last turn makes up what is missing, for every thread
-            missing = -(-(settings.runs - done) // case.concurrency) * case.concurrency
-            size = min(size, missing)
-        chosen = [calls[(done + place) % len(calls)] for place in range(size)]
-        for place in range(len(active)):
-            # Another artifact starts each round: none always follows the same neighbor.
-            contestant = active[(round_number + place) % len(active)]
-            contestant.guard(contestant.turn, case, chosen, settings.new_tokens)
-        done += size
-        round_number += 1
-        on_progress(min(done, settings.runs))
-        active = [one for one in active if not one.failure and not one.done(case, settings)]
+
+    def time_turn(contestant: BenchmarkedArtifact, turn: Turn) -> float:
+        chosen = [calls[(turn.first + place) % len(calls)] for place in range(turn.count)]
+        return contestant.time_calls(case, chosen, settings.new_tokens, turn.warmup)
+
+    time_interleaved(
+        [one for one in contestants if not one.failure],
+        time_turn,
+        runs=settings.runs,
+        turn_length=_TURN,
+        multiple_of=case.concurrency,
+        min_seconds=settings.seconds,
+        first_warmup=FIRST_WARMUP,
+        on_failure=BenchmarkedArtifact.fail,
+        on_progress=on_progress,
+    )
 
 
 def calls_of(rows: Sequence[Row], runs: int, batch: int) -> list[Call]:
@@ -229,23 +225,21 @@ class BenchmarkedArtifact(FailureIsolated):
         self._model.generate([row.input], fields=[row.fields], on_long="truncate")
         self._cold_start_ms = self._model.age_ms
 
-    def turn(self, case: Case, calls: Sequence[Call], new_tokens: int | None) -> list[float]:
-        """Time these calls; their milliseconds, which are kept, too."""
+    def time_calls(
+        self, case: Case, calls: Sequence[Call], new_tokens: int | None, warmup: int
+    ) -> float:
+        """Time these calls after `warmup` untimed ones, keep the times, and return the seconds."""
         assert self._model
-        samples = self._samples.setdefault(case, Samples())
-        found = self._model.turn(
-            calls,
-            concurrency=case.concurrency,
-            new_tokens=new_tokens,
-            warmup=1 if len(samples) else _WARMUP,
+        found = self._model.time_calls(
+            calls, concurrency=case.concurrency, new_tokens=new_tokens, warmup=warmup
         )
-        samples.add(found)
-        times: list[float] = found["ms"]
-        return times
+        self._samples.setdefault(case, Samples()).add(found)
+        return float(found["seconds"])
 
-    def done(self, case: Case, settings: BenchSettings) -> bool:
-        samples = self._samples[case]
-        return len(samples) >= settings.runs and samples.seconds >= settings.seconds
+    def times_ms(self, case: Case) -> list[float]:
+        """Milliseconds of every timed call so far."""
+        samples = self._samples.get(case)
+        return samples.ms if samples else []
 
     def score(self, rows: Sequence[Row], on_progress: Callable[[int], None]) -> None:
         # It answers and scores lists as a `Model` does, which is all that is asked of it.

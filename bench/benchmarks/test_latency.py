@@ -1,6 +1,6 @@
-"""`pytest bench/ --benchmark-only`: the cases of `edge bench ARTIFACTS` under pytest-benchmark.
+"""The cases of `edge bench ARTIFACTS` under pytest-benchmark: `pytest bench/ --benchmark-only`.
 
-Its --benchmark-autosave and --benchmark-compare keep and compare runs. Environment variables say
+--benchmark-autosave and --benchmark-compare keep and compare runs. Environment variables select
 what is measured: EDGE_BENCH_ARTIFACTS (folders, separated as in PATH; without it a tiny model with
 random weights is exported), EDGE_BENCH_DATA (rows), EDGE_BENCH_BATCH and EDGE_BENCH_CONCURRENCY
 (such as 1,8), EDGE_BENCH_RUNS, EDGE_BENCH_NEW_TOKENS, EDGE_BENCH_THREADS, EDGE_BENCH_TARGET_MS.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ import pytest
 
 from edge.bench.artifacts.compatibility import check_rows, open_artifacts
 from edge.bench.artifacts.results import BenchSettings
-from edge.bench.artifacts.runner import BenchmarkedArtifact, Case, calls_of
-from edge.bench.engines.process import EngineFailedError, EngineMissingError
+from edge.bench.artifacts.runner import FIRST_WARMUP, BenchmarkedArtifact, Case, calls_of
+from edge.bench.timing.line_process import EngineFailedError, EngineMissingError
 from edge.runtime.artifact import find_artifacts
 from edge.runtime.engines.base import choose_threads
 from edge.runtime.errors import EdgeError
 from edge.runtime.rows import Row, read_rows
 
-# Without artifacts: enough to see that all works and what the harness costs.
+# Without artifacts: enough to see that it works and how large the overhead is.
 _TINY = {"vocab_size": 2100, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_heads": 3}
 _TINY_TARGETS = ("onnx-int8", "ctranslate2-int8", "gguf-q8_0", "torchscript-int8")
 _TINY_ROWS = [Row(f"where was the number {number} built", "") for number in range(20)]
@@ -36,7 +35,7 @@ _elapsed = [0.0]
 
 
 def engine_clock() -> float:
-    """Seconds that engines measured in their own processes: what pytest-benchmark sees go by."""
+    """The clock of pytest-benchmark: seconds measured in the engines' processes."""
     return _elapsed[0]
 
 
@@ -56,7 +55,7 @@ def _settings() -> BenchSettings:
 
 
 def _given() -> list[str]:
-    """The artifacts' folders, if any were named."""
+    """The folders of the artifacts in EDGE_BENCH_ARTIFACTS."""
     named = os.environ.get("EDGE_BENCH_ARTIFACTS", "")
     return [str(f) for one in named.split(os.pathsep) if one for f in find_artifacts(one)]
 
@@ -71,7 +70,7 @@ def _rows() -> list[Row]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each artifact, batch size and concurrency."""
+    """One test for each artifact, batch size and concurrency."""
     try:
         folders, settings = _given(), _settings()
     except (EdgeError, ValueError) as error:
@@ -86,7 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Makes the artifact of a format, from a model with random weights."""
+    """Exports the artifact of a target such as "onnx-int8" from a model with random weights."""
     from edge.bench.engines.cache import Prepared
     from edge.bench.engines.shapes import SHAPES, write_model
     from edge.export.publish import Target
@@ -107,42 +106,45 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.benchmark(timer=engine_clock)
 def test_latency(benchmark: Any, artifact: str, case: Case, request: pytest.FixtureRequest) -> None:
+    """Time one case of one artifact, and add what pytest-benchmark does not compute."""
     settings, rows = _settings(), _rows()
     folder = Path(artifact) if _given() else request.getfixturevalue("tiny")(artifact)
     [opened] = open_artifacts([folder])
     check_rows([opened], rows)
     threads = os.environ.get("EDGE_BENCH_THREADS")
-    contestant = BenchmarkedArtifact(
+    benchmarked = BenchmarkedArtifact(
         artifact, opened, choose_threads(opened, int(threads) if threads else None)
     )
     calls = itertools.cycle(calls_of(rows, settings.runs, case.batch))
-    measured: deque[float] = deque()
+    done = 0
 
     def call() -> None:
-        """Let the clock go on by one measured call; the process is asked for a turn at once."""
-        if not measured:
-            turn = list(itertools.islice(calls, case.turn))
-            measured.extend(contestant.turn(case, turn, settings.new_tokens))
-        _elapsed[0] += measured.popleft() / 1000
+        """Advance the clock by one timed call; calls are made one turn at a time."""
+        nonlocal done
+        if done == len(benchmarked.times_ms(case)):
+            turn = list(itertools.islice(calls, case.turn_length))
+            benchmarked.time_calls(case, turn, settings.new_tokens, FIRST_WARMUP if not done else 1)
+        _elapsed[0] += benchmarked.times_ms(case)[done] / 1000
+        done += 1
 
     try:
-        contestant.start(rows[0])
+        benchmarked.start(rows[0])
         benchmark.pedantic(call, rounds=settings.runs)
     except EngineMissingError as error:
         pytest.skip(f"not installed: {error}")
     except EngineFailedError as error:
         pytest.fail(str(error), pytrace=False)
     finally:
-        contestant.close()
+        benchmarked.close()
     target_ms = float(os.environ.get("EDGE_BENCH_TARGET_MS", 100))
-    _describe(benchmark.extra_info, contestant, case, target_ms)
+    _describe(benchmark.extra_info, benchmarked, case, target_ms)
 
 
 def _describe(
-    extra: dict[str, Any], contestant: BenchmarkedArtifact, case: Case, target_ms: float
+    extra: dict[str, Any], benchmarked: BenchmarkedArtifact, case: Case, target_ms: float
 ) -> None:
-    """What pytest-benchmark does not compute itself."""
-    result = contestant.result(case, target_ms)
+    """Add p50 to p99, the phases and the verdict."""
+    result = benchmarked.result(case, target_ms)
     latency = result.latency
     assert latency is not None
     for name in ("p50", "p90", "p95", "p99"):

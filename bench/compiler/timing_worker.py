@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge.bench.compiler.worker import Answer, Values, run_program
-from edge.bench.engines.baselines.__main__ import peak_rss
+from edge.bench.engines.baselines.child import peak_rss
 from edge.runtime.artifact.text_fingerprint import check_text_path
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model, load

@@ -12,8 +12,13 @@ import numpy as np
 from edge.bench.compiler.space import ArtifactSpec, Candidate
 from edge.bench.compiler.trial_store import Record
 from edge.bench.compiler.worker import Child
-from edge.bench.engines.process import EngineFailedError, EngineMissingError, when_ready
+from edge.bench.timing.interleaved import Turn, time_interleaved
 from edge.bench.timing.latency import spread_rows
+from edge.bench.timing.line_process import (
+    EngineFailedError,
+    EngineProcessError,
+    wait_until_ready,
+)
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError, EdgeError
 from edge.runtime.platform.memory import free_memory
@@ -150,14 +155,11 @@ class TrialRunner:
     def _ask_source(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         process = self._source()
         try:
-            return process.ask(asked, _LONGEST_EXPORT)
+            return process.request(asked, _LONGEST_EXPORT)
         except EngineFailedError:
             if not process.alive:  # the next question gets a new process
                 self._stop_source()
             raise
-        finally:
-            if self._exporter and process.alive:
-                process.sleep()
 
     def _source(self) -> Child:
         if self._exporter is None:
@@ -217,22 +219,26 @@ class TrialRunner:
             self._on_event(f"timing {one.name} on {len(rows)} rows")
             try:
                 found[one] = self._run(one)
-            except (EngineFailedError, EngineMissingError) as error:
+            except EngineProcessError as error:
                 found[one] = {"failed": str(error)}
-        length = _LONG_TURN if len(rows) > _FEW_ROWS else _SHORT_TURN
-        for turn, first in enumerate(range(0, len(rows), length)):
-            question = _question(rows[first : first + length])
-            order = [one for one in candidates if one in self._running]
-            # Another candidate starts each round: none always follows the same neighbor.
-            for place in range(len(order)):
-                one = order[(turn + place) % len(order)]
-                child = self._running[one]
-                try:
-                    _add(found[one], child.ask(question, _LONGEST_TURN))
-                    child.sleep()
-                except EngineFailedError as error:
-                    found[one] = {"failed": str(error)}
-                    self._running.pop(one).close()
+
+        def time_turn(one: Candidate, turn: Turn) -> float:
+            question = _question(rows[turn.first : turn.first + turn.count])
+            answers = self._running[one].request(question, _LONGEST_TURN)
+            _add(found[one], answers)
+            return float(sum(answers["ms"])) / 1000
+
+        def on_failure(one: Candidate, error: EngineProcessError) -> None:
+            found[one] = {"failed": str(error)}
+            self._running.pop(one).close()
+
+        time_interleaved(
+            [one for one in candidates if one in self._running],
+            time_turn,
+            runs=len(rows),
+            turn_length=_LONG_TURN if len(rows) > _FEW_ROWS else _SHORT_TURN,
+            on_failure=on_failure,
+        )
         return found
 
     def _run(self, candidate: Candidate) -> dict[str, Any]:
@@ -258,7 +264,7 @@ class TrialRunner:
 
 
 def _started(program: str, argument: Mapping[str, Any], threads: int | None) -> Child:
-    return when_ready(Child(program, argument, threads=threads), _LONGEST_TURN)
+    return wait_until_ready(Child(program, argument, threads=threads), _LONGEST_TURN)
 
 
 def _question(rows: Sequence[Row]) -> dict[str, Any]:

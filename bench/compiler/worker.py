@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edge.bench.engines.baselines.__main__ import answers_apart, die_with_parent, reason
-from edge.bench.engines.process import LineProcess, environment
+from edge.bench.engines.baselines.child import describe_error, die_with_parent, redirect_stdout
+from edge.bench.timing.line_process import LineProcess, process_environment
 from edge.runtime.errors import EdgeError
 
 Values = dict[str, Any]
@@ -32,16 +32,16 @@ class Child(LineProcess):
         command = [sys.executable, "-P", "-m", f"edge.bench.compiler.{program}"]
         super().__init__(
             [*command, json.dumps(argument)],
-            dict(os.environ) if threads is None else environment(threads),
+            dict(os.environ) if threads is None else process_environment(threads),
         )
 
-    def answer(self, seconds: float) -> Values:
-        """As `LineProcess.answer`.
+    def read_answer(self, timeout: float) -> Values:
+        """As `LineProcess.read_answer`.
 
         Raises:
             EdgeError: something that no other candidate would be spared, such as a full disk.
         """
-        found = super().answer(seconds)
+        found = super().read_answer(timeout)
         if "fatal" in found:
             error = EdgeError(found["fatal"])
             error.exit_code = found["status"]
@@ -55,7 +55,7 @@ def run_program(start: Callable[[Values], tuple[Values, Answer]], *, vital: bool
     Where it is `vital`, an error of `start` that a person can mend ends the search.
     """
     die_with_parent()
-    lines = answers_apart()
+    lines = redirect_stdout()
 
     def say(values: Mapping[str, Any]) -> None:
         lines.write(json.dumps(values) + "\n")
@@ -77,7 +77,7 @@ def run_program(start: Callable[[Values], tuple[Values, Answer]], *, vital: bool
 
 def failure(error: Exception, *, fatal: bool = False) -> Values:
     """The line for an error. A full disk is always fatal: nothing else could be written either."""
-    said = str(error) if isinstance(error, EdgeError) else reason(error)
+    said = str(error) if isinstance(error, EdgeError) else describe_error(error)
     chain = (error, error.__cause__)
     full = any(isinstance(e, OSError) and e.errno in _NO_SPACE for e in chain)
     if fatal or full or "no space left" in said.lower():

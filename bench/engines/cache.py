@@ -1,4 +1,4 @@
-"""Where the models, artifacts and conversions of the engine benchmark are kept between runs."""
+"""Cache of models, artifacts and conversions that the engine benchmark keeps between runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import edge.bench.engines.shapes
 import edge.export
 from edge.bench.engines.baselines.spec import Spec
-from edge.bench.engines.baselines.table import BASELINES, OWN
+from edge.bench.engines.baselines.table import BASELINES, EDGE
 from edge.bench.engines.process import prepare
 from edge.bench.engines.shapes import shape_of, write_model
 from edge.export.base import EXPORTERS
@@ -22,7 +22,7 @@ from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import UsageError
 
-# What `edge bench --arch` makes where nothing else is asked for.
+# What `edge bench-engines` makes by default.
 DEFAULT_TARGETS = (
     Target("onnx", "int8"),
     Target("onnx", "int4"),
@@ -33,16 +33,18 @@ DEFAULT_TARGETS = (
 
 
 def default_cache() -> Path:
+    """`edge/bench` in XDG_CACHE_HOME or in ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge" / "bench"
 
 
 def choose_targets(formats: Sequence[str], quantizations: Sequence[str]) -> list[Target]:
-    """The artifacts that `--format` and `--quantize` ask for; neither: the usual ones.
+    """The artifacts that `--format` and `--quantize` ask for; DEFAULT_TARGETS without either.
 
     A quantization without a format means every format that has it.
 
     Raises:
-        UsageError: an unknown format, or a quantization that none of the formats has.
+        UsageError: an unknown format, or a quantization that one of the formats named (or, without
+            a format, every one) lacks.
         MissingExtraError: a format's library is not installed.
     """
     if not formats and not quantizations:
@@ -62,7 +64,7 @@ def choose_targets(formats: Sequence[str], quantizations: Sequence[str]) -> list
 
 
 def bits_of(quantization: str) -> int:
-    """Bits of a decoder weight, which every quantization has as the first number of its name."""
+    """Bits of a decoder weight: the first number in a quantization's name."""
     found = re.search(r"\d+", quantization)
     assert found, quantization
     return int(found[0])
@@ -70,17 +72,22 @@ def bits_of(quantization: str) -> int:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The folder of one model, `model`, and what is made from it for each engine."""
+    """A model, and what is made from it for each engine.
+
+    Attributes:
+        home: the folder of everything that is made from the model.
+        model: the Hugging Face model folder.
+    """
 
     home: Path
     model: Path
 
     @classmethod
     def of_shape(cls, arch: str, cache: Path) -> Prepared:
-        """The random-weight model of a shape, written at its first use.
+        """The model of a shape with random weights, written at its first use.
 
         Raises:
-            UsageError: no such shape.
+            UsageError: an unknown shape.
         """
         shape = shape_of(arch)
         home = cache / f"{arch}-{_digest([Path(edge.bench.engines.shapes.__file__)])}"
@@ -91,27 +98,28 @@ class Prepared:
 
     @classmethod
     def of_model(cls, source: SourceModel, cache: Path) -> Prepared:
-        """A model that exists; what is made from it is kept by its weights.
+        """An existing model; the hash of its weights identifies what is made from it.
 
         Raises:
-            UsageError: it has no tokenizer.json, which every engine can read.
+            UsageError: it has no tokenizer.json.
         """
         if not (source.folder / TOKENIZER_NAME).is_file():
             raise UsageError(
-                f"{source.folder} has no {TOKENIZER_NAME}: save it there with"
-                " transformers.AutoTokenizer, or bench what edge train wrote"
+                f"{source.folder} has no {TOKENIZER_NAME}. Save it there with"
+                " transformers.AutoTokenizer, or use a model folder that edge train wrote."
             )
         home = cache / f"{source.name.replace('/', '--')}-{source.weights_sha256[:8]}"
         home.mkdir(parents=True, exist_ok=True)
         return cls(home, source.folder)
 
     def artifact(self, target: Target, threads: int = 1) -> Spec:
-        """Our own artifact; another version of the exporters makes another."""
+        """The process of an edge artifact; a change of the exporters' code makes a new one."""
         exporters = sorted(Path(next(iter(edge.export.__path__))).rglob("*.py"))
         cache = self.home / f"{target.name}-{_digest(exporters)}"
-        return Spec(OWN, self.model, cache, self.home, threads, target.name)
+        return Spec(EDGE, self.model, cache, self.home, threads, target.name)
 
     def baseline(self, name: str, threads: int = 1) -> Spec:
+        """The process of a baseline, a name of `BASELINES`."""
         base = self._baselines / (BASELINES[name].made_from or name)
         return Spec(name, self.model, self._baselines / name, base, threads)
 
@@ -120,22 +128,23 @@ class Prepared:
         return self.home / "baselines"
 
     def make(self, spec: Spec) -> None:
-        """Convert for an engine what is not there yet, and what that starts from.
+        """Convert the model for an engine if that is not done yet, and what it is made from.
 
         Raises:
-            EngineMissingError, EngineFailedError: of `edge.bench.engines.process`.
+            EngineMissingError: a library of the engine is not installed.
+            EngineFailedError: the conversion failed.
         """
-        if spec.engine != OWN:
+        if spec.engine != EDGE:
             self._baselines.mkdir(parents=True, exist_ok=True)
             if base := BASELINES[spec.engine].made_from:
                 self.make(self.baseline(base))
         if not spec.cache.exists():
             prepare(spec)
-            self._forget_older(spec)
+            self._delete_older(spec)
 
-    def _forget_older(self, spec: Spec) -> None:
-        """Drop what earlier exporters made for the same target: models are large."""
-        if spec.engine != OWN:
+    def _delete_older(self, spec: Spec) -> None:
+        """Delete what earlier versions of the exporters made for the same target."""
+        if spec.engine != EDGE:
             return
         made = re.compile(rf"{re.escape(spec.target)}-[0-9a-f]{{8}}")
         for folder in self.home.iterdir():
@@ -144,7 +153,7 @@ class Prepared:
 
 
 def size_of(spec: Spec) -> int:
-    """Bytes of what the engine loads: its conversion, or the model folder itself."""
+    """Bytes of what the engine loads: its conversion, or the model folder without one."""
     folder = spec.cache if spec.cache.is_dir() else spec.model
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 

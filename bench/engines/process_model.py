@@ -1,4 +1,4 @@
-"""An artifact in a process of its own, asked as a `Model` is."""
+"""An artifact loaded in a separate process, with the methods of `edge.runtime.Model`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from edge.bench.engines.baselines.spec import Spec
 from edge.bench.engines.baselines.table import TEXT
-from edge.bench.engines.process import EngineMissingError, start
+from edge.bench.engines.process import start
+from edge.bench.timing.line_process import EngineMissingError
 from edge.bench.timing.timed_calls import Call
 from edge.runtime.artifact import Artifact
 from edge.runtime.engines import ENGINES
@@ -19,17 +20,18 @@ Fields = Mapping[str, object]
 
 
 class RemoteModel:
-    """A loaded artifact whose process sleeps until it is asked.
+    """A loaded artifact whose process is paused between requests.
 
-    `generate` and `score` are those of `edge.runtime.Model` for lists, so that whatever scores a
-    model scores this; every method may raise EngineFailedError.
+    `generate` and `score` take and return what those of `edge.runtime.Model` do for lists. Every
+    method may raise EngineFailedError.
     """
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
-        """Start the process and load.
+        """Start the process and load the artifact.
 
         Raises:
-            EngineMissingError, EngineFailedError: see there.
+            EngineMissingError: the engine's library is not installed.
+            EngineFailedError: the artifact can't be loaded.
         """
         manifest = artifact.manifest
         folder = artifact.folder
@@ -44,18 +46,19 @@ class RemoteModel:
 
     @property
     def load_ms(self) -> float:
-        """Opening the model, libraries not counted."""
+        """Milliseconds to open the model, without importing libraries."""
         return float(self._process.ready["load_ms"])
 
     @property
     def age_ms(self) -> float:
-        """From the start of the process to its last answer."""
+        """Milliseconds from the start of the process to its last answer."""
         return (self._process.answered - self._process.started) * 1000
 
     def generate(
         self, texts: Sequence[str], *, fields: Sequence[Fields], **options: Any
     ) -> list[Generation]:
-        found = self._ask("generate", texts=list(texts), fields=list(fields), options=options)
+        """As `Model.generate`: one answer for each text."""
+        found = self._request("generate", texts=list(texts), fields=list(fields), options=options)
         return [_generation(values) for values in found["answers"]]
 
     def score(
@@ -66,19 +69,24 @@ class RemoteModel:
         fields: Sequence[Fields],
         **options: Any,
     ) -> list[np.ndarray]:
+        """As `Model.score`: for each pair, the log-probabilities [target tokens] in float32."""
         pairs = {"inputs": list(inputs), "targets": list(targets), "fields": list(fields)}
-        found = self._ask("score", **pairs, options=options)
+        found = self._request("score", **pairs, options=options)
         return [np.array(row, dtype=np.float32) for row in found["log_probs"]]
 
-    def turn(self, calls: Sequence[Call], **options: Any) -> dict[str, Any]:
-        """Time calls; the options are those of `edge.bench.timing.timed_calls.time_calls`, and so is the answer,
-        with the process' `peak_rss` in bytes."""
-        return self._ask("turn", calls=calls, options=options)
+    def time_calls(self, calls: Sequence[Call], **options: Any) -> dict[str, Any]:
+        """As `edge.bench.timing.timed_calls.time_calls`, in the engine's process.
 
-    def _ask(self, what: str, **fields: Any) -> dict[str, Any]:
-        return self._process.request({"do": what, **fields})
+        Returns:
+            The fields of `TimedCalls`, and the process's `peak_rss` in bytes.
+        """
+        return self._request("time_calls", calls=calls, options=options)
+
+    def _request(self, do: str, **fields: Any) -> dict[str, Any]:
+        return self._process.request({"do": do, **fields})
 
     def close(self) -> None:
+        """End the process."""
         self._process.close()
 
 

@@ -1,12 +1,12 @@
-"""The least time that a shape can take here: its weights, read once per token from memory.
+"""Roofline of a model's decoder: the least time that reading its weights from memory takes.
 
-A decoder step at batch 1 multiplies every weight once, so that memory sets the pace and not
-arithmetic. A model that fits into the processor's last cache can be faster than this floor.
+A decoder step at batch 1 multiplies every weight once, so memory bandwidth limits it, not
+arithmetic (Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for
+multicore architectures", 2009). A model that fits into the last-level cache can be faster.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,17 +15,23 @@ import numpy as np
 
 from edge.runtime.artifact.manifest import Architecture
 
-# Far larger than any last-level cache that one machine's core can use.
+# Far larger than the last-level cache that one core can use.
 _BUFFER_BYTES = 512 << 20
 _REPEATS = 9
-_BLOCK = 128  # weights that share a scale in our own block quantization
-_SCALE_BYTES = 4  # a float32
+_BLOCK = 128  # weights that share a scale in edge's block quantization
+_SCALE_BYTES = 4  # float32
 
 
 @dataclass(frozen=True)
-class Floor:
-    """`bytes_per_token`: decoder weights read for one new token; `ms`: the whole answer's least
-    time in milliseconds, `encoder_ms` included."""
+class Roofline:
+    """The least time of an answer.
+
+    Attributes:
+        bits: per decoder weight.
+        bytes_per_token: decoder weights that are read for one new token.
+        encoder_ms: what happens once per answer.
+        ms: the whole answer.
+    """
 
     bits: int
     bytes_per_token: int
@@ -38,16 +44,16 @@ def read_bandwidth(
 ) -> float:
     """Bytes per second that `threads` threads together read from memory: the median of several."""
     buffer = np.ones(buffer_bytes // 8, np.uint64)
-    parts = np.array_split(buffer, threads)
+    chunks = np.array_split(buffer, threads)
     rates = []
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(np.bitwise_or.reduce, parts))  # warm-up: threads started, pages mapped
+        list(pool.map(np.bitwise_or.reduce, chunks))  # warm-up: starts threads, maps pages
         for _ in range(repeats):
             started = time.perf_counter()
-            # An "or" costs next to nothing, so that the reading is what is timed.
-            list(pool.map(np.bitwise_or.reduce, parts))
+            # An "or" takes next to no time compared with reading.
+            list(pool.map(np.bitwise_or.reduce, chunks))
             rates.append(buffer.nbytes / (time.perf_counter() - started))
-    return statistics.median(rates)
+    return float(np.median(rates))
 
 
 def decoder_bytes_per_token(shape: Architecture, bits: int, *, block: int = _BLOCK) -> int:
@@ -69,22 +75,22 @@ def decoder_bytes_per_token(shape: Architecture, bits: int, *, block: int = _BLO
     return -(-weights * bits // 8) + scales + norms
 
 
-def floor_of(
+def roofline_of(
     shape: Architecture,
     *,
     bits: int,
     bandwidth: float,
     new_tokens: int,
     encoder_ms: float = 0.0,
-) -> Floor:
-    """The floor of one answer.
+) -> Roofline:
+    """The roofline of one answer.
 
     Args:
         shape: the model's shape.
-        bits: per weight of the decoder's matrices, 8 or 4.
+        bits: per weight of the decoder's matrices.
         bandwidth: bytes per second, of `read_bandwidth`.
         new_tokens: length of the answer.
-        encoder_ms: milliseconds of the encoder and what else happens once per answer.
+        encoder_ms: milliseconds of the encoder and whatever else happens once per answer.
     """
     size = decoder_bytes_per_token(shape, bits)
-    return Floor(bits, size, encoder_ms, encoder_ms + size * new_tokens / bandwidth * 1000)
+    return Roofline(bits, size, encoder_ms, encoder_ms + size * new_tokens / bandwidth * 1000)

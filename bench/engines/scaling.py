@@ -1,22 +1,22 @@
-"""How the cost of an answer grows with its length and with the input's."""
+"""How the time of an answer grows with its length and with the input's length."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 NEW_TOKENS = (16, 32, 64, 128)
 INPUT_TOKENS = (16, 32, 128, 512)
 
-_LEAST_MS = 1e-6  # noise can make a difference of medians negative
+_MIN_MS = 1e-6  # noise can make a difference of medians negative
 _Point = tuple[tuple[int, ...], int]
 
 
 @dataclass(frozen=True)
 class ScalingPoint:
-    """Medians in milliseconds: the whole answer, one of one token (so the encoder, above all), and
-    each further token."""
+    """Medians in milliseconds: the whole answer, an answer of one token, each further token."""
 
     input_tokens: int
     new_tokens: int
@@ -27,7 +27,7 @@ class ScalingPoint:
 
 @dataclass(frozen=True)
 class Scaling:
-    """One engine's points: longer and longer answers, and longer and longer inputs."""
+    """One engine's points: answers of growing length, and inputs of growing length."""
 
     name: str
     by_new_tokens: list[ScalingPoint]
@@ -35,15 +35,21 @@ class Scaling:
 
     @property
     def flatness(self) -> float:
-        """The dearest token over the cheapest, answers of different lengths; 1 is flat."""
-        costs = [max(point.per_token_ms, _LEAST_MS) for point in self.by_new_tokens]
-        return max(costs) / min(costs)
+        """The slowest time per token over the fastest, among answer lengths; 1 is flat."""
+        times = [max(point.per_token_ms, _MIN_MS) for point in self.by_new_tokens]
+        return max(times) / min(times)
 
 
 def scaling_points(
     ids: Callable[[int], tuple[int, ...]], input_tokens: int, new_tokens: int
 ) -> list[_Point]:
-    """What is measured: every length once, the other one as in the main table."""
+    """What is measured: one length grows, the other is as in the main table.
+
+    Args:
+        ids: gives source ids of a length.
+        input_tokens: of the main table.
+        new_tokens: of the main table.
+    """
     points = [(ids(input_tokens), length) for length in NEW_TOKENS]
     points += [(ids(length), new_tokens) for length in INPUT_TOKENS]
     return list(dict.fromkeys(points))
@@ -52,10 +58,16 @@ def scaling_points(
 def scaling_table(
     name: str, points: Sequence[_Point], times: Mapping[_Point, Sequence[float]]
 ) -> Scaling:
-    """The points of one engine from its times in milliseconds. `points` is `scaling_points`'s."""
+    """The points of one engine from its times in milliseconds.
+
+    Args:
+        name: of the engine.
+        points: of `scaling_points`.
+        times: of every point, and of the same with one new token.
+    """
     found = []
     for ids, new_tokens in points:
-        ms, first = (statistics.median(times[ids, length]) for length in (new_tokens, 1))
+        ms, first = (float(np.median(times[ids, length])) for length in (new_tokens, 1))
         found.append(ScalingPoint(len(ids), new_tokens, ms, first, (ms - first) / (new_tokens - 1)))
     common = points[-1][1]
     by_input = [point for point in found if point.new_tokens == common]

@@ -1,7 +1,6 @@
-"""Model shapes with random weights: how fast an engine is depends on the shape, not on training.
+"""Model shapes, and Hugging Face model folders of these shapes with random weights.
 
-A folder written here is a Hugging Face model folder like any other, but its answers are noise:
-whatever is measured with it is speed only.
+The speed of an engine depends on the shape, not on training. The answers are noise.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_folder
 from edge.runtime.registry import unknown_name
 
-PIECES = 32_100  # of T5's own vocabulary; its models have 32,128 ids
+PIECES = 32_100  # in T5's tokenizer; its models have 32,128 ids
 _VOCABULARY = 32_128
-# Small embeddings under a strong last norm: a tied head would echo the decoder's input else.
+# Small embeddings and a large final norm, or a tied head would repeat the decoder's input.
 _TIED_SCALE = 0.1
 
 
 def _t5(**changes: Any) -> Architecture:
-    """FLAN-T5's family (T5 v1.1): gated gelu, a head of its own, unscaled; `changes` on top."""
+    """FLAN-T5's family (T5 v1.1): gated gelu, untied head, unscaled outputs; with `changes`."""
     values: dict[str, Any] = {
         "model_type": "t5",
         "vocab_size": _VOCABULARY,
@@ -52,7 +51,7 @@ def _t5(**changes: Any) -> Architecture:
 SHAPES: dict[str, Architecture] = {
     "flan-t5-small": _t5(d_model=512, num_heads=6, d_ff=1024, num_layers=8, num_decoder_layers=8),
     "flan-t5-base": _t5(d_model=768, num_heads=12, d_ff=2048, num_layers=12, num_decoder_layers=12),
-    # T5 v1.0: relu without a gate, the embedding is the head, its input scaled.
+    # T5 v1.0: relu without a gate, tied head with scaled inputs.
     "t5-small": _t5(
         d_model=512,
         num_heads=8,
@@ -71,7 +70,7 @@ def shape_of(name: str) -> Architecture:
     """The shape called `name`.
 
     Raises:
-        UsageError: no such shape.
+        UsageError: an unknown name.
     """
     if name not in SHAPES:
         raise UsageError(unknown_name("architecture", name, tuple(SHAPES)))
@@ -79,10 +78,10 @@ def shape_of(name: str) -> Architecture:
 
 
 def write_model(shape: Architecture, folder: str | Path, *, seed: int = 0) -> Path:
-    """Write a Hugging Face folder of this shape with random weights, the same for the same seed.
+    """Write a Hugging Face model folder with random weights, the same for the same seed.
 
     Raises:
-        UsageError: a shape that the folder's config.json has no words for.
+        UsageError: a shape that config.json can't express.
         OutputExistsError: `folder` exists.
     """
     config = _config(shape)
@@ -95,9 +94,11 @@ def write_model(shape: Architecture, folder: str | Path, *, seed: int = 0) -> Pa
 
 
 def _config(shape: Architecture) -> dict[str, Any]:
-    """config.json as transformers 4 wrote it, which 5 reads too: baselines use either."""
+    """config.json as transformers 4 writes it; 5 reads it too, and baselines use either."""
     if shape.scale_decoder_outputs is not shape.tied_head:
-        raise UsageError("a shape scales its head's input exactly where the head is tied")
+        raise UsageError(
+            "scale_decoder_outputs must equal tied_head: config.json has one field for both"
+        )
     function = shape.dense_act_fn
     if shape.is_gated_act:
         function = "gated-gelu" if function == "gelu_new" else f"gated-{function}"
@@ -125,29 +126,29 @@ def _write_weights(shape: Architecture, path: Path, seed: int) -> None:
 
     tensors = {}
     for place, (name, size) in enumerate(expected_shapes(shape).items()):
-        # A stream of its own for each: the order of writing does not matter.
-        draw = np.random.default_rng((seed, place))
+        # A separate random stream for each tensor: their order does not matter.
+        generator = np.random.default_rng((seed, place))
         if name.endswith("layer_norm.weight"):
             tensors[name] = np.full(size, _norm(shape, name), np.float32)
         else:
-            weight = draw.standard_normal(size, dtype=np.float32)
+            weight = generator.standard_normal(size, dtype=np.float32)
             tensors[name] = weight * np.float32(_scale(shape, name, size))
     save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _norm(shape: Architecture, name: str) -> float:
-    undone = shape.tied_head and name == "decoder.final_layer_norm.weight"
-    return 1 / _TIED_SCALE if undone else 1.0
+    undo_scale = shape.tied_head and name == "decoder.final_layer_norm.weight"
+    return 1 / _TIED_SCALE if undo_scale else 1.0
 
 
 def _scale(shape: Architecture, name: str, size: tuple[int, ...]) -> float:
-    """A standard deviation that keeps every layer's output near 1, so that logits differ."""
+    """A standard deviation that keeps every layer's output near 1."""
     if name == "shared.weight":
         return _TIED_SCALE if shape.tied_head else 1.0
     if "relative_attention_bias" in name:
         return 0.5
     if name.endswith(".q.weight"):
-        return float((size[1] * shape.d_kv) ** -0.5)  # T5 does not divide by the root of d_kv
+        return float((size[1] * shape.d_kv) ** -0.5)  # T5's attention is not scaled by d_kv ** -0.5
     return float(size[1] ** -0.5)
 
 
@@ -167,7 +168,7 @@ def _write_tokenizer(folder: Path, pieces: int) -> None:
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",  # both 4 and 5 know it
+        "tokenizer_class": "PreTrainedTokenizerFast",  # known to transformers 4 and 5
         "eos_token": "</s>",
         "pad_token": "<pad>",
         "unk_token": "<unk>",
@@ -176,7 +177,7 @@ def _write_tokenizer(folder: Path, pieces: int) -> None:
 
 
 def _pieces() -> Iterator[str]:
-    """Word mark, printable ASCII, then syllables: of two letters first, of three, and so on."""
+    """The word boundary, printable ASCII, then strings of two letters, of three, and so on."""
     yield "▁"
     yield from (sign for sign in string.printable if not sign.isspace())
     for length in itertools.count(2):

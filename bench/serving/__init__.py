@@ -1,1 +1,1 @@
-"""TODO."""
+"""Load test of `edge serve`."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Benchmark of speculative decoding with drafts from the input."""

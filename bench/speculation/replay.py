@@ -1,10 +1,10 @@
-"""Drafts of a trained model replayed on a larger shape with random weights.
+"""Replay of a trained model's drafts on a larger shape with random weights.
 
-Random weights copy nothing, so that their drafts would all be wrong. Here the graph that drafts
-from the input (`speculative.onnx`) gets one more input, `script`: each token that it takes for
-greedy search's choice comes from there. Encoder, decoder steps, logits and the choice itself are
-computed as ever, and drafting, checking and the draft's width follow the script's tokens: with a
-trained model's source and answer, the steps are that model's, at the larger shape's cost.
+A model with random weights never copies its input, so all of its drafts would be wrong. Here the
+graph of speculative decoding (`speculative.onnx`) gets an additional input, `script`, whose tokens
+replace those that greedy search chooses. Encoder, decoder steps, logits and argmax are still
+computed. With the source and answer of a trained model, the graph takes that model's decoder steps,
+each at the cost of the larger shape.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _SCRIPT = "script"
 
 
 class Replay:
-    """The two searches of one onnx artifact: plain greedy, and drafts that follow a script."""
+    """Plain greedy search of an onnx artifact, and search with drafts that follows a script."""
 
     def __init__(self, folder: Path, threads: int, eos: int) -> None:
         """Open both graphs of the artifact in `folder`.
 
         Raises:
-            EdgeError: the graph is not built as this module expects.
+            EdgeError: the graph has an unexpected structure.
         """
         self._eos = eos
         self._plain = _session(folder / _WEIGHTS, threads)
@@ -43,26 +43,28 @@ class Replay:
             self._drafted = _session(path, threads)
 
     def plain(self, source: Sequence[int], length: int) -> int:
-        """Greedy search of exactly `length` tokens; returns the steps, one each."""
+        """Greedy search of exactly `length` tokens; returns the number of decoder steps."""
         feeds = _feeds(source, longest=length, shortest=length)
         tokens = self._plain.run(["tokens"], feeds)[0]
         assert tokens.shape[1] == length, tokens.shape
         return length
 
     def drafted(self, source: Sequence[int], answer: Sequence[int], draft_tokens: int) -> int:
-        """The search with drafts, made to give `answer`; returns the decoder steps taken.
+        """Search with drafts, made to return `answer`; returns the number of decoder steps.
 
         Raises:
-            EdgeError: the graph gave another answer.
+            EdgeError: the graph returned another answer.
         """
         feeds = _feeds(source, longest=len(answer), shortest=0)
         feeds["draft_tokens"] = np.array(draft_tokens)
-        # A step may look past the answer's end; what stands there is never taken.
+        # A step may read past the end of the answer; these tokens are never used.
         script = [*answer, *[self._eos] * (draft_tokens + 1)]
         feeds[_SCRIPT] = np.array(script, dtype=np.int64)
         tokens, steps = self._drafted.run(["tokens", "steps"], feeds)
         if tokens[0].tolist() != list(answer):
-            raise EdgeError("the replayed drafts changed the answer: a fault of edge, report it")
+            raise EdgeError(
+                "the replayed drafts changed the answer. This is a bug of edge: please report it."
+            )
         return int(steps)
 
 
@@ -89,12 +91,12 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
 
 @contextmanager
 def _scripted(folder: Path) -> Iterator[Path]:
-    """The graph with its further input, beside a hard link to the weights that it names."""
+    """A file of the graph with its additional input, beside hard links to the weights."""
     import onnx
 
     model = onnx.load(str(folder / _GRAPH), load_external_data=False)
     follow_script(model)
-    # Inside of the artifact's parent: a hard link needs the same filesystem.
+    # In the artifact's parent folder, since a hard link needs the same filesystem.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".replay-") as place:
         for file in folder.iterdir():
             if file.name != _GRAPH:
@@ -105,7 +107,7 @@ def _scripted(folder: Path) -> Iterator[Path]:
 
 
 def follow_script(model: onnx.ModelProto) -> None:
-    """Take every token of the search from the input `script`, int64 [tokens].
+    """Change the graph so that the search takes its tokens from an input `script`, int64 [tokens].
 
     Raises:
         EdgeError: the graph's loop does not end in output := Concat(output, Slice(best, …)).
@@ -119,7 +121,7 @@ def follow_script(model: onnx.ModelProto) -> None:
     longer = _producer(body, "next_output", "Concat") if body else None
     fresh = _producer(body, longer.input[1], "Slice") if body and longer else None
     if not (body and longer and fresh):
-        raise EdgeError(f"{_GRAPH}: its search is not built as the replay expects; export it again")
+        raise EdgeError(f"{_GRAPH} has an unexpected structure. Export the artifact again.")
     best, before = fresh.input[0], longer.input[0]
     place = next(i for i, node in enumerate(body.node) if best in node.output)
     chosen = f"{best}_chosen"
@@ -148,9 +150,9 @@ def _body(node: onnx.NodeProto) -> onnx.GraphProto | None:
     return next((a.g for a in node.attribute if a.name == "body"), None)
 
 
-def _producer(graph: onnx.GraphProto, name: str, kind: str) -> onnx.NodeProto | None:
-    """The node of that kind that puts out `name`, looking through Identity nodes."""
+def _producer(graph: onnx.GraphProto, name: str, op_type: str) -> onnx.NodeProto | None:
+    """The node of type `op_type` with the output `name`, behind any Identity nodes."""
     node = next((node for node in graph.node if name in node.output), None)
     if node is not None and node.op_type == "Identity":
-        return _producer(graph, node.input[0], kind)
-    return node if node is not None and node.op_type == kind else None
+        return _producer(graph, node.input[0], op_type)
+    return node if node is not None and node.op_type == op_type else None

@@ -1,11 +1,9 @@
-"""What drafts from the input gain: on an artifact and its data, and replayed on a larger shape."""
+"""Speedup of speculative decoding: on an artifact and its data, and replayed on a larger shape."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import itertools
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,62 +11,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge.bench.engines.cache import Prepared
-from edge.bench.engines.process import EngineFailedError, EngineMissingError
-from edge.bench.engines.run import Ids
+from edge.bench.engines.random_ids import RandomIds
+from edge.bench.engines.shapes import shape_of
 from edge.bench.speculation.replay import Replay
-from edge.bench.timing.latency import MIN_RUNS, spread_rows
+from edge.bench.speculation.results import Gain, SpeculationReport
+from edge.bench.timing.interleaved import Turn, time_interleaved
+from edge.bench.timing.latency import MIN_RUNS, check_runs, spread_rows
+from edge.bench.timing.line_process import EngineProcessError
 from edge.bench.timing.machine import machine_info
 from edge.export.publish import Target
 from edge.runtime.errors import EdgeError, UnsupportedError, UsageError
+from edge.runtime.generation import Generation
 from edge.runtime.model import Model, load
 from edge.runtime.rows import Row
 
-Progress = Callable[[str, int, int], None]  # (phase, done, of)
+Progress = Callable[[str, int, int], None]  # (phase, done, total)
 
-_NOTHING_COPIED = (32, 16)  # tokens in and out, as in the engine benchmark
-
-
-@dataclass(frozen=True)
-class Gain:
-    """One comparison. `ratio` is the median over runs of plain greedy's time over that with drafts,
-    both on the same input one after the other; medians are in milliseconds."""
-
-    what: str
-    runs: int
-    tokens_per_step: float
-    plain_ms: float
-    drafted_ms: float
-    ratio: float
-    ratio_p5: float
-    ratio_p95: float
+_INPUT_TOKENS, _NEW_TOKENS = 32, 16  # of the artificial cases, as in the engine benchmark
+_WARMUP = 3
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A row's source ids, its answer with eos, and the decoder steps that drafts took for it."""
+    """A row's source ids, its answer with eos, and the decoder steps that it took with drafts."""
 
     source: tuple[int, ...]
     answer: tuple[int, ...]
     steps: int
-
-
-@dataclass(frozen=True)
-class SpeculationReport:
-    """`identical` counts rows whose answer is token for token the same with drafts."""
-
-    artifact: str
-    draft_tokens: int
-    threads: int
-    rows: int
-    identical: int
-    tokens_per_step: float
-    gains: list[Gain]
-    machine: dict[str, Any]
-    created: str
-
-    def as_json(self) -> dict[str, Any]:
-        return {"schema_version": 1, "kind": "speculation", **dataclasses.asdict(self)}
 
 
 def run_speculation(
@@ -84,16 +56,24 @@ def run_speculation(
 ) -> SpeculationReport:
     """Compare greedy search with and without drafts on `rows`, one at a time.
 
-    With `replay`, the name of a shape, the same rows' drafts are replayed on it (see
-    `edge.bench.speculation.replay`) at the artifact's quantization, and beside them what drafts cost where they
-    never help.
+    Args:
+        artifact: an artifact whose engine supports drafts from the input (onnx).
+        rows: the inputs.
+        draft_tokens: the longest draft.
+        replay: the name of a shape; the same rows' drafts are replayed on it (see
+            `edge.bench.speculation.replay`) at the artifact's quantization, and so are cases where
+            drafts never help.
+        cache: where the shape's model and artifact are kept; needed with `replay`.
+        runs: timed pairs of each comparison.
+        threads: that the engine computes with; None takes the artifact's setting.
+        on_progress: called with phase, done and total.
 
     Raises:
         UnsupportedError: the artifact's engine has no drafts.
-        UsageError: too few runs, no such shape, or its vocabulary is smaller than the artifact's.
+        UsageError: too few runs, an unknown shape, or one with a smaller vocabulary than the
+            artifact's.
     """
-    if runs < MIN_RUNS:
-        raise UsageError(f"--runs must be at least {MIN_RUNS}, not {runs}: fewer make no median")
+    check_runs(runs)
     notify = on_progress or (lambda *_: None)
     with load(artifact, threads=threads) as model:
         if not model.engine.supports_prompt_lookup:
@@ -122,7 +102,7 @@ def run_speculation(
 def _answer_all(
     model: Model, rows: Sequence[Row], draft_tokens: int, notify: Progress
 ) -> tuple[list[Answered], int]:
-    """Every row's answer with drafts, and how many are plain greedy's."""
+    """Every row's answer with drafts, and how many equal those of plain greedy search."""
     answered, identical = [], 0
     eos = model.artifact.manifest.architecture.eos_token_id
     for done, row in enumerate(rows, 1):
@@ -135,8 +115,8 @@ def _answer_all(
     return answered, identical
 
 
-def _generate(model: Model, ids: Sequence[int], draft_tokens: int) -> Any:
-    return model.generate_tokens(
+def _generate(model: Model, ids: Sequence[int], draft_tokens: int) -> Generation:
+    answer = model.generate_tokens(
         ids,
         num_beams=1,
         do_sample=False,
@@ -144,6 +124,8 @@ def _generate(model: Model, ids: Sequence[int], draft_tokens: int) -> Any:
         no_repeat_ngram_size=0,
         prompt_lookup_num_tokens=draft_tokens,
     )
+    assert isinstance(answer, Generation)  # one row
+    return answer
 
 
 def _on_artifact(model: Model, rows: Sequence[Row], draft_tokens: int) -> Gain:
@@ -168,21 +150,20 @@ def _replayed(
     runs: int,
     draft_tokens: int,
 ) -> list[Gain]:
-    from edge.bench.engines.shapes import shape_of
-
     shape = shape_of(arch)
     if pieces > shape.vocab_size:
         raise UsageError(
-            f"{arch} has fewer token ids than the artifact: its rows can't be replayed"
+            f"{arch} has fewer token ids than the artifact, so the rows can't be replayed on it."
+            " Use a larger shape."
         )
     prepared = Prepared.of_shape(arch, cache)
     spec = prepared.artifact(Target("onnx", quantization))
     try:
         prepared.make(spec)
-    except (EngineMissingError, EngineFailedError) as error:
-        raise EdgeError(f"{arch}: can't be exported: {error}") from error
+    except EngineProcessError as error:
+        raise EdgeError(f"{arch} can't be exported: {error}") from error
     player = Replay(spec.cache, threads, shape.eos_token_id)
-    ids = Ids(prepared.model, shape)
+    ids = RandomIds(prepared.model, shape)
     rows = [answered[i * len(answered) // runs % len(answered)] for i in range(runs)]
     cases = {
         f"{arch}, the same drafts": [(row.source, row.answer) for row in rows],
@@ -194,7 +175,8 @@ def _replayed(
         steps = [player.drafted(source, answer, draft_tokens) for source, answer in pairs]
         if what.endswith("the same drafts") and steps != [row.steps for row in rows]:
             raise EdgeError(
-                "the replay took other steps than the model: a fault of edge, report it"
+                "the replay took other decoder steps than the model. This is a bug of edge: please"
+                " report it."
             )
         gains.append(
             _compare(
@@ -207,25 +189,24 @@ def _replayed(
     return gains
 
 
-def _nothing_copied(ids: Ids) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A source, and an answer without a token of it or one twice."""
-    source = ids.of_length(_NOTHING_COPIED[0])
-    return source, _fresh(ids, source)[: _NOTHING_COPIED[1]]
+def _nothing_copied(ids: RandomIds) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A source, and an answer that shares no token with it and repeats none."""
+    source = ids.of_length(_INPUT_TOKENS)
+    return source, _distinct(ids, source)[:_NEW_TOKENS]
 
 
-def _always_wrong(ids: Ids) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A source with every two tokens of the answer in it, each time followed by a wrong one."""
-    length = _NOTHING_COPIED[1]
-    *answer, wrong = _fresh(ids, ())[: length + 1]
+def _always_wrong(ids: RandomIds) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A source with every two consecutive tokens of the answer, each pair before a wrong token."""
+    *answer, wrong = _distinct(ids, ())[: _NEW_TOKENS + 1]
     source = [wrong]
     for pair in itertools.pairwise(answer):
         source += [*pair, wrong]
     return (*source, ids.eos), tuple(answer)
 
 
-def _fresh(ids: Ids, source: Sequence[int]) -> tuple[int, ...]:
-    """Tokens that are all different, and none of them in `source`."""
-    drawn = dict.fromkeys(ids.of_length(8 * sum(_NOTHING_COPIED))[:-1])
+def _distinct(ids: RandomIds, source: Sequence[int]) -> tuple[int, ...]:
+    """Distinct tokens, none of them in `source`."""
+    drawn = dict.fromkeys(ids.of_length(8 * (_INPUT_TOKENS + _NEW_TOKENS))[:-1])
     return tuple(token for token in drawn if token not in source)
 
 
@@ -235,26 +216,28 @@ def _compare(
     drafted: Sequence[Callable[[], Any]],
     tokens_per_step: float,
 ) -> Gain:
-    """Time both searches in pairs, the first of a pair taking turns, after a warm-up."""
-    for call in (*plain[:3], *drafted[:3]):
+    """Time both searches on the same inputs, one after the other; which is first alternates."""
+    for call in (*plain[:_WARMUP], *drafted[:_WARMUP]):
         call()
-    times = []
-    for run, pair in enumerate(zip(plain, drafted, strict=True)):
-        order = (0, 1) if run % 2 else (1, 0)
-        found = [0.0, 0.0]
-        for which in order:
-            started = time.perf_counter()
-            pair[which]()
-            found[which] = (time.perf_counter() - started) * 1000
-        times.append(found)
-    ratios = sorted(one / other for one, other in times)
+    times = np.zeros((2, len(plain)))
+
+    def time_turn(search: int, turn: Turn) -> float:
+        started = time.perf_counter()
+        (plain, drafted)[search][turn.first]()
+        seconds = time.perf_counter() - started
+        times[search, turn.first] = seconds * 1000
+        return seconds
+
+    time_interleaved((0, 1), time_turn, runs=len(plain), turn_length=1)
+    p5, p50, p95 = np.percentile(times[0] / times[1], (5, 50, 95))
+    plain_ms, drafted_ms = np.median(times, axis=1)
     return Gain(
         what=what,
-        runs=len(times),
+        runs=len(plain),
         tokens_per_step=tokens_per_step,
-        plain_ms=statistics.median(one for one, _ in times),
-        drafted_ms=statistics.median(other for _, other in times),
-        ratio=statistics.median(ratios),
-        ratio_p5=ratios[len(ratios) // 20],
-        ratio_p95=ratios[-1 - len(ratios) // 20],
+        plain_ms=float(plain_ms),
+        drafted_ms=float(drafted_ms),
+        speedup=float(p50),
+        speedup_p5=float(p5),
+        speedup_p95=float(p95),
     )

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Timing of models: interleaved turns, timed calls, latency statistics, verdicts."""

@@ -1,4 +1,4 @@
-"""How long an answer takes and what of: the figures of many timed calls."""
+"""Latency statistics of many timed calls: percentiles, phases, throughput and memory."""
 
 from __future__ import annotations
 
@@ -8,24 +8,44 @@ from typing import Any
 
 import numpy as np
 
+from edge.runtime.errors import UsageError
 from edge.runtime.rows import Row
 
-MIN_RUNS = 30
-DEFAULT_RUNS = 100  # the verdict on a target needs 90 (see `edge.bench.timing.verdict`)
+MIN_RUNS = 30  # for a median
+DEFAULT_RUNS = 100  # a verdict needs at least 90 (see `edge.bench.timing.verdict`)
 _PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
+
+
+def check_runs(runs: int) -> None:
+    """Refuse fewer timed runs than a median needs.
+
+    Raises:
+        UsageError: fewer than 30.
+    """
+    if runs < MIN_RUNS:
+        raise UsageError(f"--runs must be at least {MIN_RUNS}, not {runs}: a median needs them")
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds from text to text of `runs` calls, greedy; what is no percentile is a median.
+    """Latency of `runs` greedy calls from text to text; `p5` to `p99` and `*_ms` in milliseconds.
 
-    `tokenize_ms` and `detokenize_ms` are inside of the samples. `first_token_ms` is a whole call
-    with answers of one token; `per_token_ms` what each further token of the longest answer adds;
-    `encode_ms` what is left of the first token's time without a decoder step: all that happens once
-    per answer. These two are None where no answer was long enough to tell. `new_tokens` is the mean
-    per answer, eos counted; `tokens_per_second` counts all answers of all threads. `cold_start_ms`
-    is from the start of the process to its first answer, files in the page cache; `peak_rss_mb`
-    (10⁶ bytes) is the most that the process had resident, interpreter and libraries included.
+    Attributes:
+        runs: timed calls.
+        samples_ms: every one of them.
+        new_tokens: mean tokens of an answer, eos included.
+        tokenize_ms: median; part of the samples.
+        encode_ms: median of what happens once per answer: the first token's time without one
+            decoder step. None if the answers are too short to estimate it.
+        first_token_ms: median of the same calls with answers of one token.
+        per_token_ms: median cost of each further token of the longest answer. None if the answers
+            are too short to estimate it.
+        detokenize_ms: median; part of the samples.
+        tokens_per_second: all answers of all threads.
+        load_ms: opening the model.
+        cold_start_ms: from the start of the process to its first answer, files in the page cache.
+        peak_rss_mb: peak resident memory of the process (10⁶ bytes), interpreter and libraries
+            included.
     """
 
     runs: int
@@ -50,7 +70,7 @@ class Latency:
 
 
 class Samples:
-    """The turns of one artifact at one batch size and concurrency."""
+    """Collects the turns of one artifact at one batch size and concurrency."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = {}
@@ -61,7 +81,7 @@ class Samples:
         return len(self._values.get("ms", ()))
 
     def add(self, turn: Mapping[str, Any]) -> None:
-        """Take in a turn as its process gave it (`edge.bench.timing.timed_calls`), with its `peak_rss`."""
+        """Add one turn: the fields of `TimedCalls`, and the process's `peak_rss` in bytes."""
         for name, value in turn.items():
             if isinstance(value, list):
                 self._values.setdefault(name, []).extend(value)
@@ -70,9 +90,11 @@ class Samples:
 
     @property
     def ms(self) -> list[float]:
+        """Milliseconds of every call."""
         return self._values["ms"]
 
     def summary(self, *, batch: int, load_ms: float, cold_start_ms: float) -> Latency:
+        """The statistics of all turns; `batch` is the number of texts in a call."""
         found = {name: np.array(values) for name, values in self._values.items()}
         per_token, encode = _phases(found)
         tokens = float(found["new_tokens"].sum())
@@ -97,7 +119,7 @@ class Samples:
 def _phases(found: Mapping[str, np.ndarray]) -> tuple[float | None, float | None]:
     """Milliseconds per further token, and of what happens once per answer.
 
-    The same call was timed with answers of one token; the difference is the other tokens' cost.
+    Each call was also timed with answers of one token; the difference is the cost of the others.
     """
     longer = found["longest"] > 1
     if not longer.any():
@@ -105,7 +127,7 @@ def _phases(found: Mapping[str, np.ndarray]) -> tuple[float | None, float | None
     further = found["generate_ms"] - found["first_generate_ms"]
     per_token = _median(further[longer] / (found["longest"][longer] - 1))
     encode = _median(found["first_generate_ms"]) - per_token
-    # Where noise is larger than either, there is nothing to say.
+    # A value that is not positive is smaller than the noise.
     return (per_token, encode if encode > 0 else None) if per_token > 0 else (None, None)
 
 
@@ -114,7 +136,7 @@ def _median(values: np.ndarray) -> float:
 
 
 def spread_rows(rows: Sequence[Row], runs: int) -> list[Row]:
-    """`runs` rows taken evenly over the data, repeating where there are fewer."""
+    """`runs` rows spaced evenly over the data; repeated if there are fewer."""
     if len(rows) >= runs:
         return [rows[i * len(rows) // runs] for i in range(runs)]
     return [rows[i % len(rows)] for i in range(runs)]

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Description of the machine and the software that a benchmark ran on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LIBRARIES = (
     "tokenizers",
     "numpy",
 )
-# The instruction sets that decide how fast 8-bit products are.
+# Instruction sets that decide the speed of 8-bit matrix products.
 _FLAGS = (
     "avx2",
     "avx512f",
@@ -33,18 +33,16 @@ _FLAGS = (
     "asimddp",
     "i8mm",
 )
-
-
-_PROCESSORS = Path("/sys/devices/system/cpu")
-_ROOT = Path(__file__).resolve().parents[2]
+_CPUS = Path("/sys/devices/system/cpu")
+_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def machine_info() -> dict[str, Any]:
-    """Processor, cores, instruction sets, what may slow it down, system, versions, git revision.
+    """Processor, cores, instruction sets, load, system, library versions and git revision.
 
-    `affinity` lists the logical cores that this process may use, `pinned` says that these are not
-    all; `governor` and `load_average` (of the last minute) are None where the system has none, and
-    `revision` is None where this is no git checkout.
+    `affinity` lists the logical cores that this process may use, and `pinned` is True if these are
+    not all. `governor` and `load_average` (of the last minute) are None if the system does not
+    report them, `revision` is None outside a git checkout.
     """
     cpu, flags = cpu_info()
     cores = cpu_affinity()
@@ -64,11 +62,11 @@ def machine_info() -> dict[str, Any]:
 
 
 def _governor(cores: Sequence[int]) -> str | None:
-    """How the system chooses the clock rate of these cores, such as "performance"."""
+    """The frequency governor of these cores, such as "performance"."""
     found = set()
     for core in cores:
         with contextlib.suppress(OSError):
-            path = _PROCESSORS / f"cpu{core}" / "cpufreq" / "scaling_governor"
+            path = _CPUS / f"cpu{core}" / "cpufreq" / "scaling_governor"
             found.add(path.read_text(encoding="utf-8").strip())
     return ", ".join(sorted(found)) or None
 
@@ -80,10 +78,10 @@ def _load_average() -> float | None:
 
 
 def _revision() -> str | None:
-    """The commit of this source tree, with "-dirty" where files differ from it."""
-    if not (_ROOT / ".git").exists():
+    """The commit of this source tree, with "-dirty" if files differ from it."""
+    if not (_REPOSITORY / ".git").exists():
         return None
-    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    command = ["git", "-C", str(_REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         ended = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return ended.stdout.strip() or None

@@ -1,16 +1,17 @@
-"""What the harness adds to a call: `python -m edge.bench.timing.overhead`.
+"""Overhead of the benchmark itself per call: `python -m edge.bench.timing.overhead`.
 
-A stand-in for a model works for a time that it measures itself; the loop that times every artifact
-(`edge.bench.timing.timed_calls`) asks it. What the loop measures beyond is the harness.
+`time_calls` times a fake model that is busy for a time that it measures itself. Whatever is
+measured beyond that is the overhead.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
+
+import numpy as np
 
 from edge.bench.timing.timed_calls import time_calls
 from edge.runtime.generation import Generation, Timings
@@ -21,34 +22,38 @@ _CALL_MS = 10.0
 
 @dataclass(frozen=True)
 class Overhead:
-    """Medians in milliseconds: `in_call` is inside of the time that is reported for a call,
-    `between_calls` only in the tokens per second of all."""
+    """Overhead in milliseconds.
+
+    Attributes:
+        call_ms: median time of a call of the fake model.
+        in_call_ms: median of what is added to the reported time of a call.
+        between_calls_ms: mean of what is added between calls; it counts in the tokens per second.
+    """
 
     call_ms: float
     in_call_ms: float
     between_calls_ms: float
 
     @property
-    def share(self) -> float:
-        """Of the call's own time, both together."""
+    def ratio(self) -> float:
+        """Both together, relative to the call."""
         return (self.in_call_ms + self.between_calls_ms) / self.call_ms
 
 
 def measure_overhead(calls: int = 100, call_ms: float = _CALL_MS) -> Overhead:
-    """Time a stand-in that is busy for `call_ms`, and compare with what it knows of itself."""
-    stand_in = _StandIn(call_ms / 1000)
-    turn = time_calls(cast(Model, stand_in), [[("a question", {})]] * calls)
-    own = stand_in.ms[1 : calls + 1]  # less the warm-up, and the answers of one token after
-    beyond = [measured - known for measured, known in zip(turn.ms, own, strict=True)]
+    """Time a fake model that is busy for `call_ms` in each of `calls` calls."""
+    model = _FakeModel(call_ms / 1000)
+    timed = time_calls(cast(Model, model), [[("a question", {})]] * calls)
+    actual = np.array(model.ms[1 : calls + 1])  # without warm-up, and without one-token answers
     return Overhead(
-        call_ms=statistics.median(own),
-        in_call_ms=statistics.median(beyond),
-        between_calls_ms=(turn.seconds * 1000 - sum(turn.ms)) / calls,
+        call_ms=float(np.median(actual)),
+        in_call_ms=float(np.median(np.array(timed.ms) - actual)),
+        between_calls_ms=(timed.seconds * 1000 - sum(timed.ms)) / calls,
     )
 
 
-class _StandIn:
-    """Busy, not asleep, as an engine is: a process that sleeps is woken late."""
+class _FakeModel:
+    """Busy as an engine is: a process that sleeps would be woken up late."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -69,5 +74,5 @@ if __name__ == "__main__":
     found = measure_overhead()
     print(
         f"{found.in_call_ms * 1000:.1f} µs in a call and {found.between_calls_ms * 1000:.1f} µs"
-        f" between calls: {found.share:.3%} of a {found.call_ms:.0f} ms call"
+        f" between calls: {found.ratio:.3%} of a {found.call_ms:.0f} ms call"
     )

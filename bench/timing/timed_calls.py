@@ -1,7 +1,4 @@
-"""Timed answers, text to text, as the engine's own process takes them.
-
-What is timed is what an app waits for: `Model.generate`, which also tells how its time was spent.
-"""
+"""Timed calls of `Model.generate`, from text to text, as made in the engine's process."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from edge.bench.timing.interleaved import garbage_collection_paused
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model
 
@@ -24,11 +22,18 @@ _GREEDY = {"num_beams": 1, "do_sample": False}
 
 @dataclass(frozen=True)
 class TimedCalls:
-    """What a turn's calls took: a value for each call, in milliseconds but for the counts.
+    """What calls took: lists with one value per call.
 
-    `first_*` are of the same call with answers of one token. `new_tokens` counts those of all of
-    the call's answers, eos included, `longest` those of the longest. `seconds` went by from the
-    start of the first call to the end of the last.
+    Attributes:
+        ms: milliseconds of each call; the other `*_ms` are parts of it.
+        tokenize_ms: as `edge.runtime.generation.Timings`.
+        generate_ms: as `edge.runtime.generation.Timings`.
+        detokenize_ms: as `edge.runtime.generation.Timings`.
+        first_ms: milliseconds of the same call with answers of one token.
+        first_generate_ms: of that call, what `generate_ms` is of the whole one.
+        new_tokens: tokens of all of the call's answers, eos included.
+        longest: tokens of the longest of them.
+        seconds: from the start of the first call to the end of the last.
     """
 
     ms: list[float]
@@ -41,6 +46,14 @@ class TimedCalls:
     longest: list[int]
     seconds: float
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields, with milliseconds rounded to four decimals."""
+        values = dataclasses.asdict(self)
+        for name, numbers in values.items():
+            if name.endswith("ms"):
+                values[name] = [round(number, 4) for number in numbers]
+        return values
+
 
 def time_calls(
     model: Model,
@@ -50,37 +63,52 @@ def time_calls(
     new_tokens: int | None = None,
     warmup: int = 1,
 ) -> TimedCalls:
-    """Time `calls`, shared among `concurrency` threads that ask at once.
+    """Time `calls`, greedy, with garbage collection paused.
 
-    Each thread makes `warmup` calls before, which do not count. `new_tokens` is the exact length of
-    every answer; None lets each end where it ends. The garbage collector is held off.
+    Args:
+        model: what is called.
+        calls: the inputs of each call.
+        concurrency: threads that call at once; the calls are split among them.
+        new_tokens: the exact length of every answer; None lets each end where it ends.
+        warmup: untimed calls of each thread before.
 
     Raises:
-        ValueError: an answer has another length than was asked for.
+        ValueError: an answer has another length than requested.
         EdgeError: of `Model.generate`.
     """
     length = {} if new_tokens is None else _exactly(new_tokens)
 
-    def whole(call: Call) -> _Timed:
+    def full_call(call: Call) -> _TimedCall:
         timed = _time(model, call, length)
         lengths = {len(answer.token_ids) for answer in timed.answers}
         if new_tokens is not None and lengths != {new_tokens}:
-            raise ValueError(f"answers of {lengths} tokens where {new_tokens} were asked for")
+            raise ValueError(f"answers of {sorted(lengths)} tokens instead of {new_tokens}")
         return timed
 
-    def first(call: Call) -> _Timed:
+    def first_token(call: Call) -> _TimedCall:
         return _time(model, call, {"min_new_tokens": 0, "max_new_tokens": 1})
 
-    shares = [calls[place::concurrency] for place in range(min(concurrency, len(calls)))]
+    per_thread = [calls[place::concurrency] for place in range(min(concurrency, len(calls)))]
     gc.collect()
-    gc.disable()
-    try:
-        _together([[share[i % len(share)] for i in range(warmup)] for share in shares], whole)
-        found, seconds = _together(shares, whole)
-        firsts, _ = _together(shares, first)
-    finally:
-        gc.enable()
-    return _turn(found, firsts, seconds)
+    with garbage_collection_paused():
+        untimed = [[part[i % len(part)] for i in range(warmup)] for part in per_thread]
+        _concurrently(untimed, full_call)
+        full, seconds = _concurrently(per_thread, full_call)
+        first, _ = _concurrently(per_thread, first_token)
+    # The rows of one call have the same timings.
+    timings = [timed.answers[0].timings for timed in full]
+    lengths = [[answer.output_tokens for answer in timed.answers] for timed in full]
+    return TimedCalls(
+        ms=[timed.ms for timed in full],
+        tokenize_ms=[one.tokenize_ms for one in timings],
+        generate_ms=[one.generate_ms for one in timings],
+        detokenize_ms=[one.detokenize_ms for one in timings],
+        first_ms=[timed.ms for timed in first],
+        first_generate_ms=[timed.answers[0].timings.generate_ms for timed in first],
+        new_tokens=[sum(of_call) for of_call in lengths],
+        longest=[max(of_call) for of_call in lengths],
+        seconds=seconds,
+    )
 
 
 def _exactly(new_tokens: int) -> dict[str, int]:
@@ -88,63 +116,37 @@ def _exactly(new_tokens: int) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class _Timed:
+class _TimedCall:
     ms: float
     answers: list[Generation]
 
 
-def _time(model: Model, call: Call, options: Mapping[str, Any]) -> _Timed:
-    texts, fields = [text for text, _ in call], [own for _, own in call]
+def _time(model: Model, call: Call, options: Mapping[str, Any]) -> _TimedCall:
+    texts, fields = [text for text, _ in call], [of_text for _, of_text in call]
     chosen = {**_GREEDY, **options}
     started = time.perf_counter()
     answers = model.generate(
         texts, fields=fields, on_long="truncate", batch_size=len(texts), **chosen
     )
-    return _Timed((time.perf_counter() - started) * 1000, answers)
+    return _TimedCall((time.perf_counter() - started) * 1000, answers)
 
 
-def _together(
-    shares: Sequence[Sequence[Call]], ask: Callable[[Call], _Timed]
-) -> tuple[list[_Timed], float]:
-    """Ask every call, each share in a thread of its own, and the seconds that all of them took."""
-    if len(shares) == 1:
+def _concurrently(
+    per_thread: Sequence[Sequence[Call]], ask: Callable[[Call], _TimedCall]
+) -> tuple[list[_TimedCall], float]:
+    """Make each thread's calls, all threads at once; also returns the seconds from start to end."""
+    if len(per_thread) == 1:
         started = time.perf_counter()
-        found = [ask(call) for call in shares[0]]
+        found = [ask(call) for call in per_thread[0]]
         return found, time.perf_counter() - started
     starts: list[float] = []
-    gate = threading.Barrier(len(shares), action=lambda: starts.append(time.perf_counter()))
+    barrier = threading.Barrier(len(per_thread), action=lambda: starts.append(time.perf_counter()))
 
-    def work(share: Sequence[Call]) -> tuple[list[_Timed], float]:
-        gate.wait()
-        return [ask(call) for call in share], time.perf_counter()
+    def work(calls: Sequence[Call]) -> tuple[list[_TimedCall], float]:
+        barrier.wait()
+        return [ask(call) for call in calls], time.perf_counter()
 
-    with ThreadPoolExecutor(len(shares)) as threads:
-        ended = list(threads.map(work, shares))
+    with ThreadPoolExecutor(len(per_thread)) as threads:
+        ended = list(threads.map(work, per_thread))
     seconds = max(end for _, end in ended) - starts[0]
-    return [timed for own, _ in ended for timed in own], seconds
-
-
-def _turn(found: Sequence[_Timed], firsts: Sequence[_Timed], seconds: float) -> TimedCalls:
-    # The rows of one call share its timings.
-    timings = [timed.answers[0].timings for timed in found]
-    lengths = [[answer.output_tokens for answer in timed.answers] for timed in found]
-    return TimedCalls(
-        ms=[timed.ms for timed in found],
-        tokenize_ms=[one.tokenize_ms for one in timings],
-        generate_ms=[one.generate_ms for one in timings],
-        detokenize_ms=[one.detokenize_ms for one in timings],
-        first_ms=[timed.ms for timed in firsts],
-        first_generate_ms=[timed.answers[0].timings.generate_ms for timed in firsts],
-        new_tokens=[sum(own) for own in lengths],
-        longest=[max(own) for own in lengths],
-        seconds=seconds,
-    )
-
-
-def as_fields(turn: TimedCalls) -> dict[str, Any]:
-    """A turn as JSON: times to a tenth of a microsecond."""
-    values = dataclasses.asdict(turn)
-    for name, numbers in values.items():
-        if name.endswith("ms"):
-            values[name] = [round(number, 4) for number in numbers]
-    return values
+    return [timed for found, _ in ended for timed in found], seconds

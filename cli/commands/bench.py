@@ -274,7 +274,7 @@ def _bench_shapes(
     other: dict[str, Any],
 ) -> None:
     from edge.bench.engines.cache import choose_targets
-    from edge.bench.engines.run import Settings
+    from edge.bench.engines.results import Settings
     from edge.cli.display.console import quiet_libraries
     from edge.cli.display.engines import bench_shapes
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edge.bench.engines.cache import Prepared
-    from edge.bench.engines.run import EngineReport, EngineRow, Settings
+    from edge.bench.engines.results import EngineReport, EngineRow, Settings
     from edge.bench.engines.scaling import Scaling
     from edge.export.publish import Target
     from edge.export.source import SourceModel
@@ -40,7 +40,8 @@ def bench_shapes(
     """
     from edge.bench.engines.baselines.table import BASELINES
     from edge.bench.engines.cache import default_cache
-    from edge.bench.engines.run import EnginesInterruptedError, run_engines
+    from edge.bench.engines.results import EnginesInterruptedError, engines_document
+    from edge.bench.engines.run import run_engines
     from edge.cli.display.console import progress_bar, status
     from edge.runtime.errors import TargetMissedError
     from edge.runtime.platform.atomic import new_file
@@ -85,7 +86,7 @@ def bench_shapes(
         reports.append(report)
         print_report(report)
         if json_file is not None:  # after every shape: a later one may be interrupted
-            values = {"schema_version": 1, "reports": [report.as_json() for report in reports]}
+            values = engines_document(reports)
             with new_file(json_file) as staging:
                 staging.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if stopped is not None:
@@ -120,7 +121,9 @@ def _prepared(arch: str, source: SourceModel | None, cache: Path) -> tuple[Prepa
 
 
 def _missed(report: EngineReport) -> str:
-    own = [(row.speed.p95, row.name, row) for row in report.rows if row.own and row.speed]
+    own = [
+        (row.speed.p95, row.name, row) for row in report.rows if not row.is_baseline and row.speed
+    ]
     target = f"the target {report.settings.target_ms:g} ms"
     if not own:
         return f"{report.model}: no artifact meets {target}: none could be measured"
@@ -159,9 +162,9 @@ def engine_table(report: EngineReport) -> Table:
     )
     table.add_column("engine")
     table.add_column("quantization")
-    compared = any(not row.own for row in report.rows)
+    compared = any(row.is_baseline for row in report.rows)
     numbers = ["threads", "size", "load", "p50 (p5–p95)", "per token", "RSS (peak)"]
-    for name in [*numbers, *(["× best baseline"] if compared else []), "× floor"]:
+    for name in [*numbers, *(["× best baseline"] if compared else []), "× roofline"]:
         table.add_column(name, justify="right")
     table.add_column(f"p95 ≤ {settings.target_ms:g} ms")
     for row in report.rows:
@@ -173,7 +176,7 @@ def engine_table(report: EngineReport) -> Table:
         speed = row.speed
         verdict = report.verdict(row)
         table.add_row(
-            Text(row.engine, "bold" if row.own else ""),
+            Text(row.engine, "" if row.is_baseline else "bold"),
             Text(row.quantization),
             str(speed.threads),
             f"{row.size / 1e6:.1f} MB",
@@ -182,7 +185,7 @@ def engine_table(report: EngineReport) -> Table:
             f"{speed.per_token_ms:.2f} ms",
             f"{speed.rss / 1e6:.0f} ({speed.peak_rss / 1e6:.0f}) MB",
             *([_times(report.times_faster(row))] if compared else []),
-            _times(report.times_floor(row)),
+            _times(report.times_roofline(row)),
             verdict_text(verdict.word) if verdict else "",
         )
     return table
@@ -202,7 +205,7 @@ def scaling_table(scaling: Scaling) -> Table:
     """What an answer costs at growing lengths."""
     from rich.table import Table
 
-    table = Table(title=f"{scaling.name}: dearest token over cheapest {scaling.flatness:.2f}")
+    table = Table(title=f"{scaling.name}: slowest token over fastest {scaling.flatness:.2f}")
     for name in ("tokens in", "tokens out", "p50", "first token", "per token"):
         table.add_column(name, justify="right")
     for points in (scaling.by_new_tokens, scaling.by_input_tokens):
@@ -221,21 +224,21 @@ def scaling_table(scaling: Scaling) -> Table:
 def report_notes(report: EngineReport) -> list[str]:
     """What a reader of the table has to know."""
     settings, machine = report.settings, report.machine
-    floors = ", ".join(
-        f"{floor.ms:.1f} ms at {bits} bits ({floor.bytes_per_token / 1e6:.0f} MB per token,"
-        f" {floor.encoder_ms:.1f} ms once)"
-        for bits, floor in report.floors.items()
+    rooflines = ", ".join(
+        f"{roofline.ms:.1f} ms at {bits} bits ({roofline.bytes_per_token / 1e6:.0f} MB per token,"
+        f" {roofline.encoder_ms:.1f} ms once)"
+        for bits, roofline in report.rooflines.items()
     )
     notes = [
         f"{settings.runs} answers of each engine, batch 1, greedy, exactly {settings.new_tokens}"
         f" new tokens, one process each, taking turns; the best number of threads up to"
         f" {settings.threads} of {machine['cores']} cores, {machine['cpu']}.",
-        f"Floor: decoder weights read once per token at {report.bandwidth / 1e9:.1f} GB/s, measured"
-        f" in this run: {floors}.",
+        f"Roofline: decoder weights read once per token at {report.bandwidth / 1e9:.1f} GB/s,"
+        f" measured in this run: {rooflines}.",
     ]
     for row in report.rows:
         # Of less, the libraries' own memory says more than the artifact's.
-        if row.own and row.speed and row.size >= _ALLOWANCE / 4:
+        if not row.is_baseline and row.speed and row.size >= _ALLOWANCE / 4:
             now, most = ((n - _ALLOWANCE) / row.size for n in (row.speed.rss, row.speed.peak_rss))
             notes.append(
                 f"{row.name}: resident memory is 80 MB + {now:.2f} × the artifact"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
 
-    from edge.bench.speculation.run import SpeculationReport
+    from edge.bench.speculation.results import SpeculationReport
     from edge.runtime.rows import Row
 
 
@@ -36,6 +36,7 @@ def bench_speculation(
         UsageError: no such shape, or too few runs.
     """
     from edge.bench.engines.cache import default_cache
+    from edge.bench.speculation.results import speculation_document
     from edge.bench.speculation.run import run_speculation
     from edge.cli.display.console import progress_bar, stdout_console
     from edge.runtime.platform.atomic import new_file
@@ -62,7 +63,7 @@ def bench_speculation(
             f" over all rows; {report.threads} thread(s)."
         )
     if json_file is not None:
-        values = {"schema_version": 1, "reports": [report.as_json() for report in reports]}
+        values = speculation_document(reports)
         with new_file(json_file) as staging:
             staging.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
@@ -86,6 +87,6 @@ def speculation_table(report: SpeculationReport) -> Table:
             f"{gain.tokens_per_step:.2f}",
             f"{gain.plain_ms:.1f} ms",
             f"{gain.drafted_ms:.1f} ms",
-            f"{gain.ratio:.2f} ({gain.ratio_p5:.2f}–{gain.ratio_p95:.2f})",
+            f"{gain.speedup:.2f} ({gain.speedup_p5:.2f}–{gain.speedup_p95:.2f})",
         )
     return table

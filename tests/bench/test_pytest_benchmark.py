@@ -1,4 +1,4 @@
-"""`pytest bench/ --benchmark-only` measures the same cases, and the suite leaves them alone."""
+"""`pytest bench/ --benchmark-only` measures the same cases; the suite does not collect them."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_cases_are_measured_with_their_p95(artifacts: Path, dataset: Path, tmp_p
     for one in found:
         extra, stats = one["extra_info"], one["stats"]
         assert stats["rounds"] == 90
-        # The engine's own times, not what went by in the process of pytest.
+        # Measured in the engine's process, not in pytest's.
         assert stats["median"] * 1000 == pytest.approx(extra["p50_ms"])
         assert extra["p50_ms"] <= extra["p95_ms"] <= stats["max"] * 1000 + 1e-9
         assert extra["verdict"] == "meets"
 
 
-def test_a_tiny_model_is_made_where_none_is_named() -> None:
+def test_a_tiny_model_is_exported_by_default() -> None:
     ended = _pytest("bench/", "--benchmark-only", "-k", "onnx", EDGE_BENCH_RUNS=30)
     assert ended.returncode == 0, ended.stdout
     assert "1 passed" in ended.stdout

@@ -1,4 +1,4 @@
-"""Tuning stores what it measured and nothing else changes; what was stored is used, and yields."""
+"""Tuning stores what it measured and changes nothing else; stored settings are used at load."""
 
 from __future__ import annotations
 
@@ -186,9 +186,9 @@ def test_the_command(edge: Callable[..., Any], onnx: Path, dataset: Path) -> Non
     assert ended.status == 0, ended.err
     assert "threads=1, spinning=True" in ended.out
     assert "chosen" in ended.out
-    told = edge("info", onnx).out
-    assert "threads=1, spinning=True (tuned 20" in told
-    assert "candidates" not in told
+    info = edge("info", onnx).out
+    assert "threads=1, spinning=True (tuned 20" in info
+    assert "candidates" not in info
     assert edge("verify", onnx).status == 0
 
 
@@ -203,8 +203,8 @@ def test_export_can_tune(edge: Callable[..., Any], trained: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--threads", "0"), "--threads must be from 1 to the"),
-        (("--threads", "9999"), "--threads must be from 1 to the"),
+        (("--threads", "0"), "must be from 1 to"),
+        (("--threads", "9999"), "must be from 1 to"),
         (("--threads", "1,x"), "whole numbers such as 1,2"),
         (("--threads", ""), "whole numbers such as 1,2"),
         (("--runs", "3"), "at least 30"),

@@ -1,16 +1,17 @@
-"""The engines of a comparison: our artifacts and those we compare with, each in its own process.
+"""Engines of the benchmark: edge's artifacts and the baselines, each run in a separate process.
 
-This package is a program, too: `bench/engines/process.py` starts it as `baselines`, in the environment where an
-engine's libraries are, and talks to it by lines of JSON. Nothing of ours is imported here but where
-our own artifacts are made or run, since Optimum lives in an environment without it.
+The package is also a program: `bench/engines/process.py` starts it as `baselines` in the Python
+environment that has the engine's libraries, and they exchange lines of JSON. Optimum's environment
+has no edge, so the modules here import edge only inside the functions that make or run edge's
+artifacts.
 
     argument         the fields of `Spec`, and "prepare"
     first answer     {"ready": true, …}, {"missing": library} or {"error": reason}
-    line in          {"input_ids": […], "new_tokens": 16, "runs": 5}
-    line out         {"ms": [milliseconds of each run], "rss": bytes, "peak_rss": bytes}
+    request          {"input_ids": […], "new_tokens": 16, "runs": 5, "warmup": 1}
+    answer           {"ms": [milliseconds of each run], "rss": bytes, "peak_rss": bytes}
                      or {"error": reason}
 
-An artifact that is measured text to text takes and gives other lines; see `text.respond`.
+Requests to an artifact that is measured from text to text: see `text_to_text.respond`.
 
-With "prepare" the program converts the model, says that it is ready, and ends.
+With "prepare" the program converts the model, answers that it is ready, and exits.
 """

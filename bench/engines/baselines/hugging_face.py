@@ -1,4 +1,4 @@
-"""transformers' own models, and Optimum's, which have the same `generate`."""
+"""Baselines with the `generate` of transformers: transformers itself and Optimum."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ENCODER, FIRST_STEP, NEXT_STEP = (
 )
 
 
-def transformers_eager(dtype: str, *, quantized: bool = False) -> Callable[[Spec], Generate]:
-    """transformers in `dtype`; `quantized`: its linear layers by torch's dynamic int8."""
+def load_transformers(dtype: str, *, quantized: bool = False) -> Callable[[Spec], Generate]:
+    """Load with transformers in `dtype`; `quantized` adds PyTorch's dynamic int8 quantization."""
 
     def load(spec: Spec) -> Generate:
         import torch
@@ -51,15 +51,18 @@ def _by_generate(model: Any) -> Generate:
                 min_new_tokens=new_tokens,
                 max_new_tokens=new_tokens,
             )
-        return found[0, 1:].tolist()
+        tokens: list[int] = found[0, 1:].tolist()
+        return tokens
 
     return generate
 
 
 def export_optimum(spec: Spec) -> None:
+    """Export the model to ONNX with Optimum."""
     from optimum.exporters.onnx import main_export
 
-    # Not merged: there Optimum takes d_model // num_heads as head size, wrong for FLAN-T5-small.
+    # In the merged decoder, Optimum takes d_model // num_heads as head size, which is wrong for
+    # FLAN-T5-small.
     main_export(
         str(spec.model),
         output=str(spec.cache),
@@ -70,6 +73,7 @@ def export_optimum(spec: Spec) -> None:
 
 
 def quantize_optimum(spec: Spec) -> None:
+    """Quantize Optimum's export to dynamic int8 with its configuration for this processor."""
     from optimum.onnxruntime import ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
@@ -86,7 +90,8 @@ def quantize_optimum(spec: Spec) -> None:
         shutil.copy(path, spec.cache)
 
 
-def optimum(spec: Spec) -> Generate:
+def load_optimum(spec: Spec) -> Generate:
+    """Load Optimum's three graphs: encoder, first step and further steps."""
     import onnxruntime
     import torch
     from optimum.onnxruntime import ORTModelForSeq2SeqLM
@@ -94,7 +99,7 @@ def optimum(spec: Spec) -> Generate:
     torch.set_num_threads(spec.threads)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = spec.threads
-    # Three pools that spin would take the cores from each other: this is Optimum at its best.
+    # The thread pools of three sessions slow each other down if they spin.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     model = ORTModelForSeq2SeqLM.from_pretrained(
         spec.cache,

@@ -1,4 +1,4 @@
-"""CTranslate2 and llama.cpp as their packages ship them."""
+"""Baselines CTranslate2 and llama.cpp, as their packages ship them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from .spec import Generate, Spec
 
 
 def convert_ctranslate2(spec: Spec) -> None:
+    """Convert the model to int8 with CTranslate2's converter."""
     from ctranslate2.converters import TransformersConverter
 
     TransformersConverter(str(spec.model)).convert(str(spec.cache), quantization="int8")
 
 
-def ctranslate2(spec: Spec) -> Generate:
+def load_ctranslate2(spec: Spec) -> Generate:
+    """Load with CTranslate2's `Translator`."""
     import ctranslate2
     from tokenizers import Tokenizer
 
@@ -31,13 +33,14 @@ def ctranslate2(spec: Spec) -> Generate:
             min_decoding_length=new_tokens,
             max_decoding_length=new_tokens,
         )
-        return answers[0].hypotheses[0]
+        tokens: list[str] = answers[0].hypotheses[0]
+        return tokens
 
     return generate
 
 
 def write_gguf(quantization: str) -> Callable[[Spec], None]:
-    """llama.cpp's converter is not in its package; our file, quantized by llama.cpp, serves."""
+    """Write GGUF with edge (llama.cpp's package has no converter); llama.cpp quantizes it."""
 
     def prepare(spec: Spec) -> None:
         from edge.export.gguf.exporter import GgufExporter
@@ -49,8 +52,8 @@ def write_gguf(quantization: str) -> Callable[[Spec], None]:
     return prepare
 
 
-def llama(spec: Spec) -> Generate:
-    """The low-level binding in its default settings: its high-level class can't run T5."""
+def load_llama(spec: Spec) -> Generate:
+    """Load with the low-level binding in its default settings; the `Llama` class can't run T5."""
     import numpy as np
     from llama_cpp import llama_cpp as library
 
@@ -66,7 +69,7 @@ def llama(spec: Spec) -> Generate:
     start = library.llama_model_decoder_start_token(model)
 
     def run(function: Any, tokens: list[int]) -> None:
-        array = (library.llama_token * len(tokens))(*tokens)  # not copied: it must outlive the call
+        array = (library.llama_token * len(tokens))(*tokens)  # not copied by the call
         if status := function(context, library.llama_batch_get_one(array, len(tokens))):
             raise RuntimeError(f"llama.cpp returned {status}")
 
@@ -79,7 +82,7 @@ def llama(spec: Spec) -> Generate:
             run(library.llama_decode, [token])
             pointer = library.llama_get_logits_ith(context, -1)
             logits = np.ctypeslib.as_array(ctypes.cast(pointer, _FLOATS), shape=(size,))
-            logits[eos] = -np.inf  # an answer of exactly so many tokens does not end before
+            logits[eos] = -np.inf  # the answer must have exactly `new_tokens`
             token = int(logits.argmax())
             found.append(token)
         return found

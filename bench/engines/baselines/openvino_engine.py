@@ -1,4 +1,4 @@
-"""OpenVINO on Optimum's ONNX export, weights compressed by nncf; the greedy loop is ours."""
+"""OpenVINO baseline: Optimum's ONNX export, weights compressed by nncf, greedy loop in Python."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 from .hugging_face import ENCODER, FIRST_STEP, NEXT_STEP
 from .spec import Generate, Spec
 
-_GROUP = 128  # weights that share a scale at 4 bits, as in our own
+_GROUP_SIZE = 128  # weights that share a scale at 4 bits, as in edge's artifacts
 
 
 def compress(bits: int) -> Callable[[Spec], None]:
+    """Compress the weights of Optimum's export to `bits` (8 or 4) with nncf."""
+
     def prepare(spec: Spec) -> None:
         import nncf
         import openvino
@@ -21,16 +23,16 @@ def compress(bits: int) -> Callable[[Spec], None]:
         core = openvino.Core()
         for name in (ENCODER, FIRST_STEP, NEXT_STEP):
             model = core.read_model(spec.base / name)
-            if bits == 8 or name == ENCODER:  # the encoder computes much with what it reads once
+            if bits == 8 or name == ENCODER:  # the encoder is limited by arithmetic, not by memory
                 model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
             else:
                 model = nncf.compress_weights(
                     model,
                     mode=nncf.CompressWeightsMode.INT4_SYM,
-                    group_size=_GROUP,
+                    group_size=_GROUP_SIZE,
                     all_layers=True,
                     advanced_parameters=nncf.AdvancedCompressionParameters(
-                        # Smaller groups where a matrix is no multiple of it.
+                        # For matrices whose size is not a multiple of the group size.
                         group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
                     ),
                 )
@@ -41,8 +43,8 @@ def compress(bits: int) -> Callable[[Spec], None]:
     return prepare
 
 
-def openvino(spec: Spec) -> Generate:
-    """Encoder, first step, further steps; keys and values go from step to step without a copy."""
+def load_openvino(spec: Spec) -> Generate:
+    """Load encoder, first step and further steps; keys and values are not copied between steps."""
     import json
 
     import numpy as np
@@ -57,8 +59,8 @@ def openvino(spec: Spec) -> Generate:
 
     encoder, first = request(ENCODER), request(FIRST_STEP)
     following = request(NEXT_STEP)
-    # Two requests take turns: what one put out is what the other takes in.
-    turns = (following, following.get_compiled_model().create_infer_request())
+    # Two requests alternate: the outputs of one are the inputs of the other.
+    steps = (following, following.get_compiled_model().create_infer_request())
     config = json.loads((spec.cache / "config.json").read_text(encoding="utf-8"))
     start, eos = config["decoder_start_token_id"], config["eos_token_id"]
     taken = {port.any_name for port in following.get_compiled_model().inputs}
@@ -73,7 +75,7 @@ def openvino(spec: Spec) -> Generate:
 
     def pick(step: Any) -> int:
         logits = step.get_tensor("logits").data[0, -1]
-        logits[eos] = -np.inf  # an answer of exactly so many tokens does not end before
+        logits[eos] = -np.inf  # the answer must have exactly `new_tokens`
         return int(logits.argmax())
 
     def generate(input_ids: list[int], new_tokens: int) -> list[int]:
@@ -87,7 +89,7 @@ def openvino(spec: Spec) -> Generate:
         first.set_tensor("encoder_hidden_states", hidden)
         first.set_tensor("encoder_attention_mask", mask)
         first.infer()
-        for step in turns:
+        for step in steps:
             step.set_tensor("encoder_attention_mask", mask)
             if "encoder_hidden_states" in taken:
                 step.set_tensor("encoder_hidden_states", hidden)
@@ -95,7 +97,7 @@ def openvino(spec: Spec) -> Generate:
                 step.set_tensor(pasts[name], first.get_tensor(name))
         found, before = [pick(first)], first
         while len(found) < new_tokens:
-            step = turns[len(found) % 2]
+            step = steps[len(found) % 2]
             step.set_tensor("input_ids", ov.Tensor(np.array([found[-1:]])))
             for name in moving:
                 step.set_tensor(pasts[name], before.get_tensor(name))

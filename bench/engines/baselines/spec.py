@@ -1,4 +1,4 @@
-"""What an engine is, as the parent lists it and as its process runs it."""
+"""Descriptions of engines, shared by the benchmark and by the processes that it starts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# (source ids with eos, number of new tokens) → the answer's tokens, start token left out.
+# (source ids with eos, number of new tokens) → the answer's tokens without the start token.
 Generate = Callable[[list[int], int], Sequence[object]]
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a process is asked to run.
+    """What a process runs.
 
-    `model` is a Hugging Face folder; what is made from it for this engine is in `cache`, and what
-    that is made from in `base` (see `Baseline.made_from`). `target` is "format-quantization" of our own
-    artifacts.
+    Attributes:
+        engine: a name of `table.BASELINES`, or `table.EDGE` or `table.TEXT`.
+        model: the Hugging Face model folder.
+        cache: the engine's conversion of it.
+        base: the conversion that `cache` is made from (see `Baseline.made_from`).
+        threads: that the engine computes with.
+        target: "format-quantization" of edge's artifacts.
     """
 
     engine: str
@@ -32,15 +36,22 @@ class Spec:
 class Baseline:
     """An engine to compare with.
 
-    `libraries` are modules whose absence means "not installed". `separate`: it lives in the baselines'
-    own environment. `made_from` is the engine whose conversion this one starts from. `respond`
-    answers the requests where these are not timings of ids: what `load` returned and the request →
-    the fields of the answer.
+    Attributes:
+        engine: its name in tables.
+        quantization: its name in tables.
+        bits: of a decoder weight.
+        libraries: modules that it imports; without them it is "not installed".
+        load: opens the model.
+        prepare: converts the model; None if the engine reads the model folder itself.
+        separate: whether it runs in the baselines' environment (`make baselines`).
+        made_from: the engine whose conversion this one starts from.
+        respond: answers requests that are not timings of ids, from what `load` returned and the
+            request.
     """
 
     engine: str
     quantization: str
-    bits: int  # per weight of the decoder
+    bits: int
     libraries: tuple[str, ...]
     load: Callable[[Spec], Any]
     prepare: Callable[[Spec], None] | None = None

@@ -333,7 +333,7 @@ def test_the_command_prints_the_table_and_the_verdict(
     unshown = edge(*arguments, "--target-ms", 60_000, "--runs", 30, "--batch", "1,2")
     assert unshown.status == 3
     assert "not shown" in unshown.out
-    assert "about 60 more runs with none above would show it" in unshown.err
+    assert "about 60 more runs with none above would decide it" in unshown.err
 
 
 def test_the_command_writes_what_was_measured_before_ctrl_c(
@@ -344,15 +344,15 @@ def test_the_command_writes_what_was_measured_before_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns = []
-    turn = BenchmarkedArtifact.turn
+    time_calls = BenchmarkedArtifact.time_calls
 
-    def interrupted(self: BenchmarkedArtifact, *arguments: Any) -> list[float]:
+    def interrupted(self: BenchmarkedArtifact, *arguments: Any) -> float:
         turns.append(self.name)
         if len(turns) > 6:
             raise KeyboardInterrupt
-        return turn(self, *arguments)
+        return time_calls(self, *arguments)
 
-    monkeypatch.setattr(BenchmarkedArtifact, "turn", interrupted)
+    monkeypatch.setattr(BenchmarkedArtifact, "time_calls", interrupted)
     report = tmp_path / "report.json"
     folders = artifacts / "onnx-int8", artifacts / "onnx-float32"
     ended = edge("bench", *folders, "--data", dataset / "dev.jsonl", "--json", report)

@@ -1,4 +1,4 @@
-"""The engine benchmark on tiny shapes: real engines, what is asked and what is said; no timings."""
+"""The engine benchmark on tiny shapes: real engines, requests and answers; no timings."""
 
 from __future__ import annotations
 
@@ -18,26 +18,24 @@ import pytest
 
 from edge.bench.engines.baselines.table import BASELINES
 from edge.bench.engines.cache import Prepared, bits_of, choose_targets
-from edge.bench.engines.process import (
-    EngineFailedError,
-    EngineMissingError,
-    baselines_python,
-    start,
-)
-from edge.bench.engines.roofline import decoder_bytes_per_token, floor_of, read_bandwidth
-from edge.bench.engines.run import (
+from edge.bench.engines.process import baselines_python, start
+from edge.bench.engines.random_ids import RandomIds
+from edge.bench.engines.results import (
     EngineReport,
     EngineRow,
     EnginesInterruptedError,
-    Ids,
     Settings,
     Speed,
-    floors,
-    run_engines,
-    thread_counts,
+    engine_reports,
+    engines_document,
 )
+from edge.bench.engines.roofline import decoder_bytes_per_token, read_bandwidth, roofline_of
+from edge.bench.engines.run import rooflines, run_engines
+from edge.bench.engines.runner import thread_counts
 from edge.bench.engines.shapes import SHAPES, write_model
+from edge.bench.speculation.results import speculation_document, speculation_reports
 from edge.bench.speculation.run import run_speculation
+from edge.bench.timing.line_process import EngineFailedError, EngineMissingError
 from edge.export.publish import Target
 from edge.export.source import SourceModel
 from edge.runtime import load
@@ -66,7 +64,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(scope="module")
 def int8(tiny: Prepared) -> Prepared:
-    """With an artifact that is ready to be measured."""
+    """The tiny model with its onnx int8 artifact."""
     tiny.make(tiny.artifact(INT8))
     return tiny
 
@@ -90,17 +88,17 @@ def test_a_shape_becomes_a_model_of_that_shape(tmp_path: Path, changes: dict[str
 
 def test_ids_are_as_many_as_asked_and_the_same_each_time(tiny: Prepared) -> None:
     for length in (2, 8, 512):
-        ids = Ids(tiny.model, TINY).of_length(length)
+        ids = RandomIds(tiny.model, TINY).of_length(length)
         assert len(ids) == length
         assert ids[-1] == TINY.eos_token_id
         assert min(ids[:-1]) > TINY.eos_token_id
-        assert ids == Ids(tiny.model, TINY).of_length(length)
+        assert ids == RandomIds(tiny.model, TINY).of_length(length)
 
 
-# -- the floor -----------------------------------------------------------------------------------
+# -- the roofline --------------------------------------------------------------------------------
 
 
-def test_the_floor_counts_what_the_exporter_writes(int8: Prepared) -> None:
+def test_the_roofline_counts_what_the_exporter_writes(int8: Prepared) -> None:
     """Every decoder matrix of the model, at one byte per weight and a scale for each 128."""
     from safetensors import safe_open
 
@@ -123,24 +121,24 @@ def test_the_floor_counts_what_the_exporter_writes(int8: Prepared) -> None:
     assert halved == expected - read // 2
 
 
-def test_the_floor_is_bytes_over_bandwidth_and_the_encoder() -> None:
-    floor = floor_of(TINY, bits=8, bandwidth=1e9, new_tokens=16, encoder_ms=2.5)
-    assert floor.ms == pytest.approx(2.5 + 16 * decoder_bytes_per_token(TINY, 8) / 1e6)
-    assert floor.encoder_ms == 2.5
+def test_the_roofline_is_bytes_over_bandwidth_and_the_encoder() -> None:
+    roofline = roofline_of(TINY, bits=8, bandwidth=1e9, new_tokens=16, encoder_ms=2.5)
+    assert roofline.ms == pytest.approx(2.5 + 16 * decoder_bytes_per_token(TINY, 8) / 1e6)
+    assert roofline.encoder_ms == 2.5
     assert read_bandwidth(1, buffer_bytes=8 << 20, repeats=3) > 1e8  # 0.1 GB/s: any machine
 
 
-def _row(name: str, p50: float, *, bits: int = 8, own: bool = True) -> EngineRow:
+def _row(name: str, p50: float, *, bits: int = 8, is_baseline: bool = False) -> EngineRow:
     times = (*[p50 - 1] * 50, *[p50] * 40, *[p50 + 1] * 10)
     speed = Speed(1, 5.0, 5.0, p50 - 1, p50, p50 + 1, 4.0, 1.0, 9 * 10**7, 10**8, times)
-    return EngineRow(name, name, f"int{bits}", bits, own, size=10, speed=speed)
+    return EngineRow(name, name, f"int{bits}", bits, is_baseline, size=10, speed=speed)
 
 
 def test_ratios_are_to_the_fastest_baseline_of_the_same_precision() -> None:
     rows = [_row("ours", 10.0), _row("ours-4", 8.0, bits=4)]
-    rows += [_row("slow", 50.0, own=False), _row("fast", 25.0, own=False)]
+    rows += [_row("slow", 50.0, is_baseline=True), _row("fast", 25.0, is_baseline=True)]
     settings = Settings(target_ms=9.0, new_tokens=16)
-    found = floors(rows, TINY, settings, 1e9)
+    found = rooflines(rows, TINY, settings, 1e9)
     report = EngineReport("tiny", True, settings, rows, 1e9, found, [], {}, "now")
     best = report.best_baseline(8)
     assert best is not None
@@ -150,13 +148,15 @@ def test_ratios_are_to_the_fastest_baseline_of_the_same_precision() -> None:
     assert report.times_faster(rows[2]) == pytest.approx(0.5)
     # The encoder and what else happens once: 4 ms for the first token, 1 ms each.
     assert found[8].encoder_ms == pytest.approx(3.0)
-    assert report.times_floor(rows[0]) == pytest.approx(10 / found[8].ms)
+    assert report.times_roofline(rows[0]) == pytest.approx(10 / found[8].ms)
     assert not report.meets_target(rows[0])  # p95 is 11
     assert report.meets_target(rows[1])  # p95 is 9: at the target is met
     assert report.any_meets_target
     words = [verdict.word for row in rows if (verdict := report.verdict(row))]
     assert words == ["misses", "meets", "misses", "misses"]
     assert report.as_json()["rows"][1]["verdict_reason"].startswith("0 of 100 runs above 9 ms")
+    document = json.loads(json.dumps(engines_document([report])))
+    assert engine_reports(document) == [report]
 
 
 def test_few_runs_show_no_target_met() -> None:
@@ -173,7 +173,7 @@ def test_few_runs_show_no_target_met() -> None:
 
 
 def test_a_baseline_that_meets_the_target_is_not_ours() -> None:
-    rows = [_row("ours", 50.0), _row("baseline", 2.0, own=False)]
+    rows = [_row("ours", 50.0), _row("baseline", 2.0, is_baseline=True)]
     report = EngineReport("tiny", True, Settings(target_ms=9), rows, 1e9, {}, [], {}, "now")
     assert not report.any_meets_target
 
@@ -193,7 +193,7 @@ def test_every_format_is_made_and_gives_exactly_so_many_tokens(tiny: Prepared, t
     process = start(spec)
     try:
         for new_tokens in (1, 7):
-            timed = process.time(Ids(tiny.model, TINY).of_length(8), new_tokens, 2)
+            timed = process.time(RandomIds(tiny.model, TINY).of_length(8), new_tokens, 2)
             assert len(timed.ms) == 2
             assert min(timed.ms) > 0
             assert timed.peak_rss >= timed.rss > 10e6
@@ -205,12 +205,12 @@ def test_every_format_is_made_and_gives_exactly_so_many_tokens(tiny: Prepared, t
     "name", ["transformers-float32", "torch-int8", "llama-q8_0", "ctranslate2-int8"]
 )
 def test_baselines_of_this_environment_answer(tiny: Prepared, name: str) -> None:
-    """The program refuses another number of tokens than was asked for: an answer is a proof."""
+    """The program refuses an answer with another number of tokens than requested."""
     spec = tiny.baseline(name)
     tiny.make(spec)
     process = start(spec)
     try:
-        assert len(process.time(Ids(tiny.model, TINY).of_length(8), 5, 1).ms) == 1
+        assert len(process.time(RandomIds(tiny.model, TINY).of_length(8), 5, 1).ms) == 1
     finally:
         process.close()
 
@@ -226,11 +226,11 @@ def test_baselines_of_the_other_environment_answer(tiny: Prepared, name: str) ->
 
 
 def test_another_number_of_tokens_is_an_error(int8: Prepared) -> None:
-    """One more than the artifact's limit can't be given: the engine says so and is done with."""
+    """One more than the artifact's limit of new tokens: the engine reports the error."""
     process = start(int8.artifact(INT8))
     try:
         with pytest.raises(EngineFailedError, match="limit is 512"):
-            process.time(Ids(int8.model, TINY).of_length(8), 513, 1)
+            process.time(RandomIds(int8.model, TINY).of_length(8), 513, 1)
     finally:
         process.close()
 
@@ -240,7 +240,7 @@ def test_a_crash_is_reported_with_its_signal(int8: Prepared) -> None:
     try:
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(EngineFailedError, match=r"crashed \(SIGKILL\)"):
-            process.time(Ids(int8.model, TINY).of_length(8), 2, 1)
+            process.time(RandomIds(int8.model, TINY).of_length(8), 2, 1)
     finally:
         process.close()
 
@@ -249,7 +249,7 @@ def test_a_crash_is_reported_with_its_signal(int8: Prepared) -> None:
 def test_an_engine_that_waits_is_stopped(int8: Prepared) -> None:
     process = start(int8.artifact(INT8))
     try:
-        process.time(Ids(int8.model, TINY).of_length(8), 2, 1)
+        process.time(RandomIds(int8.model, TINY).of_length(8), 2, 1)
         assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
     finally:
         process.close()
@@ -259,7 +259,7 @@ def test_an_engine_that_waits_is_stopped(int8: Prepared) -> None:
 def test_a_library_that_is_not_installed_is_named(
     tiny: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Our own environment has no Optimum: as the baselines' one, it is one with a library missing."""
+    """This environment has no Optimum: as the baselines' environment, it lacks a library."""
     import importlib.util
 
     if importlib.util.find_spec("optimum"):
@@ -273,7 +273,7 @@ def test_a_library_that_is_not_installed_is_named(
 
 
 def test_what_fails_has_a_row_and_the_rest_is_measured(tiny: Prepared, no_baselines: None) -> None:
-    """One engine killed in the middle of the run, one damaged, one not installed, one well."""
+    """One engine is killed during the run, one is damaged, one not installed, one works."""
     int4 = tiny.artifact(Target("onnx", "float32"))
     tiny.make(int4)
     (int4.cache / "edge.json").write_text("{}")
@@ -356,15 +356,15 @@ def test_the_command_prints_the_table_and_the_verdict(
     sizes = ("--input-tokens", 8, "--new-tokens", 4, "--threads", 1, "--json", report)
     ended = edge(*arguments, *sizes, "--target-ms", 60_000)
     assert ended.status == 0, ended.err
-    for word in ("random weights: speed only", "int4_mixed", "per token", "× floor", "meets"):
+    for word in ("random weights: speed only", "int4_mixed", "per token", "× roofline", "meets"):
         assert word in ended.out
     assert "best baseline" not in ended.out
     [values] = json.loads(report.read_text())["reports"]
     [row] = values["rows"]
     assert values["random_weights"]
-    assert values["floors"]["4"]["ms"] > 0
+    assert values["rooflines"]["4"]["ms"] > 0
     assert row["meets_target"]
-    assert row["times_floor"] > 0
+    assert row["times_roofline"] > 0
     assert len(row["speed"]["times_ms"]) == 100
     missed = edge(*arguments, *sizes, "--target-ms", 0.001)
     assert missed.status == 3
@@ -428,7 +428,7 @@ def test_targets_of_options() -> None:
 def test_drafts_are_measured_and_replayed_step_by_step(
     artifacts: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The replay itself refuses other steps or another answer than the trained model's."""
+    """The replay refuses other steps or another answer than the trained model's."""
     monkeypatch.setitem(SHAPES, "tiny", TINY)
     rows = read_rows(dataset / "dev.jsonl")[:40]
     report = run_speculation(
@@ -440,8 +440,10 @@ def test_drafts_are_measured_and_replayed_step_by_step(
     assert same.what == "tiny, the same drafts"
     assert same.tokens_per_step > 1.2
     assert nothing.tokens_per_step == wrong.tokens_per_step == 1
-    assert all(gain.ratio > 0 and gain.runs == 30 for gain in report.gains)
+    assert all(gain.speedup > 0 and gain.runs == 30 for gain in report.gains)
     assert not list(tmp_path.rglob(".replay-*"))
+    document = json.loads(json.dumps(speculation_document([report])))
+    assert speculation_reports(document) == [report]
 
 
 def test_speculation_needs_an_engine_with_drafts(

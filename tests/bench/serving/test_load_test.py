@@ -1,4 +1,4 @@
-"""The load test, in small: what it finds that owes nothing to how busy this machine is."""
+"""The load test at a small size: the findings that do not depend on the load of this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytest.importorskip("fastapi")
 pytestmark = pytest.mark.alone
 
 
-def test_the_service_bears_load(artifacts: Path, tmp_path: Path) -> None:
+def test_the_service_survives_load(artifacts: Path, tmp_path: Path) -> None:
     report = tmp_path / "load.json"
     small = ("--duration", "1.5", "--requests", "200", "--sequential", "20")
     ended = subprocess.run(
@@ -37,7 +37,7 @@ def test_the_service_bears_load(artifacts: Path, tmp_path: Path) -> None:
     for name in (
         "half load: replies",
         "5 × capacity: replies",
-        "5 × capacity: refusals say when",
+        "5 × capacity: Retry-After in refusals",
         "5 × capacity: accepted p50 / p95 / max",
         "SIGTERM under load: accepted and lost",
         "SIGTERM under load: end",

@@ -1,4 +1,4 @@
-"""The verdict on a target says only what the runs show."""
+"""Verdicts on a latency target agree with the exact binomial test."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from fractions import Fraction
 
 import pytest
 
-from edge.bench.timing.verdict import at_most, judge, more_runs
+from edge.bench.timing.verdict import binomial_cdf, judge, more_runs
 
 
 def _exact(count: int, runs: int) -> float:
-    share = Fraction(1, 20)
-    terms = (math.comb(runs, k) * share**k * (1 - share) ** (runs - k) for k in range(count + 1))
+    ratio = Fraction(1, 20)
+    terms = (math.comb(runs, k) * ratio**k * (1 - ratio) ** (runs - k) for k in range(count + 1))
     return float(sum(terms, Fraction()))
 
 
 @pytest.mark.parametrize(("count", "runs"), [(0, 90), (1, 130), (2, 165), (7, 90), (30, 400)])
 def test_the_probability_is_the_binomial_sum(count: int, runs: int) -> None:
-    assert at_most(count, runs) == pytest.approx(_exact(count, runs), rel=1e-9)
+    assert binomial_cdf(count, runs) == pytest.approx(_exact(count, runs), rel=1e-9)
 
 
 def test_many_runs_do_not_overflow() -> None:
-    assert at_most(100_000, 100_000) == pytest.approx(1.0)
-    assert at_most(1000, 100_000) < 1e-300
+    assert binomial_cdf(100_000, 100_000) == pytest.approx(1.0)
+    assert binomial_cdf(1000, 100_000) < 1e-300
 
 
 @pytest.mark.parametrize(("above", "fewest"), [(0, 90), (1, 130), (2, 165)])
@@ -46,11 +46,11 @@ def test_what_is_not_shown_says_how_many_more_runs_would_show_it() -> None:
     verdict = judge([50.0] * 30, 100.0)
     assert verdict.word == "not shown"
     assert verdict.reason == (
-        "0 of 30 runs above 100 ms: about 60 more runs with none above would show it"
+        "0 of 30 runs above 100 ms: about 60 more runs with none above would decide it"
     )
     assert more_runs(0, 30) == 60
-    # One of 100 above: at this share there are two above when 165 runs show it.
+    # One of 100 above: at this ratio there are two above when 165 runs show it.
     assert more_runs(1, 100) == 65
     assert more_runs(8, 100) is not None  # toward "misses"
     assert more_runs(5, 100) is None  # exactly at the border
-    assert "too near the target" in judge([101.0] * 5 + [50.0] * 95, 100.0).reason
+    assert "too close to the target" in judge([101.0] * 5 + [50.0] * 95, 100.0).reason

@@ -1,4 +1,4 @@
-"""Our own artifacts, run by the same program, so that they pay the same price for it."""
+"""Artifacts of edge, run by the same program as the baselines, with the same overhead."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from .spec import Generate, Spec
 
-# Random weights leave no margin between tokens: what the check finds is kept in the manifest, but
-# only what is no number refuses an artifact that is made to be timed.
+# Random weights leave no margin between tokens, so the parity check is recorded but does not
+# refuse an artifact, unless its outputs are not numbers.
 _ANY_ERROR = 1e9
 
 
 def publish(spec: Spec) -> None:
-    """Make the artifact by the exporter that makes every other."""
+    """Export the artifact of `spec.target` as `edge export` does."""
     from edge.export.publish import ExportOptions, Publisher, Target
     from edge.export.source import SourceModel
 
@@ -22,7 +22,9 @@ def publish(spec: Spec) -> None:
     publisher.publish(Target(name, quantization), spec.cache)
 
 
-def edge(spec: Spec) -> Generate:
+def load_artifact(spec: Spec) -> Generate:
+    """Load the artifact; plain greedy search from token ids to token ids."""
+    from edge.runtime.generation import Generation
     from edge.runtime.model import load
 
     model = load(spec.cache, threads=spec.threads)
@@ -38,13 +40,14 @@ def edge(spec: Spec) -> Generate:
             min_new_tokens=new_tokens,
             max_new_tokens=new_tokens,
         )
-        return answer.token_ids  # type: ignore[union-attr]
+        assert isinstance(answer, Generation)  # one row
+        return answer.token_ids
 
     return generate
 
 
-def libraries(target: str) -> tuple[str, ...]:
-    """What the engine imports, so that it is not counted as loading the model."""
+def libraries_of(target: str) -> tuple[str, ...]:
+    """The modules that the engine imports, so that importing is not counted as loading."""
     engine = {"gguf": "llama_cpp", "torchscript": "torch", "onnx": "onnxruntime"}
     name = target.partition("-")[0]
     return ("edge.runtime.model", engine.get(name, name))
