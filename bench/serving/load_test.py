@@ -278,7 +278,7 @@ async def _sigterm(
     ended = time.perf_counter() - started
     load = await loading
     assert process.stderr is not None
-    said = process.stderr.read().decode().strip().splitlines()[-1].removeprefix("edge: ended; ")
+    said = process.stderr.read().decode().strip().splitlines()[-1].removeprefix("edge: stopped; ")
     accepted, answered, left = map(int, re.findall(r"\d+", said))
     return [
         Finding("SIGTERM under load: replies", _statuses(load)),

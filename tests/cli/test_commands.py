@@ -93,7 +93,7 @@ def test_run_refuses_what_makes_no_sense(
 ) -> None:
     artifact = artifacts / "onnx-int8"
     assert "not both" in assert_refused("run", artifact, "x", "--input", "y")
-    assert "--output goes with" in assert_refused("run", artifact, "x", "--output", "y")
+    assert "--output needs" in assert_refused("run", artifact, "x", "--output", "y")
     assert "no such file" in assert_refused("run", artifact, "--input", tmp_path / "none.txt")
     assert "name=value" in assert_refused("run", artifact, "x", "--field", "task")
     assert "temperature" in assert_refused("run", artifact, "x", "--temperature", 0)
