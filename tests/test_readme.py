@@ -33,7 +33,7 @@ def workplace(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(command: str, folder: Path) -> str:
     # The README says so: `--from-scratch tiny` stands in for a model from the hub.
     command = command.replace(
-        "--model google/flan-t5-small", "--from-scratch tiny --max-minutes 0.3"
+        "--model google/flan-t5-small", "--from-scratch tiny --time-limit 18s"
     )
     # The whole space takes a minute; tests/cli/test_compile.py looks closer. float32 is in it, as
     # eight bits can cost a model of 18 seconds of training more than half a percent.

@@ -70,7 +70,7 @@ def command(
     from edge.runtime.errors import UsageError
 
     if (artifact is None) == (url is None):
-        raise UsageError("give either ARTIFACT or --url")
+        raise UsageError("give ARTIFACT or --url, exactly one of them")
     if artifact is None and (threads is not None or mode != "last"):
         raise UsageError("--threads and --chat need ARTIFACT; with --url the service sets them")
     if url is None and model_name is not None:

@@ -120,7 +120,7 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Serve each ARTIFACT, a folder or NAME=FOLDER, over HTTP.
+    """Serve each ARTIFACT, a folder or NAME=folder, over HTTP.
 
     The OpenAI-compatible endpoints are /v1/completions, /v1/chat/completions and /v1/models.
     /v1/generate adds scores and timings. /health, /ready and /metrics are for operations.
@@ -180,9 +180,9 @@ def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
         if not equals or Path(argument).is_dir():
             name, folder = Path(argument).resolve().name, argument
         if not name or not folder:
-            raise UsageError(f"an artifact must be FOLDER or NAME=FOLDER, not {argument!r}")
+            raise UsageError(f"an artifact must be FOLDER or NAME=folder, not {argument!r}")
         if name in folders:
-            raise UsageError(f"two artifacts have the name {name!r}; rename one with NAME=FOLDER")
+            raise UsageError(f"two artifacts have the name {name!r}; rename one with NAME=folder")
         folders[name] = Path(folder)
     return folders
 

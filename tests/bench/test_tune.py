@@ -182,7 +182,7 @@ def test_a_write_that_fails_leaves_the_manifest(
 
 
 def test_the_command(edge: Callable[..., Any], onnx: Path, dataset: Path) -> None:
-    ended = edge("tune", onnx.parent, "--data", dataset, "--threads", "1")
+    ended = edge("tune", onnx.parent, "--data", dataset, "--threads-to-try", "1")
     assert ended.status == 0, ended.err
     assert "threads=1, spinning=True" in ended.out
     assert "chosen" in ended.out
@@ -203,10 +203,10 @@ def test_export_can_tune(edge: Callable[..., Any], trained: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--threads", "0"), "--threads must be from 1 to the"),
-        (("--threads", "9999"), "--threads must be from 1 to the"),
-        (("--threads", "1,x"), "whole numbers such as 1,2"),
-        (("--threads", ""), "whole numbers such as 1,2"),
+        (("--threads-to-try", "0"), "must be from 1 to"),
+        (("--threads-to-try", "9999"), "must be from 1 to"),
+        (("--threads-to-try", "1,x"), "whole numbers such as 1,2"),
+        (("--threads-to-try", ""), "whole numbers such as 1,2"),
         (("--runs", "3"), "at least 30"),
         (("--data", "nowhere.jsonl"), "no such file"),
     ],
