@@ -63,7 +63,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# docs/commands.md is what `--help` prints; a test keeps the two alike.
+# docs/commands.md is the output of `--help`; a test compares them.
 help-docs: install
 	$(BIN)/python -m edge.cli.help_docs > docs/commands.md.new
 	mv docs/commands.md.new docs/commands.md
@@ -83,12 +83,12 @@ SPECULATION_DATA ?= ../shared/data/disfl_qa/dev.jsonl
 bench-engines: export EDGE_BASELINES_PYTHON := $(BASELINES_PYTHON)
 bench-engines: install $(BASELINES)
 	for shape in $(SHAPES); do \
-	  $(BIN)/edge bench --arch $$shape --quantize int8 --quantize int4 --baselines --scaling \
+	  $(BIN)/edge bench-engines $$shape --quantize int8 --quantize int4 --baselines --scaling \
 	    --json runs/engines-$$shape.json || [ $$? -eq 3 ] || exit 1; \
 	done
 	test -d $(SPECULATION_MODEL) || { echo "no $(SPECULATION_MODEL): speculation left out"; exit 0; }; \
 	$(BIN)/edge export $(SPECULATION_MODEL) --format onnx --force --output build/speculation && \
-	$(BIN)/edge bench build/speculation --data $(SPECULATION_DATA) --threads 2 --speculation \
+	$(BIN)/edge bench-speculation build/speculation --data $(SPECULATION_DATA) --threads 2 \
 	  --replay $(lastword $(SHAPES)) --json runs/speculation.json
 
 # Does the search find what trying everything finds, and in a quarter of the time? Nothing else

@@ -1,1 +1,1 @@
-"""The `edge` command: one thin module per subcommand, parsing and printing only."""
+"""The `edge` command line: argument parsing and display."""

@@ -1,4 +1,4 @@
-"""`python -m edge.cli` is the `edge` command."""
+"""Entry point of `python -m edge.cli`, the same as `edge`."""
 
 from edge.cli.main import main
 

@@ -1,49 +1,50 @@
-"""Prints docs/commands.md: what `--help` says, for every command. `make help-docs` writes it."""
+"""Generator of docs/commands.md, the `--help` of every command. Run by `make help-docs`."""
 
 from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
 
 import click
 
 from edge.cli.main import COMMANDS, cli
 
-_WIDTH = 100
-_HEAD = """# Commands
+_WIDTH = 78  # what click uses on a terminal of 80 columns
+_HEADER = """# Commands
 
-What `--help` prints; written by `make help-docs`.
+The output of `--help` for every command. Written by `make help-docs`.
 """
 
 
-def help_text(command: click.Command, name: str) -> str:
-    """The help of one command, as on a terminal of a fixed width."""
-    context = click.Context(
-        command,
-        info_name=name,
-        max_content_width=_WIDTH,
-        terminal_width=_WIDTH,
-        help_option_names=cli.context_settings["help_option_names"],
-    )
-    lines = command.get_help(context).splitlines()
-    return "\n".join(line.rstrip() for line in lines)
+def command_names() -> Iterator[tuple[str, ...]]:
+    """Words of every command in the order of the page: (), ("quickstart",), ("data", "split")…"""
+    yield ()
+    context = click.Context(cli)
+    for name in COMMANDS:
+        yield (name,)
+        command = cli.get_command(context, name)
+        if isinstance(command, click.Group):
+            for subcommand in command.commands:
+                yield name, subcommand
 
 
-def _sections(command: click.Command, name: str, depth: int) -> list[str]:
-    """A command's section, and after it those of its subcommands."""
-    parts = [f"{'#' * depth} {name}\n\n```text\n{help_text(command, name)}\n```\n"]
-    if isinstance(command, click.Group):
-        for inner, subcommand in command.commands.items():
-            parts += _sections(subcommand, f"{name} {inner}", depth + 1)
-    return parts
+def help_text(name: tuple[str, ...]) -> str:
+    """The `--help` of one command on a terminal of 80 columns."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        cli.main([*name, "--help"], "edge", standalone_mode=False, terminal_width=_WIDTH)
+    return output.getvalue()
 
 
 def render() -> str:
     """The whole page."""
-    parts = [_HEAD, f"```text\n{help_text(cli, 'edge')}\n```\n"]
-    context = click.Context(cli)
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        assert command is not None
-        parts += _sections(command, f"edge {name}", depth=2)
-    return "\n".join(parts)
+    sections = [_HEADER]
+    for name in command_names():
+        heading = f"{'#' * (1 + len(name))} {' '.join(['edge', *name])}\n\n" if name else ""
+        lines = (line.rstrip() for line in help_text(name).rstrip().splitlines())
+        sections.append(f"{heading}```text\n{chr(10).join(lines)}\n```\n")
+    return "\n".join(sections)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The entry point: finds a subcommand, runs it, and turns errors into one line and an exit code."""
+"""Entry point: runs a command and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,41 +10,47 @@ from typing import NoReturn
 
 import click
 
+from edge.cli.base import Group, Invocation
 from edge.runtime.errors import EdgeError, one_line
 from edge.runtime.registry import unknown_name
 from edge.runtime.version import edge_version
 
-# Name → the line in `edge --help`. A command's module is imported when the command is used.
+# Name → the line in `edge --help`. The command's module is imported only when it is used.
 COMMANDS = {
-    "quickstart": "Train, export, verify and benchmark a small model, to see it all work.",
-    "data": "Look at rows, split them, and make more of them, before training.",
-    "check": "Look at what a training run would do, before it does.",
+    "quickstart": "Train, export and benchmark a small demo model.",
+    "data": "Inspect, split and augment training rows.",
+    "check": "Check a training run for problems before it starts.",
     "train": "Fine-tune a T5-family model on rows of text → text.",
-    "runs": "Show the curves of trainings, running or finished.",
+    "runs": "Show the training curves of running or finished runs.",
     "merge": "Merge a LoRA adapter into its base model.",
-    "presets": "List the sets of training options, by environment and by aim.",
-    "export": "Compile a model to TorchScript, ONNX, CTranslate2 or GGUF.",
-    "compile": "Find the fastest artifact of a model that is accurate enough, and write it.",
-    "bench": "Compare artifacts' accuracy and latency against a target.",
-    "report": "Show a benchmark again: tables, Markdown, a page with plots.",
-    "tune": "Choose an artifact's threads and engine settings by measuring them here.",
-    "run": "Answer a text, a file, or standard input.",
-    "serve": "Serve artifacts over HTTP, as OpenAI's API does.",
-    "chat": "Talk with an artifact, or with a service.",
-    "verify": "Check an artifact's files, and its parity with its source.",
-    "info": "Show what an artifact is.",
+    "presets": "List the presets for edge train.",
+    "export": "Compile a model to ONNX, CTranslate2, GGUF or TorchScript.",
+    "compile": "Search for the fastest artifact that is accurate enough.",
+    "bench": "Compare the accuracy and latency of artifacts.",
+    "bench-engines": "Compare the speed of engines on a model or a model shape.",
+    "bench-speculation": "Measure the speedup of drafts copied from the input.",
+    "compare": "Compare two benchmark reports.",
+    "report": "Show a benchmark report again, or convert it.",
+    "tune": "Choose threads and engine settings by measurement.",
+    "run": "Answer a text, a file or standard input.",
+    "serve": "Serve artifacts over an OpenAI-compatible HTTP API.",
+    "chat": "Chat with an artifact or a service.",
+    "verify": "Check the files and the parity of an artifact.",
+    "info": "Show the manifest of an artifact.",
 }
 _INTERRUPTED = 130
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"edge.cli.commands.{cmd_name}").command
+        module = importlib.import_module(f"edge.cli.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -64,8 +70,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -74,51 +82,54 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     callback=_print_version,
     help="Show the version and exit.",
 )
-def cli(debug: bool) -> None:
-    """Fine-tune a T5-family model, compile it for the CPU, and measure that it answers in time."""
+def cli() -> None:
+    """Fine-tune a T5-family model, compile it for CPUs, and verify its latency."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 failure, 2 usage or bad input, 3 target missed."""
+    """Run the command line and exit: 0 success, 1 failure, 2 bad usage or input, 3 target missed.
+
+    Args:
+        arguments: Without the program's name; by default those of the process.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments or bool(os.environ.get("EDGE_DEBUG"))
-    # Accepted anywhere: whoever adds it to a failed command puts it last.
-    arguments = [argument for argument in arguments if argument != "--debug"]
-    sys.exit(_run(arguments, debug))
+    sys.exit(_run(Invocation(arguments, verbose=bool(os.environ.get("EDGE_DEBUG")))))
 
 
-def _run(arguments: list[str], debug: bool) -> int:
+def _run(invocation: Invocation) -> int:
     try:
-        status = cli.main(arguments, prog_name="edge", standalone_mode=False, obj=arguments)
+        status = cli.main(
+            list(invocation.arguments), prog_name="edge", standalone_mode=False, obj=invocation
+        )
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.UsageError as error:
-        if debug:
+        if invocation.verbose:
             raise
         command = error.ctx.command_path if error.ctx else "edge"
-        return _say(f"{error.format_message()} (see {command} --help)", 2)
+        return _print_error(f"{error.format_message()} (see {command} --help)", 2)
     except click.ClickException as error:
-        return _say(error.format_message(), error.exit_code)
+        return _print_error(error.format_message(), error.exit_code)
     except EdgeError as error:
-        if debug:
+        if invocation.verbose:
             raise
-        return _say(str(error), error.exit_code)
+        return _print_error(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return _say("interrupted", _INTERRUPTED)
+        return _print_error("interrupted", _INTERRUPTED)
     except BrokenPipeError:
-        # The reader (head, say) has seen enough; keep Python from complaining at exit.
+        # The reader, such as head, has closed the pipe. Keep Python from reporting it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if debug:
+        if invocation.verbose:
             raise
-        return _say(
+        return _print_error(
             f"unexpected {type(error).__name__}: {one_line(error)}"
-            " (run it again with --debug for the traceback, and report it)",
+            " (run the command again with --verbose and report the traceback)",
             1,
         )
 
 
-def _say(message: str, status: int) -> int:
+def _print_error(message: str, status: int) -> int:
     click.echo(f"edge: {' '.join(message.split())}", err=True)
     return status

@@ -1,13 +1,16 @@
-"""Options that several subcommands share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
+
+from edge.cli.base import GroupedOption, Invocation
+from edge.cli.param_types import COUNT, PATH
 
 if TYPE_CHECKING:
     from edge.runtime.guardrails import Guardrails
@@ -15,122 +18,160 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 _MAX_SCHEMA_BYTES = 16 << 20
 
+
+class Decorator(Protocol):
+    """Adds an option to a function and returns it."""
+
+    def __call__(self, function: F, /) -> F:
+        """Add the option."""
+        ...
+
+
+FORCE_HELP = "Replace an existing output once the new one is complete."
+
+_generation = partial(
+    click.option, cls=GroupedOption, section="Generation (overrides the model's defaults)"
+)
 _GENERATION = (
-    click.option("--max-new-tokens", type=int, help="Most tokens of an answer."),
-    click.option("--min-new-tokens", type=int, help="Fewest tokens of an answer."),
-    click.option("--num-beams", type=int, help="Beams; 1 is greedy search."),
-    click.option("--length-penalty", type=float, help="Beams' exponent on the length."),
-    click.option("--do-sample", is_flag=True, default=None, help="Sample instead of greedy."),
-    click.option("--temperature", type=float, help="Sampling temperature."),
-    click.option("--top-k", type=int, help="Sample among the k best tokens; 0 for all."),
-    click.option("--top-p", type=float, help="Sample among the best tokens of this mass."),
-    click.option("--repetition-penalty", type=float, help="Above 1 discourages repeats."),
-    click.option("--no-repeat-ngram-size", type=int, help="Never repeat n-grams of this size."),
-    click.option(
+    _generation("--max-new-tokens", type=int, metavar="N", help="Maximum tokens of an answer."),
+    _generation("--min-new-tokens", type=int, metavar="N", help="Minimum tokens of an answer."),
+    _generation("--num-beams", type=int, metavar="N", help="Beams; 1 is greedy search."),
+    _generation("--length-penalty", type=float, help="Exponent of the length in beam search."),
+    _generation("--do-sample", is_flag=True, default=None, help="Sample instead of greedy search."),
+    _generation("--temperature", type=float, help="Sampling temperature."),
+    _generation("--top-k", type=int, metavar="N", help="Sample from the N best tokens; 0: all."),
+    _generation("--top-p", type=float, help="Sample from the best tokens of this probability."),
+    _generation("--repetition-penalty", type=float, help="Above 1 discourages repetition."),
+    _generation(
+        "--no-repeat-ngram-size", type=int, metavar="N", help="Never repeat an n-gram of N tokens."
+    ),
+    _generation(
         "--prompt-lookup-num-tokens",
         type=int,
-        help="Longest draft from the input (onnx): faster where answers copy, the same answers.",
+        metavar="N",
+        help="Draft up to N tokens from the input (onnx): same answers, faster if they copy.",
     ),
-    click.option("--seed", type=int, help="Make sampling repeatable."),
-    click.option("--stop", multiple=True, help="End an answer before this text (repeatable)."),
+    _generation("--seed", type=int, help="Seed for sampling."),
+    _generation("--stop", multiple=True, help="End an answer before this text; repeatable."),
 )
 
 
 def generation_options(function: F) -> F:
-    """The generation options; the function gets them as keywords, None where not given."""
+    """Add the generation options; the function gets them as keywords, None if not given."""
     for option in reversed(_GENERATION):
         function = option(function)
     return function
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """Those of the generation options that were given."""
+    """The generation options that were given."""
     return {name: value for name, value in options.items() if value not in (None, ())}
 
 
-def column_options(function: F) -> F:
-    """Which columns of the data are read."""
-    function = click.option(
-        "--target-column", default="target", show_default=True, help="Column of the target."
-    )(function)
+def input_column_option(function: F) -> F:
+    """Add `--input-column`."""
     return click.option(
-        "--input-column", default="input", show_default=True, help="Column of the input."
+        "--input-column", default="input", metavar="NAME", help="Column of the input."
     )(function)
 
 
-def numbers(
-    ctx: click.Context, option: click.Parameter, value: str | None
-) -> tuple[int, ...] | None:
-    """A callback for an option that takes whole numbers with commas between them."""
-    if value is None:
-        return None
-    try:
-        return tuple(int(number) for number in value.split(","))
-    except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is no list of whole numbers, such as 1,8", ctx, option
-        ) from None
+def column_options(function: F) -> F:
+    """Add `--input-column` and `--target-column`."""
+    function = click.option(
+        "--target-column", default="target", metavar="NAME", help="Column of the target."
+    )(function)
+    return input_column_option(function)
 
 
-def command_line() -> str:
-    """The command line as it was given, for a report; empty outside of a command."""
-    context = click.get_current_context(silent=True)
-    arguments = context.find_root().obj if context else None
-    return shlex.join(["edge", *arguments]) if arguments else ""
+def output_option(text: str, **attributes: Any) -> Decorator:
+    """Add `-o/--output`, required unless it has a default or `required=False`."""
+    attributes.setdefault("required", "default" not in attributes)
+    attributes.setdefault("type", PATH)
+    return click.option("-o", "--output", help=text, **attributes)
 
 
-def threads_option(function: F) -> F:
-    """How many threads an engine computes with."""
+def force_option(function: F) -> F:
+    """Add `--force`."""
+    return click.option("--force", is_flag=True, help=FORCE_HELP)(function)
+
+
+def limit_option(function: F) -> F:
+    """Add `-n/--limit`."""
+    return click.option(
+        "-n", "--limit", type=COUNT, metavar="N", help="Use only the first N rows."
+    )(function)
+
+
+def json_option(what: str) -> Decorator:
+    """Add `--json FILE`, passed as `json_file`; `-` is standard output."""
+    return click.option(
+        "--json",
+        "json_file",
+        type=PATH,
+        metavar="FILE",
+        help=f"Write {what} as JSON; - is standard output.",
+    )
+
+
+def threads_option(default: str = "from edge tune, else 1") -> Decorator:
+    """Add `--threads`; `default` says how the number is chosen without it."""
     return click.option(
         "--threads",
         type=click.IntRange(1, 1024),
-        help="Threads that compute; default: what edge tune chose, else 1.",
-    )(function)
+        metavar="N",
+        show_default=default,
+        help="Threads to compute with.",
+    )
 
 
+_guardrail = partial(click.option, cls=GroupedOption, section="Input and output checks")
 _GUARDRAILS = (
-    click.option("--max-input-tokens", type=int, help="A lower limit than the artifact's."),
-    click.option(
+    _guardrail(
+        "--max-input-tokens",
+        type=int,
+        metavar="N",
+        show_default="the artifact's limit",
+        help="Maximum tokens of an input.",
+    ),
+    _guardrail(
         "--on-long",
         type=click.Choice(["error", "truncate", "chunk", "fallback"]),
         default="error",
-        show_default=True,
-        help="An input over the limit: refuse it, cut it, answer it part by part (split at sentence"
-        " ends), or let --fallback answer.",
+        help="Action on a longer input; chunk: answer it in parts, split at sentence ends.",
     ),
-    click.option(
+    _guardrail(
         "--fallback",
         type=click.Choice(["echo", "empty"]),
         default="echo",
-        show_default=True,
-        help="What --on-long fallback answers: the input itself, or nothing.",
+        help="Answer of --on-long fallback: the input itself, or nothing.",
     ),
-    click.option("--output-regex", help="Refuse answers that this pattern does not match whole."),
-    click.option(
+    _guardrail("--output-regex", metavar="REGEX", help="Refuse answers that do not match fully."),
+    _guardrail(
         "--output-schema",
-        type=click.Path(path_type=Path),
-        help="A JSON Schema file: refuse answers that are no such JSON.",
+        type=PATH,
+        metavar="FILE",
+        help="Refuse answers that are not JSON of this JSON Schema.",
     ),
-    click.option(
+    _guardrail(
         "--profile",
         type=click.Choice(["conservative"]),
-        help="conservative: 3 beams (else cold sampling) and a penalty on repeats.",
+        help="conservative: 3 beams (or low-temperature sampling) and a repetition penalty.",
     ),
 )
 
 
 def guardrail_options(function: F) -> F:
-    """Limits and checks; the function gets them as keywords for `guardrails`."""
+    """Add limits and checks; the function gets them as keywords for `guardrails`."""
     for option in reversed(_GUARDRAILS):
         function = option(function)
     return function
 
 
 def guardrails(values: dict[str, Any], **more: Any) -> Guardrails:
-    """The guardrails that the options ask for, which are taken out of `values`.
+    """The guardrails given by the options, which are removed from `values`.
 
     Raises:
-        UsageError: a bad value, or a schema file that can't be used.
+        UsageError: An invalid value, or a schema file that cannot be used.
     """
     from edge.runtime.errors import UsageError
     from edge.runtime.guardrails import Guardrails, OutputCheck
@@ -152,3 +193,10 @@ def guardrails(values: dict[str, Any], **more: Any) -> Guardrails:
             raise UsageError(f"{schema}: {error}") from None
     names = ("max_input_tokens", "on_long", "fallback", "profile")
     return Guardrails(output=check, **{name: values.pop(name) for name in names}, **more)
+
+
+def command_line() -> str:
+    """The command line as given, for a report; empty outside of a command."""
+    context = click.get_current_context(silent=True)
+    invocation = context.find_object(Invocation) if context else None
+    return shlex.join(["edge", *invocation.arguments]) if invocation else ""

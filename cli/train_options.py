@@ -1,144 +1,197 @@
-"""The options of `edge train`: one line each, defaults from `TrainConfig`.
+"""Options of `edge train`: one line each, with the defaults of `TrainConfig`.
 
-Values arrive as text and are parsed where presets and files are, so that all mistakes are told at
-once. What was not given is left out: it must not override a preset.
+Values are passed as text and parsed together with presets and files, so that all problems are
+reported together. Options that are not given are left out and never override a preset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from edge.cli.base import GroupedOption
+from edge.cli.param_types import PATH
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Name, what to give (empty for a switch), help. "=" in the help stands for the field's default.
-_GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
+_FLAG, _SWITCH = "flag", "switch"
+_SHORT = {"model": "-m", "output": "-o"}
+
+# Section → (field, metavar or kind, help). "[=]" stands for the default of the field.
+_SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Model": (
-        ("model", "ID_OR_PATH", "T5-family model: a hub id or a folder."),
-        ("from_scratch", "tiny|mini", "A new model of this shape, with its own vocabulary."),
-        ("output", "FOLDER", "Where the model goes; checkpoints lie in FOLDER.run until then."),
-        ("force", "", "Replace an existing output once the new one is done."),
-        ("resume", "", "Go on from the newest complete checkpoint of this output."),
+        ("model", "ID_OR_PATH", "T5-family model to fine-tune: a hub id or a folder."),
+        ("from_scratch", "tiny|mini", "Train a new model of this size, with a new vocabulary."),
+        ("output", "FOLDER", "Folder for the model; checkpoints are in FOLDER.run."),
+        ("force", _FLAG, "Replace an existing output once the new one is complete."),
+        ("resume", _FLAG, "Resume from the latest complete checkpoint of this output."),
     ),
     "Method": (
         ("method", "full|lora|qlora", "Train all weights, or a low-rank adapter.  [=]"),
-        ("lora_rank", "INTEGER", "Rank of the adapter.  [=]"),
-        ("lora_alpha", "FLOAT", "Updates are scaled by alpha / rank.  [4 × rank]"),
-        ("lora_dropout", "FLOAT", "Of the adapter's inputs.  [=]"),
-        ("lora_targets", "NAMES", "Linear layers to adapt, such as q,v.  [all of the blocks']"),
-        ("quant_bits", "4|8", "Of the frozen weights under qlora.  [=]"),
-        ("gradient_checkpointing", "", "Compute activations anew to save memory."),
-        ("decoder_layers", "INTEGER", "Keep this many, distilled from the full model."),
-        ("distill_ratio", "FLOAT", "Of the loss that is the full model's distribution.  [=]"),
+        ("lora_rank", "N", "Rank of the adapter.  [=]"),
+        ("lora_alpha", "FLOAT", "Scale the updates by alpha / rank.  [default: (4 × rank)]"),
+        ("lora_dropout", "FLOAT", "Dropout on the inputs of the adapter.  [=]"),
+        (
+            "lora_targets",
+            "NAMES",
+            "Linear layers to adapt, e.g. q,v.  [default: (all layers of the blocks)]",
+        ),
+        ("quant_bits", "4|8", "Bits of the frozen weights with qlora.  [=]"),
+        ("gradient_checkpointing", _FLAG, "Recompute activations to save memory."),
+        ("decoder_layers", "N", "Keep N decoder layers, distilled from the full model."),
+        ("distill_ratio", "RATIO", "Weight of the distillation loss.  [=]"),
     ),
     "Data": (
         ("input_column", "NAME", "Column of the input.  [=]"),
         ("target_column", "NAME", "Column of the target.  [=]"),
         ("task_column", "NAME", "Column of the task.  [=]"),
-        ("prefix", "TEXT", 'Prompt before the input, such as "[{task}] {input}".'),
-        ("dev_ratio", "FLOAT", "Without a dev split: share of rows for it, by hash."),
-        ("max_source_length", "INTEGER", "Tokens of an input.  [512; scratch 256]"),
-        ("max_target_length", "INTEGER", "Tokens of a target.  [=]"),
+        ("prefix", "TEXT", "Prompt before the input, e.g. '[{task}] {input}'."),
+        ("dev_ratio", "RATIO", "Ratio of rows for a dev split if DATA has none, by hash."),
+        (
+            "max_source_length",
+            "N",
+            "Maximum tokens of an input.  [default: (512; 256 from scratch)]",
+        ),
+        ("max_target_length", "N", "Maximum tokens of a target.  [=]"),
         (
             "long",
             "truncate|drop|chunk",
-            "Training rows over these lengths: cut, left out, or the input in several rows.  [=]",
+            "Cut longer training rows, drop them, or split the input into several rows.  [=]",
         ),
     ),
     "Optimization": (
-        ("epochs", "FLOAT", "Passes over the rows.  [by the number of rows; scratch 8]"),
-        ("max_minutes", "FLOAT", "Plan the training for this time instead."),
-        ("batch_size", "INTEGER", "Rows of a batch.  [16; scratch 32]"),
+        (
+            "epochs",
+            "FLOAT",
+            "Passes over the rows.  [default: (by the number of rows; 8 from scratch)]",
+        ),
+        ("time_limit", "DURATION", "Plan the training for this time, e.g. 30m."),
+        ("batch_size", "N", "Rows per batch.  [default: (16; 32 from scratch)]"),
         (
             "tokens_per_step",
-            "INTEGER",
-            "Tokens of a step, padding too, in place of --batch-size.",
+            "N",
+            "Tokens per step with padding, instead of --batch-size.",
         ),
-        ("gradient_accumulation", "INTEGER", "Batches of a step.  [=]"),
-        ("learning_rate", "FLOAT", "Peak.  [3e-4; tiny 2e-3, mini 1e-3]"),
-        ("optimizer", "adamw|adafactor|adamw-8bit|paged-adamw-8bit", "8 bit: CUDA only.  [=]"),
-        ("schedule", "linear|cosine|constant", "Of the rate after warm-up.  [=]"),
-        ("warmup_ratio", "FLOAT", "Of the run.  [0.1; scratch 0.05]"),
-        ("weight_decay", "FLOAT", "AdamW's.  [=]"),
-        ("adam_beta1", "FLOAT", "AdamW's.  [=]"),
-        ("adam_beta2", "FLOAT", "AdamW's.  [0.999; scratch 0.99]"),
-        ("max_grad_norm", "FLOAT", "Clip to this.  [=]"),
-        ("label_smoothing", "FLOAT", "0 to 1.  [=]"),
-        ("dropout", "FLOAT", "[by the number of rows; scratch 0.05]"),
-        ("ema_ratio", "FLOAT", "Last share whose weights are averaged.  [0; scratch 0.2]"),
-        ("ema_decay", "FLOAT", "Per step.  [=]"),
-        ("rename_ratio", "FLOAT", "Rows whose rare words are renamed.  [0; scratch 0.5]"),
+        ("gradient_accumulation", "N", "Batches per step.  [=]"),
+        (
+            "learning_rate",
+            "FLOAT",
+            "Peak learning rate.  [default: (3e-4; 2e-3 for tiny, 1e-3 for mini)]",
+        ),
+        ("optimizer", "NAME", "adamw, adafactor, adamw-8bit or paged-adamw-8bit (CUDA).  [=]"),
+        ("schedule", "linear|cosine|constant", "Learning rate after warmup.  [=]"),
+        (
+            "warmup_ratio",
+            "RATIO",
+            "Ratio of steps to warm up.  [default: (0.1; 0.05 from scratch)]",
+        ),
+        ("weight_decay", "FLOAT", "Weight decay of AdamW.  [=]"),
+        ("adam_beta1", "FLOAT", "Beta1 of AdamW.  [=]"),
+        ("adam_beta2", "FLOAT", "Beta2 of AdamW.  [default: (0.999; 0.99 from scratch)]"),
+        ("max_grad_norm", "FLOAT", "Clip the gradient to this norm.  [=]"),
+        ("label_smoothing", "FLOAT", "Label smoothing, from 0 to 1.  [=]"),
+        (
+            "dropout",
+            "FLOAT",
+            "Dropout.  [default: (by the number of rows; 0.05 from scratch)]",
+        ),
+        (
+            "ema_ratio",
+            "RATIO",
+            "Average weights over this last part of the run.  [default: (0; 0.2 from scratch)]",
+        ),
+        ("ema_decay", "FLOAT", "Decay of the average per step.  [=]"),
+        (
+            "rename_ratio",
+            "RATIO",
+            "Ratio of rows whose rare words are renamed.  [default: (0; 0.5 from scratch)]",
+        ),
         (
             "disfluency_ratio",
-            "FLOAT",
-            "Rows whose input is the target, spoken with a stumble mined from the rows.  [=]",
+            "RATIO",
+            "Ratio of rows whose input becomes the target with a disfluency from the data.  [=]",
         ),
-        ("vocab_size", "INTEGER", "Pieces of a new vocabulary.  [tiny 2000, mini 4000]"),
+        (
+            "vocab_size",
+            "N",
+            "Size of a new vocabulary.  [default: (2000 for tiny, 4000 for mini)]",
+        ),
     ),
-    "Machine": (
-        ("device", "auto|cpu|cuda|mps", "Where to train.  [=]"),
-        ("precision", "auto|bf16|fp32", "auto: bf16 where the device is fast at it.  [=]"),
-        ("threads", "INTEGER", "Threads on the CPU; default: torch's choice."),
-        ("seed", "INTEGER", "Of everything random.  [=]"),
+    "Device": (
+        ("device", "auto|cpu|cuda|mps", "Device to train on.  [=]"),
+        ("precision", "auto|bf16|fp32", "auto: bf16 if the device is fast with it.  [=]"),
+        ("threads", "N", "Threads to compute with on a CPU.  [default: (torch's choice)]"),
+        ("seed", "INTEGER", "Random seed.  [=]"),
     ),
     "Evaluation": (
-        ("eval_batch_size", "INTEGER", "Rows of a batch.  [=]"),
-        ("max_eval_rows", "INTEGER", "Evaluate on the first rows of dev only."),
-        ("eval_steps", "INTEGER", "While training; 0: never.  [once per epoch; scratch 0]"),
-        ("best_metric", "eval_loss|exact_match|rouge_l|bleu", "That decides what is best.  [=]"),
-        ("load_best", "switch", "End with the best weights that were evaluated, not the last."),
-        ("patience", "INTEGER", "Stop after so many evaluations without a better; 0: off.  [=]"),
+        ("eval_batch_size", "N", "Rows per evaluation batch.  [=]"),
+        ("max_eval_rows", "N", "Evaluate only on the first N rows of the dev split."),
+        (
+            "eval_steps",
+            "N",
+            "Evaluate every N steps; 0: never.  [default: (once per epoch; 0 from scratch)]",
+        ),
+        (
+            "best_metric",
+            "NAME",
+            "Selects the best checkpoint: eval_loss, exact_match, rouge_l or bleu.  [=]",
+        ),
+        ("load_best", _SWITCH, "End with the best evaluated weights, not the last.  [=]"),
+        ("patience", "N", "Stop after N evaluations without improvement; 0: off.  [=]"),
     ),
     "Checkpoints and logs": (
-        ("save_steps", "INTEGER", "Checkpoint every so many steps."),
-        ("save_minutes", "FLOAT", "Checkpoint every so many minutes; 0: off.  [=]"),
-        ("save_limit", "INTEGER", "Checkpoints to keep, beside the best.  [=]"),
-        ("snapshot_epochs", "INTEGER", "Keep a model every so many epochs."),
-        ("tensorboard", "", "Write TensorBoard logs too (extra: tensorboard)."),
+        ("save_steps", "N", "Save a checkpoint every N steps."),
+        ("save_minutes", "MINUTES", "Save a checkpoint at this interval; 0: off.  [=]"),
+        ("save_limit", "N", "Checkpoints to keep besides the best one.  [=]"),
+        ("snapshot_epochs", "N", "Keep a model every N epochs."),
+        ("tensorboard", _FLAG, "Also write TensorBoard logs (extra: tensorboard)."),
     ),
 }
 
 
 def train_options(function: F) -> F:
-    """Every field of `TrainConfig` but `data`; the function gets those that were given."""
-    lines = [line for group in _GROUPS.values() for line in group]
-    for name, takes, text in reversed(lines):
-        function = _option(name, takes, text)(function)
+    """Add an option for every field of `TrainConfig` but `data`; the function gets those given."""
+    for section, lines in reversed(_SECTIONS.items()):
+        for name, kind, text in reversed(lines):
+            function = _option(section, name, kind, text)(function)
     return function
 
 
 def layer_options(function: F) -> F:
-    """`--preset` and `--config`, both repeatable; the function gets `preset` and `config`."""
+    """Add `--preset` and `--config`, both repeatable."""
     function = click.option(
         "--config",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE",
-        help="YAML file of options; overrides presets, is overridden by options.",
+        help="YAML file of options; repeatable.",
     )(function)
     return click.option(
         "--preset",
         multiple=True,
         metavar="NAME",
-        help="`edge presets` lists them; give an environment and an aim: a later one wins.",
+        help="Preset of options, see edge presets; repeatable.",
     )(function)
 
 
-def _option(name: str, takes: str, text: str) -> Callable[[F], F]:
+def _option(section: str, name: str, kind: str, text: str) -> Callable[[F], F]:
     flag = "--" + name.replace("_", "-")
-    help_text = text.replace("[=]", f"[{_default(name)}]") if "[=]" in text else text
-    if takes == "switch":
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
-    if not takes:
-        return click.option(flag, name, is_flag=True, default=None, help=help_text)
-    flags = (flag,)
-    return click.option(*flags, name, metavar=takes, help=help_text)
+    names = [_SHORT[name], flag] if name in _SHORT else [flag]
+    attributes: dict[str, Any] = {"metavar": kind}
+    if kind == _SWITCH:
+        names = [f"{flag}/--no-{flag[2:]}"]
+        attributes = {"default": None}
+    elif kind == _FLAG:
+        attributes = {"default": None, "is_flag": True}
+    if text.endswith("[=]"):
+        text = f"{text.removesuffix('[=]')}[default: {_default(name)}]"
+    return click.option(*names, name, cls=GroupedOption, section=section, help=text, **attributes)
 
 
 def _default(name: str) -> object:
     from edge.train.config import TrainConfig
 
-    return getattr(TrainConfig, name)
+    value = getattr(TrainConfig, name)
+    return name.replace("_", "-") if value is True else value

@@ -129,7 +129,7 @@ def open_run_folder(output: Path, *, resume: bool, force: bool) -> Iterator[RunF
                 " --output"
             )
         run.path.mkdir(parents=True, exist_ok=True)
-    with _locked(run.path):
+    with lock_file(run.path / _LOCK, output):
         if not resume and not force:
             refuse_unfinished(output)
         with readable_os_errors(run.path):

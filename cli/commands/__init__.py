@@ -1,1 +1,1 @@
-"""One module per subcommand; each defines `command` and imports its room only when it runs."""
+"""The commands of `edge`, one module each."""

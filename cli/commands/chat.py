@@ -1,4 +1,4 @@
-"""`edge chat`: a conversation in the terminal, or lines through a pipe."""
+"""`edge chat`: a chat in the terminal, or line by line through a pipe."""
 
 from __future__ import annotations
 
@@ -11,39 +11,47 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.cli.base import Command
 from edge.cli.options import generation_options, given, threads_option
+from edge.cli.param_types import PATH
 
 if TYPE_CHECKING:
     from edge.runtime.chat import Answered, Chat
 
 _HELP = """\
-/stats   what each answer took, against the target
-/clear   forget the conversation
-/help    this
-/quit    end (so does Ctrl-D)
-Ctrl-C ends an answer; a line that begins with // is sent with one /."""
+/stats   show the time of each answer, compared with the target
+/clear   clear the conversation
+/help    show this help
+/quit    quit (also Ctrl-D)
+Ctrl-C stops an answer. Start a line with // to send a line that begins with /."""
 
 
-@click.command()
-@click.argument("artifact", required=False, type=click.Path(path_type=Path))
-@click.option("--url", help="A service in place of ARTIFACT, such as http://127.0.0.1:8080.")
-@click.option("--model", "model_name", help="Which of the service's models; default: the first.")
+@click.command(cls=Command)
+@click.argument("artifact", required=False, type=PATH)
+@click.option("--url", help="Service to use instead of ARTIFACT, e.g. http://127.0.0.1:8080.")
+@click.option(
+    "-m",
+    "--model",
+    "model_name",
+    metavar="NAME",
+    show_default="the first",
+    help="Model of the service.",
+)
 @click.option(
     "--chat",
     "mode",
     type=click.Choice(["last", "conversation"]),
     default="last",
-    show_default=True,
-    help="What ARTIFACT reads: the last message, or all of them.",
+    help="Input of ARTIFACT: the last message, or all messages.",
 )
 @click.option(
     "--target-ms",
     type=click.FloatRange(min=0, min_open=True),
     default=100.0,
-    show_default=True,
-    help="What an answer may take.",
+    metavar="MS",
+    help="Target latency of an answer.",
 )
-@threads_option
+@threads_option()
 @generation_options
 def command(
     artifact: Path | None,
@@ -54,19 +62,19 @@ def command(
     threads: int | None,
     **generation: Any,
 ) -> int:
-    """Chat with ARTIFACT, or with a service that speaks OpenAI's API.
+    """Chat with ARTIFACT, or with a service that has an OpenAI-compatible API.
 
-    Through a pipe, each line of standard input becomes one line; exits with 1 if one had no answer.
-    A service's key is read from the environment variable EDGE_API_KEY.
+    In a pipe, each line of standard input is answered with one line, and the command exits with 1
+    if a line has no answer. The API key is read from the environment variable EDGE_API_KEY.
     """
     from edge.runtime.errors import UsageError
 
     if (artifact is None) == (url is None):
-        raise UsageError("give an ARTIFACT or --url, one of them")
+        raise UsageError("give ARTIFACT or --url, exactly one of them")
     if artifact is None and (threads is not None or mode != "last"):
-        raise UsageError("--threads and --chat are the service's to choose")
+        raise UsageError("--threads and --chat need ARTIFACT; with --url the service sets them")
     if url is None and model_name is not None:
-        raise UsageError("--model goes with --url")
+        raise UsageError("--model needs --url")
     with _opened(artifact, url, model_name, mode, threads, given(generation)) as chat:
         if sys.stdin.isatty() and sys.stdout.isatty():
             return _Terminal(chat, target_ms).run(str(artifact or url))
@@ -95,7 +103,7 @@ def _opened(
 
 
 class _Repl:
-    """What a terminal and a pipe have in common: commands, and one line for an error."""
+    """The commands and error messages shared by terminal and pipe."""
 
     def __init__(self, chat: Chat, target_ms: float) -> None:
         self._chat = chat
@@ -111,17 +119,17 @@ class _Repl:
             if not text:
                 return
             if text.startswith("/") and not text.startswith("//"):
-                self._obey(text[1:])
+                self._run_command(text[1:])
             else:
                 self._answer(text[1:] if text.startswith("//") else text)
         except EdgeError as error:
-            self._complain(str(error))
+            self._print_error(str(error))
 
-    def _complain(self, message: str) -> None:
+    def _print_error(self, message: str) -> None:
         self._failed = True
         click.echo(f"edge: {' '.join(message.split())}", err=True)
 
-    def _obey(self, name: str) -> None:
+    def _run_command(self, name: str) -> None:
         from edge.runtime.errors import UsageError
         from edge.runtime.registry import unknown_name
 
@@ -142,14 +150,14 @@ class _Repl:
 
 
 class _Pipe(_Repl):
-    """No prompts, no colors: a line in, a line out."""
+    """One line out for each line in, without prompts or colors."""
 
     def run(self) -> int:
         for number, raw in enumerate(sys.stdin.buffer, start=1):
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError:
-                self._complain(f"standard input:{number}: not UTF-8")
+                self._print_error(f"standard input:{number}: not UTF-8")
                 continue
             self._handle(line)
             if self._ended:
@@ -162,7 +170,7 @@ class _Pipe(_Repl):
 
 
 class _Terminal(_Repl):
-    """A prompt with line editing, answers as they are made, and below each what it took."""
+    """A prompt with line editing; answers are streamed, each with its time below."""
 
     def run(self, name: str) -> int:
         with contextlib.suppress(ImportError):
@@ -179,7 +187,7 @@ class _Terminal(_Repl):
                 click.echo()
                 continue
             except UnicodeDecodeError:
-                self._complain("that was no UTF-8")
+                self._print_error("the line is not UTF-8")
                 continue
             self._handle(line)
         return 0
@@ -191,29 +199,29 @@ class _Terminal(_Repl):
                     click.echo(piece, nl=False)
                     sys.stdout.flush()
             except KeyboardInterrupt:
-                click.secho(" (ended)", dim=True)
+                click.secho(" (stopped)", dim=True)
                 return
             finally:
                 sys.stdout.flush()
-        taken = self._chat.answers[-1]
+        answer = self._chat.answers[-1]
         click.echo()
-        color = "green" if taken.total_ms <= self._target_ms else "red"
-        click.secho(_taken(taken), fg=color, dim=True)
+        color = "green" if answer.total_ms <= self._target_ms else "red"
+        click.secho(_timing(answer), fg=color, dim=True)
 
 
-def _taken(answer: Answered) -> str:
+def _timing(answer: Answered) -> str:
     tokens = "" if answer.tokens is None else f", {answer.tokens} tokens"
     return f"{answer.total_ms:.0f} ms (first text after {answer.first_ms:.0f}){tokens}"
 
 
 def stats_lines(answers: list[Answered], target_ms: float) -> list[str]:
-    """A line for each answer, and one over all of them: how many met the target, the median."""
+    """One line per answer, and a summary: answers within the target, median and slowest."""
     import statistics
 
     if not answers:
         return ["no answers yet"]
     lines = [
-        f"{number:>4}  {'ok  ' if answer.total_ms <= target_ms else 'late'}  {_taken(answer)}"
+        f"{number:>4}  {'ok  ' if answer.total_ms <= target_ms else 'late'}  {_timing(answer)}"
         for number, answer in enumerate(answers, start=1)
     ]
     totals = [answer.total_ms for answer in answers]

@@ -1,12 +1,14 @@
-"""`edge check`: everything that can be known to go wrong with a training run, all at once."""
+"""`edge check`: problems of a training run, found before it starts and reported together."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.cli.base import Command
 from edge.cli.commands.train import command as train_command
 from edge.cli.commands.train import config_from
 
@@ -22,40 +24,40 @@ _MARKS = {
     "skipped": ("–", "dim"),
 }
 
-
-_NOWHERE = "./edge-model"  # stands for the --output that a check need not have
+_NO_OUTPUT = "./edge-model"  # placeholder: a check does not need --output
 
 
 def _options() -> Iterator[click.Parameter]:
-    """Those of `edge train` but for --check."""
+    """The options of `edge train` without --check."""
     for option in train_command.params:
-        if option.name != "check":
+        if option.name not in ("check", "verbose", "debug"):
             yield option
 
 
 def _check(**options: Any) -> None:
-    """Look at what `edge train` with the same options would do, without training.
+    """Check what edge train would do with the same options, without training.
 
-    Environment, device, data, model, tokenizer, lengths, output cap, evaluation parity, memory and
-    disk: ✓ fine, ! worth knowing, ✗ would fail or give a model that is no good. Exits with 2 where
-    there is a ✗. `edge train` runs the same checks first.
+    Checks the environment, device, data, model, tokenizer, lengths, evaluation, memory and disk.
+    ✓ is fine, ! is a warning, and ✗ would fail or give an unusable model. Exits with 2 after a ✗.
+
+    edge train runs the same checks first.
     """
     from edge.cli.display.console import quiet_libraries, status, stdout_console
     from edge.runtime.errors import PreflightError
 
-    config = config_from(**options, defaults={"output": _NOWHERE})
+    config = config_from(**options, defaults={"output": _NO_OUTPUT})
     quiet_libraries()
     from edge.train.preflight import preflight
 
     with status("checking"):
-        checks = preflight(config, check_output=config.output != _NOWHERE)
+        checks = preflight(config, check_output=config.output != _NO_OUTPUT)
     stdout_console().print(_table(checks))
     failed = dict.fromkeys(check.name for check in checks if check.status == "failed")
     if failed:
         raise PreflightError(f"{len(failed)} checks failed: {', '.join(failed)}")
 
 
-command = click.Command("check", params=[*_options()], callback=_check, help=_check.__doc__)
+command = Command("check", params=[*_options()], callback=_check, help=inspect.getdoc(_check))
 
 
 def _table(checks: list[Check]) -> Table:

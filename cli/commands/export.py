@@ -1,4 +1,4 @@
-"""`edge export`: a model folder compiled to artifacts."""
+"""`edge export`: artifacts compiled from a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import column_options, generation_options, given
+from edge.cli.base import Command
+from edge.cli.options import (
+    FORCE_HELP,
+    column_options,
+    generation_options,
+    given,
+    output_option,
+)
+from edge.cli.param_types import COUNT, PATH
 
 if TYPE_CHECKING:
     from edge.export.publish import Exported, Publisher, Target
@@ -15,48 +23,77 @@ if TYPE_CHECKING:
 FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command)
 @click.argument("model")
-@click.option("--format", "format_name", required=True, help=f"One of: {', '.join(FORMATS)}.")
 @click.option(
+    "-f",
+    "--format",
+    "formats",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; repeatable.",
+)
+@click.option(
+    "-q",
     "--quantize",
     "quantizations",
     multiple=True,
     default=("auto",),
+    metavar="NAME",
     help="auto, none, int8, or a format's own (docs/formats.md); repeatable.",
 )
+@output_option(
+    "Folder for the artifact, or for several artifacts the folder that holds them.",
+    metavar="FOLDER",
+)
+@click.option("--force", is_flag=True, help=FORCE_HELP)
 @click.option(
     "--layout",
     type=click.Choice(["edge", "hub"]),
     default="edge",
-    help="hub: files for Optimum and transformers.js in place of an artifact (onnx only).",
+    help="hub: write files for Optimum and transformers.js instead of an artifact (onnx).",
 )
-@click.option(
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The artifact folder; for several artifacts the folder that holds them.",
-)
-@click.option("--force", is_flag=True, help="Replace an existing artifact once the new is ready.")
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @click.option(
-    "--prefix", help="Prompt around each input, such as 'rewrite: ' or '[{task}] {input}'."
+    "--prefix",
+    metavar="TEXT",
+    help="Prompt around each input, e.g. 'rewrite: ' or '[{task}] {input}'.",
 )
-@click.option("--max-input-tokens", type=click.IntRange(1), help="Longest input that is taken.")
-@click.option("--max-new-tokens-limit", type=click.IntRange(1), help="Longest answer to be asked.")
+@click.option("--max-input-tokens", type=COUNT, metavar="N", help="Maximum tokens of an input.")
 @click.option(
-    "--max-error", type=float, help="Accept log-probabilities off by at most this (nats)."
+    "--max-new-tokens-limit",
+    type=COUNT,
+    metavar="N",
+    help="Highest --max-new-tokens that callers may ask for.",
 )
-@click.option("--mean-error", type=float, help="Accept a mean log-probability error up to this.")
+@click.option(
+    "--max-error",
+    type=float,
+    metavar="NATS",
+    show_default="by the quantization",
+    help="Largest accepted log-probability error.",
+)
+@click.option(
+    "--mean-error",
+    type=float,
+    metavar="NATS",
+    show_default="by the quantization",
+    help="Largest accepted mean log-probability error.",
+)
 @click.option(
     "--shortlist",
-    type=click.Path(path_type=Path),
-    help="Rows with targets: answers choose among their tokens and the input's own (onnx).",
+    type=PATH,
+    metavar="FILE",
+    help="Rows with targets; answers choose from the tokens of these targets and of the input"
+    " (onnx).",
 )
 @click.option(
     "--shortlist-frequent",
     type=click.IntRange(0),
-    help="Ids listed in any case, from the vocabulary's most frequent; default: an eighth, ≤ 4000.",
+    metavar="N",
+    show_default="an eighth of the vocabulary, at most 4000",
+    help="Always list the N most frequent tokens.",
 )
 @column_options
 @click.option(
@@ -65,7 +102,7 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
 @generation_options
 def command(
     model: str,
-    format_name: str,
+    formats: tuple[str, ...],
     quantizations: tuple[str, ...],
     layout: str,
     output: Path,
@@ -83,7 +120,7 @@ def command(
     tune: bool,
     **generation: Any,
 ) -> None:
-    """Compile MODEL (a folder or a hub id) to self-contained artifacts.
+    """Compile MODEL, a folder or a hub id, to self-contained artifacts.
 
     Each artifact is checked against the model before it is published: greedy answers and
     log-probabilities on a fixed set of inputs. The generation options become its defaults.
@@ -91,23 +128,25 @@ def command(
     from edge.runtime.errors import UsageError
     from edge.runtime.registry import unknown_name
 
-    if format_name not in FORMATS:
-        raise UsageError(unknown_name("format", format_name, FORMATS))
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(unknown_name("format", name, FORMATS))
+    if shortlist is None and shortlist_frequent is not None:
+        raise UsageError("--shortlist-frequent needs --shortlist FILE")
+    if layout == "hub" and (others := sorted({*formats} - {"onnx"})):
+        raise UsageError(f"--layout hub supports only --format onnx, not {', '.join(others)}")
+    if layout == "hub" and tune:
+        raise UsageError("--tune needs an artifact; --layout hub writes none")
     from edge.cli.display.console import quiet_libraries, status
     from edge.export.publish import ExportOptions, plan_targets, publish_all
     from edge.export.shortlist import ShortlistRequest
     from edge.export.source import SourceModel
     from edge.runtime.rows import Columns
 
-    if shortlist is None and shortlist_frequent is not None:
-        raise UsageError("--shortlist-frequent needs --shortlist DATA")
     quiet_libraries()
-    if layout == "hub" and format_name != "onnx":
-        raise UsageError(f"--layout hub is for --format onnx only, not for {format_name}")
-    if layout == "hub" and tune:
-        raise UsageError("--tune is for artifacts, whose settings edge.runtime reads; not for hub")
-    targets = plan_targets(format_name, quantizations)
+    targets = [target for name in formats for target in plan_targets(name, quantizations)]
     source = SourceModel.open(model, revision=revision)
+    columns = Columns(input_column, target_column)
     options = ExportOptions(
         prompt=prefix,
         max_input_tokens=max_input_tokens,
@@ -115,17 +154,12 @@ def command(
         generation=given(generation),
         max_error=max_error,
         mean_error=mean_error,
-        shortlist=ShortlistRequest(
-            shortlist, shortlist_frequent, Columns(input_column, target_column)
-        )
-        if shortlist
-        else None,
+        shortlist=ShortlistRequest(shortlist, shortlist_frequent, columns) if shortlist else None,
     )
-    publisher = _publisher_class(layout)(source, options)
     with status("exporting") as progress:
         done = publish_all(
-            publisher,
-            targets,
+            _publisher_class(layout)(source, options),
+            list(dict.fromkeys(targets)),
             output,
             force=force,
             on_start=lambda target: progress(f"exporting {target.name}"),
@@ -156,14 +190,14 @@ def _publisher_class(layout: str) -> type[Publisher]:
 
 
 def print_exported(target: Target, exported: Exported) -> None:
-    """One line for one finished artifact."""
+    """Print one line for a finished artifact."""
     parity = exported.parity
     made = exported.manifest.quantization
     if made != target.quantization:
-        click.echo(f"{target.name}: this model does not bear it; {made} takes its place")
+        click.echo(f"{target.name}: failed the parity check; exported {made} instead")
     click.echo(
         f"{target.format + '-' + made:24} {exported.manifest.size / 1e6:9.1f} MB"
-        f"   greedy {parity.greedy_identical}/{parity.inputs} as the source"
+        f"   greedy {parity.greedy_identical}/{parity.inputs} identical"
         f"   log-prob error mean {parity.mean_error:.1e} max {parity.max_error:.1e}"
         f"   {exported.folder}"
     )

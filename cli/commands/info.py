@@ -1,4 +1,4 @@
-"""`edge info`: what an artifact is, from its manifest."""
+"""`edge info`: the manifest of an artifact, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -7,24 +7,43 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.cli.base import Command
+from edge.cli.display.json_output import STDOUT, write_text
+from edge.cli.param_types import PATH
+
 if TYPE_CHECKING:
-    from rich.text import Text
+    from rich.table import Table
+
+    from edge.runtime.artifact.manifest import Manifest
 
 
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def command(artifact: Path, as_json: bool) -> None:
-    """Show what ARTIFACT is: format, shape, source, limits, parity, files."""
+@click.command(cls=Command)
+@click.argument("artifact", type=PATH)
+@click.option(
+    "--json",
+    "json_file",
+    type=PATH,
+    is_flag=False,
+    flag_value=STDOUT,
+    metavar="[FILE]",
+    help="Write the manifest as JSON to FILE, or to standard output.",
+)
+def command(artifact: Path, json_file: Path | None) -> None:
+    """Show the manifest of ARTIFACT: format, shape, source, limits, parity and files."""
     from edge.runtime.artifact import Artifact
 
     manifest = Artifact.open(artifact).manifest
-    if as_json:
-        click.echo(manifest.to_json(), nl=False)
+    if json_file is not None:
+        write_text(manifest.to_json(), json_file)
         return
-    from rich.table import Table
-
     from edge.cli.display.console import stdout_console
+
+    stdout_console().print(_table(artifact, manifest), markup=False)
+
+
+def _table(artifact: Path, manifest: Manifest) -> Table:
+    from rich.table import Table
+    from rich.text import Text
 
     shape, parity = manifest.architecture, manifest.parity
     feed_forward = f"{'gated ' if shape.is_gated_act else ''}{shape.dense_act_fn} {shape.d_ff}"
@@ -39,7 +58,7 @@ def command(artifact: Path, as_json: bool) -> None:
             f" feed-forward {feed_forward}"
         ),
         "vocabulary": f"{manifest.tokenizer.pieces} pieces, {shape.vocab_size} ids",
-        "head": ("tied" if shape.tied_head else "own")
+        "head": ("tied" if shape.tied_head else "separate")
         + (", outputs scaled" if shape.scale_decoder_outputs else ", outputs not scaled"),
         "prompt": manifest.prompt_template,
         "generation": ", ".join(f"{k}={v}" for k, v in manifest.generation.items()) or "defaults",
@@ -58,22 +77,21 @@ def command(artifact: Path, as_json: bool) -> None:
             f" (targets of {manifest.shortlist.get('data')})"
         )
         if manifest.shortlist
-        else "none: searches choose among all ids",
+        else "none: answers choose from all tokens",
         "runtime": _runtime(manifest.runtime),
         "chosen": _chosen(manifest.compiled),
         "made": f"{manifest.created} by edge-t5 {manifest.edge_version}",
     }
     table = Table(show_header=False, box=None, title=str(artifact), title_justify="left")
     for name, value in lines.items():
-        # Plain text: brackets in a stranger's manifest are no markup.
-        table.add_row(name, _plain(value))
+        table.add_row(name, Text(value))  # Text: brackets in the manifest are not markup
     for name, info in manifest.files.items():
         table.add_row(f"  {name}", f"{info.size:,} bytes")
-    stdout_console().print(table, markup=False)
+    return table
 
 
 def _runtime(settings: dict[str, Any]) -> str:
-    """The engine settings, and when and on what they were tuned."""
+    """The engine settings, and when and where they were tuned."""
     text = ", ".join(f"{name}={value}" for name, value in settings.items() if name != "tuned")
     tuned = settings.get("tuned")
     if isinstance(tuned, dict) and isinstance(machine := tuned.get("machine"), dict):
@@ -84,13 +102,7 @@ def _runtime(settings: dict[str, Any]) -> str:
 
 
 def _chosen(facts: dict[str, Any]) -> str:
-    """What `edge compile` found when it chose this artifact."""
+    """The verdict of `edge compile`, if it chose this artifact."""
     if not facts:
         return "by hand"
     return f"by {facts.get('command')}: {facts.get('verdict')} ({facts.get('created')})"
-
-
-def _plain(value: str) -> Text:
-    from rich.text import Text
-
-    return Text(value)

@@ -1,4 +1,4 @@
-"""`edge merge`: a base model and a LoRA adapter → one model folder."""
+"""`edge merge`: a base model and a LoRA adapter merged into one model folder."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from pathlib import Path
 
 import click
 
+from edge.cli.base import Command
+from edge.cli.options import force_option, output_option
+from edge.cli.param_types import PATH
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("base", metavar="BASE")
-@click.argument("adapter", type=click.Path(path_type=Path))
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Folder for the model."
-)
-@click.option("--force", is_flag=True, help="Replace an existing output once the new one is done.")
+@click.argument("adapter", type=PATH)
+@output_option("Folder for the merged model.", metavar="FOLDER")
+@force_option
 def command(base: str, adapter: Path, output: Path, force: bool) -> None:
     """Merge ADAPTER, a folder with a LoRA adapter in safetensors, into BASE, a hub id or a folder.
 
-    For adapters made elsewhere; `edge train` merges its own. The output is ready for export.
+    The output is ready for edge export. Adapters of edge train are merged already.
     """
     import importlib.util
 
@@ -32,4 +34,4 @@ def command(base: str, adapter: Path, output: Path, force: bool) -> None:
 
     with status("merging"):
         count = merge(base, adapter, output, force=force)
-    click.echo(f"model: {output} ({base} with {count:,} weights of {adapter} merged into it)")
+    click.echo(f"model: {output} ({base} with {count:,} weights of {adapter} merged in)")

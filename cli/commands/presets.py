@@ -1,17 +1,19 @@
-"""`edge presets`: named sets of training options."""
+"""`edge presets`: the presets of training options."""
 
 from __future__ import annotations
 
 import click
 
+from edge.cli.base import Command
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """List the presets of `edge train --preset`, or show the fields of the one called NAME.
+    """List the presets for edge train --preset, or show the fields of preset NAME.
 
-    Combine one of an environment with one of an aim: --preset cpu --preset quick. The later one
-    wins where both set a field; --config files win over presets, options over both.
+    Combine an environment and an aim, as --preset cpu --preset quick. If both set a field, the
+    later one wins. --config files override presets, and options override both.
     """
     from rich.table import Table
 

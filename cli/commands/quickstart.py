@@ -1,7 +1,4 @@
-"""`edge quickstart`: the whole path on a small model, in minutes.
-
-The only command that crosses all rooms: data → train → export → bench.
-"""
+"""`edge quickstart`: data, training, export and benchmark of a small model, in minutes."""
 
 from __future__ import annotations
 
@@ -12,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge.cli.commands.bench import measure
+from edge.cli.base import Command
 from edge.cli.commands.export import print_exported
-from edge.cli.display.train import Display, show_result
+from edge.cli.display.bench import measure
+from edge.cli.display.train import TrainingDisplay, show_result
+from edge.cli.options import output_option
+from edge.cli.param_types import Duration
 
 if TYPE_CHECKING:
     from edge.bench.artifacts.results import Report
@@ -24,26 +24,29 @@ if TYPE_CHECKING:
 _QUANTIZATIONS = ("auto", "none")
 
 
-@click.command()
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("edge-demo"),
-    show_default=True,
-    help="Folder for data, model, artifacts and report.",
+@click.command(cls=Command)
+@output_option(
+    "Folder for data, model, artifacts and report.", default=Path("edge-demo"), metavar="FOLDER"
 )
-@click.option("--force", is_flag=True, help="Replace what an earlier run left in --output.")
-@click.option("--minutes", type=float, help="Minutes of training; the default learns the task.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of data and training.")
-@click.option("--target-ms", type=float, default=100.0, show_default=True, help="p95 to meet.")
-@click.option("--runs", default=100, show_default=True, help="Timed answers of each artifact.")
+@click.option("--force", is_flag=True, help="Replace the results of an earlier run in --output.")
+@click.option(
+    "--time-limit",
+    type=Duration(),
+    show_default="171s",
+    help="Time for training.",
+)
+@click.option("--seed", type=int, default=0, help="Seed of data and training.")
+@click.option(
+    "--target-ms", type=float, default=100.0, metavar="MS", help="Target of the p95 latency."
+)
+@click.option("--runs", type=int, default=100, metavar="N", help="Timed answers per artifact.")
 def command(
-    output: Path, force: bool, minutes: float | None, seed: int, target_ms: float, runs: int
+    output: Path, force: bool, time_limit: float | None, seed: int, target_ms: float, runs: int
 ) -> None:
-    """Train, export, verify and benchmark a small model on made-up questions.
+    """Train, export, verify and benchmark a small model on synthetic questions.
 
-    Everything is real but the data, which a generator writes: spoken questions with restarts,
-    corrections, repeats and fillers → the clean question. Nothing is downloaded.
+    The task is to clean spoken questions: remove restarts, corrections, repeats and fillers.
+    Nothing is downloaded.
     """
     from edge.bench.artifacts.results import BenchSettings
     from edge.bench.report.write import Outputs
@@ -58,7 +61,7 @@ def command(
     _heading("1/4 data", "synthetic spoken questions → the clean question")
     _write_data(data, seed)
     _heading("2/4 train", "a small T5, from scratch")
-    _train(data, model, minutes, seed)
+    _train(data, model, time_limit, seed)
     _heading("3/4 export", "all formats, each checked against the model")
     exported = _export(model, artifacts)
     _heading("4/4 bench", "accuracy and latency on the held-out test split")
@@ -68,15 +71,16 @@ def command(
         folders, rows, target_ms, BenchSettings(runs=runs), files, data=data / "test.jsonl"
     )
     _show_unseen(report, rows)
-    click.echo(f"Whole path: {time.monotonic() - started:.0f} s. Everything is in {output}/.")
+    click.echo(f"Total time: {time.monotonic() - started:.0f} s. All files are in {output}/.")
     _next_steps(artifacts / "onnx-int8")
 
 
 def _prepare(output: Path, force: bool) -> None:
-    """An empty folder to work in; with force, what an earlier quickstart made is removed.
+    """Make `output` an empty folder. With `force`, remove the files of an earlier quickstart.
 
     Raises:
-        OutputExistsError: it holds something, and force is off or we did not make it.
+        OutputExistsError: The folder has files, and `force` is off or quickstart did not write
+            them.
     """
     import shutil
 
@@ -84,16 +88,16 @@ def _prepare(output: Path, force: bool) -> None:
     from edge.runtime.platform.atomic import check_destination, readable_os_errors
 
     check_destination(output, force=force)
-    ours = ("data", "model", "model.run", "artifacts", "report.json", "report.html")
+    known = ("data", "model", "model.run", "artifacts", "report.json", "report.html")
     if output.is_dir():
-        strangers = sorted(path.name for path in output.iterdir() if path.name not in ours)
-        if strangers:
+        others = sorted(path.name for path in output.iterdir() if path.name not in known)
+        if others:
             raise OutputExistsError(
-                f"{output} holds {strangers[0]!r}, which no quickstart made:"
+                f"{output} contains {others[0]!r}, which is not from edge quickstart;"
                 " choose another --output"
             )
     with readable_os_errors(output):
-        for name in ours:
+        for name in known:
             path = output / name
             if path.is_dir():
                 shutil.rmtree(path)
@@ -113,7 +117,7 @@ def _write_data(data: Path, seed: int) -> None:
     click.echo(f"e.g.   {example.input}\n   →   {example.target}")
 
 
-def _train(data: Path, model: Path, minutes: float | None, seed: int) -> None:
+def _train(data: Path, model: Path, time_limit: float | None, seed: int) -> None:
     import dataclasses
 
     from edge.train.loop.signals import StoppedError
@@ -121,13 +125,13 @@ def _train(data: Path, model: Path, minutes: float | None, seed: int) -> None:
     from edge.train.trainer import train
 
     config = dataclasses.replace(quickstart_config(data, model), seed=seed)
-    if minutes is not None:
-        config = dataclasses.replace(config, max_minutes=minutes)
+    if time_limit is not None:
+        config = dataclasses.replace(config, time_limit=time_limit)
     try:
-        with Display() as display:
+        with TrainingDisplay() as display:
             result = train(config, on_event=display.on_event)
     except StoppedError as stopped:
-        raise KeyboardInterrupt from stopped  # a demonstration is started again, not resumed
+        raise KeyboardInterrupt from stopped
     show_result(result, next_step=False)
 
 
@@ -137,7 +141,6 @@ def _export(model: Path, artifacts: Path) -> list[Exported]:
     from edge.export.source import SourceModel
 
     targets = plan_targets("all", _QUANTIZATIONS)
-    # The formats in the order of `edge export --help`, and 8 bit before 32 within each.
     with status("exporting") as progress:
         return publish_all(
             Publisher(SourceModel.open(model)),
@@ -158,32 +161,32 @@ def _show_unseen(report: Report, rows: list[Row]) -> None:
     from edge.train.metrics import exact_match
 
     for kind, unseen in (("words all seen in training", False), ("with words never seen", True)):
-        places = [i for i, row in enumerate(rows) if bool(row.fields.get("unseen")) is unseen]
-        shares = [
+        indices = [i for i, row in enumerate(rows) if bool(row.fields.get("unseen")) is unseen]
+        scores = [
             exact_match(
-                [result.accuracy.predictions[i] for i in places],
-                [rows[i].target or "" for i in places],
+                [result.accuracy.predictions[i] for i in indices],
+                [rows[i].target or "" for i in indices],
             )
             for result in report.results
             if result.accuracy is not None
         ]
-        if not shares:
+        if not scores:
             continue
-        low, high = min(shares), max(shares)
+        low, high = min(scores), max(scores)
         click.echo(
-            f"Exact match, {kind} ({len(places)} rows): {low:.1%}"
-            + (f" to {high:.1%} over the artifacts" if high > low else "")
+            f"Exact match, {kind} ({len(indices)} rows): {low:.1%}"
+            + (f" to {high:.1%}, depending on the artifact" if high > low else "")
         )
 
 
 def _next_steps(artifact: Path) -> None:
     click.echo(
-        "\nNext, on your own rows (JSON lines with input and target; train.jsonl and dev.jsonl in"
-        " my-data/):\n"
+        "\nNext, on your own rows (JSON Lines with input and target, as my-data/train.jsonl and"
+        " my-data/dev.jsonl):\n"
         "  edge train my-data --model google/flan-t5-small --output my-model\n"
         "  edge export my-model --format all --output my-artifacts\n"
         "  edge bench my-artifacts --data my-data/dev.jsonl --target-ms 100\n"
-        f"\nOr talk to this one:  edge run {shlex.quote(str(artifact))}"
+        f"\nOr try this model:  edge run {shlex.quote(str(artifact))}"
         ' "Where is the uh where was the bridge built?"'
     )
 

@@ -1,4 +1,4 @@
-"""`edge report`: what `edge bench --json` kept, shown again."""
+"""`edge report`: a benchmark report shown again or converted."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Any
 
 import click
 
+from edge.cli.base import Command
 from edge.cli.display.bench import report_options, report_outputs, show
+from edge.cli.param_types import PATH
 
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("file", type=PATH)
 @report_options
 def command(file: Path, **outputs: Any) -> None:
-    """Show a benchmark again from FILE, which `edge bench --json FILE` wrote; nothing is measured.
+    """Show the report in FILE, written by edge bench --json, or convert it.
 
-    The same file always gives the same reports.
+    Nothing is measured. The same file always gives the same output.
     """
     from edge.bench.report.document import read_document
     from edge.bench.report.write import write_reports
 
-    chosen = report_outputs(outputs)
+    files = report_outputs(outputs)
     document = read_document(file)
-    write_reports(document, chosen)
+    write_reports(document, files)
     show(document)

@@ -1,4 +1,4 @@
-"""`edge run`: answers for a text, a file, or whatever comes through standard input."""
+"""`edge run`: answers for a text, files or standard input."""
 
 from __future__ import annotations
 
@@ -10,52 +10,71 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.cli.base import Command
 from edge.cli.options import (
     generation_options,
     given,
     guardrail_options,
     guardrails,
+    input_column_option,
     threads_option,
 )
+from edge.cli.param_types import PATH
 
 if TYPE_CHECKING:
     from edge.runtime.batch.job import BatchJob
     from edge.runtime.model import Model
 
 
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("artifact", type=PATH)
 @click.argument("text", required=False)
 @click.option(
     "--input",
     "input_file",
-    type=click.Path(path_type=Path),
-    help="A .jsonl file of rows, a text file with one input a line, or a folder or quoted pattern"
-    " of .jsonl and .parquet files.",
+    type=PATH,
+    help="Rows (.jsonl), a text file with one input per line, or a folder or quoted pattern of"
+    " .jsonl and .parquet files.",
 )
 @click.option(
+    "-o",
     "--output",
     "output_file",
-    type=click.Path(path_type=Path),
-    help="Where the answers of --input go: a file, or a folder for many; default: standard output.",
+    type=PATH,
+    show_default="standard output",
+    help="File for the answers to --input, or a folder for many files.",
 )
-@click.option("--input-column", default="input", show_default=True, help="Column of the input.")
+@click.option("--force", is_flag=True, help="Discard an unfinished run and start over.")
+@input_column_option
 @click.option(
-    "--field", "fields", multiple=True, help="name=value for a field of the prompt (repeatable)."
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of a field of the prompt; repeatable.",
 )
-@click.option("--stream", is_flag=True, help="Print the answer to TEXT as it is made.")
-@click.option("--force", is_flag=True, help="Begin anew where another run was left unfinished.")
+@click.option("--stream", is_flag=True, help="Print the answer to TEXT while it is generated.")
 @click.option(
-    "--engine", default="local", show_default=True, help="Who answers many files: local or ray."
+    "--jsonl",
+    "as_json",
+    is_flag=True,
+    help="Print each answer as a JSON object with score, token ids and timings.",
+)
+@click.option(
+    "--executor",
+    default="local",
+    metavar="local|ray",
+    help="Where the workers for many files run.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 4096),
-    help="Workers for many files, one loaded model each; default: as many as there are cores for.",
+    metavar="N",
+    show_default="the cores ÷ --threads",
+    help="Workers for many files. Each loads the model.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print scores, token ids and timings too.")
+@threads_option()
 @guardrail_options
-@threads_option
 @generation_options
 def command(
     artifact: Path,
@@ -66,7 +85,7 @@ def command(
     fields: tuple[str, ...],
     stream: bool,
     force: bool,
-    engine: str,
+    executor: str,
     workers: int | None,
     as_json: bool,
     threads: int | None,
@@ -74,11 +93,10 @@ def command(
 ) -> None:
     """Answer TEXT, every row of --input, or every line of standard input.
 
-    A .jsonl row keeps its columns and gains "output"; a line of text becomes a line of text.
+    A .jsonl row keeps its columns and gains the column "output". A line of text is answered with a
+    line of text. A folder or pattern of files is split among workers; --output is then a folder.
 
-    A folder or pattern of files is shared out to workers; --output is then a folder.
-
-    With --output, answers are kept as they come: after a crash the same command continues.
+    With --output, answers are saved continuously. After a crash, run the same command to continue.
     """
     from edge.cli.display.batch import run_data_set
     from edge.runtime.batch.job import BatchJob, text_line
@@ -89,22 +107,22 @@ def command(
     if text is not None and input_file is not None:
         raise UsageError("give TEXT or --input, not both")
     if output_file is not None and input_file is None:
-        raise UsageError("--output goes with --input")
+        raise UsageError("--output needs --input")
     if force and output_file is None:
-        raise UsageError("--force goes with --output")
+        raise UsageError("--force needs --output")
     if stream and (text is None or as_json):
-        raise UsageError("--stream goes with TEXT, without --json")
+        raise UsageError("--stream needs TEXT and can't be combined with --jsonl")
     rails = guardrails(options)
     call = given(options)
     values = parse_fields(fields)
     job = BatchJob(artifact, input_column, values, as_json, call, threads, rails)
     if input_file is not None and is_data_set(input_file):
         if output_file is None:
-            raise UsageError(f"--input {input_file} is many files; give a folder with --output")
-        run_data_set(job, input_file, output_file, engine, workers, force)
+            raise UsageError(f"--input {input_file} names many files; give a folder with --output")
+        run_data_set(job, input_file, output_file, executor, workers, force)
         return
-    if workers is not None or engine != "local":
-        raise UsageError("--workers and --engine go with a folder or pattern as --input")
+    if workers is not None or executor != "local":
+        raise UsageError("--workers and --executor need a folder or pattern as --input")
     with load(artifact, threads=threads, guardrails=rails) as model:
         if text is not None and stream:
             with model.stream(text, fields=values, **call) as pieces:
@@ -124,7 +142,7 @@ def parse_fields(fields: tuple[str, ...]) -> dict[str, str]:
     """{"task": "linux"} from ("task=linux",).
 
     Raises:
-        UsageError: one without a name or a "=".
+        UsageError: A field without a name or a "=".
     """
     from edge.runtime.errors import UsageError
 
@@ -138,7 +156,7 @@ def parse_fields(fields: tuple[str, ...]) -> dict[str, str]:
 
 
 def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str, Any]) -> None:
-    """Each line is answered as it comes, so that a pipe in front may wait for it."""
+    """Answer each line at once: the writer of the pipe may wait for the answer."""
     from edge.runtime.batch.job import text_line
     from edge.runtime.errors import DataError
 
@@ -169,7 +187,7 @@ def _run_file(
 
 @contextlib.contextmanager
 def _row_progress() -> Iterator[Callable[[int, int], None]]:
-    """Shows (rows answered, rows in all) on a terminal, and on any stderr where a run goes on."""
+    """A callback for (answered rows, all rows): a bar on a terminal, a line if a run continues."""
     from edge.cli.display.console import progress_bar
 
     with contextlib.ExitStack() as stack:

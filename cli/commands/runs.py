@@ -1,4 +1,4 @@
-"""`edge runs`: the curves of a training, running or finished, in the terminal."""
+"""`edge runs`: training curves in the terminal."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge.cli.base import Command
+from edge.cli.param_types import PATH
+
 if TYPE_CHECKING:
     from edge.train.run_folder import RunView
 
 _WATCH_SECONDS = 2.0
 
 
-@click.command()
-@click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--watch", is_flag=True, help="Draw anew every two seconds until the run ends.")
+@click.command(cls=Command)
+@click.argument("run", required=False, type=PATH)
+@click.option("--watch", is_flag=True, help="Redraw every 2 seconds until the run ends.")
 def command(run: Path | None, watch: bool) -> None:
-    """Show the curves of RUN, the --output of a training; without RUN list those below this folder.
+    """Show the curves of RUN, the --output of edge train. Without RUN, list all runs here.
 
-    The log is training_log.jsonl: in OUTPUT.run while the training goes on, in OUTPUT after it.
+    The curves are read from training_log.jsonl, which is in OUTPUT.run during training and in
+    OUTPUT afterwards.
     """
     from edge.runtime.errors import UsageError
     from edge.train.run_folder import find_log, read_run
 
     if run is None:
         if watch:
-            raise UsageError("--watch needs a RUN to watch")
+            raise UsageError("--watch needs RUN")
         _list()
         return
     while True:
         log = find_log(run)
         if log is None:
-            raise UsageError(f"{run}: no training has left a log there")
+            raise UsageError(f"{run}: no training log found")
         view = read_run(log)
         if watch:
             click.clear()
@@ -52,9 +56,9 @@ def _list() -> None:
 
     folders = find_runs(Path())
     if not folders:
-        click.echo("no trainings below this folder")
+        click.echo("no runs in this folder")
         return
-    table = Table(title="Trainings", title_justify="left")
+    table = Table(title="Runs", title_justify="left")
     for column in ("run", "status", "step", "done", "loss", "best eval_loss"):
         table.add_column(column)
     for folder in folders:

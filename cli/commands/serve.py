@@ -1,4 +1,4 @@
-"""`edge serve`: artifacts over HTTP."""
+"""`edge serve`: artifacts served over HTTP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import guardrail_options, guardrails
+from edge.cli.base import Command
+from edge.cli.options import guardrail_options, guardrails, threads_option
+from edge.cli.param_types import PATH, Duration
 
 if TYPE_CHECKING:
     from edge.runtime.serve.settings import ServeSettings
@@ -19,104 +21,100 @@ _KEY_VARIABLE = "EDGE_API_KEY"
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
-@click.command()
-@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT…")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8080,
-    show_default=True,
-    help="Port; 0 takes a free one.",
-)
+@click.command(cls=Command)
+@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port; 0: any free one.")
+@threads_option("from edge tune, else the cores, at most 4")
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Answers computed at the same time per artifact; default: the cores by --threads where the"
-    " engine computes concurrently (onnx, torchscript), else 1.",
+    metavar="N",
+    show_default="the cores ÷ --threads for onnx and torchscript, else 1",
+    help="Answers computed at the same time per artifact.",
 )
 @click.option(
     "--max-batch",
     type=click.IntRange(1, 256),
-    help="Most texts of different requests to run together; default: measured at the start.",
+    metavar="N",
+    show_default="measured at startup",
+    help="Maximum texts of different requests that run together.",
 )
 @click.option(
     "--queue-size",
     type=click.IntRange(1, 100_000),
     default=64,
-    show_default=True,
-    help="Texts that may wait per artifact; more are refused with 429.",
+    metavar="N",
+    help="Texts that may wait per artifact; more get status 429.",
 )
 @click.option(
     "--deadline",
-    type=click.FloatRange(0.01, 3600),
-    default=30,
-    show_default=True,
-    help="Seconds that a request may take.",
+    type=Duration(0.01, 3600),
+    default="30s",
+    help="Maximum time of a request.",
 )
 @click.option(
     "--max-body",
     type=click.IntRange(1, 1 << 30),
     default=1 << 20,
-    show_default=True,
-    help="Most bytes of a request's body.",
+    metavar="BYTES",
+    help="Maximum size of a request body.",
 )
 @click.option(
     "--max-requests",
     type=click.IntRange(1, 100_000),
     default=512,
-    show_default=True,
-    help="Most requests under way; more are refused with 503.",
+    metavar="N",
+    help="Maximum open requests; more get status 503.",
 )
 @click.option(
     "--drain-timeout",
-    type=click.FloatRange(0.1, 3600),
-    default=30,
-    show_default=True,
-    help="Seconds that SIGTERM waits for accepted requests.",
+    type=Duration(0.1, 3600),
+    default="30s",
+    help="Time to finish accepted requests after SIGTERM.",
 )
 @click.option(
     "--api-key-file",
-    type=click.Path(path_type=Path),
-    help=f"File of keys, one a line; clients send one as bearer token. Or ${_KEY_VARIABLE}.",
+    type=PATH,
+    metavar="FILE",
+    help=f"File with one API key per line. {_KEY_VARIABLE} may hold another key.",
 )
-@click.option("--cors-origin", multiple=True, help="Site whose pages may call (repeatable).")
+@click.option(
+    "--cors-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Website that may call the service; repeatable.",
+)
 @click.option(
     "--chat",
     type=click.Choice(["last", "conversation"]),
     default="last",
-    show_default=True,
-    help="What of a chat the model reads: the last user message, or all messages.",
+    help="Input of the model: the last user message, or all messages.",
 )
 @click.option(
-    "--max-new-tokens",
+    "--max-new-tokens-limit",
     type=click.IntRange(1, 1 << 16),
     default=256,
-    show_default=True,
-    help="Most tokens that a request may ask for.",
+    metavar="N",
+    help="Maximum tokens that a request may ask for.",
 )
 @click.option(
     "--target-ms",
     type=click.FloatRange(0.1),
-    default=100,
-    show_default=True,
-    help="The latency that clients compare answers with.",
+    default=100.0,
+    metavar="MS",
+    help="Target latency, reported to clients.",
 )
 @click.option("--log-content", is_flag=True, help="Log inputs and answers, not only token counts.")
-@click.option("--quiet", is_flag=True, help="Log no requests, only what goes wrong.")
+@click.option("--quiet", is_flag=True, help="Log only problems, not every request.")
 @guardrail_options
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    help="Threads that compute; default: what edge tune chose, else the cores, at most 4.",
-)
 def command(
     artifacts: tuple[str, ...],
     host: str,
     port: int,
     api_key_file: Path | None,
     max_body: int,
-    max_new_tokens: int,
+    max_new_tokens_limit: int,
     cors_origin: tuple[str, ...],
     threads: int | None,
     quiet: bool,
@@ -124,13 +122,15 @@ def command(
 ) -> None:
     """Serve each ARTIFACT, a folder or NAME=folder, over HTTP.
 
-    OpenAI's /v1/completions, /v1/chat/completions and /v1/models; /v1/generate with scores and
-    timings; /health, /ready and /metrics. Every file's hash is checked before it is served.
+    The OpenAI-compatible endpoints are /v1/completions, /v1/chat/completions and /v1/models.
+    /v1/generate adds scores and timings. /health, /ready and /metrics are for operations.
+
+    The hash of every file is checked at startup.
     """
-    rails = guardrails(options, max_new_tokens=max_new_tokens)
+    rails = guardrails(options, max_new_tokens=max_new_tokens_limit)
     folders = name_artifacts(artifacts)
     keys = read_keys(api_key_file)
-    _need_extra()
+    _require_extra()
     from edge.runtime.model import load
     from edge.runtime.serve import ServeSettings, create_app
     from edge.runtime.serve.server import bind, serve
@@ -151,7 +151,8 @@ def command(
             for name, folder in folders.items()
         }
         if host not in _LOCAL and not keys:
-            click.echo(f"edge: {host} is open to others and no API key is set", err=True)
+            message = f"edge: warning: {host} is open to other machines without an API key"
+            click.echo(message, err=True)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         click.echo(f"edge: serving {', '.join(models)} on {address}", err=True)
@@ -159,17 +160,17 @@ def command(
         serve(app, listener)
         service = app.state.service
         click.echo(
-            f"edge: ended; {service.accepted} requests accepted, {service.answered} answered,"
-            f" {service.left} whose client left",
+            f"edge: stopped; {service.accepted} requests accepted, {service.answered} answered,"
+            f" {service.left} canceled by their clients",
             err=True,
         )
 
 
 def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
-    """{"small": folder} from ("small=folder",); without a name, the folder's own.
+    """{"small": folder} from ("small=folder",). The default name is the folder's.
 
     Raises:
-        UsageError: a name that is given twice, or an empty one.
+        UsageError: A name is empty or given twice.
     """
     from edge.runtime.errors import UsageError
 
@@ -179,16 +180,19 @@ def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
         if not equals or Path(argument).is_dir():
             name, folder = Path(argument).resolve().name, argument
         if not name or not folder:
-            raise UsageError(f"an artifact must be a folder or NAME=folder, not {argument!r}")
+            raise UsageError(f"an artifact must be FOLDER or NAME=folder, not {argument!r}")
         if name in folders:
-            raise UsageError(f"two artifacts are called {name!r}; tell them apart with NAME=folder")
+            raise UsageError(f"two artifacts have the name {name!r}; rename one with NAME=folder")
         folders[name] = Path(folder)
     return folders
 
 
 def _threads(folder: Path) -> int | None:
-    """What `edge tune` chose (None), else the cores: unlike a library, a service has the machine to
-    itself, and one engine with all threads answers sooner than an engine a core."""
+    """None if `edge tune` chose a number, else the cores.
+
+    A service, unlike a library, has the machine to itself. One engine with all threads answers
+    sooner than one engine per core.
+    """
     from edge.runtime.artifact.manifest import read_manifest
     from edge.runtime.platform.cpu import service_threads
 
@@ -196,10 +200,10 @@ def _threads(folder: Path) -> int | None:
 
 
 def read_keys(path: Path | None) -> tuple[str, ...]:
-    """The API keys of the file and of the environment.
+    """The API keys from the file and from the environment.
 
     Raises:
-        UsageError: the file can't be read or holds none.
+        UsageError: The file can't be read or has no key.
     """
     from edge.runtime.errors import UsageError
 
@@ -211,12 +215,12 @@ def read_keys(path: Path | None) -> tuple[str, ...]:
             raise UsageError(f"{path}: can't be read ({error})") from None
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not found:
-            raise UsageError(f"{path}: holds no API key")
+            raise UsageError(f"{path}: contains no API key")
         keys += found
     return tuple(key for key in keys if key)
 
 
-def _need_extra() -> None:
+def _require_extra() -> None:
     from edge.runtime.registry import missing_extra
 
     try:

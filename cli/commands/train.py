@@ -1,4 +1,4 @@
-"""`edge train`: rows of text → text in, a Hugging Face model folder out."""
+"""`edge train`: a T5-family model fine-tuned on rows of text → text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.display.train import Display, show_result
+from edge.cli.base import Command
+from edge.cli.display.train import TrainingDisplay, show_result
 from edge.cli.train_options import layer_options, train_options
 
 if TYPE_CHECKING:
@@ -16,20 +17,19 @@ if TYPE_CHECKING:
     from edge.train.distributed import Processes
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("data", required=False, type=click.Path())
 @layer_options
 @train_options
-@click.option("--check/--no-check", default=True, help="Run the checks of edge check first.")
+@click.option("--check/--no-check", default=True, help="Run edge check first.")
 def command(check: bool, **options: Any) -> None:
-    """Train a T5-family model on DATA, a JSON-lines file or a folder with train and dev files.
+    """Train a T5-family model on DATA, a JSON Lines file or a folder with train and dev files.
 
-    Defaults in brackets; some depend on whether the model is new or on the number of rows, and the
-    table before training shows what was chosen. A preset overrides defaults, a --config file
-    overrides presets, an option overrides both.
+    Presets override defaults, --config files override presets, and options override both. A table
+    before training shows the chosen values.
 
-    Under torchrun or accelerate launch (`torchrun --nproc-per-node 2 -m edge.cli train …`) several
-    processes share every batch.
+    Several processes split every batch under torchrun or accelerate launch, as in torchrun
+    --nproc-per-node 2 -m edge.cli train ...
     """
     from edge.train.distributed import MainProcessError, process_group
 
@@ -43,7 +43,7 @@ def command(check: bool, **options: Any) -> None:
 def _train(processes: Processes, check: bool, options: dict[str, Any]) -> None:
     from edge.cli.display.console import quiet_libraries
 
-    run = config_from(**options)  # before the heavy imports: a wrong option is answered at once
+    run = config_from(**options)  # before the slow imports, so that wrong options fail at once
     quiet_libraries()
     from edge.train.preflight import require_ready
     from edge.train.trainer import train
@@ -53,7 +53,7 @@ def _train(processes: Processes, check: bool, options: dict[str, Any]) -> None:
     if not processes.is_main:
         train(run, processes=processes)
         return
-    with Display() as display:
+    with TrainingDisplay() as display:
         result = train(run, on_event=display.on_event, processes=processes)
     show_result(result)
 
@@ -65,7 +65,7 @@ def config_from(
     defaults: Mapping[str, object] | None = None,
     **options: Any,
 ) -> TrainConfig:
-    """The run that presets, files and options ask for; `defaults` lie below all of them."""
+    """The configuration from `defaults`, presets, files and options; later ones override."""
     from edge.train.presets import build_config
 
     given = {name: value for name, value in options.items() if value is not None}

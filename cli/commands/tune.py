@@ -1,4 +1,4 @@
-"""`edge tune`: an artifact's thread count and engine settings, chosen by measurement here."""
+"""`edge tune`: threads and engine settings of an artifact, chosen by measurement."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge.cli.base import Command
+from edge.cli.options import input_column_option
+from edge.cli.param_types import PATH, IntegerList
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
@@ -16,36 +20,46 @@ if TYPE_CHECKING:
     from edge.runtime.rows import Row
 
 
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("artifact", type=PATH)
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
-    help="Rows whose inputs are of realistic length; default: one input of 32 tokens.",
+    type=PATH,
+    metavar="FILE",
+    show_default="one input of 32 tokens",
+    help="Rows with inputs of realistic length.",
 )
-@click.option("--input-column", default="input", show_default=True, help="Column of the input.")
+@input_column_option
 @click.option(
-    "--threads", help="Numbers of threads to try, such as 1,2; default: up to the physical cores."
+    "--threads-to-try",
+    type=IntegerList(),
+    metavar="N,...",
+    show_default="up to the physical cores",
+    help="Numbers of threads to try, e.g. 1,2.",
 )
-@click.option("--runs", default=30, show_default=True, help="Timed answers of each candidate.")
+@click.option("--runs", type=int, default=30, metavar="N", help="Timed answers per candidate.")
 def command(
-    artifact: Path, data: Path | None, input_column: str, threads: str | None, runs: int
+    artifact: Path,
+    data: Path | None,
+    input_column: str,
+    threads_to_try: tuple[int, ...] | None,
+    runs: int,
 ) -> None:
-    """Measure ARTIFACT's thread counts and engine settings here, and store the best in it.
+    """Choose threads and engine settings of ARTIFACT by measurement, and store them in it.
 
-    Candidates take turns at answers of fixed length, one input at a time. More threads are chosen
-    only where they are faster by more than the noise. A folder that holds several artifacts stands
-    for all of them. The settings and figures go to edge.json; --threads of other commands, and
-    load(path, threads=…), still have the last word.
+    Candidates take turns and answer one input at a time, with answers of fixed length. More threads
+    are chosen only if the gain exceeds the noise. A folder of artifacts stands for all of them.
+
+    The settings and measurements are stored in edge.json. --threads of other commands and
+    load(path, threads=N) override them.
     """
     from edge.cli.display.console import quiet_libraries
     from edge.runtime.artifact import find_artifacts
 
-    numbers = parse_threads(threads)
     rows = None if data is None else read_inputs(data, input_column)
     folders = find_artifacts(artifact)
     quiet_libraries()
-    tune_all(folders, rows, numbers, runs)
+    tune_all(folders, rows, threads_to_try, runs)
 
 
 def tune_all(
@@ -54,20 +68,20 @@ def tune_all(
     threads: Sequence[int] | None = None,
     runs: int = 30,
 ) -> None:
-    """Tune each artifact, with a progress display, and print what was measured and chosen."""
+    """Tune each artifact with a progress display, and print the measurements and the choice."""
     from edge.bench.tune import tune
     from edge.cli.display.console import progress_bar, stdout_console
 
     for folder in folders:
         with progress_bar() as progress:
-            show = _shown_on(progress, folder.name)
+            show = _progress_shower(progress, folder.name)
             tuning = tune(folder, rows=rows, threads=threads, runs=runs, on_progress=show)
         stdout_console().print(_table(folder, tuning))
         click.echo(f"{folder}: {describe(tuning.chosen)}, stored in edge.json")
 
 
-def _shown_on(progress: Progress, name: str) -> Callable[[str, int, int], None]:
-    """What shows each phase of one artifact's tuning as a bar."""
+def _progress_shower(progress: Progress, name: str) -> Callable[[str, int, int], None]:
+    """A callback that shows each phase of the tuning as a bar."""
     tasks: dict[str, TaskID] = {}
 
     def show(phase: str, done: int, of: int) -> None:
@@ -79,30 +93,14 @@ def _shown_on(progress: Progress, name: str) -> Callable[[str, int, int], None]:
 
 
 def read_inputs(data: Path, input_column: str) -> list[Row]:
-    """The rows of a file, or of a folder's dev split; targets are not needed."""
+    """The rows of a file, or of the dev split of a folder; targets are not needed."""
     from edge.runtime.rows import Columns, dev_file, read_rows
 
     return read_rows(dev_file(data), Columns(input=input_column), need_target=False)
 
 
-def parse_threads(text: str | None) -> list[int] | None:
-    """[1, 2] from "1,2".
-
-    Raises:
-        UsageError: something else than whole numbers.
-    """
-    from edge.runtime.errors import UsageError
-
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) <= 4 for part in parts):
-        raise UsageError(f"--threads must be whole numbers such as 1,2, not {text!r}")
-    return [int(part) for part in parts]
-
-
 def describe(settings: dict[str, object]) -> str:
-    """The settings in one line."""
+    """The settings on one line."""
     return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 

@@ -1,4 +1,4 @@
-"""`edge verify`: is this artifact whole, and does it still answer as its source does?"""
+"""`edge verify`: integrity of an artifact, and its parity with the source model."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from pathlib import Path
 
 import click
 
+from edge.cli.base import Command
 from edge.cli.options import threads_option
+from edge.cli.param_types import PATH
 
 
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--source", help="Measure parity again, with this model folder or hub id.")
-@threads_option
+@click.command(cls=Command)
+@click.argument("artifact", type=PATH)
+@click.option(
+    "--source",
+    metavar="ID_OR_PATH",
+    help="Also measure the parity with this model again.",
+)
+@threads_option()
 def command(artifact: Path, source: str | None, threads: int | None) -> None:
-    """Check every file of ARTIFACT by hash, load it and let it answer.
+    """Check the hash of every file of ARTIFACT, load it and generate an answer.
 
-    With --source its greedy answers and log-probabilities are compared with the model's again,
-    within the tolerance that the manifest states.
+    With --source, its greedy answers and log-probabilities are compared with the model again, with
+    the tolerance of the manifest.
     """
     from edge.runtime.model import load
 
@@ -30,7 +36,7 @@ def command(artifact: Path, source: str | None, threads: int | None) -> None:
         if source is None:
             recorded = manifest.parity
             click.echo(
-                f"parity     as recorded at export: {recorded.get('greedy_identical')} of"
+                f"parity     recorded at export: {recorded.get('greedy_identical')} of"
                 f" {recorded.get('inputs')} greedy answers identical,"
                 f" mean log-prob error {recorded.get('mean_error')}"
                 if recorded

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Tables, progress displays and report files of the commands."""

@@ -1,4 +1,4 @@
-"""`edge run` over many files: what it shows while workers are busy, and at the end."""
+"""Progress and summary of `edge run` over many files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def run_data_set(
-    job: BatchJob, inputs: Path, output: Path, engine: str, workers: int | None, force: bool
+    job: BatchJob, inputs: Path, output: Path, executor: str, workers: int | None, force: bool
 ) -> None:
     """Answer a folder or pattern of shards, with progress on stderr.
 
     Raises:
-        EdgeError: a shard, or a row, could not be answered.
+        EdgeError: A shard or a row could not be answered.
     """
     import contextlib
 
@@ -31,7 +31,7 @@ def run_data_set(
 
     totals = Totals()
     events = answer_data_set(
-        job, inputs, output, totals, engine=engine, workers=workers, force=force
+        job, inputs, output, totals, engine=executor, workers=workers, force=force
     )
     with contextlib.closing(events), contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress_bar()) if sys.stderr.isatty() else None
@@ -53,7 +53,7 @@ def run_data_set(
 
 
 class _Display:
-    """A bar on a terminal; elsewhere a line for every finished shard."""
+    """A bar on a terminal, otherwise one line per finished shard."""
 
     def __init__(self, totals: Totals, bar: Progress | None) -> None:
         self._totals = totals

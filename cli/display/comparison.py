@@ -11,15 +11,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edge.bench.artifacts.compare import Comparison
-    from edge.bench.artifacts.results import Report
 
 
-def print_comparison(old: Mapping[str, Any], report: Report) -> Comparison:
+def print_comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     """Compare a run with the report of an earlier one, and print what there is to say."""
     from edge.bench.artifacts.compare import compare
     from edge.cli.display.console import stdout_console
 
-    comparison = compare(old, report.as_json())
+    comparison = compare(old, new)
     if comparison.changes:
         stdout_console().print(comparison_table(comparison, str(old.get("created"))))
     for line in comparison.unpaired:

@@ -1,4 +1,4 @@
-"""What the commands print with: progress on stderr, results on stdout."""
+"""Consoles and progress displays: progress on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 def stderr_console() -> Console:
+    """A console on stderr."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def stdout_console() -> Console:
-    """A console that is as wide as a table needs where the output is no terminal."""
+    """A console on stdout, 160 columns wide if it is not a terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160)
@@ -29,13 +30,13 @@ def stdout_console() -> Console:
 
 @contextlib.contextmanager
 def status(message: str) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr, where that is a terminal; yields a function that changes its text."""
+    """A spinner on stderr if that is a terminal; yields a function that changes its text."""
     with stderr_console().status(message) as spinner:
         yield spinner.update
 
 
 def progress_bar() -> Progress:
-    """A progress display on stderr: what, a bar, how much, time left."""
+    """A progress bar on stderr with the count, the elapsed and the remaining time."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -56,7 +57,7 @@ def progress_bar() -> Progress:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own notices out of the output: ours say what matters."""
+    """Silence the notices and progress bars of torch, transformers and huggingface_hub."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

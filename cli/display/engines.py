@@ -1,17 +1,19 @@
-"""`edge bench --arch`: the engine benchmark run, its tables and its notes."""
+"""Progress, tables and notes of `edge bench-engines`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from edge.cli.display.json_output import STDOUT, tables_beside, write_json
+
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
     from rich.table import Table
+    from rich.text import Text
 
     from edge.bench.engines.cache import Prepared
     from edge.bench.engines.results import EngineReport, EngineRow, Settings
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
     from edge.export.source import SourceModel
     from edge.runtime.artifact.manifest import Architecture
 
+_BASE_MEMORY = 80e6  # bytes: Python, numpy and the engine itself
+_MAX_REASON = 60  # characters of a failure in the table; a longer one becomes a note
 
-def bench_shapes(
-    archs: Sequence[str],
+
+def bench_engines(
+    models: Sequence[str],
     targets: Sequence[Target],
     settings: Settings,
     *,
@@ -31,12 +36,12 @@ def bench_shapes(
     scaling: bool,
     json_file: Path | None,
 ) -> None:
-    """Measure every shape or model, print its tables as soon as they are there, and write the
-    reports.
+    """Measure each shape or model, print its tables when it is done, and write the reports.
 
     Raises:
-        UsageError, ModelError: no such shape, and no such model either.
-        TargetMissedError: none of our artifacts meets the target, on some shape.
+        UsageError: A name is neither a shape nor a model.
+        ModelError: A model can't be read.
+        TargetMissedError: On some model, none of edge's engines meets the target.
     """
     from edge.bench.engines.baselines.table import BASELINES
     from edge.bench.engines.cache import default_cache
@@ -44,34 +49,18 @@ def bench_shapes(
     from edge.bench.engines.run import run_engines
     from edge.cli.display.console import progress_bar, status
     from edge.runtime.errors import TargetMissedError
-    from edge.runtime.platform.atomic import new_file
 
-    models = {arch: _opened(arch) for arch in archs}  # a wrong name before any work
+    sources = {model: _open_source(model) for model in models}  # finds wrong names before any work
     reports: list[EngineReport] = []
-    for arch, source in models.items():
-        with status(f"writing random weights of {arch}" if source is None else f"reading {arch}"):
-            prepared, shape = _prepared(arch, source, cache or default_cache())
+    stopped: EnginesInterruptedError | None = None
+    for model, source in sources.items():
+        action = "writing random weights of" if source is None else "reading"
+        with status(f"{action} {model}"):
+            prepared, shape = _prepare(model, source, cache or default_cache())
         with progress_bar() as progress:
-            tasks: dict[str, TaskID] = {}
-
-            def on_progress(
-                phase: str,
-                what: str,
-                done: int,
-                of: int,
-                *,
-                progress: Any = progress,
-                tasks: Any = tasks,
-            ) -> None:
-                if phase not in tasks:
-                    tasks[phase] = progress.add_task(phase, total=of)
-                label = f"{phase} {what}".strip()
-                progress.update(tasks[phase], completed=done, total=of, description=label)
-
-            stopped = None
             try:
                 report = run_engines(
-                    arch,
+                    model,
                     prepared,
                     shape,
                     targets,
@@ -79,52 +68,65 @@ def bench_shapes(
                     random_weights=source is None,
                     baselines=tuple(BASELINES) if baselines else (),
                     scaling=scaling,
-                    on_progress=on_progress,
+                    on_progress=_progress_shower(progress),
                 )
             except EnginesInterruptedError as error:
                 stopped, report = error, error.report
         reports.append(report)
-        print_report(report)
-        if json_file is not None:  # after every shape: a later one may be interrupted
-            values = engines_document(reports)
-            with new_file(json_file) as staging:
-                staging.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        with tables_beside(json_file):
+            print_report(report)
+        if json_file is not None and json_file != STDOUT:
+            # After each model, since a later one may be interrupted.
+            write_json(engines_document(reports), json_file)
         if stopped is not None:
-            raise stopped
+            break
+    if json_file == STDOUT:
+        write_json(engines_document(reports), STDOUT)
+    if stopped is not None:
+        raise stopped
     missed = [report for report in reports if not report.any_meets_target]
     if missed:
         raise TargetMissedError("; ".join(_missed(report) for report in missed))
 
 
-def _opened(arch: str) -> SourceModel | None:
-    """The model of that folder or hub id; None for the name of a shape.
+def _progress_shower(progress: Progress) -> Callable[[str, str, int, int], None]:
+    """A callback that shows each phase as a bar."""
+    tasks: dict[str, TaskID] = {}
 
-    Raises:
-        UsageError, ModelError: it is neither.
-    """
+    def on_progress(phase: str, what: str, done: int, of: int) -> None:
+        if phase not in tasks:
+            tasks[phase] = progress.add_task(phase, total=of)
+        label = f"{phase} {what}".strip()
+        progress.update(tasks[phase], completed=done, total=of, description=label)
+
+    return on_progress
+
+
+def _open_source(model: str) -> SourceModel | None:
+    """The model of a folder or hub id, or None for the name of a shape."""
     from edge.bench.engines.shapes import shape_of
     from edge.export.source import SourceModel
 
-    if Path(arch).is_dir() or "/" in arch:
-        return SourceModel.open(arch)
-    shape_of(arch)
+    if Path(model).is_dir() or "/" in model:
+        return SourceModel.open(model)
+    shape_of(model)
     return None
 
 
-def _prepared(arch: str, source: SourceModel | None, cache: Path) -> tuple[Prepared, Architecture]:
+def _prepare(model: str, source: SourceModel | None, cache: Path) -> tuple[Prepared, Architecture]:
     from edge.bench.engines.cache import Prepared
     from edge.bench.engines.shapes import shape_of
 
     if source is None:
-        return Prepared.of_shape(arch, cache), shape_of(arch)
+        return Prepared.of_shape(model, cache), shape_of(model)
     return Prepared.of_model(source, cache), source.architecture
 
 
 def _missed(report: EngineReport) -> str:
+    target = f"the target {report.settings.target_ms:g} ms"
     own = [
         (row.speed.p95, row.name, row) for row in report.rows if not row.is_baseline and row.speed
     ]
-    target = f"the target {report.settings.target_ms:g} ms"
     if not own:
         return f"{report.model}: no artifact meets {target}: none could be measured"
     p95, name, row = min(own, key=lambda one: one[:2])
@@ -133,11 +135,12 @@ def _missed(report: EngineReport) -> str:
     if all(verdict.word == "misses" for verdict in verdicts):
         return f"{report.model}: no artifact meets {target}: {best}"
     verdict = report.verdict(row)
-    why = verdict.reason if verdict else ""
-    return f"{report.model}: no artifact is shown to meet {target}: {best}, {why}"
+    reason = verdict.reason if verdict else ""
+    return f"{report.model}: no artifact meets {target} with 99 % confidence: {best}, {reason}"
 
 
 def print_report(report: EngineReport) -> None:
+    """Print the tables and notes of one model."""
     from edge.cli.display.console import stdout_console
 
     console = stdout_console()
@@ -149,7 +152,7 @@ def print_report(report: EngineReport) -> None:
 
 
 def engine_table(report: EngineReport) -> Table:
-    """One line for each engine: ours first, then the baselines."""
+    """One line per engine: first edge's, then the baselines."""
     from rich.table import Table
     from rich.text import Text
 
@@ -169,7 +172,6 @@ def engine_table(report: EngineReport) -> Table:
     table.add_column(f"p95 ≤ {settings.target_ms:g} ms")
     for row in report.rows:
         if row.speed is None:
-            # Over the figures' place: a reason is longer than a column is wide.
             blanks = [""] * (len(numbers) + compared + 1)
             table.add_row(Text(row.engine), Text(row.quantization), *blanks, _reason(row))
             continue
@@ -191,10 +193,11 @@ def engine_table(report: EngineReport) -> Table:
     return table
 
 
-def _reason(row: EngineRow) -> Any:
+def _reason(row: EngineRow) -> Text:
     from rich.text import Text
 
-    return Text(row.failure if len(row.failure) <= 60 else row.failure[:59] + "…", "yellow")
+    short = len(row.failure) <= _MAX_REASON
+    return Text(row.failure if short else row.failure[: _MAX_REASON - 1] + "…", "yellow")
 
 
 def _times(value: float | None) -> str:
@@ -202,10 +205,10 @@ def _times(value: float | None) -> str:
 
 
 def scaling_table(scaling: Scaling) -> Table:
-    """What an answer costs at growing lengths."""
+    """Latency of an answer at growing lengths."""
     from rich.table import Table
 
-    table = Table(title=f"{scaling.name}: slowest token over fastest {scaling.flatness:.2f}")
+    table = Table(title=f"{scaling.name}: slowest token ÷ fastest {scaling.flatness:.2f}")
     for name in ("tokens in", "tokens out", "p50", "first token", "per token"):
         table.add_column(name, justify="right")
     for points in (scaling.by_new_tokens, scaling.by_input_tokens):
@@ -222,7 +225,7 @@ def scaling_table(scaling: Scaling) -> Table:
 
 
 def report_notes(report: EngineReport) -> list[str]:
-    """What a reader of the table has to know."""
+    """How the table was measured, memory use, and long failure reasons."""
     settings, machine = report.settings, report.machine
     rooflines = ", ".join(
         f"{roofline.ms:.1f} ms at {bits} bits ({roofline.bytes_per_token / 1e6:.0f} MB per token,"
@@ -230,23 +233,21 @@ def report_notes(report: EngineReport) -> list[str]:
         for bits, roofline in report.rooflines.items()
     )
     notes = [
-        f"{settings.runs} answers of each engine, batch 1, greedy, exactly {settings.new_tokens}"
-        f" new tokens, one process each, taking turns; the best number of threads up to"
-        f" {settings.threads} of {machine['cores']} cores, {machine['cpu']}.",
-        f"Roofline: decoder weights read once per token at {report.bandwidth / 1e9:.1f} GB/s,"
-        f" measured in this run: {rooflines}.",
+        f"{settings.runs} answers per engine: batch 1, greedy search, exactly"
+        f" {settings.new_tokens} new tokens. Each engine runs in a separate process, with its"
+        f" fastest number of threads up to {settings.threads}; the processes take turns."
+        f" {machine['cores']} cores, {machine['cpu']}.",
+        f"Roofline: the time to read the decoder weights once per token at the measured"
+        f" {report.bandwidth / 1e9:.1f} GB/s: {rooflines}.",
     ]
     for row in report.rows:
-        # Of less, the libraries' own memory says more than the artifact's.
-        if not row.is_baseline and row.speed and row.size >= _ALLOWANCE / 4:
-            now, most = ((n - _ALLOWANCE) / row.size for n in (row.speed.rss, row.speed.peak_rss))
+        # For a small artifact, the memory of the libraries outweighs the memory of the model.
+        if not row.is_baseline and row.speed and row.size >= _BASE_MEMORY / 4:
+            now, peak = ((n - _BASE_MEMORY) / row.size for n in (row.speed.rss, row.speed.peak_rss))
             notes.append(
                 f"{row.name}: resident memory is 80 MB + {now:.2f} × the artifact"
-                f" ({most:.2f} × while loading)."
+                f" ({peak:.2f} × while loading)."
             )
     failed = [row for row in report.rows if row.failure]
-    notes += [f"{row.name}: {row.failure}" for row in failed if len(row.failure) > 60]
+    notes += [f"{row.name}: {row.failure}" for row in failed if len(row.failure) > _MAX_REASON]
     return notes
-
-
-_ALLOWANCE = 80e6  # bytes: Python, numpy and the engine itself

@@ -1,4 +1,4 @@
-"""What `edge train` shows: events on stderr while it goes on, figures on stdout at the end."""
+"""Display of `edge train`: events on stderr during training, metrics on stdout at the end."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from edge.train.trainer import TrainResult
 
 
-class Display:
-    """A run's events on stderr: stages, hyperparameters, a progress bar with loss and rate."""
+class TrainingDisplay:
+    """Events of a run on stderr: stages, hyperparameters, and a progress bar with the loss."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._console = Console(stderr=True)
-        self._live = self._console.is_terminal  # else: lines for a log, no bar
+        self._live = self._console.is_terminal  # otherwise lines for a log file
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -32,9 +32,9 @@ class Display:
             console=self._console,
         )
         self._task: Any = None
-        self._told = 0.0
+        self._logged = 0.0
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> TrainingDisplay:
         if self._live:
             self._progress.start()
         return self
@@ -44,6 +44,7 @@ class Display:
             self._progress.stop()
 
     def on_event(self, event: Event) -> None:
+        """Show one event of `edge.train.trainer.train`."""
         if event.kind == "warning":
             self._print(f"warning: {event.message}")
         elif event.kind == "note":
@@ -52,7 +53,7 @@ class Display:
             figures = ", ".join(f"{name} {value:.4g}" for name, value in event.details.items())
             self._print(f"  step {event.step}: {figures}")
         elif event.kind == "resumed":
-            self._print(f"going on from the checkpoint of step {event.step}")
+            self._print(f"resuming from the checkpoint of step {event.step}")
         elif event.kind == "start":
             self._show_hyperparameters(event)
         elif event.kind == "stage":
@@ -64,7 +65,7 @@ class Display:
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
-        self._told = 0.0
+        self._logged = 0.0
         if what in ("training", "evaluating"):
             self._task = self._progress.add_task(what, total=1.0, figures="")
         if self._live or self._task is not None:
@@ -74,15 +75,15 @@ class Display:
         figures = ""
         if event.loss is not None:
             figures = f"step {event.step}, loss {event.loss:.3f}"
-            figures += f", rate {event.learning_rate or 0:.2g}"
+            figures += f", learning rate {event.learning_rate or 0:.2g}"
             figures += f", {event.tokens_per_second or 0:,.0f} tokens/s"
             figures += f", padding {event.padding_waste or 0:.1%}"
             if event.seconds_left is not None:
                 figures += f", {event.seconds_left:.0f} s left"
         self._progress.update(self._task, completed=event.fraction, figures=figures)
-        # Where no bar can be drawn (a log file), a line for every tenth says the same.
-        if not self._live and figures and event.fraction >= self._told + 0.1:
-            self._told = event.fraction
+        # In a log file, one line per tenth of the run instead of the bar.
+        if not self._live and figures and event.fraction >= self._logged + 0.1:
+            self._logged = event.fraction
             self._print(f"  {event.fraction:4.0%}  {figures}")
 
     def _show_hyperparameters(self, event: Event) -> None:
@@ -103,13 +104,13 @@ class Display:
 
 
 def show_result(result: TrainResult, *, next_step: bool = True) -> None:
-    """The figures with their bands, where the model is, and what to do next, on stdout."""
+    """Print the metrics with their ratings, the folder of the model and the next step."""
     from rich.table import Table
 
     from edge.cli.display.console import stdout_console
 
     table = Table(title="Dev split", title_justify="left")
-    for name in ("metric", "value", "fit"):
+    for name in ("metric", "value", "rating"):
         table.add_column(name)
     metrics, bands = result.metrics, result.bands
     table.add_row("eval_loss", f"{metrics['eval_loss']:.3f}", bands["eval_loss"])

@@ -1,4 +1,4 @@
-"""A verdict as the benchmark's tables show it."""
+"""Verdicts in the tables of the benchmarks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _SHOWN = {
 
 
 def verdict_text(word: str) -> Text:
+    """The verdict with a mark and a color."""
     from rich.text import Text
 
     return Text(*_SHOWN[word])

@@ -1,4 +1,4 @@
-"""Tuning stores what it measured and changes nothing else; stored settings are used at load."""
+"""Tuning stores what it measured and nothing else changes; what was stored is used, and yields."""
 
 from __future__ import annotations
 
@@ -182,13 +182,13 @@ def test_a_write_that_fails_leaves_the_manifest(
 
 
 def test_the_command(edge: Callable[..., Any], onnx: Path, dataset: Path) -> None:
-    ended = edge("tune", onnx.parent, "--data", dataset, "--threads", "1")
+    ended = edge("tune", onnx.parent, "--data", dataset, "--threads-to-try", "1")
     assert ended.status == 0, ended.err
     assert "threads=1, spinning=True" in ended.out
     assert "chosen" in ended.out
-    info = edge("info", onnx).out
-    assert "threads=1, spinning=True (tuned 20" in info
-    assert "candidates" not in info
+    told = edge("info", onnx).out
+    assert "threads=1, spinning=True (tuned 20" in told
+    assert "candidates" not in told
     assert edge("verify", onnx).status == 0
 
 
@@ -203,10 +203,10 @@ def test_export_can_tune(edge: Callable[..., Any], trained: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--threads", "0"), "must be from 1 to"),
-        (("--threads", "9999"), "must be from 1 to"),
-        (("--threads", "1,x"), "whole numbers such as 1,2"),
-        (("--threads", ""), "whole numbers such as 1,2"),
+        (("--threads-to-try", "0"), "must be from 1 to"),
+        (("--threads-to-try", "9999"), "must be from 1 to"),
+        (("--threads-to-try", "1,x"), "whole numbers such as 1,2"),
+        (("--threads-to-try", ""), "whole numbers such as 1,2"),
         (("--runs", "3"), "at least 30"),
         (("--data", "nowhere.jsonl"), "no such file"),
     ],
@@ -224,4 +224,4 @@ def test_wrong_values_are_refused(
 
 
 def test_a_model_folder_is_no_artifact(assert_refused: Callable[..., str], trained: Path) -> None:
-    assert "is not an artifact" in assert_refused("tune", trained)
+    assert "is no artifact" in assert_refused("tune", trained)

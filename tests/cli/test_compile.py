@@ -25,7 +25,7 @@ from edge.runtime.errors import EdgeError, ParityError
 from edge.runtime.rows import read_rows
 
 # Two artifacts and two ways to run each: all of the search, in seconds.
-SMALL = ("--format", "onnx", "--quantize", "int8", "--quantize", "none", "--threads", "1")
+SMALL = ("--format", "onnx", "--quantize", "int8", "--quantize", "none", "--threads-to-try", "1")
 Edge = Callable[..., Any]
 
 
@@ -234,7 +234,7 @@ def test_bad_input_is_refused_before_any_work(
     assert "--target-ms" in assert_refused(*start, "--target-ms", "0")
     assert "judge it" in assert_refused(*start, "--shortlist", dev)
     assert "Did you mean 'onnx'" in assert_refused(*start, "--format", "onxx")
-    assert "--threads" in assert_refused(*start, "--threads", "2000")
+    assert "--threads" in assert_refused(*start, "--threads-to-try", "2000")
     assert "--output" in assert_refused("compile", trained, "--data", dev, "--output", ".")
     assert "no such model folder" in assert_refused(
         "compile", tmp_path / "none", "--output", output, "--data", dev

@@ -159,7 +159,7 @@ def test_a_killed_process_ends_the_run_which_is_resumed(
     assert steps_in(checkpoints)[-1] >= 4
     again = launch(EDGE, questions, "--output", output, "--resume")
     assert again.status == 0, again.err
-    assert "going on from the checkpoint of step" in again.err
+    assert "resuming from the checkpoint of step" in again.err
     assert_alike(output, single)
 
 

@@ -93,8 +93,8 @@ def test_a_folder_of_someone_elses_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_no_run_is_one_line(assert_refused: Callable[..., str], tmp_path: Path) -> None:
-    assert "no training has left a log" in assert_refused("runs", tmp_path / "none")
-    assert "--watch needs a RUN" in assert_refused("runs", "--watch")
+    assert "no training log found" in assert_refused("runs", tmp_path / "none")
+    assert "--watch needs RUN" in assert_refused("runs", "--watch")
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine", "constant"])

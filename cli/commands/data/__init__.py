@@ -1,17 +1,18 @@
-"""`edge data`: what is worth knowing and doing about rows before training."""
+"""`edge data`: lengths, splits and augmentation of training rows."""
 
 from __future__ import annotations
 
 import click
 
+from edge.cli.base import Group
 from edge.cli.commands.data.augment import augment
 from edge.cli.commands.data.lengths import lengths
 from edge.cli.commands.data.split import split
 
 
-@click.group(no_args_is_help=False)
+@click.group(cls=Group, no_args_is_help=False)
 def command() -> None:
-    """Look at rows, split them, and make more of them, before training."""
+    """Inspect, split and augment training rows."""
 
 
 for subcommand in (lengths, split, augment):

@@ -1,4 +1,4 @@
-"""`edge data augment`: paraphrased and spoken inputs beside the rows there are."""
+"""`edge data augment`: new rows with paraphrased or disfluent inputs."""
 
 from __future__ import annotations
 
@@ -8,44 +8,67 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.options import column_options, threads_option
+from edge.cli.base import Command
+from edge.cli.options import (
+    column_options,
+    force_option,
+    limit_option,
+    output_option,
+    threads_option,
+)
+from edge.cli.param_types import COUNT, PATH
 
 if TYPE_CHECKING:
     from edge.train.augment.offline import AugmentationResult
 
 
-@click.command(name="augment", context_settings={"show_default": True})
-@click.argument("data", type=click.Path(path_type=Path))
+@click.command(name="augment", cls=Command, short_help="Add paraphrased or disfluent inputs.")
+@click.argument("data", type=PATH)
 @click.option(
     "--with",
     "model",
     metavar="MODEL",
-    help="Model folder, hub id or artifact that paraphrases.",
+    help="Paraphrase inputs with this model folder, hub id or artifact.",
 )
-@click.option("--noise", is_flag=True, help="Add fillers, repeats, restarts, corrections.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="File to write.")
-@click.option("--force", is_flag=True, help="Replace an existing output.")
-@click.option("--per-row", type=click.IntRange(1, 64), default=2, help="Tries of each kind a row.")
-@click.option("--prefix", help="Prompt of MODEL, such as 'paraphrase: '; default: its own.")
-@click.option("--temperature", type=float, default=1.0, help="Of sampling.")
-@click.option("--top-p", type=float, default=0.95, help="Sample among tokens of this mass.")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest paraphrase.")
-@click.option("--min-rouge", type=float, default=0.3, help="Below this ROUGE-L it is too far.")
-@click.option("--max-rouge", type=float, default=0.95, help="From this on it is too similar.")
-@click.option("--min-length", type=float, default=0.5, help="Words, to those of the input.")
-@click.option("--max-length", type=float, default=2.0, help="Words, to those of the input.")
-@click.option("--batch-size", type=click.IntRange(1, 1024), default=16, help="Rows at once.")
-@click.option("--limit", type=click.IntRange(1), help="Use the first rows only.")
-@click.option("--only-new", is_flag=True, help="Write the new rows without the old ones.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of everything random.")
+@click.option("--noise", is_flag=True, help="Add fillers, repeats, restarts and corrections.")
+@output_option("File for the rows.", metavar="FILE")
+@force_option
+@click.option(
+    "--per-row",
+    type=click.IntRange(1, 64),
+    default=2,
+    metavar="N",
+    help="New inputs of each kind to try per row.",
+)
+@click.option("--prefix", metavar="TEXT", show_default="the model's", help="Prompt of MODEL.")
+@click.option("--temperature", type=float, default=1.0, help="Sampling temperature.")
+@click.option(
+    "--top-p", type=float, default=0.95, help="Sample from the best tokens of this probability."
+)
+@click.option("--max-new-tokens", type=COUNT, metavar="N", help="Maximum tokens of a paraphrase.")
+@click.option("--min-rouge", type=float, default=0.3, help="Minimum ROUGE-L of new and old input.")
+@click.option("--max-rouge", type=float, default=0.95, help="Maximum ROUGE-L of new and old input.")
+@click.option(
+    "--min-length", type=float, default=0.5, metavar="RATIO", help="Minimum words, new ÷ old input."
+)
+@click.option(
+    "--max-length", type=float, default=2.0, metavar="RATIO", help="Maximum words, new ÷ old input."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1, 1024), default=16, metavar="N", help="Rows per batch."
+)
+@limit_option
+@click.option("--only-new", is_flag=True, help="Write only the new rows.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
 @column_options
-@threads_option
+@threads_option()
 def augment(data: Path, model: str | None, output: Path, **options: Any) -> None:
-    """Write the training rows of DATA and new ones with other inputs and the same targets.
+    """Write the training rows of DATA, and new rows with other inputs and the same targets.
 
-    Each row says in `origin` where it is from. Inputs that any split has already are left out.
-    Split first, then augment; or split afterwards with edge data split, which keeps a row and what
-    was made of it together.
+    The column "origin" says where a row is from. Inputs that are already in a split are skipped.
+
+    Split first, then augment. Or split afterwards with edge data split, which keeps a row and its
+    new rows together.
     """
     from edge.cli.display.console import quiet_libraries, status
     from edge.runtime.errors import UsageError
@@ -74,14 +97,14 @@ def augment(data: Path, model: str | None, output: Path, **options: Any) -> None
                 model, sampling, prefix=options["prefix"], threads=options["threads"]
             )
             paraphrase = stack.enter_context(opened)
-        tell = stack.enter_context(status("augmenting"))
+        progress = stack.enter_context(status("augmenting"))
         result = augment(
             data,
             output,
             columns=Columns(options["input_column"], options["target_column"]),
             paraphrase=paraphrase,
             limits=limits,
-            on_done=lambda done, of: tell(f"augmenting: {done:,} of {of:,} rows"),
+            on_done=lambda done, of: progress(f"augmenting: {done:,} of {of:,} rows"),
             **{
                 name: options[name]
                 for name in ("noise", "per_row", "batch_size", "seed", "limit", "only_new")
@@ -96,5 +119,5 @@ def _show(result: AugmentationResult, output: Path) -> None:
     kept = ", ".join(f"{count:,} by {origin}" for origin, count in result.kept.items())
     click.echo(f"{result.read:,} rows read; new: {kept or 'none'}")
     rejected = ", ".join(f"{name} {result.rejected[name]:,}" for name in FILTERS)
-    click.echo(f"left out: {rejected}")
+    click.echo(f"rejected: {rejected}")
     click.echo(f"{output}: {result.written:,} rows")

@@ -1,47 +1,64 @@
-"""`edge data lengths`: token lengths, maximum lengths to choose, duplicates, leakage, padding."""
+"""`edge data lengths`: token lengths, recommended limits, duplicates, leakage and padding."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edge.cli.options import column_options
+from edge.cli.base import Command
+from edge.cli.display.json_output import STDOUT, tables_beside, write_json
+from edge.cli.options import column_options, json_option
+from edge.cli.param_types import COUNT, PATH
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from edge.train.data.statistics import LengthReport
 
-_MOST_TASKS = 12  # that are listed
+_MAX_TASKS = 12  # in the list of tasks
 
 
-@click.command(name="lengths")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--model", required=True, metavar="ID_OR_PATH", help="Whose tokens are counted.")
+@click.command(name="lengths", cls=Command, short_help="Token lengths, duplicates and leakage.")
+@click.argument("data", type=PATH)
+@click.option(
+    "-m", "--model", required=True, metavar="ID_OR_PATH", help="Model whose tokenizer is used."
+)
 @column_options
-@click.option("--task-column", default="task", show_default=True, help="Column of the task.")
-@click.option("--prefix", help='Prompt before the input, such as "[{task}] {input}".')
-@click.option("--max-source-length", type=click.IntRange(1), help="[recommended from the data]")
-@click.option("--max-target-length", type=click.IntRange(1), help="[recommended from the data]")
+@click.option("--task-column", default="task", metavar="NAME", help="Column of the task.")
+@click.option("--prefix", metavar="TEXT", help="Prompt before the input, e.g. '[{task}] {input}'.")
+@click.option(
+    "--max-source-length",
+    type=COUNT,
+    metavar="N",
+    show_default="recommended from the data",
+    help="Maximum tokens of an input.",
+)
+@click.option(
+    "--max-target-length",
+    type=COUNT,
+    metavar="N",
+    show_default="recommended from the data",
+    help="Maximum tokens of a target.",
+)
 @click.option(
     "--long",
     "policy",
     type=click.Choice(["truncate", "drop", "chunk"]),
-    help="Tell of this way with longer rows only.",
+    show_default="all",
+    help="Report only this over-length policy.",
 )
 @click.option(
     "--tokens-per-step",
-    type=click.IntRange(1),
+    type=COUNT,
     default=4096,
-    show_default=True,
-    help="Tokens of a batch, for the padding.",
+    metavar="N",
+    help="Tokens per batch, to compute the padding.",
 )
-@click.option("--histogram", type=click.Path(path_type=Path), help="Write a PNG here.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write figures here.")
+@click.option("--histogram", type=PATH, metavar="FILE", help="Write a histogram as PNG.")
+@json_option("the statistics")
 def lengths(
     data: Path,
     model: str,
@@ -56,13 +73,12 @@ def lengths(
     histogram: Path | None,
     json_file: Path | None,
 ) -> None:
-    """Measure DATA in the tokens of a model: lengths, <unk>, duplicates, leakage, padding.
+    """Count the tokens of DATA, and find <unk>, duplicates, leakage and padding.
 
-    Recommends maximum lengths (the 95th percentile of the training split, rounded up to a multiple
-    of 8) and tells what --long truncate, drop or chunk would do to the rows over them.
+    Recommends maximum lengths: the 95th percentile of the training split, rounded up to a multiple
+    of 8. Reports what --long truncate, drop or chunk of edge train would do to longer rows.
     """
     from edge.cli.display.console import quiet_libraries, status, stdout_console
-    from edge.runtime.platform.atomic import new_file
     from edge.runtime.rows import Columns
     from edge.train.data.statistics import measure_lengths, write_histogram
     from edge.train.model.loading import load_tokenizer
@@ -81,22 +97,33 @@ def lengths(
     if histogram is not None:
         write_histogram(report, histogram)
     if json_file is not None:
-        with new_file(json_file) as staging:
-            staging.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
-    stdout_console().print(_table(report))
-    for line in _lines(report, policy, tokens_per_step):
-        click.echo(line)
-    for path in filter(None, (histogram, json_file)):
-        click.echo(f"written: {path}")
+        write_json(report.as_json(), json_file)
+    with tables_beside(json_file):
+        stdout_console().print(_table(report))
+        for line in _lines(report, policy, tokens_per_step):
+            click.echo(line)
+        for path in (histogram, json_file):
+            if path not in (None, STDOUT):
+                click.echo(f"written: {path}")
 
 
 def _table(report: LengthReport) -> Table:
     from rich.table import Table
 
-    table = Table(title="Tokens, prompt and </s> counted", title_justify="left")
+    table = Table(title="Tokens, with prompt and </s>", title_justify="left")
     table.add_column("split")
     table.add_column("column")
-    for name in ("rows", "mean", "p50", "p95", "p99", "max", "<unk>", "duplicates", "in train too"):
+    for name in (
+        "rows",
+        "mean",
+        "p50",
+        "p95",
+        "p99",
+        "max",
+        "<unk>",
+        "duplicates",
+        "in train",
+    ):
         table.add_column(name, justify="right")
     for name, split in report.splits.items():
         for column, spread in (("input", split.input), ("target", split.target)):
@@ -123,22 +150,22 @@ def _lines(report: LengthReport, policy: str | None, tokens_per_step: int) -> It
     for name, effect in report.long.items():
         if policy in (None, name):
             yield (
-                f"  --long {name:<8} touches {effect.touched:,} rows, leaves {effect.rows:,}, loses"
+                f"  --long {name:<8} changes {effect.touched:,} rows, keeps {effect.rows:,}, loses"
                 f" {effect.lost:.2%} of the tokens"
             )
     yield f"--tokens-per-step {tokens_per_step}: {report.padding}"
     if train.unknown_targets:
         yield (
-            f"warning: {train.unknown_targets:,} of {train.rows:,} training targets hold characters"
-            " that the vocabulary lacks; they can't be generated"
+            f"warning: {train.unknown_targets:,} of {train.rows:,} training targets contain"
+            " characters that are not in the vocabulary and can't be generated"
         )
     if report.leak is not None:
         yield (
-            f"warning: inputs are in the training split and in another, such as {report.leak!r}:"
-            " figures will flatter the model"
+            f"warning: inputs of the training split are also in another split, as {report.leak!r};"
+            " the scores will be too high"
         )
     if train.tasks:
-        shown = list(train.tasks.items())[:_MOST_TASKS]
+        shown = list(train.tasks.items())[:_MAX_TASKS]
         more = len(train.tasks) - len(shown)
         counts = ", ".join(f"{name} {count:,}" for name, count in shown)
         yield f"tasks: {counts}" + (f", and {more} more" if more else "")

@@ -1,4 +1,4 @@
-"""`edge data split`: rows dealt to train, dev and test."""
+"""`edge data split`: rows split into train, dev and test."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from pathlib import Path
 
 import click
 
-from edge.cli.options import column_options
+from edge.cli.base import Command
+from edge.cli.options import column_options, force_option, output_option
+from edge.cli.param_types import PATH
 
 
-@click.command(name="split")
-@click.argument("data", type=click.Path(path_type=Path))
+@click.command(name="split", cls=Command, short_help="Split rows into train, dev and test.")
+@click.argument("data", type=PATH)
+@output_option("Folder for the splits.", metavar="FOLDER")
+@force_option
 @click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Folder for the splits."
+    "--dev-ratio", type=float, default=0.1, metavar="RATIO", help="Ratio of rows for dev."
 )
-@click.option("--force", is_flag=True, help="Replace an existing output.")
-@click.option("--dev-ratio", type=float, default=0.1, show_default=True, help="Share of dev.")
-@click.option("--test-ratio", type=float, default=0.0, show_default=True, help="Share of test.")
-@click.option("--group-by", metavar="COLUMN", help="Rows with one value here stay together.")
+@click.option(
+    "--test-ratio", type=float, default=0.0, metavar="RATIO", help="Ratio of rows for test."
+)
+@click.option(
+    "--group-by", metavar="COLUMN", help="Keep rows with the same value of this column together."
+)
 @column_options
 def split(
     data: Path,
@@ -29,10 +35,10 @@ def split(
     input_column: str,
     target_column: str,
 ) -> None:
-    """Deal the rows of the file DATA to train.jsonl, dev.jsonl and test.jsonl, by a hash.
+    """Split the rows of the file DATA into train.jsonl, dev.jsonl and test.jsonl.
 
-    A row's side follows from its input alone (or its group), whatever the other rows are: the same
-    rows every time. Refuses a split that has one input on two sides.
+    The split of a row depends only on a hash of its input or group, so it does not change when rows
+    are added. Fails if an input would be in two splits.
     """
     from edge.runtime.rows import Columns
     from edge.train.data.split import write_splits

@@ -345,15 +345,14 @@ def test_the_command_prints_the_table_and_the_verdict(
     monkeypatch.setitem(SHAPES, "tiny", TINY)
     report = tmp_path / "report.json"
     arguments = (
-        "bench",
-        "--arch",
+        "bench-engines",
         "tiny",
         "--quantize",
         "int4_mixed",
         "--cache",
         tmp_path / "cache",
     )
-    sizes = ("--input-tokens", 8, "--new-tokens", 4, "--threads", 1, "--json", report)
+    sizes = ("--input-tokens", 8, "--new-tokens", 4, "--max-threads", 1, "--json", report)
     ended = edge(*arguments, *sizes, "--target-ms", 60_000)
     assert ended.status == 0, ended.err
     for word in ("random weights: speed only", "int4_mixed", "per token", "× roofline", "meets"):
@@ -376,8 +375,8 @@ def test_a_model_folder_stands_for_a_shape(
     edge: Callable[..., Any], tiny: Prepared, tmp_path: Path
 ) -> None:
     report, cache = tmp_path / "report.json", tmp_path / "cache"
-    quick = ("--quantize", "int4_mixed", "--threads", 1, "--new-tokens", 4, "--runs", 30)
-    ended = edge("bench", "--arch", tiny.model, *quick, "--cache", cache, "--json", report)
+    quick = ("--quantize", "int4_mixed", "--max-threads", 1, "--new-tokens", 4, "--runs", 30)
+    ended = edge("bench-engines", tiny.model, *quick, "--cache", cache, "--json", report)
     assert ended.status == 3  # 30 runs show no target met
     assert "random weights" not in ended.out
     [values] = json.loads(report.read_text())["reports"]
@@ -387,24 +386,14 @@ def test_a_model_folder_stands_for_a_shape(
     assert not list(cache.rglob("model.safetensors"))  # the model is read where it is
 
 
-def test_options_that_do_not_go_together_are_refused(
-    assert_refused: Callable[..., str], tmp_path: Path
-) -> None:
-    shape = ("bench", "--arch", "flan-t5-small")
-    assert "leave out ARTIFACTS" in assert_refused(*shape, tmp_path)
-    assert "leave out --data" in assert_refused(*shape, "--data", tmp_path)
-    assert "leave out --speculation" in assert_refused(*shape, "--speculation")
-    assert "Did you mean 'flan-t5-small'" in assert_refused("bench", "--arch", "flan-t5-smal")
-    assert "no such model folder" in assert_refused("bench", "--arch", "./nowhere/model")
+def test_wrong_names_and_values_are_refused(assert_refused: Callable[..., str]) -> None:
+    shape = ("bench-engines", "flan-t5-small")
+    assert "Missing argument 'SHAPE_OR_MODEL...'" in assert_refused("bench-engines")
+    assert "Did you mean 'flan-t5-small'" in assert_refused("bench-engines", "flan-t5-smal")
+    assert "no such model folder" in assert_refused("bench-engines", "./nowhere/model")
     assert "at least 30" in assert_refused(*shape, "--runs", 5)
     assert "unknown format" in assert_refused(*shape, "--format", "onx")
     assert "quantization" in assert_refused(*shape, "--format", "ctranslate2", "--quantize", "int4")
-    assert "--baselines needs --arch" in assert_refused(
-        "bench", tmp_path, "--data", "x", "--baselines"
-    )
-    assert "ARTIFACTS is missing" in assert_refused("bench")
-    assert "--data is missing" in assert_refused("bench", tmp_path)
-    assert "--replay needs --speculation" in assert_refused("bench", tmp_path, "--replay", "x")
 
 
 def test_targets_of_options() -> None:
@@ -457,7 +446,7 @@ def test_speculation_needs_an_engine_with_drafts(
     report = tmp_path / "report.json"
     data = dataset / "dev.jsonl"
     ended = edge(
-        "bench", artifacts / "onnx-int8", "--data", data, "--limit", 10, "--speculation",
+        "bench-speculation", artifacts / "onnx-int8", "--data", data, "--limit", 10,
         "--json", report,
     )  # fmt: skip
     assert ended.status == 0, ended.err

@@ -272,8 +272,8 @@ def test_a_library_that_is_missing_is_told_before_measuring(
 
 
 def test_reports_belong_to_a_comparison_on_data(assert_refused: Callable[..., str]) -> None:
-    line = assert_refused("bench", "--arch", "flan-t5-small", "--html", "x.html")
-    assert "leave out --html" in line
+    line = assert_refused("bench-engines", "flan-t5-small", "--html", "x.html")
+    assert "No such option" in line
 
 
 def test_a_folder_that_is_a_file(

@@ -213,7 +213,7 @@ def test_parquet_keeps_its_types(edge: Edge, artifacts: Path, tmp_path: Path) ->
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 this is none")
     output = tmp_path / "out"
     arguments = ("run", artifacts / "onnx-int8", "--input", tmp_path / "*.parquet", "--output")
-    ended = edge(*arguments, output, "--input-column", "question", "--json")
+    ended = edge(*arguments, output, "--input-column", "question", "--jsonl")
     assert ended.status == 1
     assert "broken.parquet: no parquet file" in ended.err.splitlines()[-1]
     answered = pq.read_table(output / "rows.parquet")

@@ -168,4 +168,4 @@ def test_run_refuses_places_that_are_no_output(
     assert "is a folder" in assert_refused(*arguments, tmp_path)
     assert "is --input as well" in assert_refused(*arguments, source)
     assert "no plain file" in assert_refused(*arguments, os.devnull)
-    assert "--force goes with" in assert_refused("run", artifacts / "onnx-int8", "x", "--force")
+    assert "--force needs" in assert_refused("run", artifacts / "onnx-int8", "x", "--force")

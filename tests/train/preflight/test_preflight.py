@@ -1,10 +1,11 @@
-"""`edge check` and the checks before `edge train`: what they find, and that it is true."""
+"""`edge check` and the checks before `edge train`."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ import pytest
 import torch
 
 from edge.runtime.errors import ArtifactError, ModelError
+from edge.runtime.platform.memory import free_memory
 from edge.train.config import TrainConfig
-from edge.train.preflight import preflight
+from edge.train.preflight import memory_estimate, preflight
 from edge.train.preflight.memory_estimate import (
-    Workload,
-    _container_limit,
+    BatchShape,
     activation_floats,
-    adapter_parameters,
-    memory_need,
-    parameters_of,
+    count_adapter_parameters,
+    count_parameters,
+    estimate_memory,
 )
 
 WriteRows = Callable[[str, Iterable[object]], Path]
@@ -52,7 +53,7 @@ def test_everything_is_fine(edge: Callable[..., Any], write_rows: WriteRows, mod
     assert scratch.status == 0, scratch
 
 
-def test_all_that_is_wrong_is_told_at_once(
+def test_all_problems_are_reported_together(
     edge: Callable[..., Any], assert_refused: Callable[..., str], write_rows: WriteRows, model: Path
 ) -> None:
     unknown = [{"input": f"list {n}", "target": f"漢字 {n}"} for n in range(40)]
@@ -77,7 +78,7 @@ def test_all_that_is_wrong_is_told_at_once(
     assert [path.name for path in output.iterdir()] == ["precious.txt"]
 
 
-def test_presets_and_files_are_looked_at_as_training_takes_them(
+def test_presets_and_files_are_read_as_in_training(
     edge: Callable[..., Any], assert_refused: Callable[..., str], write_rows: WriteRows, model: Path
 ) -> None:
     data = write_rows("rows.jsonl", ROWS)
@@ -111,10 +112,10 @@ def test_an_adapter_needs_moments_of_its_own_weights_alone(model: Path) -> None:
         trainable = load_pretrained(str(model))
         add_adapter(trainable, config)
         counted = parameter_count(trainable.model, trained=True)
-        assert adapter_parameters(settings, 4, targets) == counted > 0
+        assert count_adapter_parameters(settings, 4, targets) == counted > 0
 
 
-def test_no_check_trains_all_the_same(
+def test_no_check_trains_anyway(
     edge: Callable[..., Any], write_rows: WriteRows, model: Path
 ) -> None:
     rows = [{**row, "target": "a river " * 8} for row in ROWS]
@@ -130,7 +131,7 @@ def test_no_check_trains_all_the_same(
     assert (output / "model.safetensors").is_file()
 
 
-def test_what_can_not_be_looked_at_is_said(tmp_path: Path) -> None:
+def test_checks_that_cannot_run_are_reported(tmp_path: Path) -> None:
     config = TrainConfig(data=tmp_path / "no.jsonl", output=tmp_path / "o", model=str(tmp_path))
     found = _by_name(preflight(config))
     assert found["data"][0][0] == found["model"][0][0] == "failed"
@@ -160,9 +161,9 @@ def test_a_model_that_can_not_fit_is_refused_with_the_numbers(
 
 
 @pytest.mark.parametrize("gate", ["gated-gelu", "relu"])
-@pytest.mark.parametrize("work", [Workload(8, 32, 24), Workload(2, 200, 60)])
+@pytest.mark.parametrize("shape", [BatchShape(8, 32, 24), BatchShape(2, 200, 60)])
 def test_the_estimate_of_activations_is_what_autograd_keeps(
-    random_model: ModelFactory, gate: str, work: Workload
+    random_model: ModelFactory, gate: str, shape: BatchShape
 ) -> None:
     """Within a fifth of the bytes of all tensors that a forward pass saves for backward."""
     from transformers import T5ForConditionalGeneration
@@ -180,26 +181,25 @@ def test_the_estimate_of_activations_is_what_autograd_keeps(
             alive.append(tensor)
         return tensor
 
-    ids = torch.randint(3, 250, (work.rows, work.source))
-    labels = torch.randint(3, 250, (work.rows, work.target))
+    ids = torch.randint(3, 250, (shape.rows, shape.source))
+    labels = torch.randint(3, 250, (shape.rows, shape.target))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = network(input_ids=ids, labels=labels).loss
     assert torch.isfinite(loss)
-    estimate = 4 * activation_floats(network.config, work)
+    estimate = 4 * activation_floats(network.config, shape)
     assert estimate == pytest.approx(sum(saved.values()), rel=0.2)
-    parameters = parameters_of(network.config)
+    parameters = count_parameters(network.config)
     assert parameters == sum(p.numel() for p in network.parameters())
-    need = memory_need(network.config, work, parameters=parameters)
+    need = estimate_memory(network.config, shape, parameters=parameters)
     assert need.total == 16 * parameters + estimate
 
 
-def test_a_containers_limit(tmp_path: Path) -> None:
-    assert _container_limit(tmp_path) is None
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("5\n")
-    assert _container_limit(tmp_path) is None
+def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000\n")
-    assert _container_limit(tmp_path) == 995
+    (tmp_path / "memory.current").write_text("5\n")
+    within = partial(free_memory, proc=tmp_path, cgroups=tmp_path)
+    monkeypatch.setattr(memory_estimate, "free_memory", within)
+    assert memory_estimate.available_memory("cpu") == 995
 
 
 def test_a_tokenizer_that_does_not_fit_the_model(
@@ -241,7 +241,7 @@ def test_export_refuses_another_tokenizer_than_that_of_training(
     assert publisher.text_fingerprint.as_record() == record
     asked_for = Publisher(SourceModel.open(trained), ExportOptions(prompt="fix: "))
     assert asked_for.text_fingerprint.prompt_template == "fix: {input}"
-    with pytest.raises(ModelError, match="normalizes text differently than in training"):
+    with pytest.raises(ModelError, match="normalizes text otherwise than in training"):
         Publisher(SourceModel.open(_altered(trained, tmp_path / "model")))
     # A later training on it is warned of a prompt that is another one.
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))

@@ -1,0 +1,105 @@
+"""Base classes of the commands, and the state of one call of the command line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+@dataclass
+class Invocation:
+    """One call of `edge`: its arguments, and whether errors show a traceback."""
+
+    arguments: list[str]
+    verbose: bool = False
+
+
+def _set_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value and invocation is not None:
+        invocation.verbose = True
+
+
+def _verbose_options() -> list[click.Parameter]:
+    """`-v/--verbose` and its hidden alias `--debug`, which every command has."""
+    return [
+        click.Option(
+            names,
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            hidden=hidden,
+            callback=_set_verbose,
+            help="Show the traceback of an error.",
+        )
+        for names, hidden in ((["-v", "--verbose"], False), (["--debug"], True))
+    ]
+
+
+class GroupedOption(click.Option):
+    """An option listed in a section of its own in `--help`.
+
+    Args:
+        section: The heading of the section.
+    """
+
+    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class _StrictParsing(click.Command):
+    """Adds `--verbose`, refuses repeated options, and groups the help by section."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _verbose_options()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does.
+
+        Raises:
+            click.UsageError: An option that takes one value is given more than once.
+        """
+        if args and not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for param, count in Counter(given).items():
+                if isinstance(param, click.Option) and count > 1 and not _may_repeat(param):
+                    raise click.UsageError(
+                        f"{'/'.join([*param.opts, *param.secondary_opts])} is given {count} times;"
+                        " give it once",
+                        ctx,
+                    )
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options: first those without a section, then section by section."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _may_repeat(option: click.Option) -> bool:
+    """Whether a repetition adds to a list or a count, or ends the call (`--help --help`)."""
+    return option.multiple or option.count or option.is_eager
+
+
+class Command(_StrictParsing):
+    """A command of `edge`."""
+
+
+class Group(_StrictParsing, click.Group):
+    """A command of `edge` with subcommands."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, then the subcommands."""
+        _StrictParsing.format_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)

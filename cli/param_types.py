@@ -1,0 +1,73 @@
+"""Parameter types of the options: paths, durations and lists of whole numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge.runtime.durations import format_duration, parse_duration
+from edge.runtime.errors import UsageError
+
+if TYPE_CHECKING:  # not generic in older versions of click
+    _FloatType = click.ParamType[float]
+    _TupleType = click.ParamType[tuple[int, ...]]
+else:
+    _FloatType = _TupleType = click.ParamType
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(1)
+
+
+class Duration(_FloatType):
+    """A duration such as `90s`, `5m` or `2h`; a plain number is seconds. The value is in seconds.
+
+    Args:
+        minimum: Shortest accepted duration in seconds. 0 accepts 0 itself.
+        maximum: Longest accepted duration in seconds.
+    """
+
+    name = "duration"
+
+    def __init__(self, minimum: float | None = None, maximum: float = math.inf) -> None:
+        self._minimum = minimum
+        self._maximum = maximum
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds of `value`."""
+        if self._minimum == 0 and str(value).strip() in ("0", "0s"):
+            return 0.0
+        name = param.opts[-1] if param else "duration"
+        try:
+            seconds = parse_duration(value, name)
+        except UsageError as error:
+            raise click.UsageError(str(error), ctx) from None
+        least = self._minimum or 0.0
+        if not least <= seconds <= self._maximum:
+            bounds = f"at least {format_duration(least)}" if least else ""
+            if math.isfinite(self._maximum):
+                bounds += f"{' and ' if bounds else ''}at most {format_duration(self._maximum)}"
+            self.fail(f"{value} is out of range: it must be {bounds}", param, ctx)
+        return seconds
+
+
+class IntegerList(_TupleType):
+    """Whole numbers separated by commas: `1,8`. The value is a tuple."""
+
+    name = "integers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """(1, 8) from "1,8"."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+            self.fail(f"{value!r} is not a list of whole numbers such as 1,2", param, ctx)
+        return tuple(int(part) for part in parts)
