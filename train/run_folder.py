@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import readable_os_errors
-from edge.runtime.platform.lock import is_locked
+from edge.runtime.platform.lock import is_locked, lock_file
 from edge.train.checkpoint.store import prune, steps_in
 from edge.train.events import Event
 
