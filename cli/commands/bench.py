@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.display.bench import REPORT_NAMES, report_options, report_outputs, show
-from edge.cli.options import column_options, command_line, numbers, threads_option
+from edge.cli.display.bench import REPORT_NAMES, measure, report_options, report_outputs
+from edge.cli.options import column_options, numbers, threads_option
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
-    from edge.bench.artifacts.results import BenchSettings, Report
-    from edge.bench.report.write import Outputs
-    from edge.runtime.rows import Row
+    from edge.bench.artifacts.results import Report
 
 
 @click.command()
@@ -184,7 +179,7 @@ def command(
         reference=other["reference"],
     )
     if old is not None:
-        check_regressions(print_comparison(old, report), fail_slower)
+        check_regressions(print_comparison(old, report.as_json()), fail_slower)
     check_target(report)
 
 
@@ -295,56 +290,3 @@ def _bench_shapes(
         scaling=other["scaling"],
         json_file=json_file,
     )
-
-
-def measure(
-    folders: Sequence[Path],
-    rows: Sequence[Row],
-    target_ms: float,
-    settings: BenchSettings,
-    outputs: Outputs,
-    *,
-    threads: int | None = None,
-    data: Path | None = None,
-    reference: Path | None = None,
-) -> Report:
-    """Run the benchmark with a progress display, write the reports and show them.
-
-    After Ctrl-C that is done with what was measured, then the interruption goes on.
-    """
-    from edge.bench.artifacts.results import BenchInterruptedError
-    from edge.bench.artifacts.runner import run_bench
-    from edge.bench.report.write import write_reports
-    from edge.cli.display.console import progress_bar
-
-    try:
-        with progress_bar() as progress:
-            tasks: dict[str, TaskID] = {}
-
-            def on_progress(phase: str, what: str, done: int, of: int) -> None:
-                # One bar for all that are loaded, one for each that is measured.
-                label = phase if phase == "load" else f"{phase} {Path(what).name}".strip()
-                if label not in tasks:
-                    tasks[label] = progress.add_task(label, total=of)
-                progress.update(tasks[label], completed=done)
-
-            report = run_bench(
-                folders,
-                rows,
-                target_ms=target_ms,
-                settings=settings,
-                threads=threads,
-                reference=reference,
-                data=data,
-                command=command_line(),
-                on_progress=on_progress,
-            )
-    except BenchInterruptedError as stopped:
-        document = stopped.report.as_json()
-        write_reports(document, outputs)
-        show(document)
-        raise
-    document = report.as_json()
-    write_reports(document, outputs)
-    show(document)
-    return report

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edge.cli.display.bench import report_options, report_outputs, show
+from edge.cli.display.bench import report_options, report_outputs, show_file
 
 
 @click.command()
@@ -18,10 +18,4 @@ def command(file: Path, **outputs: Any) -> None:
 
     The same file always gives the same reports.
     """
-    from edge.bench.report.document import read_document
-    from edge.bench.report.write import write_reports
-
-    chosen = report_outputs(outputs)
-    document = read_document(file)
-    write_reports(document, chosen)
-    show(document)
+    show_file(file, report_outputs(outputs))
