@@ -1,10 +1,10 @@
-"""The program that runs one artifact in one way: it answers rows one at a time and times each.
+"""The worker that runs one candidate: it answers rows one at a time and times each.
 
     argument     {"folder": artifact, "threads": 1, "settings": {…}, "draft_tokens": 0}
     line in      {"texts": […], "fields": […]}
     line out     {"ms": […], "answers": […], "new_tokens": […], "truncated": n, "peak_rss": bytes}
 
-Each line's first row is answered once more before, untimed: others had the caches.
+The first row of each line is answered once before, untimed, to warm the caches.
 """
 
 from __future__ import annotations

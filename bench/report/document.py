@@ -14,6 +14,7 @@ from edge.bench.documents import ARTIFACTS, kind_of, read_json
 from edge.runtime.errors import DataError
 from edge.runtime.registry import missing_extra
 
+
 def read_document(path: str | Path) -> dict[str, Any]:
     """The report of artifacts in a file that `edge bench --json` wrote.
 
