@@ -38,7 +38,7 @@ def _timed(model: Model, asked: Mapping[str, Any], draft_tokens: int) -> Values:
     rows = list(zip(asked["texts"], asked["fields"], strict=True))
 
     def generate(text: str, fields: Mapping[str, Any]) -> Generation:
-        return model.generate(
+        answer: Generation = model.generate(
             text,
             fields=fields,
             on_long="truncate",
@@ -46,6 +46,7 @@ def _timed(model: Model, asked: Mapping[str, Any], draft_tokens: int) -> Values:
             do_sample=False,
             prompt_lookup_num_tokens=draft_tokens,
         )
+        return answer
 
     generate(*rows[0])
     times, found = [], []

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,8 +21,6 @@ from edge.bench.artifacts.signals import SignalReceivedError, signals_as_interru
 from edge.bench.report.document import read_document
 from edge.bench.report.write import Outputs
 from edge.runtime.errors import UsageError
-
-Command = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -98,8 +97,7 @@ def _drain(terminal: int) -> None:
 def test_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SignalReceivedError) as received, signals_as_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+        signal.raise_signal(signal.SIGTERM)
     assert received.value.number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -122,9 +120,9 @@ def test_destinations_that_cant_be_written_are_refused_first(
 
 
 def test_json_on_standard_output_is_json_alone(
-    edge: Callable[..., object], artifacts: Path, dataset: Path
+    edge: Callable[..., Any], artifacts: Path, dataset: Path
 ) -> None:
     arguments = ("bench", artifacts / "onnx-int8", "--data", dataset / "dev.jsonl", "--limit", 5)
     ended = edge(*arguments, "--target-ms", 60_000, "--json", "-")
-    assert json.loads(ended.out)["kind"] == "artifacts"  # type: ignore[attr-defined]
-    assert "onnx int8" in ended.err  # type: ignore[attr-defined]
+    assert json.loads(ended.out)["kind"] == "artifacts"
+    assert "onnx int8" in ended.err

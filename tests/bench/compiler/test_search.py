@@ -141,9 +141,7 @@ def test_what_is_found_is_what_trying_everything_finds(
         assert one.accepted is (one.drop is not None and one.drop <= max_drop + 1e-9)
 
 
-def test_nothing_within_the_budget_is_said_and_not_chosen(
-    runner: TrialRunner, space: Space
-) -> None:
+def test_nothing_within_the_budget_is_not_chosen(runner: TrialRunner, space: Space) -> None:
     only_four = Space({"onnx": ["int4"], "gguf": ["q4_0"]}, [1, 2], shortlist=True, drafts=True)
     search = searched(runner, only_four, 0.005)
     assert search.ranking() == []
