@@ -1,16 +1,17 @@
-"""How well an artifact answers a data set: text metrics of its greedy answers, and eval_loss."""
+"""Accuracy of an artifact on a data set: text metrics of its greedy answers, and eval_loss."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from edge.bench.artifacts.scores import RowScores
+from edge.runtime.generation import Generation
 from edge.runtime.model import Model
 from edge.runtime.rows import Row
 from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l
@@ -18,16 +19,18 @@ from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l
 # Rows in one engine call: enough to be fast, few enough to show progress.
 _CHUNK = 64
 WORST_ROWS = 10
-# More tasks than a table can show; the largest are kept.
-MAX_TASKS = 50
+MAX_TASKS = 50  # the largest are kept
 _MAX_CHARACTERS = 2000  # of each text of a worst row
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Fractions 0 to 1 but for `bleu` and `chrf` (0 to 100); `eval_loss` in nats per target token,
-    eos included and padding excluded. `intervals` hold each figure's 95 % bootstrap interval, low
-    and high; there are none for fewer than 10 rows."""
+    """Metrics of some rows.
+
+    `exact_match` and `rouge_l` are fractions, `bleu` and `chrf` 0 to 100; `eval_loss` is in nats
+    per target token, eos included and padding excluded. `intervals` holds the 95 % bootstrap
+    interval of each metric, low and high; it is empty for fewer than 10 rows.
+    """
 
     rows: int
     exact_match: float
@@ -40,8 +43,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class WorstRow:
-    """A row that was not answered as its target says. `line` is 0 where no file was read;
-    `eval_loss` is of this row alone. Texts are cut after 2,000 characters."""
+    """A row whose answer is not its target.
+
+    `line` is the line in the data file, 0 if there is no file; `eval_loss` is that of this row.
+    Texts are cut after 2,000 characters.
+    """
 
     line: int
     task: str | None
@@ -54,24 +60,40 @@ class WorstRow:
 
 @dataclass(frozen=True)
 class Accuracy(Scores):
-    """Scores of all rows. `truncated` counts inputs that were cut to the limit; `fit` names the
-    bands of eval_loss and rouge_l, as after training; `tasks` are the scores of each task's rows,
-    largest first; `worst` has the lowest ROUGE-L first. `agreement` is the share of answers that
-    are those of `reference` to the letter, None where there is none."""
+    """Metrics of all rows.
+
+    Attributes:
+        truncated: number of inputs that were cut to the artifact's limit.
+        fit: the bands of eval_loss and rouge_l, as after training.
+        tasks: metrics of each task's rows, the largest task first.
+        worst: the rows with the lowest ROUGE-L, the worst first.
+        predictions: the answers, in order.
+        row_scores: the statistics of each row, for paired tests.
+        agreement: the ratio of answers that equal the reference's, None without a reference.
+        reference: the name of the reference.
+    """
 
     truncated: int
     fit: dict[str, str]
     tasks: dict[str, Scores]
     worst: tuple[WorstRow, ...]
     predictions: tuple[str, ...]
+    row_scores: RowScores = field(compare=False, repr=False)
     agreement: float | None = None
     reference: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The fields less `predictions`, for the report's JSON document."""
-        values = dataclasses.asdict(self)
-        del values["predictions"]
-        return values
+        """The fields for the report's JSON document, without `predictions` and `row_scores`."""
+        left_out = ("predictions", "row_scores", "tasks", "worst")
+        values = {
+            one.name: getattr(self, one.name)
+            for one in dataclasses.fields(self)
+            if one.name not in left_out
+        }
+        return values | {
+            "tasks": {task: dataclasses.asdict(scores) for task, scores in self.tasks.items()},
+            "worst": [dataclasses.asdict(row) for row in self.worst],
+        }
 
 
 def measure_accuracy(
@@ -81,9 +103,15 @@ def measure_accuracy(
     *,
     worst: int = WORST_ROWS,
 ) -> Accuracy:
-    """Answer every row greedily and score every target; `on_progress` gets the rows done.
+    """Answer every row greedily and score every target.
 
-    Agreement is for whoever knows the reference: see `edge.bench.artifacts.agreement`.
+    `agreement` is left empty: see `edge.bench.artifacts.agreement`.
+
+    Args:
+        model: a loaded artifact.
+        rows: inputs with targets.
+        on_progress: called with the number of rows done.
+        worst: how many of the worst rows to keep.
 
     Raises:
         MissingExtraError: rouge-score or sacrebleu is not installed.
@@ -108,37 +136,38 @@ def measure_accuracy(
         if on_progress:
             on_progress(len(predictions))
     scores = RowScores(predictions, [row.target or "" for row in rows], losses, tokens)
-    figures = scores.figures()
+    metrics = scores.metrics()
     return Accuracy(
-        **figures,
+        **metrics,
         truncated=truncated,
         fit={
-            "eval_loss": fit_band_eval_loss(figures["eval_loss"]),
-            "rouge_l": fit_band_rouge_l(figures["rouge_l"]),
+            "eval_loss": fit_band_eval_loss(metrics["eval_loss"]),
+            "rouge_l": fit_band_rouge_l(metrics["rouge_l"]),
         },
-        tasks={task: Scores(**scores.figures(places)) for task, places in _tasks(rows).items()},
-        worst=_worst(rows, predictions, scores, np.array(losses) / np.array(tokens), worst),
+        tasks={task: Scores(**scores.metrics(own)) for task, own in _rows_by_task(rows).items()},
+        worst=_worst_rows(rows, predictions, scores, np.array(losses) / np.array(tokens), worst),
         predictions=tuple(predictions),
+        row_scores=scores,
     )
 
 
 def greedy_answers(model: Model, rows: Sequence[Row]) -> list[str]:
-    """The model's greedy answer to each row, as `measure_accuracy` asks for them."""
+    """The model's greedy answer to each row, as in `measure_accuracy`."""
     chunks = (rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK))
     return [answer.text for chunk in chunks for answer in _greedy(model, chunk)]
 
 
 def copy_baseline(rows: Sequence[Row]) -> dict[str, Any]:
-    """What an artifact must beat: the scores (less eval_loss) of giving each input as its answer.
+    """The metrics (without eval_loss) of copying each input as the answer.
 
     Raises:
         MissingExtraError: rouge-score or sacrebleu is not installed.
     """
     copied = [row.input for row in rows]
-    return RowScores(copied, [row.target or "" for row in rows]).figures()
+    return RowScores(copied, [row.target or "" for row in rows]).metrics()
 
 
-def _greedy(model: Model, rows: Sequence[Row]) -> list[Any]:
+def _greedy(model: Model, rows: Sequence[Row]) -> list[Generation]:
     return model.generate(
         [row.input for row in rows],
         fields=[row.fields for row in rows],
@@ -148,37 +177,37 @@ def _greedy(model: Model, rows: Sequence[Row]) -> list[Any]:
     )
 
 
-def _tasks(rows: Sequence[Row]) -> dict[str, list[int]]:
-    """The places of each task's rows, for the tasks with the most rows."""
+def _rows_by_task(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """The indices of each task's rows, for the largest tasks."""
     counts = Counter(row.task for row in rows if row.task is not None)
-    places: dict[str, list[int]] = {task: [] for task, _ in counts.most_common(MAX_TASKS)}
-    for place, row in enumerate(rows):
-        if row.task in places:
-            places[row.task].append(place)
-    return places
+    indices: dict[str, list[int]] = {task: [] for task, _ in counts.most_common(MAX_TASKS)}
+    for index, row in enumerate(rows):
+        if row.task in indices:
+            indices[row.task].append(index)
+    return indices
 
 
-def _worst(
+def _worst_rows(
     rows: Sequence[Row],
     predictions: Sequence[str],
     scores: RowScores,
     losses: np.ndarray,
     count: int,
 ) -> tuple[WorstRow, ...]:
-    """Lowest ROUGE-L first, and of equals the one whose target surprises the model most."""
+    """The lowest ROUGE-L first; on a tie, the highest loss first."""
     order = np.lexsort((-losses, scores.rouge_l))
-    chosen = [int(place) for place in order if not scores.right[place]][:count]
+    chosen = [int(index) for index in order if not scores.exact[index]][:count]
     return tuple(
         WorstRow(
-            line=rows[place].line,
-            task=rows[place].task,
-            input=_cut(rows[place].input),
-            target=_cut(rows[place].target or ""),
-            prediction=_cut(predictions[place]),
-            rouge_l=float(scores.rouge_l[place]),
-            eval_loss=float(losses[place]),
+            line=rows[index].line,
+            task=rows[index].task,
+            input=_cut(rows[index].input),
+            target=_cut(rows[index].target or ""),
+            prediction=_cut(predictions[index]),
+            rouge_l=float(scores.rouge_l[index]),
+            eval_loss=float(losses[index]),
         )
-        for place in chosen
+        for index in chosen
     )
 
 

@@ -1,6 +1,6 @@
-"""How often an artifact answers as its source model does: the reference's answers, and the share.
+"""Agreement with the source model: the ratio of answers that equal the reference's.
 
-The reference is the run's float32 artifact of the same weights, unless another is named.
+The reference is the run's float32 artifact of the same weights, unless another is given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge.bench.artifacts.accuracy import Accuracy, greedy_answers
-from edge.bench.artifacts.scores import MIN_ROWS, share_interval
+from edge.bench.artifacts.scores import MIN_ROWS, ratio_interval
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, Source, TokenizerInfo
 from edge.runtime.model import Model, load
@@ -26,11 +26,11 @@ _FLOAT32 = ("float32", "f32")
 
 
 def reference_answers(reference: str | Path, rows: Sequence[Row]) -> list[str]:
-    """The greedy answers of an artifact, or of a model folder as transformers runs it in float32.
+    """The greedy answers of an artifact, or of a model folder run by transformers in float32.
 
     Raises:
         ArtifactError, ModelError: neither an artifact nor a T5-family model.
-        MissingExtraError: its engine's library is not installed.
+        MissingExtraError: the engine's library is not installed.
     """
     opened = load if (Path(reference) / MANIFEST_NAME).is_file() else open_source
     with opened(reference) as model:
@@ -39,11 +39,10 @@ def reference_answers(reference: str | Path, rows: Sequence[Row]) -> list[str]:
 
 @contextlib.contextmanager
 def open_source(model: str | Path) -> Iterator[Model]:
-    """A model folder as a `Model`, by transformers, with the prompt and limits that an export of
-    it would have.
+    """Open a model folder as a `Model` run by transformers, with an export's prompt and limits.
 
     Raises:
-        ModelError: not a T5-family model, or not with the tokenizer that it was trained with.
+        ModelError: not a T5-family model, or its tokenizer is not the one of its training.
     """
     from edge.export.manifest import file_info
     from edge.export.publish import Publisher
@@ -74,25 +73,26 @@ def open_source(model: str | Path) -> Iterator[Model]:
 
 
 def choose_references(manifests: Sequence[Manifest | None]) -> list[int | None]:
-    """For each artifact the place of the first one that is its source model in float32, or None.
+    """For each artifact, the index of the first float32 artifact of the same weights, or None.
 
-    An artifact with a shortlist answers less than its source; None in `manifests` is no artifact.
+    An artifact with a vocabulary shortlist is no reference: it answers less than its source. An
+    entry of `manifests` may be None.
     """
     exact: dict[str, int] = {}
-    for place, manifest in enumerate(manifests):
+    for index, manifest in enumerate(manifests):
         if manifest and manifest.quantization in _FLOAT32 and not manifest.shortlist:
-            exact.setdefault(manifest.source.weights_sha256, place)
+            exact.setdefault(manifest.source.weights_sha256, index)
     return [None if m is None else exact.get(m.source.weights_sha256) for m in manifests]
 
 
 def with_agreement(accuracy: Accuracy, answers: Sequence[str], reference: str) -> Accuracy:
-    """The accuracy with its agreement with these answers, which are `reference`'s (a name)."""
+    """The accuracy with its agreement with `answers`, those of the artifact named `reference`."""
     equal = sum(mine == theirs for mine, theirs in zip(accuracy.predictions, answers, strict=True))
-    share = equal / accuracy.rows
+    ratio = equal / accuracy.rows
     intervals = dict(accuracy.intervals)
     if accuracy.rows >= MIN_ROWS:
-        intervals["agreement"] = share_interval(share, accuracy.rows)
-    return dataclasses.replace(accuracy, agreement=share, reference=reference, intervals=intervals)
+        intervals["agreement"] = ratio_interval(ratio, accuracy.rows)
+    return dataclasses.replace(accuracy, agreement=ratio, reference=reference, intervals=intervals)
 
 
 def agree(
@@ -102,9 +102,14 @@ def agree(
     rows: Sequence[Row],
     reference: str | Path | None = None,
 ) -> list[Measured]:
-    """All accuracies of a run with their agreement; None (nothing was measured) stays None.
+    """All accuracies of a run with their agreement; None (not measured) stays None.
 
-    With `reference`, an artifact or model folder, all are compared with that.
+    Args:
+        names: the artifacts' names.
+        manifests: their manifests.
+        accuracies: their accuracies on `rows`.
+        rows: what they answered.
+        reference: an artifact or model folder to compare all of them with.
 
     Raises:
         EdgeError: as `reference_answers`.
@@ -116,10 +121,10 @@ def agree(
             for one in accuracies
         ]
     agreeing: list[Measured] = []
-    for accuracy, place in zip(accuracies, choose_references(manifests), strict=True):
-        source = None if place is None else accuracies[place]
-        if accuracy is None or place is None or source is None:
+    for accuracy, index in zip(accuracies, choose_references(manifests), strict=True):
+        source = None if index is None else accuracies[index]
+        if accuracy is None or index is None or source is None:
             agreeing.append(accuracy)
         else:
-            agreeing.append(with_agreement(accuracy, source.predictions, names[place]))
+            agreeing.append(with_agreement(accuracy, source.predictions, names[index]))
     return agreeing

@@ -1,4 +1,4 @@
-"""This run against an earlier one: ratios of p50 and p95, and what can't be compared."""
+"""Comparison of a run with an earlier one: ratios of p50 and p95, and what is not comparable."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# What makes it another machine.
-_MACHINE = ("cpu", "cores", "isa", "system")
+_MACHINE = ("cpu", "cores", "isa", "system")  # a difference in one: another machine
 # Artifact's name, format, quantization, batch, concurrency.
 Key = tuple[str, str, str, int, int]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One line in both runs; ratios are new over old, above 1 is slower. None: not measured now,
-    and `error` says why."""
+    """One artifact and setting in both runs.
+
+    Latencies are in milliseconds. Ratios are new over old: above 1 is slower. They are None if
+    there is no new latency; `error` says why.
+    """
 
     name: str
     old_p50: float
@@ -28,33 +30,42 @@ class Change:
 
     @property
     def p50_ratio(self) -> float | None:
+        """New p50 over old p50."""
         return None if self.p50 is None else self.p50 / self.old_p50
 
     @property
     def p95_ratio(self) -> float | None:
+        """New p95 over old p95."""
         return None if self.p95 is None else self.p95 / self.old_p95
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`unpaired` are lines of one run alone, `other_machine` and `differences` say in sentences why
-    ratios may come from something else than the artifacts."""
+    """Two runs side by side.
+
+    `unpaired` names results of one run only. `other_machine` and `differences` are sentences about
+    what else differs between the runs and may explain the ratios.
+    """
 
     changes: list[Change]
     unpaired: list[str]
     other_machine: str | None
     differences: list[str]
 
-    def regressions(self, most: float) -> list[Change]:
-        """What is more than `most` times slower by its median, or is not measured any more."""
-        return [c for c in self.changes if c.p50_ratio is None or c.p50_ratio > most]
+    def regressions(self, max_ratio: float) -> list[Change]:
+        """Results whose p50 ratio is above `max_ratio`, or that have no new latency."""
+        return [c for c in self.changes if c.p50_ratio is None or c.p50_ratio > max_ratio]
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
-    """Pair the lines of two reports by artifact, format, quantization, batch and concurrency.
+    """Pair the results of two reports by artifact, format, quantization, batch and concurrency.
 
-    Artifacts are paired by their folder's name where it is one artifact's alone in each run, so
-    that runs in different places can be compared; else by their path.
+    Artifacts are paired by folder name if it is unique in each run, so that runs in different
+    places can be compared; else by path.
+
+    Args:
+        old: the JSON document of the earlier run.
+        new: the JSON document of this run.
     """
     names = _names(old["results"], new["results"])
     before = {_key(r, names): r for r in old["results"] if r["latency"] is not None}
@@ -64,15 +75,15 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
         if key in before:
             changes.append(_change(key, before[key]["latency"], result))
         elif result["latency"] is not None:
-            unpaired.append(f"{_words(key)} (only in this run)")
-    unpaired += [f"{_words(key)} (only in the old run)" for key in before if key not in after]
+            unpaired.append(f"{_label(key)} (only in this run)")
+    unpaired += [f"{_label(key)} (only in the old run)" for key in before if key not in after]
     return Comparison(
         changes, unpaired, _other_machine(old, new), list(_differences(old, new, before, after))
     )
 
 
 def _names(*runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Path → the shortest name that means one artifact alone in each run."""
+    """Path → the shortest name that is unique in each run."""
     names: dict[str, str] = {}
     for results in runs:
         paths = {result["artifact"] for result in results}
@@ -94,18 +105,19 @@ def _key(result: Mapping[str, Any], names: Mapping[str, str]) -> Key:
     )
 
 
-def _words(key: Key) -> str:
+def _label(key: Key) -> str:
     name, *_, batch, concurrency = key
-    asked = "" if (batch, concurrency) == (1, 1) else f" batch {batch}, concurrency {concurrency}"
-    return name + asked
+    if (batch, concurrency) == (1, 1):
+        return name
+    return f"{name} batch {batch}, concurrency {concurrency}"
 
 
 def _change(key: Key, before: Mapping[str, Any], result: Mapping[str, Any]) -> Change:
     after, error = result["latency"], result["error"]
-    change = Change(_words(key), before["p50"], before["p95"], error=error)
+    change = Change(_label(key), before["p50"], before["p95"], error=error)
     if after is None or error is not None:
         return change
-    return Change(_words(key), before["p50"], before["p95"], after["p50"], after["p95"])
+    return Change(_label(key), before["p50"], before["p95"], after["p50"], after["p95"])
 
 
 def _other_machine(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
@@ -123,21 +135,20 @@ def _differences(
     before: Mapping[Key, Mapping[str, Any]],
     after: Mapping[Key, Mapping[str, Any]],
 ) -> Iterator[str]:
-    if _at(old, "data", "sha256") != _at(new, "data", "sha256"):
-        yield "The data is not that of the old run."
-    elif _at(old, "data", "rows") != _at(new, "data", "rows"):
-        yield "Another number of rows was used in the old run (--limit)."
-    if _at(old, "settings", "new_tokens") != _at(new, "settings", "new_tokens"):
-        yield "Answers had another length in the old run (--new-tokens)."
+    def changed(group: str, name: str) -> bool:
+        return bool(old[group].get(name) != new[group].get(name))
+
+    if changed("data", "sha256"):
+        yield "The old run used other data."
+    elif changed("data", "rows"):
+        yield "The old run used a different number of rows (--limit)."
+    if changed("settings", "new_tokens"):
+        yield "The old run used another answer length (--new-tokens)."
     for key in before:
         if key in after and before[key]["threads"] != after[key]["threads"]:
             threads = before[key]["threads"], after[key]["threads"]
-            yield f"{_words(key)}: {threads[0]} thread(s) then, {threads[1]} now."
+            yield f"{_label(key)}: {threads[0]} thread(s) then, {threads[1]} now."
     for name in ("governor", "affinity"):
-        if _at(old, "machine", name) != _at(new, "machine", name):
-            then, now = _at(old, "machine", name), _at(new, "machine", name)
-            yield f"The machine's {name} is not that of the old run: {then} then, {now} now."
-
-
-def _at(values: Mapping[str, Any], name: str, inner: str) -> Any:
-    return values[name].get(inner)
+        if changed("machine", name):
+            then, now = old["machine"].get(name), new["machine"].get(name)
+            yield f"The machine's {name} differs: {then} then, {now} now."

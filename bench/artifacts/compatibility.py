@@ -1,4 +1,4 @@
-"""Artifacts and rows that don't go together, told before anything is measured."""
+"""Checks that artifacts and rows fit together, before anything is measured."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edge.runtime.platform.json_file import read_json
 from edge.runtime.rows import Prompt, Row
 from edge.runtime.text.tokenization import Tokenizer
 
-_SAMPLE = 500  # rows whose pieces are looked at
+_SAMPLE = 500  # rows that are checked for unknown characters
 _MANY_UNKNOWN = 0.05  # of these
 
 
 def open_artifacts(folders: Sequence[str | Path]) -> list[Artifact]:
-    """The artifacts, without their engines.
+    """Open artifacts, without their engines.
 
     Raises:
-        UsageError: none, or one of a format that there is not.
-        ArtifactError: no artifact, one that is damaged, or one whose tokenizer or prompt is not the
-            recorded one.
+        UsageError: no folders, or an unknown format.
+        ArtifactError: not an artifact, a damaged one, or one whose tokenizer or prompt differs
+            from what its manifest records.
     """
     if not folders:
-        raise UsageError("name at least one artifact")
+        raise UsageError("no artifact to measure; give at least one artifact folder")
     opened = [Artifact.open(folder) for folder in folders]
     for artifact in opened:
         ENGINES.entry(artifact.manifest.format)
@@ -37,14 +37,14 @@ def open_artifacts(folders: Sequence[str | Path]) -> list[Artifact]:
 
 
 def check_rows(artifacts: Sequence[Artifact], rows: Sequence[Row]) -> None:
-    """Refuse rows that the artifacts' prompts are not made for.
+    """Refuse rows that don't fit the artifacts' prompts.
 
     Raises:
-        UsageError: no rows, a row without a field of the prompt, or rows that have the prompt's
-            prefix already.
+        UsageError: no rows, a row without a field of the prompt, or rows that already start with
+            the prompt's prefix.
     """
     if not rows:
-        raise UsageError("there are no rows to measure with")
+        raise UsageError("the data has no rows to measure with")
     for artifact in artifacts:
         prompt = Prompt(artifact.manifest.prompt_template)
         for name in prompt.fields:
@@ -57,19 +57,18 @@ def check_rows(artifacts: Sequence[Artifact], rows: Sequence[Row]) -> None:
                 )
         if all(without_prefix(row.input, prompt, row.fields) != row.input for row in rows):
             raise UsageError(
-                f"every input of the data starts with the prompt of {artifact.folder},"
-                f" {prompt.template!r}, which would stand there twice: give the data without it"
+                f"every input of the data already starts with the prompt of {artifact.folder},"
+                f" {prompt.template!r}, which would be added twice; remove it from the data"
             )
 
 
 def notes_on(artifacts: Sequence[Artifact], rows: Sequence[Row]) -> list[str]:
-    """What a reader of the figures has to know: other texts reach the models than they were made
-    for, or each of them another one."""
-    return [*_unknown_pieces(artifacts, rows), *_differences(artifacts)]
+    """Notes for readers of the results: unknown characters, and different tokenizers or prompts."""
+    return [*_unknown_characters(artifacts, rows), *_differences(artifacts)]
 
 
-def _unknown_pieces(artifacts: Sequence[Artifact], rows: Sequence[Row]) -> Iterator[str]:
-    """Rows that a tokenizer has no pieces for, said once for the artifacts that share it."""
+def _unknown_characters(artifacts: Sequence[Artifact], rows: Sequence[Row]) -> Iterator[str]:
+    """One note for each tokenizer that turns many rows into <unk>."""
     sample = spread_rows(rows, min(len(rows), _SAMPLE))
     seen = set()
     for artifact in artifacts:
@@ -87,8 +86,8 @@ def _unknown_pieces(artifacts: Sequence[Artifact], rows: Sequence[Row]) -> Itera
         hit = sum(unknown in ids for ids in tokenizer.encode(texts))
         if hit >= _MANY_UNKNOWN * len(texts):
             yield (
-                f"{hit} of {len(texts)} inputs hold characters that the tokenizer of"
-                f" {artifact.folder} does not know (<unk>): was it trained on other data?"
+                f"{hit} of {len(texts)} inputs contain characters that the tokenizer of"
+                f" {artifact.folder} does not know (<unk>). Was it trained on other data?"
             )
 
 
@@ -96,8 +95,8 @@ def _differences(artifacts: Sequence[Artifact]) -> Iterator[str]:
     manifests = [artifact.manifest for artifact in artifacts]
     if len({manifest.tokenizer.sha256 for manifest in manifests}) > 1:
         yield (
-            "The artifacts have different tokenizers: eval_loss and times per token are of"
-            " different tokens, compare exact match, ROUGE-L, BLEU and whole answers."
+            "The artifacts have different tokenizers: eval_loss and times per token are not"
+            " comparable. Compare exact match, ROUGE-L, BLEU and whole answers."
         )
     prompts = sorted({manifest.prompt_template for manifest in manifests})
     if len(prompts) > 1:

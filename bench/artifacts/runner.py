@@ -1,7 +1,7 @@
-"""Accuracy and latency of several artifacts on one data set, and the verdict on each.
+"""Measurement of several artifacts on one data set: accuracy, latency and the verdict on each.
 
-Every artifact has a process of its own, which stands still while others are measured; artifacts
-take turns, so that a noisy moment hits all of them.
+Every artifact runs in a separate process, which is paused while the others are measured. Artifacts
+take turns, so that noise on the machine affects all of them alike.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edge.bench.artifacts.accuracy import Accuracy, copy_baseline, measure_accur
 from edge.bench.artifacts.agreement import agree
 from edge.bench.artifacts.compatibility import check_rows, notes_on, open_artifacts
 from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Data, Report, Result
+from edge.bench.artifacts.signals import signal_of
 from edge.bench.engines.process_model import RemoteModel
 from edge.bench.timing.interleaved import FailureIsolated, Turn, time_interleaved
 from edge.bench.timing.latency import Latency, Samples, spread_rows
@@ -40,7 +41,7 @@ FIRST_WARMUP = 3  # untimed calls before an artifact's first turn
 
 @dataclass(frozen=True)
 class Case:
-    """How an artifact is asked: texts in a call, and threads that call at once."""
+    """How an artifact is asked: texts in one call, and threads that call at once."""
 
     batch: int
     concurrency: int
@@ -73,25 +74,24 @@ def run_bench(
     result with an `error`; the others are measured.
 
     Args:
-        artifacts: their folders.
-        rows: what they answer, with targets.
-        target_ms: what p95 has to meet.
-        runs: in place of those in `settings`.
-        settings: how often and how they are asked; None takes the defaults.
-        threads: that compute; None takes what was tuned for each artifact, else one.
-        reference: an artifact or model folder that answers are compared with; None takes the
-            float32 artifact of the same model.
-        data: the file that the rows are from, for the report.
+        artifacts: artifact folders.
+        rows: inputs with targets.
+        target_ms: the target for p95, in milliseconds; see `edge.bench.timing.verdict`.
+        runs: replaces the runs of `settings`.
+        settings: how often and how artifacts are asked; None takes the defaults.
+        threads: number of threads of each engine; None takes each artifact's tuned number, or 1.
+        reference: an artifact or model folder to compare answers with; None takes the float32
+            artifact of the same model.
+        data: the file of the rows, for the report.
         command: the command line, for the report.
-        on_progress: gets the phase, what is measured, what is done of it, and of how much.
+        on_progress: called with the phase, what is measured, the amount done, and the total.
 
     Raises:
-        UsageError: fewer runs than a median needs, no artifact, or rows that the artifacts' prompts
-            are not made for.
-        ArtifactError: a folder that is no artifact, or one whose tokenizer or prompt is not the
-            recorded one.
+        UsageError: too few runs, no artifact, or rows that don't fit the artifacts' prompts.
+        ArtifactError: a folder that is not an artifact, or an artifact whose tokenizer or prompt
+            differs from what its manifest records.
         MissingExtraError: the metrics' libraries are not installed.
-        BenchInterruptedError: Ctrl-C; it has the report of what was measured.
+        BenchInterruptedError: Ctrl-C; it holds the report of what was measured.
     """
     settings = settings or BenchSettings()
     if runs is not None:
@@ -117,15 +117,16 @@ def run_bench(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=command,
         notes=notes_on(opened, rows),
-        # Here, not after minutes of measuring: it refuses where a metric's library is missing.
+        # Before the measurement: it fails if a metric's library is missing.
         baseline=copy_baseline(rows),
     )
     try:
         _measure(contestants, rows, cases, settings, notify)
         _compare_answers(contestants, rows, reference)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         found = _results(contestants, cases, target_ms, "not measured: interrupted")
-        raise BenchInterruptedError(replace(report, results=found, interrupted=True)) from None
+        stopped = replace(report, results=found, interrupted=True)
+        raise BenchInterruptedError(stopped, signal_of(error)) from None
     return replace(report, results=_results(contestants, cases, target_ms))
 
 
@@ -136,10 +137,10 @@ def _measure(
     settings: BenchSettings,
     notify: Progress,
 ) -> None:
-    """Latency first: what scoring leaves in memory would count as the engine's."""
+    """Latency first: memory that scoring uses would count as the engine's."""
     with contextlib.ExitStack() as stack:
-        for place, contestant in enumerate(contestants):
-            notify("load", contestant.name, place, len(contestants))
+        for index, contestant in enumerate(contestants):
+            notify("load", contestant.name, index, len(contestants))
             stack.callback(contestant.close)
             contestant.guard(contestant.start, rows[0])
         notify("load", "", len(contestants), len(contestants))
@@ -161,7 +162,7 @@ def _measure(
 def _compare_answers(
     contestants: Sequence[BenchmarkedArtifact], rows: Sequence[Row], reference: str | Path | None
 ) -> None:
-    """Give every accuracy its agreement with the reference."""
+    """Add to every accuracy its agreement with the reference."""
     names = [one.name for one in contestants]
     manifests = [one.manifest for one in contestants]
     accuracies = agree(names, manifests, [one.accuracy for one in contestants], rows, reference)
@@ -197,13 +198,16 @@ def take_turns(
 
 
 def calls_of(rows: Sequence[Row], runs: int, batch: int) -> list[Call]:
-    """The inputs of `runs` calls, taken evenly over the data."""
+    """The inputs of `runs` calls, spread evenly over the data."""
     pairs = [(row.input, row.fields) for row in spread_rows(rows, runs * batch)]
     return [pairs[first : first + batch] for first in range(0, len(pairs), batch)]
 
 
 class BenchmarkedArtifact(FailureIsolated):
-    """One artifact through a run: its process, what was measured, and what became of it."""
+    """One artifact in a run: its process, its measurements and its failure, if any.
+
+    Methods raise EngineMissingError or EngineFailedError.
+    """
 
     def __init__(self, name: str, artifact: Artifact, threads: int) -> None:
         self.name = name
@@ -216,10 +220,11 @@ class BenchmarkedArtifact(FailureIsolated):
 
     @property
     def manifest(self) -> Manifest:
+        """Of the artifact."""
         return self._artifact.manifest
 
     def start(self, row: Row) -> None:
-        """Load it in a process of its own, and answer once."""
+        """Load the artifact in a separate process, and answer once."""
         self._model = RemoteModel(self._artifact, self._threads)
         self._load_ms = self._model.load_ms
         self._model.generate([row.input], fields=[row.fields], on_long="truncate")
@@ -242,11 +247,12 @@ class BenchmarkedArtifact(FailureIsolated):
         return samples.ms if samples else []
 
     def score(self, rows: Sequence[Row], on_progress: Callable[[int], None]) -> None:
-        # It answers and scores lists as a `Model` does, which is all that is asked of it.
+        """Measure the accuracy on `rows`; `on_progress` is called with the rows done."""
+        # A RemoteModel has those methods of `Model` that are used.
         self.accuracy = measure_accuracy(cast(Model, self._model), rows, on_progress)
 
     def result(self, case: Case, target_ms: float, unmeasured: str = "not measured") -> Result:
-        """Its line for `case`. An engine that failed later keeps its figures, but no verdict."""
+        """The result for `case`. If the engine failed later, there is a latency but no verdict."""
         samples = self._samples.get(case)
         latency: Latency | None = None
         error = self.failure or (None if samples else unmeasured)
@@ -274,6 +280,7 @@ class BenchmarkedArtifact(FailureIsolated):
         )
 
     def close(self) -> None:
+        """End the artifact's process."""
         if self._model is not None:
             self._model.close()
             self._model = None

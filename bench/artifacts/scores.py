@@ -1,11 +1,12 @@
-"""Text metrics from one row's statistics each: any part of a data set is scored by adding up.
+"""Text metrics from per-row statistics, so that any subset of rows is scored by a sum.
 
-That is what makes figures per task and confidence intervals cheap: no text is looked at twice.
+Metrics per task and bootstrap confidence intervals are cheap this way: no text is scored twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,9 @@ from edge.runtime.registry import missing_extra
 from edge.train.metrics import exact_match_each, rouge_l_each
 
 RESAMPLES = 1000
-# Fewer rows than this say too little of other rows for an interval.
-MIN_ROWS = 10
-# Random draws in all; with more than 50,000 rows there are fewer resamples, but never below this.
-_DRAWS, _FEWEST_RESAMPLES = 50_000_000, 200
+MIN_ROWS = 10  # for an interval
+# Random draws in all; with more than 50,000 rows there are fewer resamples, but at least 200.
+_DRAWS, _MIN_RESAMPLES = 50_000_000, 200
 _DRAWS_AT_ONCE = 2_000_000  # of 8 bytes
 _SEED = 12_345  # sacrebleu's
 
@@ -36,8 +36,13 @@ class RowScores:
         losses: Sequence[float] | None = None,
         tokens: Sequence[int] | None = None,
     ) -> None:
-        """`losses` and `tokens`: each target's summed negative log-probability, and its length
-        with eos; without them there is no eval_loss.
+        """Score each row.
+
+        Args:
+            predictions: the answers.
+            references: the targets, one for each answer.
+            losses: summed negative log-probability of each target, in nats. None: no eval_loss.
+            tokens: number of tokens of each target, eos included.
 
         Raises:
             MissingExtraError: rouge-score or sacrebleu is not installed.
@@ -48,19 +53,18 @@ class RowScores:
             raise missing_extra("the accuracy", "sacrebleu", "bench") from None
         self._bleu, self._chrf = BLEU(force=True), CHRF()
         self._has_loss = losses is not None
-        rows = len(predictions)
-        none = np.zeros(rows)
+        zeros = np.zeros(len(predictions))
         columns = [
             exact_match_each(predictions, references),
             rouge_l_each(predictions, references),
-            none if losses is None else losses,
-            none if tokens is None else tokens,
+            zeros if losses is None else losses,
+            zeros if tokens is None else tokens,
         ]
         bleu, chrf = (
             np.array(metric._extract_corpus_statistics(predictions, [references]), np.float64)
             for metric in (self._bleu, self._chrf)
         )
-        self._parts = np.cumsum([len(columns), bleu.shape[1]])
+        self._splits = np.cumsum([len(columns), bleu.shape[1]])
         self._matrix = np.concatenate([np.array(columns, np.float64).T, bleu, chrf], axis=1)
 
     @property
@@ -69,36 +73,49 @@ class RowScores:
         return self._matrix[:, 1]
 
     @property
-    def right(self) -> np.ndarray:
-        """Which rows are exact matches [rows]."""
+    def exact(self) -> np.ndarray:
+        """Whether each row is an exact match [rows]."""
         return self._matrix[:, 0] > 0
 
-    def figures(self, places: Sequence[int] | None = None) -> dict[str, Any]:
-        """Metrics of all rows, or of those at `places`, with `intervals` (empty for few rows).
+    @cached_property
+    def resampled(self) -> dict[str, np.ndarray]:
+        """Each metric on every bootstrap resample of the rows [resamples].
 
-        exact_match and rouge_l are fractions, bleu and chrf points (0 to 100), eval_loss nats per
-        token. An interval holds the metric of 95 % of the resamples: rows drawn with replacement
-        (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; for BLEU Koehn,
-        "Statistical Significance Tests for Machine Translation Evaluation", 2004).
+        The draws depend on the number of rows alone, so the values of two artifacts that answered
+        the same rows are paired.
         """
-        matrix = self._matrix if places is None else self._matrix[list(places)]
-        point = self._metrics(matrix.sum(axis=0, keepdims=True), len(matrix))
-        values: dict[str, Any] = {name: float(value[0]) for name, value in point.items()}
+        return self._metrics_of(_resampled_sums(self._matrix), len(self._matrix))
+
+    def metrics(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
+        """Metrics of all rows, or of those at `indices`, with their 95 % `intervals`.
+
+        exact_match and rouge_l are fractions, bleu and chrf 0 to 100, eval_loss nats per token.
+        Intervals are percentiles of bootstrap resamples, drawn with replacement (Efron and
+        Tibshirani, "An Introduction to the Bootstrap", 1993; for BLEU Koehn, "Statistical
+        Significance Tests for Machine Translation Evaluation", 2004); there are none for fewer
+        than 10 rows.
+        """
+        matrix = self._matrix if indices is None else self._matrix[list(indices)]
+        rows = len(matrix)
+        exact = self._metrics_of(matrix.sum(axis=0, keepdims=True), rows)
+        values: dict[str, Any] = {name: float(value[0]) for name, value in exact.items()}
         intervals: dict[str, tuple[float, float]] = {}
-        if len(matrix) >= MIN_ROWS:
-            for name, found in self._metrics(_resampled_sums(matrix), len(matrix)).items():
+        if rows >= MIN_ROWS:
+            resampled = (
+                self.resampled
+                if indices is None
+                else self._metrics_of(_resampled_sums(matrix), rows)
+            )
+            for name, found in resampled.items():
                 low, high = np.percentile(found, (2.5, 97.5))
                 intervals[name] = (float(low), float(high))
-        return {"rows": len(matrix), **values, "intervals": intervals}
+        return {"rows": rows, **values, "intervals": intervals}
 
-    def _metrics(self, sums: np.ndarray, rows: int) -> dict[str, np.ndarray]:
+    def _metrics_of(self, sums: np.ndarray, rows: int) -> dict[str, np.ndarray]:
         """Each metric [resamples] of summed statistics [resamples × statistics]."""
-        own, bleu, chrf = np.split(sums, self._parts, axis=1)
+        own, bleu, chrf = np.split(sums, self._splits, axis=1)
         values = {"exact_match": own[:, 0] / rows, "rouge_l": own[:, 1] / rows}
-        for name, metric, counts in (
-            ("bleu", self._bleu, bleu),
-            ("chrf", self._chrf, chrf),
-        ):
+        for name, metric, counts in (("bleu", self._bleu, bleu), ("chrf", self._chrf, chrf)):
             whole = counts.round().astype(np.int64).tolist()
             values[name] = np.array([metric._compute_score_from_stats(one).score for one in whole])
         if self._has_loss:
@@ -107,12 +124,12 @@ class RowScores:
 
 
 def _resampled_sums(matrix: np.ndarray) -> np.ndarray:
-    """The summed statistics of each resample [resamples × statistics]; the same for the same rows.
+    """The summed statistics of each resample [resamples × statistics]; deterministic.
 
-    A resample is how often each row was drawn, so that its sums are one product of matrices.
+    A resample is how often each row was drawn, so its sums are one matrix product.
     """
     rows = len(matrix)
-    resamples = min(RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // rows))
+    resamples = min(RESAMPLES, max(_MIN_RESAMPLES, _DRAWS // rows))
     at_once = max(1, _DRAWS_AT_ONCE // rows)
     random = np.random.default_rng(_SEED)
     sums = []
@@ -124,8 +141,8 @@ def _resampled_sums(matrix: np.ndarray) -> np.ndarray:
     return np.concatenate(sums)
 
 
-def share_interval(share: float, rows: int) -> tuple[float, float]:
-    """The bootstrap's interval of a share of `rows`, which needs no rows to be drawn."""
-    found = np.random.default_rng(_SEED).binomial(rows, share, size=RESAMPLES) / rows
+def ratio_interval(ratio: float, rows: int) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a ratio of `rows`, without resampling the rows."""
+    found = np.random.default_rng(_SEED).binomial(rows, ratio, size=RESAMPLES) / rows
     low, high = np.percentile(found, (2.5, 97.5))
     return float(low), float(high)

@@ -1,11 +1,12 @@
-"""`edge compile`: the search for the fastest artifact of a model within an accuracy budget.
+"""The search for the fastest artifact of a model within an accuracy budget (`edge compile`).
 
-space.py      what may be tried: formats, quantizations, shortlist, threads, drafts
-lab.py        one export or measurement, in a process of its own, through the record
-exporter.py, timer.py    the programs of these processes; `child.py` is what they share
-record.py     what was done, on disk, so that a second call continues
-judge.py      the metric, the accuracy budget and the latency verdict
-search.py     successive halving over the lab
-evidence.py   what was tried as JSON, Markdown and the manifest's section; the winner's folder
-run.py        all of it: `compile_model`
+space.py                the search space: formats, quantizations, shortlists, threads, drafts
+trial.py, trials.py     exports and measurements, each in a separate process
+*_worker.py, worker.py  the programs of these processes, and what they share
+trial_store.py          results on disk, so that an interrupted search continues
+accuracy_budget.py      the metric, and how far it may fall
+search.py               successive halving over the trials
+advice.py               the verdict, and what would help if the target is missed
+report.py               the report as JSON, as Markdown and in the manifest; the winner's folder
+run.py                  `compile_model`, which puts all of this together
 """

@@ -1,4 +1,4 @@
-"""The program that holds the source model: it exports, and answers rows as the source does.
+"""The worker that holds the source model: it exports artifacts, and answers rows in float32.
 
 argument     folder, name, revision of the model; prompt, limits, generation and shortlist
 line in      {"export": "onnx", "quantization": "int8", "shortlist": false, "output": path}
@@ -23,7 +23,7 @@ from edge.export.source import SourceModel
 from edge.runtime.errors import ParityError, UsageError
 from edge.runtime.rows import Columns
 
-# What is measured is what the artifact does when nothing else is asked for.
+# Generation defaults of every exported artifact.
 GREEDY = {
     "num_beams": 1,
     "num_return_sequences": 1,
@@ -34,51 +34,58 @@ GREEDY = {
 _BATCH = 32
 
 
-class AsAsked(Publisher):
-    """Makes the quantization that is asked for, or nothing: the finer ones are candidates, too."""
+class ExactPublisher(Publisher):
+    """Exports the requested quantization or fails: other ones are candidates of their own."""
 
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
+        """As `Publisher.publish`, without falling back to a higher-precision quantization."""
         self.check_target(target)
         return self._publish(self.exporter(target), target, output, force=force)
 
 
-class Exporting:
-    """Answers the lines; what the publishers share of the source is read once."""
+class ExportWorker:
+    """Answers the lines; the source model is read once for all exports.
+
+    Args:
+        argument: the program's argument.
+    """
 
     def __init__(self, argument: Mapping[str, Any]) -> None:
         self._source = SourceModel(
             argument["folder"], name=argument["name"], revision=argument["revision"]
         )
         self._argument = argument
-        self._publishers: dict[bool, AsAsked] = {}
+        self._publishers: dict[bool, ExactPublisher] = {}
         plain = self.publisher(shortlist=False)
         self._reference = TorchReference(self._source, pieces=plain.check.tokenizer.pieces)
 
-    def publisher(self, *, shortlist: bool) -> AsAsked:
+    def publisher(self, *, shortlist: bool) -> ExactPublisher:
+        """The publisher of artifacts with or without a vocabulary shortlist."""
         if shortlist not in self._publishers:
-            self._publishers[shortlist] = AsAsked(
+            self._publishers[shortlist] = ExactPublisher(
                 self._source, export_options(self._argument, shortlist=shortlist)
             )
         return self._publishers[shortlist]
 
-    def answer(self, asked: Mapping[str, Any]) -> Values:
-        if "export" in asked:
-            return self._export(asked)
-        return {"answers": self._answers(asked["texts"], asked["fields"])}
+    def answer(self, request: Mapping[str, Any]) -> Values:
+        """The answer to a line."""
+        if "export" in request:
+            return self._export(request)
+        return {"answers": self._answers(request["texts"], request["fields"])}
 
-    def _export(self, asked: Mapping[str, Any]) -> Values:
+    def _export(self, request: Mapping[str, Any]) -> Values:
         started = time.perf_counter()
-        target = Target(asked["export"], asked["quantization"])
+        target = Target(request["export"], request["quantization"])
         try:
-            publisher = self.publisher(shortlist=asked["shortlist"])
-            exported = publisher.publish(target, asked["output"], force=True)
+            publisher = self.publisher(shortlist=request["shortlist"])
+            exported = publisher.publish(target, request["output"], force=True)
         except (ParityError, UsageError) as error:
             return {"refused": str(error)}
         return {
             "size": exported.manifest.size,
             "seconds": time.perf_counter() - started,
             "parity": exported.manifest.parity,
-            "listed": exported.manifest.shortlist.get("size"),
+            "shortlist_size": exported.manifest.shortlist.get("size"),
         }
 
     def _answers(self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -90,14 +97,14 @@ class Exporting:
         answers: dict[int, tuple[int, ...]] = {}
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # little padding
         for first in range(0, len(order), _BATCH):
-            places = order[first : first + _BATCH]
-            found = self._reference.generate([rows[p] for p in places], publisher.generation)
-            answers |= {p: one[0].token_ids for p, one in zip(places, found, strict=True)}
-        return tokenizer.decode([answers[place] for place in range(len(rows))])
+            indices = order[first : first + _BATCH]
+            found = self._reference.generate([rows[i] for i in indices], publisher.generation)
+            answers |= {i: one[0].token_ids for i, one in zip(indices, found, strict=True)}
+        return tokenizer.decode([answers[index] for index in range(len(rows))])
 
 
 def export_options(argument: Mapping[str, Any], *, shortlist: bool) -> ExportOptions:
-    """The exporters' options, from the argument's values."""
+    """The export options that the program's argument asks for."""
     request = None
     if shortlist:
         columns = Columns(argument["input_column"], argument["target_column"])
@@ -111,13 +118,13 @@ def export_options(argument: Mapping[str, Any], *, shortlist: bool) -> ExportOpt
 
 
 def _start(argument: Values) -> tuple[Values, Answer]:
-    exporting = Exporting(argument)
-    publisher = exporting.publisher(shortlist=False)
+    worker = ExportWorker(argument)
+    publisher = worker.publisher(shortlist=False)
     return {
         "plain_greedy": publisher.generation.is_plain_greedy,
         "generation": dataclasses.asdict(publisher.generation),
         "prompt": publisher.prompt.template,
-    }, exporting.answer
+    }, worker.answer
 
 
 if __name__ == "__main__":

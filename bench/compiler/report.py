@@ -1,4 +1,4 @@
-"""What a search found, as a report, as the manifest's section, and as the winner's folder."""
+"""The report of a search, its section in the manifest, and the winner's artifact folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.bench.compiler.search import Search, Trial
+from edge.bench.compiler.search import Search
+from edge.bench.compiler.trial import Trial
 from edge.export.manifest import file_info
 from edge.export.model_card import CARD_NAME, model_card
 from edge.runtime.artifact import Artifact
@@ -20,8 +21,11 @@ from edge.runtime.platform.atomic import new_file, new_folder
 
 @dataclass(frozen=True)
 class Line:
-    """One candidate of the table. `drop` and `score` are fractions; None where not all rows were
-    answered. `pareto`: no other that all rows measured is as small, as accurate and as fast."""
+    """One candidate of the table.
+
+    `score` and `drop` are fractions, None if not all rows were answered. `pareto`: on the Pareto
+    front of size, accuracy and p50, among the candidates measured on all rows.
+    """
 
     name: str
     format: str
@@ -47,6 +51,7 @@ class Line:
     pareto: bool = False
 
     def as_json(self) -> dict[str, Any]:
+        """The line in the JSON report, rounded."""
         return {
             key: round(value, 4) if isinstance(value, float) else value
             for key, value in dataclasses.asdict(self).items()
@@ -55,7 +60,7 @@ class Line:
 
 def table(search: Search, winner: Trial | None) -> list[Line]:
     """A line for every candidate: first those measured on all rows, the fastest first."""
-    lines = [_line(search, tried, winner) for tried in search.tried.values()]
+    lines = [_line(search, trial, winner) for trial in search.trials.values()]
     full = [line for line in lines if line.score is not None]
     lines = [
         dataclasses.replace(
@@ -67,9 +72,9 @@ def table(search: Search, winner: Trial | None) -> list[Line]:
     return sorted(lines, key=lambda line: (line.score is None, line.p50_ms))
 
 
-def _line(search: Search, tried: Trial, winner: Trial | None) -> Line:
-    candidate, timed = tried.candidate, tried.timed
-    made = search.lab.make(candidate.variant)
+def _line(search: Search, trial: Trial, winner: Trial | None) -> Line:
+    candidate, timed = trial.candidate, trial.timed
+    made = search.runner.export(candidate.spec)
     assert made is not None
     return Line(
         name=candidate.name,
@@ -82,27 +87,27 @@ def _line(search: Search, tried: Trial, winner: Trial | None) -> Line:
         load_ms=timed.load_ms,
         peak_rss_mb=timed.peak_rss / 1e6,
         truncated=timed.truncated,
-        score=tried.score,
-        drop=tried.drop,
-        sample_drop=tried.sample_drop,
-        lost=tried.lost,
-        won=tried.won,
-        outcome="chosen" if tried is winner else _outcome(tried, search.target_ms),
+        score=trial.score,
+        drop=trial.drop,
+        sample_drop=trial.sample_drop,
+        lost=trial.lost,
+        won=trial.won,
+        outcome="chosen" if trial is winner else _outcome(trial, search.target_ms),
     )
 
 
-def _outcome(tried: Trial, target_ms: float) -> str:
-    if tried.score is None:
-        return tried.outcome or f"not among the best after {len(tried.timed.ms)} answers"
-    if not tried.accepted:
+def _outcome(trial: Trial, target_ms: float) -> str:
+    if trial.score is None:
+        return trial.outcome or f"not among the best after {len(trial.timed.ms)} answers"
+    if not trial.accepted:
         return "out of the accuracy budget"
-    if tried.meets:
+    if trial.meets:
         return "accepted"
-    return "misses the target" if tried.timed.p95 > target_ms else "target not shown"
+    return "misses the target" if trial.timed.p95 > target_ms else "too few runs for the target"
 
 
 def _dominates(one: Line, other: Line) -> bool:
-    """Whether one is as good as the other in all of size, accuracy and p50, and better in one."""
+    """Whether one is at least as good in size, accuracy and p50, and better in one of them."""
     assert one.score is not None
     assert other.score is not None
     own = (one.size_mb, -one.score, one.p50_ms)
@@ -113,29 +118,36 @@ def _dominates(one: Line, other: Line) -> bool:
 def report(
     search: Search, lines: Sequence[Line], winner: Trial | None, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The JSON report; docs/compile.md describes the fields. `facts` are of the whole call."""
-    judge = search.judge
+    """The JSON report; docs/compile.md describes the fields.
+
+    Args:
+        search: the search.
+        lines: its table.
+        winner: what is published, None if nothing is.
+        facts: fields about the call as a whole.
+    """
+    budget = search.accuracy_budget
     return {
         "schema_version": 1,
         "kind": "compile",
         **facts,
         "target_ms": search.target_ms,
-        "metric": judge.metric,
-        "max_drop": judge.max_drop,
-        "source_score": round(judge.source_score, 6),
-        "rows": len(search.lab.rows),
+        "metric": budget.metric,
+        "max_drop": budget.max_drop,
+        "source_score": round(budget.source_score, 6),
+        "rows": len(search.runner.rows),
         "complete": not search.time_up,
         "seconds": round(search.seconds, 1),
         "space": search.space.as_json(),
         "winner": winner.candidate.name if winner else None,
         "meets_target": bool(winner and winner.meets),
         "tried": [line.as_json() for line in lines],
-        "failed": dict(sorted(search.lab.failures.items())),
+        "failed": dict(sorted(search.runner.failures.items())),
     }
 
 
 def manifest_section(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the winner's manifest keeps of a report."""
+    """The part of a report that the winner's manifest keeps."""
     left_out = ("tried", "machine", "schema_version", "kind")
     machine = found["machine"]
     return {
@@ -152,12 +164,12 @@ def manifest_section(found: Mapping[str, Any]) -> dict[str, Any]:
 def write_winner(
     folder: Path, output: Path, winner: Trial, section: Mapping[str, Any], *, force: bool
 ) -> None:
-    """Publish a copy of the winner's artifact, set to run as it was measured.
+    """Publish a copy of the winner's artifact that runs as it was measured.
 
     Raises:
         OutputExistsError: `output` exists and `force` is off.
-        ArtifactError: the artifact was altered since it was exported.
-        EdgeError: the disk is full, or the place can't be written.
+        ArtifactError: the artifact was modified since its export.
+        EdgeError: the disk is full, or the folder is not writable.
     """
     artifact = Artifact.open(folder)
     candidate = winner.candidate
@@ -182,7 +194,11 @@ def write_winner(
 
 
 def write_report(found: Mapping[str, Any], output: Path) -> list[Path]:
-    """Write the report beside the output, as JSON and as Markdown; returns both paths."""
+    """Write the report beside the output, as JSON and as Markdown; returns both paths.
+
+    Raises:
+        EdgeError: the disk is full, or the folder is not writable.
+    """
     texts = {
         ".report.json": json.dumps(found, indent=2, ensure_ascii=False) + "\n",
         ".report.md": markdown(found),
@@ -197,10 +213,10 @@ def write_report(found: Mapping[str, Any], output: Path) -> list[Path]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The report for people to read."""
+    """The report as Markdown."""
     machine = found["machine"]
     lines = [
-        f"# {_plain(found['model'])}: what was tried for p95 ≤ {found['target_ms']:g} ms",
+        f"# {_plain(found['model'])}: candidates for p95 ≤ {found['target_ms']:g} ms",
         "",
         f"`{found['command'].replace('`', '')}`, {found['created']}, {machine['cpu']},"
         f" {machine['cores']} cores.",
@@ -209,7 +225,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         f" {found['source_score']:.2%}; at most {found['max_drop']:.2%} lower is accepted."
         f" Verdict: {_plain(found['verdict'])}",
         "",
-        f"| what | size MB | {found['metric']} | drop | p50 ms | p95 ms | answers | |",
+        f"| candidate | size MB | {found['metric']} | drop | p50 ms | p95 ms | answers | |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in found["tried"]:
@@ -222,7 +238,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         )
     lines += [
         "",
-        "Bold: no other is as small, as accurate and as fast. ~: on the rows that were answered.",
+        "Bold: on the Pareto front of size, accuracy and p50. ~: on the rows that were answered.",
     ]
     if found["failed"]:
         lines += ["", "Not available:", ""]
@@ -233,12 +249,12 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def drop_text(drop: float | None, sample_drop: float | None) -> str:
-    """The drop on all rows, or about what it is on those that were answered."""
+    """The drop on all rows, or `~` and that on the rows that were answered."""
     if drop is None:
         return "" if sample_drop is None else f"~ {sample_drop:+.1%}"
     return f"{drop:+.2%}"
 
 
 def _plain(text: str) -> str:
-    """One line without markup of its own."""
+    """One line without markup."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -1,4 +1,4 @@
-"""`compile_model`: from a model and rows to one artifact that is fast and accurate enough."""
+"""The whole search of `edge compile`: from a model and rows to one artifact and a report."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from edge.bench.compiler.report import (
     write_report,
     write_winner,
 )
-from edge.bench.compiler.search import Search, Trial
+from edge.bench.compiler.search import Search
 from edge.bench.compiler.space import Space, find_quantizations
-from edge.bench.compiler.trial_store import Record
+from edge.bench.compiler.trial import Trial
+from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.trials import Event, TrialRunner
 from edge.bench.timing.machine import machine_info
 from edge.bench.tune import checked_threads, thread_numbers
@@ -40,7 +41,10 @@ from edge.runtime.version import edge_version
 
 @dataclass(frozen=True)
 class Request:
-    """What `edge compile` is asked for; None and empty leave it to the search or the model."""
+    """A request to search; None and empty values leave the choice to the search or the model.
+
+    The fields are those of `edge.bench.compile`; `budget` is the time limit in seconds.
+    """
 
     source: SourceModel
     rows: Sequence[Row]
@@ -54,7 +58,7 @@ class Request:
     threads: Sequence[int] | None = None
     shortlist: Path | None = None
     drafts: bool = True
-    budget: float | None = None  # seconds
+    budget: float | None = None
     exhaustive: bool = False
     keep_best: bool = False
     force: bool = False
@@ -65,12 +69,13 @@ class Request:
     command: str = "edge compile"
 
     def check(self) -> None:
-        """Refuse, before any work, what could not be finished.
+        """Check the request before any work.
 
         Raises:
-            UsageError, OutputExistsError: see the message.
+            OutputExistsError: the output exists and `force` is off.
+            UsageError: a value is out of range or unknown.
         """
-        if self.output.name in ("", ".."):  # what lies beside it would have no name
+        if self.output.name in ("", ".."):  # the folder and reports beside it would have no name
             raise UsageError(f"--output must name a folder, not {self.output}")
         check_destination(self.output, force=self.force)
         if self.metric not in METRICS:
@@ -82,26 +87,38 @@ class Request:
             path.resolve() == self.data.resolve() for path in _shortlist_files(self.shortlist)[:1]
         ):
             raise UsageError(
-                "--shortlist must not be made of the rows that judge it: give the training data"
+                "--shortlist and --data are the same file, so the accuracy would be too good to be"
+                " true; use the training data for the shortlist"
             )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a search. `best` is the first of what is accurate enough, or None; `published`
-    says that it was written to the output. `skipped` tells why formats were left out."""
+    """The result of a search.
+
+    Attributes:
+        lines: the table, one line for each candidate.
+        best: the best accepted candidate, None if there is none.
+        published: whether it was written to the output.
+        verdict: the verdict in a sentence.
+        advice: what would help, if the target is missed.
+        found: the JSON report.
+        reports: the report files.
+        work: the folder that a further call continues from; None if it was removed.
+    """
 
     lines: list[Line]
     best: Trial | None
     published: bool
     verdict: str
     advice: list[str]
-    found: dict[str, Any]  # the JSON report
+    found: dict[str, Any]
     reports: list[Path]
-    work: Path | None  # what a further call goes on from
+    work: Path | None
 
     @property
     def meets_target(self) -> bool:
+        """Whether the best candidate's p95 meets the target, with 99 % confidence."""
         return bool(self.best and self.best.meets)
 
 
@@ -109,12 +126,12 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
     """Search, and publish the fastest artifact within the accuracy budget.
 
     It is published if it meets the target, or with `keep_best`; the report is written in any case.
-    A search that was cut off, by the time budget or a signal, goes on at the next call with the
-    same model, data and settings.
+    A search that was interrupted, by the time limit or a signal, continues at the next call with
+    the same model, data and settings.
 
     Raises:
         OutputExistsError: the output exists and `force` is off.
-        UsageError: settings that can't be used.
+        UsageError: a value is out of range or unknown.
         MissingExtraError: none of the formats' libraries is installed.
         EdgeError: the model can't be exported at all, the disk is full, or the like.
     """
@@ -126,19 +143,19 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
     threads = (
         checked_threads(request.threads) if request.threads else thread_numbers(physical_cores())
     )
-    argument = _exporter_argument(request)
+    argument = _export_worker_argument(request)
     identity = _identity(request, argument)
     output = request.output
-    with Record.open(output.with_name(output.name + ".work"), identity, output) as record:
-        if record.found:
-            on_event(f"going on with {record.found} results in {record.folder}")
-        lab = TrialRunner(record, request.rows, argument, on_event)
+    with TrialStore.open(output.with_name(output.name + ".work"), identity, output) as store:
+        if store.found:
+            on_event(f"going on with {store.found} results in {store.folder}")
+        runner = TrialRunner(store, request.rows, argument, on_event)
         try:
-            first = lab.start()
-            reference = lab.reference()
+            first = runner.start()
+            reference = runner.reference_answers()
             targets = [row.target or "" for row in request.rows]
             search = Search(
-                lab,
+                runner,
                 Space(
                     quantizations,
                     threads,
@@ -150,14 +167,14 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
                 request.budget,
                 started=started,
             )
-            search.exhaust() if request.exhaustive else search.run()
+            search.run_exhaustive() if request.exhaustive else search.run()
         finally:
-            lab.close()
+            runner.close()
         return _finish(request, search, skipped, _cpu_seconds() - cpu)
 
 
 def _cpu_seconds() -> float:
-    """What this process and its ended children computed, which other programs hardly disturb."""
+    """CPU time of this process and its ended children, which other programs hardly affect."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -165,10 +182,10 @@ def _cpu_seconds() -> float:
 def _finish(
     request: Request, search: Search, skipped: Mapping[str, str], cpu_seconds: float
 ) -> Outcome:
-    """Say what was found, and publish it."""
+    """Publish the winner and write the report."""
     best = next(iter(search.ranking()), None)
     publishing = best is not None and (best.meets or request.keep_best)
-    said, hints = verdict(search, best), advice(search, best, request.source.architecture)
+    sentence, hints = verdict(search, best), advice(search, best, request.source.architecture)
     lines = table(search, best if publishing else None)
     facts = {
         "edge_version": edge_version(),
@@ -180,27 +197,27 @@ def _finish(
         "data": request.data.name,
         "data_sha256": sha256_of(request.data),
         "machine": machine_info(),
-        "verdict": said,
+        "verdict": sentence,
         "advice": hints,
         "skipped": dict(skipped),
         "cpu_seconds": round(cpu_seconds, 1),
     }
     found = report(search, lines, best if publishing else None, facts)
-    record = search.lab.record
+    store = search.runner.store
     if best and publishing:
-        folder = record.artifact(best.candidate.variant)
+        folder = store.artifact(best.candidate.spec)
         write_winner(folder, request.output, best, manifest_section(found), force=request.force)
     reports = write_report(found, request.output)
-    # Further calls could still use it where the time was short or nothing was published.
+    # A further call can continue if time was up or nothing was published.
     keep = search.time_up or not publishing
     if not keep:
-        record.remove()
+        store.remove()
     return Outcome(
-        lines, best, publishing, said, hints, found, reports, record.folder if keep else None
+        lines, best, publishing, sentence, hints, found, reports, store.folder if keep else None
     )
 
 
-def _exporter_argument(request: Request) -> dict[str, Any]:
+def _export_worker_argument(request: Request) -> dict[str, Any]:
     source = request.source
     return {
         "folder": str(source.folder.resolve()),
@@ -216,14 +233,14 @@ def _exporter_argument(request: Request) -> dict[str, Any]:
 
 
 def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record's figures depend on. Target, budget and metric only judge them."""
+    """What stored results depend on: not the target, the accuracy budget or the metric."""
     machine = machine_info()
     rows = hashlib.sha256()
     for row in request.rows:
         rows.update(json.dumps([row.input, row.target, dict(row.fields)]).encode())
     folder = request.source.folder
     files = {path.name: sha256_of(path) for path in sorted(folder.glob("*.json"))}
-    listed = _shortlist_files(request.shortlist) if request.shortlist else []
+    shortlist_files = _shortlist_files(request.shortlist) if request.shortlist else []
     return {
         "schema_version": 1,
         "edge_version": edge_version(),
@@ -231,13 +248,13 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
         "weights_sha256": request.source.weights_sha256,
         "model_files": files,
         "rows_sha256": rows.hexdigest(),
-        "shortlist_sha256": [sha256_of(path) for path in listed],
+        "shortlist_sha256": [sha256_of(path) for path in shortlist_files],
         "exporter": {key: argument[key] for key in argument if key not in ("folder", "shortlist")},
     }
 
 
 def _shortlist_files(data: Path) -> list[Path]:
-    """The files that make and judge a shortlist.
+    """The files that a shortlist is made from and checked with.
 
     Raises:
         UsageError: there are none.

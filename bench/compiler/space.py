@@ -1,4 +1,4 @@
-"""What a search may try: artifacts (format, quantization, shortlist) and how they are run."""
+"""The search space: artifacts (format, quantization, shortlist) and the ways to run them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from edge.export.base import EXPORTERS
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import MissingExtraError, UsageError
 
-DRAFT_TOKENS = 6  # the longest draft from the input; more are seldom all right
+DRAFT_TOKENS = 6  # the longest draft from the input; longer ones are rarely accepted
 
 
 @dataclass(frozen=True, order=True)
 class ArtifactSpec:
-    """An artifact that can be made."""
+    """An artifact that can be exported."""
 
     format: str
     quantization: str
@@ -24,22 +24,27 @@ class ArtifactSpec:
 
     @property
     def name(self) -> str:
+        """Format and quantization, as in `onnx-int8-shortlist`."""
         return f"{self.format}-{self.quantization}{'-shortlist' if self.shortlist else ''}"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An artifact and how it is run: threads, other engine settings, and drafts (0: none)."""
+    """An artifact and a way to run it.
 
-    variant: ArtifactSpec
+    `threads` and `settings` are the engine's; `draft_tokens` is the longest draft from the input,
+    0 for none.
+    """
+
+    spec: ArtifactSpec
     threads: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     draft_tokens: int = 0
 
     @property
     def name(self) -> str:
-        """Unique, readable, and fit for a file's name."""
-        parts = [self.variant.name, f"threads{self.threads}"]
+        """A unique, readable name that is valid as a file name."""
+        parts = [self.spec.name, f"threads{self.threads}"]
         parts += [f"{name}-{str(value).lower()}" for name, value in self.settings.items()]
         if self.draft_tokens:
             parts.append(f"drafts{self.draft_tokens}")
@@ -47,17 +52,18 @@ class Candidate:
 
     @property
     def simplicity(self) -> tuple[int, int, int]:
-        """The simplest of several equally fast ones sorts first."""
-        return self.threads, self.draft_tokens, int(self.variant.shortlist)
+        """A sort key among equally fast candidates: the simplest first."""
+        return self.threads, self.draft_tokens, int(self.spec.shortlist)
 
     def __hash__(self) -> int:
         return hash(self.name)
 
     def as_json(self) -> dict[str, Any]:
+        """The candidate in the report and in a worker's argument."""
         return {
-            "format": self.variant.format,
-            "quantization": self.variant.quantization,
-            "shortlist": self.variant.shortlist,
+            "format": self.spec.format,
+            "quantization": self.spec.quantization,
+            "shortlist": self.spec.shortlist,
             "threads": self.threads,
             "settings": dict(self.settings),
             "draft_tokens": self.draft_tokens,
@@ -66,7 +72,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Space:
-    """All that may be combined. `quantizations` are by format, the one of `auto` first."""
+    """All combinations that may be tried.
+
+    Attributes:
+        quantizations: by format; the first is that of `auto`.
+        threads: numbers of threads.
+        shortlist: whether there is data for vocabulary shortlists.
+        drafts: whether to try drafts from the input.
+    """
 
     quantizations: Mapping[str, Sequence[str]]
     threads: Sequence[int]
@@ -75,29 +88,30 @@ class Space:
 
     @property
     def formats(self) -> list[str]:
+        """The formats, in the order they are tried."""
         return list(self.quantizations)
 
-    def first(self, format_name: str) -> ArtifactSpec:
-        """What stands for a format before its other quantizations are worth an export."""
+    def default(self, format_name: str) -> ArtifactSpec:
+        """The artifact that represents a format before its other quantizations are exported."""
         return ArtifactSpec(format_name, self.quantizations[format_name][0])
 
-    def variants(self, format_name: str) -> list[ArtifactSpec]:
-        """Without shortlists; the one of `first` first."""
+    def specs(self, format_name: str) -> list[ArtifactSpec]:
+        """The artifacts of a format without shortlists, that of `default` first."""
         return [ArtifactSpec(format_name, name) for name in self.quantizations[format_name]]
 
-    def listed(self, variant: ArtifactSpec) -> ArtifactSpec | None:
-        """The same with a shortlist, where the format has them and there is data for one."""
-        if not self.shortlist or not EXPORTERS.load(variant.format).supports_shortlist:
+    def with_shortlist(self, spec: ArtifactSpec) -> ArtifactSpec | None:
+        """The same artifact with a shortlist; None if the format or the data has none."""
+        if not self.shortlist or not EXPORTERS.load(spec.format).supports_shortlist:
             return None
-        return ArtifactSpec(variant.format, variant.quantization, shortlist=True)
+        return ArtifactSpec(spec.format, spec.quantization, shortlist=True)
 
-    def candidates(self, variant: ArtifactSpec) -> list[Candidate]:
+    def candidates(self, spec: ArtifactSpec) -> list[Candidate]:
         """Every way to run an artifact, the plainest first."""
-        engine = ENGINES.load(variant.format)
+        engine = ENGINES.load(spec.format)
         lengths = (0, DRAFT_TOKENS) if self.drafts and engine.supports_prompt_lookup else (0,)
         return [
             Candidate(
-                variant,
+                spec,
                 settings["threads"],
                 {name: value for name, value in settings.items() if name != "threads"},
                 tokens,
@@ -106,27 +120,34 @@ class Space:
             for tokens in lengths
         ]
 
-    def everything(self) -> list[Candidate]:
-        plain = [v for name in self.formats for v in self.variants(name)]
-        listed = [one for v in plain if (one := self.listed(v))]
-        return [candidate for v in (*plain, *listed) for candidate in self.candidates(v)]
+    def all_candidates(self) -> list[Candidate]:
+        """Every combination."""
+        plain = [spec for name in self.formats for spec in self.specs(name)]
+        shortlisted = [one for spec in plain if (one := self.with_shortlist(spec))]
+        return [one for spec in (*plain, *shortlisted) for one in self.candidates(spec)]
 
     def as_json(self) -> dict[str, Any]:
+        """The space in the report."""
         return {
             "quantizations": {name: list(found) for name, found in self.quantizations.items()},
             "threads": list(self.threads),
             "shortlist": self.shortlist,
             "drafts": self.drafts,
-            "combinations": len(self.everything()),
+            "combinations": len(self.all_candidates()),
         }
 
 
 def find_quantizations(
     formats: Sequence[str], quantizations: Sequence[str]
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """What can be made here: format → quantizations, and format → why it can't be.
+    """The formats and quantizations that can be exported here.
 
-    Neither given means all. A quantization is asked of every format that has it.
+    Args:
+        formats: names; empty for all.
+        quantizations: names, each for every format that has it; empty for all.
+
+    Returns:
+        Format → quantizations, and format → the reason why it is skipped.
 
     Raises:
         UsageError: an unknown format, or a quantization that none of the formats has.
@@ -170,5 +191,5 @@ def _has(format_name: str, quantization: str) -> bool:
 
 
 def _by_bits(names: Mapping[str, str]) -> list[str]:
-    """Fewer bits first: they are the more likely to win."""
+    """Fewer bits first: they are more likely to win."""
     return sorted(names, key=bits_of)

@@ -1,10 +1,10 @@
-"""The program that runs one artifact in one way: it answers rows one at a time and times each.
+"""The worker that runs one candidate: it answers rows one at a time and times each.
 
     argument     {"folder": artifact, "threads": 1, "settings": {…}, "draft_tokens": 0}
     line in      {"texts": […], "fields": […]}
     line out     {"ms": […], "answers": […], "new_tokens": […], "truncated": n, "peak_rss": bytes}
 
-Each line's first row is answered once more before, untimed: others had the caches.
+The first row of each line is answered once before, untimed, to warm the caches.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _timed(model: Model, asked: Mapping[str, Any], draft_tokens: int) -> Values:
     rows = list(zip(asked["texts"], asked["fields"], strict=True))
 
     def generate(text: str, fields: Mapping[str, Any]) -> Generation:
-        return model.generate(
+        answer: Generation = model.generate(
             text,
             fields=fields,
             on_long="truncate",
@@ -47,6 +47,7 @@ def _timed(model: Model, asked: Mapping[str, Any], draft_tokens: int) -> Values:
             do_sample=False,
             prompt_lookup_num_tokens=draft_tokens,
         )
+        return answer
 
     generate(*rows[0])
     times, found = [], []

@@ -1,7 +1,7 @@
-"""What a search has done so far, on disk: a search that was cut off continues where it was.
+"""Results of a search on disk, so that an interrupted search continues.
 
-The folder stands beside the output and is one process's at a time. An entry is a small JSON file
-that appears whole or not at all; exported artifacts lie beside them under the same names.
+The folder lies beside the output and is locked by one process. An entry is a small JSON file,
+written atomically; exported artifacts are in a folder beside the entries.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _IDENTITY = "search.json"
 _MAX_BYTES = 256 << 20
 
 
-class Record:
-    """The entries of one search; `found` says how many were there when it was opened."""
+class TrialStore:
+    """The entries of one search; `found` is the number of entries when it was opened."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,18 +32,18 @@ class Record:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, folder: Path, identity: Mapping[str, Any], output: Path) -> Iterator[Record]:
-        """The record in `folder`, emptied before if it is that of another search.
+    def open(cls, folder: Path, identity: Mapping[str, Any], output: Path) -> Iterator[TrialStore]:
+        """Open the store in `folder`; one of another search is emptied first.
 
         Args:
-            folder: made where it is missing.
-            identity: model, data and settings; JSON that must be equal for a record to go on.
-            output: named in errors.
+            folder: created if it is missing.
+            identity: model, data and settings as JSON values; a search continues if they are equal.
+            output: the search's output, for messages.
 
         Raises:
-            OutputExistsError: the folder holds something that is no record.
-            UsageError: another process is at it.
-            EdgeError: the place can't be written.
+            OutputExistsError: the folder contains something else.
+            UsageError: another process uses it.
+            EdgeError: the folder is not writable.
         """
         with lock_file(folder.with_name(folder.name + ".lock"), output):
             try:
@@ -60,28 +60,30 @@ class Record:
         if folder.exists():
             if known is None and any(folder.iterdir()):
                 raise OutputExistsError(
-                    f"{folder} is in the way: it is no record of a search; move it elsewhere"
+                    f"{folder} already exists and is not the folder of a search; move it elsewhere"
                 )
             shutil.rmtree(folder)
         _write(folder / _IDENTITY, identity)
 
-    def artifact(self, variant: ArtifactSpec) -> Path:
-        return self.folder / "artifacts" / variant.name
+    def artifact(self, spec: ArtifactSpec) -> Path:
+        """The folder of an exported artifact."""
+        return self.folder / "artifacts" / spec.name
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """An entry, or None where it is missing or not whole."""
+        """An entry, or None if it is missing or damaged."""
         found = _read(self._path(name))
         return found if isinstance(found, dict) else None
 
     def put(self, name: str, values: Mapping[str, Any]) -> None:
-        """Keep an entry.
+        """Write an entry.
 
         Raises:
-            EdgeError: the disk is full, or the place can't be written.
+            EdgeError: the disk is full, or the folder is not writable.
         """
         _write(self._path(name), values)
 
     def remove(self) -> None:
+        """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Exports and measurements of a search: each in a process of its own, each kept in the record."""
+"""Exports and measurements of a search: each in a separate process, each stored on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge.bench.compiler.space import ArtifactSpec, Candidate
-from edge.bench.compiler.trial_store import Record
+from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.worker import Child
 from edge.bench.timing.interleaved import Turn, time_interleaved
 from edge.bench.timing.latency import spread_rows
@@ -24,52 +24,67 @@ from edge.runtime.errors import ArtifactError, EdgeError
 from edge.runtime.platform.memory import free_memory
 from edge.runtime.rows import Row
 
-# Rows in a row before another candidate has its turn; fewer where there are few in all.
+# Consecutive rows of one candidate before the next one's turn: fewer if there are few rows.
 _SHORT_TURN, _LONG_TURN, _FEW_ROWS = 4, 16, 64
-_TOGETHER = 8  # processes that take turns
+_MAX_PROCESSES = 8  # that take turns
 _PROCESS_BYTES = 200 << 20
 _LONGEST_EXPORT, _LONGEST_TURN = 3600, 600  # seconds
-_REFERENCE_ROWS = 256  # of one question to the source model
+_REFERENCE_ROWS = 256  # in one request to the source model
 Event = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A candidate's answers to rows, in order, and the milliseconds of each."""
+    """A candidate's answers to rows, in order, and the time of each in milliseconds.
+
+    `peak_rss` is in bytes.
+    """
 
     ms: Sequence[float]
     answers: Sequence[str]
     new_tokens: Sequence[int]
     truncated: int
     load_ms: float
-    peak_rss: int  # bytes
+    peak_rss: int
 
     @property
     def p50(self) -> float:
+        """Median time of an answer, in milliseconds."""
         return float(np.percentile(self.ms, 50))
 
     @property
     def p95(self) -> float:
+        """95th percentile, in milliseconds."""
         return float(np.percentile(self.ms, 95))
 
 
 class TrialRunner:
-    """Makes artifacts of one source and times them on rows; what the record has is not done again.
+    """Exports artifacts of one model and times them on rows; stored results are reused.
 
-    `failures` says, by the name of an artifact or candidate, why there is none.
+    Attributes:
+        store: the results on disk.
+        rows: what candidates answer.
+        failures: name of an artifact or candidate → why it failed.
     """
 
     def __init__(
-        self, record: Record, rows: Sequence[Row], argument: Mapping[str, Any], on_event: Event
+        self, store: TrialStore, rows: Sequence[Row], argument: Mapping[str, Any], on_event: Event
     ) -> None:
-        """`argument` is that of the exporter's program (`edge.bench.compiler.export_worker`)."""
-        self.record = record
+        """Nothing is started yet.
+
+        Args:
+            store: the results on disk.
+            rows: what candidates answer.
+            argument: the argument of `edge.bench.compiler.export_worker`.
+            on_event: called with a line of text when something starts.
+        """
+        self.store = store
         self.rows = rows
         self.failures: dict[str, str] = {}
         self._argument = argument
         self._on_event = on_event
         self._exporter: Child | None = None
-        self._running: dict[Candidate, Child] = {}  # asleep between their turns
+        self._running: dict[Candidate, Child] = {}  # paused between their turns
 
     def close(self) -> None:
         """End all processes."""
@@ -83,27 +98,27 @@ class TrialRunner:
             self._exporter.close()
             self._exporter = None
 
-    # -- the source's process --------------------------------------------------------------------
+    # -- the source model ------------------------------------------------------------------------
 
     def start(self) -> dict[str, Any]:
-        """What the source's process says first; see `edge.bench.compiler.export_worker`.
+        """The first answer of `edge.bench.compiler.export_worker`.
 
         Raises:
             EdgeError: the model can't be exported at all.
         """
-        if known := self.record.get("source"):
+        if known := self.store.get("source"):
             return known
         found = self._source().ready
-        self.record.put("source", found)
+        self.store.put("source", found)
         return found
 
-    def reference(self) -> list[str]:
+    def reference_answers(self) -> list[str]:
         """The source model's greedy answer to every row, in float32.
 
         Raises:
-            EdgeError: it has none.
+            EdgeError: the source model fails.
         """
-        if known := self.record.get("reference"):
+        if known := self.store.get("reference"):
             answers: list[str] = known["answers"]
             return answers
         answers = []
@@ -113,36 +128,36 @@ class TrialRunner:
             try:
                 answers += self._ask_source(_question(chunk))["answers"]
             except EngineFailedError as error:
-                raise EdgeError(f"the source model does not answer: {error}") from None
-        self.record.put("reference", {"answers": answers})
+                raise EdgeError(f"the source model failed to answer: {error}") from None
+        self.store.put("reference", {"answers": answers})
         return answers
 
-    def make(self, variant: ArtifactSpec) -> dict[str, Any] | None:
-        """Export an artifact and check its parity: its size and parity; None where that failed."""
-        name = f"export-{variant.name}"
-        known = self.record.get(name)
-        if known is None or ("size" in known and not self._is_whole(variant)):
-            self._on_event(f"exporting {variant.name}")
-            known = self._export(variant)
-            self.record.put(name, known)
+    def export(self, spec: ArtifactSpec) -> dict[str, Any] | None:
+        """Export an artifact and check its parity; returns size and parity, None if it failed."""
+        name = f"export-{spec.name}"
+        known = self.store.get(name)
+        if known is None or ("size" in known and not self._is_intact(spec)):
+            self._on_event(f"exporting {spec.name}")
+            known = self._export_new(spec)
+            self.store.put(name, known)
         if "size" in known:
             return known
-        self.failures[variant.name] = known.get("refused") or known["failed"]
+        self.failures[spec.name] = known.get("refused") or known["failed"]
         return None
 
-    def _is_whole(self, variant: ArtifactSpec) -> bool:
+    def _is_intact(self, spec: ArtifactSpec) -> bool:
         try:
-            Artifact.open(self.record.artifact(variant))
+            Artifact.open(self.store.artifact(spec))
         except ArtifactError:
             return False
         return True
 
-    def _export(self, variant: ArtifactSpec) -> dict[str, Any]:
-        place = self.record.artifact(variant)
+    def _export_new(self, spec: ArtifactSpec) -> dict[str, Any]:
+        place = self.store.artifact(spec)
         asked = {
-            "export": variant.format,
-            "quantization": variant.quantization,
-            "shortlist": variant.shortlist,
+            "export": spec.format,
+            "quantization": spec.quantization,
+            "shortlist": spec.shortlist,
             "output": str(place),
         }
         try:
@@ -163,47 +178,49 @@ class TrialRunner:
 
     def _source(self) -> Child:
         if self._exporter is None:
-            self._exporter = _started("exporter", self._argument, None)
+            self._exporter = _started("export_worker", self._argument, None)
         return self._exporter
 
-    def places(self, count: int) -> list[int]:
-        """Which rows, by their place in the data, a measurement of `count` answers takes."""
-        place = {id(row): index for index, row in enumerate(self.rows)}
-        return [place[id(row)] for row in spread_rows(self.rows, count)]
+    def row_indices(self, count: int) -> list[int]:
+        """The indices of the rows that a measurement of `count` answers takes."""
+        indices = {id(row): index for index, row in enumerate(self.rows)}
+        return [indices[id(row)] for row in spread_rows(self.rows, count)]
 
     # -- timing ----------------------------------------------------------------------------------
 
     def groups(self, candidates: Sequence[Candidate]) -> list[Sequence[Candidate]]:
         """The candidates in groups of at most eight that fit into half of the free memory."""
-        count = self._together(candidates)
+        count = self._max_processes(candidates)
         return [candidates[i : i + count] for i in range(0, len(candidates), count)]
 
-    def _together(self, candidates: Sequence[Candidate]) -> int:
-        """How many processes of such candidates may be there at once."""
-        sizes = [made["size"] for one in candidates if (made := self.make(one.variant))]
-        # Weights once more for what engines unpack, and the libraries.
-        most = 2 * max(sizes, default=0) + _PROCESS_BYTES
-        return max(1, min(_TOGETHER, free_memory() // 2 // most))
+    def _max_processes(self, candidates: Sequence[Candidate]) -> int:
+        """How many processes of such candidates fit into half of the free memory."""
+        sizes = [made["size"] for one in candidates if (made := self.export(one.spec))]
+        # Engines unpack the weights into a second copy; the rest is for their libraries.
+        process_bytes = 2 * max(sizes, default=0) + _PROCESS_BYTES
+        return max(1, min(_MAX_PROCESSES, free_memory() // 2 // process_bytes))
 
     def time_interleaved(
         self, candidates: Sequence[Candidate], count: int
     ) -> dict[Candidate, Timed]:
-        """Time candidates that take turns on the same rows; those that fail are left out.
+        """Time candidates on the same rows, in turns; those that fail are left out.
 
-        The rows are spread over the data; those of 16 are among those of 64, these among those of
-        256.
+        Args:
+            candidates: at most as many as `groups` puts together.
+            count: answers of each. The rows are spread over the data, so that those of 16 answers
+                are among those of 64.
         """
         rows = spread_rows(self.rows, count)
         done: dict[Candidate, Timed] = {}
         for one in candidates:
-            if known := self.record.get(f"timed-{one.name}-{count}"):
+            if known := self.store.get(f"timed-{one.name}-{count}"):
                 if "failed" in known:
                     self.failures[one.name] = known["failed"]
                 else:
                     done[one] = Timed(**known)
         waiting = [c for c in candidates if c not in done and c.name not in self.failures]
         for one, found in self._take_turns(waiting, rows).items():
-            self.record.put(f"timed-{one.name}-{count}", found)
+            self.store.put(f"timed-{one.name}-{count}", found)
             if "failed" in found:
                 self.failures[one.name] = found["failed"]
             else:
@@ -214,7 +231,7 @@ class TrialRunner:
         self, candidates: Sequence[Candidate], rows: Sequence[Row]
     ) -> dict[Candidate, dict[str, Any]]:
         found: dict[Candidate, dict[str, Any]] = {}
-        self._make_room(candidates)
+        self._end_idle(candidates)
         for one in candidates:
             self._on_event(f"timing {one.name} on {len(rows)} rows")
             try:
@@ -242,11 +259,11 @@ class TrialRunner:
         return found
 
     def _run(self, candidate: Candidate) -> dict[str, Any]:
-        """Have a candidate's process running; what is known of it before its first answer."""
+        """Start a candidate's process unless it runs; returns its result without answers."""
         if candidate not in self._running:
-            folder = self.record.artifact(candidate.variant).resolve()
+            folder = self.store.artifact(candidate.spec).resolve()
             argument = {**candidate.as_json(), "folder": str(folder)}
-            self._running[candidate] = _started("timer", argument, candidate.threads)
+            self._running[candidate] = _started("timing_worker", argument, candidate.threads)
         return {
             "ms": [],
             "answers": [],
@@ -256,10 +273,10 @@ class TrialRunner:
             "peak_rss": 0,
         }
 
-    def _make_room(self, candidates: Sequence[Candidate]) -> None:
-        """End processes that were kept for a next round, the longest kept first."""
+    def _end_idle(self, candidates: Sequence[Candidate]) -> None:
+        """End processes kept from earlier rounds, the oldest first, until `candidates` fit."""
         others = [one for one in self._running if one not in candidates]
-        for one in others[: max(0, len(others) + len(candidates) - self._together(others))]:
+        for one in others[: max(0, len(others) + len(candidates) - self._max_processes(others))]:
             self._running.pop(one).close()
 
 
@@ -268,7 +285,7 @@ def _started(program: str, argument: Mapping[str, Any], threads: int | None) -> 
 
 
 def _question(rows: Sequence[Row]) -> dict[str, Any]:
-    # Other columns than text have no place in a prompt.
+    # Only text columns can be part of a prompt.
     fields = [{k: v for k, v in row.fields.items() if isinstance(v, str)} for row in rows]
     return {"texts": [row.input for row in rows], "fields": fields}
 

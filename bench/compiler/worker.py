@@ -1,7 +1,7 @@
-"""What the programs of a search share, and how the parent starts and asks them.
+"""Worker processes of a search: how they are started, and their protocol of JSON lines.
 
 first answer     {"ready": true, …}
-line in          a question, as each program says
+line in          a request, see each worker
 line out         its answer, or {"error": reason}; {"fatal": reason, "status": n} ends the search
 """
 
@@ -24,10 +24,16 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Child(LineProcess):
-    """One of our programs, by its module's name under `edge.bench.compiler`."""
+    """The process of a worker, a module in `edge.bench.compiler`."""
 
     def __init__(self, program: str, argument: Mapping[str, Any], *, threads: int | None) -> None:
-        """`threads` None leaves the libraries their own choice."""
+        """Start the process.
+
+        Args:
+            program: the module's name.
+            argument: its argument, JSON values.
+            threads: that its libraries compute with; None leaves that to them.
+        """
         # -P: a folder called `train` or `export` where the command runs is not a library.
         command = [sys.executable, "-P", "-m", f"edge.bench.compiler.{program}"]
         super().__init__(
@@ -39,7 +45,7 @@ class Child(LineProcess):
         """As `LineProcess.read_answer`.
 
         Raises:
-            EdgeError: something that no other candidate would be spared, such as a full disk.
+            EdgeError: a fatal error that affects every candidate, such as a full disk.
         """
         found = super().read_answer(timeout)
         if "fatal" in found:
@@ -50,9 +56,12 @@ class Child(LineProcess):
 
 
 def run_program(start: Callable[[Values], tuple[Values, Answer]], *, vital: bool) -> None:
-    """The program: `start` takes the argument and returns what to say first, and who answers.
+    """Run a worker's main loop.
 
-    Where it is `vital`, an error of `start` that a person can mend ends the search.
+    Args:
+        start: takes the argument; returns the values of the first answer, and the function that
+            answers requests.
+        vital: whether an EdgeError of `start` ends the search.
     """
     die_with_parent()
     lines = redirect_stdout()
@@ -76,7 +85,7 @@ def run_program(start: Callable[[Values], tuple[Values, Answer]], *, vital: bool
 
 
 def failure(error: Exception, *, fatal: bool = False) -> Values:
-    """The line for an error. A full disk is always fatal: nothing else could be written either."""
+    """The line for an error. A full disk is always fatal: it affects every candidate."""
     said = str(error) if isinstance(error, EdgeError) else describe_error(error)
     chain = (error, error.__cause__)
     full = any(isinstance(e, OSError) and e.errno in _NO_SPACE for e in chain)

@@ -1,1 +1,1 @@
-"""Reports of a benchmark: functions of its JSON document alone, which schema.json describes."""
+"""Reports of a benchmark, made from its JSON document alone (schema.json)."""

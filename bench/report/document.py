@@ -1,45 +1,43 @@
-"""The JSON document of a run: read from a file with its shape checked, before anything is shown."""
+"""JSON reports read from files and checked before anything is shown."""
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from edge.bench.artifacts.results import SCHEMA_VERSION
+from edge.bench.documents import ARTIFACTS, kind_of, read_json
 from edge.runtime.errors import DataError
-from edge.runtime.platform.json_file import read_json
 from edge.runtime.registry import missing_extra
-
-# One run with thousands of samples for dozens of artifacts stays far below.
-_MAX_BYTES = 256 << 20
 
 
 def read_document(path: str | Path) -> dict[str, Any]:
-    """The document in a file that `edge bench --json` wrote.
+    """The report of artifacts in a file that `edge bench --json` wrote.
 
     Raises:
-        DataError: no such file, no JSON, another version, or not of the schema's shape.
+        DataError: the file can't be read, is not JSON, has another kind or version, or violates
+            the schema.
         MissingExtraError: jsonschema is not installed.
     """
     path = Path(path)
-    try:
-        values = read_json(path, _MAX_BYTES)
-    except OSError as error:
-        raise DataError(f"can't be read ({error.strerror})", path=path) from None
-    except ValueError as error:
-        raise DataError(f"not a report: {error}", path=path) from None
+    values = read_json(path)
     check_document(values, path)
-    return dict(values)
+    return values
 
 
-def check_document(values: object, path: Path | None = None) -> None:
-    """Refuse what is no report of this version; `path` is for the message.
+def check_document(values: Mapping[str, Any], path: str | Path | None = None) -> None:
+    """Check that a report is one of artifacts, has this version and follows the schema.
+
+    Args:
+        values: the JSON object.
+        path: its file, for the message.
 
     Raises:
-        DataError: another version, or not of the schema's shape.
+        DataError: it doesn't.
         MissingExtraError: jsonschema is not installed.
     """
     try:
@@ -47,21 +45,42 @@ def check_document(values: object, path: Path | None = None) -> None:
         from jsonschema.exceptions import best_match
     except ImportError:
         raise missing_extra("reading a report", "jsonschema", "bench") from None
-    version = values.get("schema_version") if isinstance(values, dict) else None
+    kind, version = kind_of(values, path), values.get("schema_version")
+    if kind != ARTIFACTS:
+        raise DataError(
+            f'a report of kind "{kind}" can\'t be used here; one of `edge bench` is needed',
+            path=path,
+        )
     if version != SCHEMA_VERSION:
         raise DataError(
-            f"no report of `edge bench` with schema_version {SCHEMA_VERSION} (found {version!r});"
-            " measure again with edge bench --json",
+            f"not a report of `edge bench` with schema_version {SCHEMA_VERSION}"
+            f" (found {version!r}); measure again with edge bench --json",
             path=path,
         )
     found = best_match(Draft202012Validator(schema()).iter_errors(values))
     if found is not None:
         message = found.message if len(found.message) <= 200 else found.message[:199] + "…"
-        raise DataError(f"no report of `edge bench`: at {found.json_path} {message}", path=path)
+        raise DataError(f"not a report of `edge bench`: at {found.json_path} {message}", path=path)
+    _check_winner(values, path)
+
+
+def _check_winner(values: Mapping[str, Any], path: str | Path | None) -> None:
+    """Check what a schema can't: that the winner is one of the measured results."""
+    winner, results = values["winner"], values["results"]
+    if winner is None:
+        return
+    for name in ("result", "best"):
+        index = winner[name]
+        if index >= len(results) or not (results[index]["accuracy"] and results[index]["latency"]):
+            raise DataError(
+                f"not a report of `edge bench`: at $.winner.{name} {index} is not the position of"
+                " a result with accuracy and latency",
+                path=path,
+            )
 
 
 @functools.cache
 def schema() -> dict[str, Any]:
-    """The document's JSON Schema (draft 2020-12)."""
+    """The JSON Schema (draft 2020-12) of a report of artifacts."""
     text = (resources.files("edge.bench.report") / "schema.json").read_text(encoding="utf-8")
     return dict(json.loads(text))

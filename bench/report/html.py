@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing beside it: no network, no scripts."""
+"""A report as one self-contained HTML page: no network, no scripts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from edge.bench.report.plots import check_matplotlib, svg_plots
-from edge.bench.report.results import Document, best, labels, verdict
+from edge.bench.report.results import Document, labels, verdict, winner_index
 from edge.bench.report.tables import machine_lines, notes, tables
 from edge.runtime.registry import missing_extra
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def html(document: Document) -> str:
-    """The page. Every text is escaped but the plots, which matplotlib escaped itself.
+    """The page. All text is escaped; matplotlib escapes the text of the plots.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
@@ -26,8 +26,8 @@ def html(document: Document) -> str:
 
     names = labels(document)
     worst = [
-        (names[place], result["accuracy"]["worst"], place == best(document))
-        for place, result in enumerate(document["results"])
+        (names[index], result["accuracy"]["worst"], index == winner_index(document))
+        for index, result in enumerate(document["results"])
         if result["accuracy"] and result["accuracy"].get("worst")
     ]
     return template.render(
@@ -35,7 +35,7 @@ def html(document: Document) -> str:
         verdict=verdict(document),
         tables=tables(document),
         notes=notes(document),
-        plots={what: Markup(svg) for what, svg in svg_plots(document).items()},
+        plots={caption: Markup(svg) for caption, svg in svg_plots(document).items()},
         worst=worst,
         machine=machine_lines(document),
     )
@@ -43,7 +43,7 @@ def html(document: Document) -> str:
 
 @functools.cache
 def page_template() -> Template:
-    """The page's template, with all that it needs; it is ours, never a stranger's.
+    """The page's template, part of this package: never untrusted.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.

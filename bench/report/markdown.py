@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from edge.bench.report.results import Document, best, labels, printable, verdict
+from edge.bench.artifacts.labels import printable
+from edge.bench.report.results import Document, labels, verdict, winner_index
 from edge.bench.report.tables import Table, machine_lines, notes, tables
 
-# An underscore inside a word is no markup.
+# An underscore inside a word is not markup.
 _SPECIAL = re.compile(r"([\\`*\[\]|~$#@]|(?<!\w)_|_(?!\w))")
 
 
 def markdown(document: Document, pictures: Mapping[str, str] | None = None) -> str:
-    """The whole report; `pictures` are files beside it by what they show."""
+    """The whole report.
+
+    Args:
+        document: the JSON document.
+        pictures: plots to show, caption → relative path.
+    """
     parts = ["# Benchmark", f"**{_escape(verdict(document))}**"]
-    for place, table in enumerate(tables(document)):
-        parts += [f"## {_escape(table.title)}"] if place else []
+    for index, table in enumerate(tables(document)):
+        parts += [f"## {_escape(table.title)}"] if index else []
         parts.append(
             _table(
                 table.columns,
@@ -24,9 +30,9 @@ def markdown(document: Document, pictures: Mapping[str, str] | None = None) -> s
                 table.left,
             )
         )
-        if place == 0:
+        if index == 0:
             parts += [_list(notes(document))]
-            parts += [f"![{what}]({file})" for what, file in (pictures or {}).items()]
+            parts += [f"![{caption}]({file})" for caption, file in (pictures or {}).items()]
     parts += _worst(document)
     parts += [
         "## Machine",
@@ -39,14 +45,14 @@ def markdown(document: Document, pictures: Mapping[str, str] | None = None) -> s
 
 def _cells(table: Table, number: int) -> list[str]:
     line = table.lines[number]
-    return [line.cells[0] + " ←" if line.best else line.cells[0], *line.cells[1:]]
+    return [line.cells[0] + " ←" if line.winner else line.cells[0], *line.cells[1:]]
 
 
 def _worst(document: Document) -> list[str]:
-    """The worst rows of the best result, input, target and answer side by side."""
-    place = best(document)
-    rows = [] if place is None else document["results"][place]["accuracy"].get("worst", [])
-    if place is None or not rows:
+    """The winner's worst rows: input, target and answer side by side."""
+    index = winner_index(document)
+    rows = [] if index is None else document["results"][index]["accuracy"].get("worst", [])
+    if index is None or not rows:
         return []
     lines = [
         [
@@ -56,12 +62,12 @@ def _worst(document: Document) -> list[str]:
         ]
         for row in rows
     ]
-    heading = f"## Worst rows of {_escape(labels(document)[place])}"
+    heading = f"## Worst rows of {_escape(labels(document)[index])}"
     return [heading, _table(("line", "input", "target", "answer", "ROUGE-L"), lines, 4)]
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
-    rule = ["---" if place < left else "---:" for place in range(len(columns))]
+    rule = ["---" if index < left else "---:" for index in range(len(columns))]
     rows = [[_escape(column) for column in columns], rule, *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -71,14 +77,14 @@ def _list(items: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that Markdown shows as it is, without HTML."""
+    """Text with Markdown and HTML escaped."""
     for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(sign, entity)
     return _SPECIAL.sub(r"\\\1", text)
 
 
 def _code(text: str) -> str:
-    """A code span in a table's cell: nothing in it is markup, a mention or a link."""
+    """A code span for a table's cell: nothing in it is read as markup, mention or link."""
     plain = printable(text).replace("|", "\\|")
     if not plain.strip():
         return ""

@@ -1,4 +1,4 @@
-"""The plots of a report, by matplotlib without a window: SVG for the page, PNG for READMEs."""
+"""Plots of a report, by matplotlib without a display: SVG for the page, PNG for READMEs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colors, told apart by the color-blind; then again with another marker.
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f")
+# Okabe and Ito's color-blind safe palette; more results repeat it with another marker.
+_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f")
 _MARKERS = "osD^vPX*"
 _TARGET = "#c0392b"
-_MAX_DOTS = 200  # of one result; more samples are shown by evenly spaced order statistics
-_WIDE = 8.0  # from this ratio of the largest to the smallest time on, the scale is logarithmic
+_MAX_DOTS = 200  # for each result; more samples are thinned to evenly spaced order statistics
+_WIDE = 8.0  # above this ratio of the largest to the smallest time, the axis is logarithmic
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def check_matplotlib() -> None:
-    """Refuse before anything is measured what could not be drawn after it.
+    """Check that plots can be drawn, before anything is measured.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -40,12 +40,12 @@ def check_matplotlib() -> None:
 
 
 def svg_plots(document: Document) -> dict[str, str]:
-    """`<svg>` elements by what they show, those that have something to show.
+    """The plots as `<svg>` elements by caption; plots without data are left out.
 
-    Texts stay texts; the same document gives the same bytes.
+    Text is kept as text. The same document gives the same bytes.
     """
     drawn = {}
-    for name, (what, draw) in PLOTS.items():
+    for name, (caption, draw) in PLOTS.items():
         with _style(name):
             figure = draw(document)
             if figure is None:
@@ -53,18 +53,18 @@ def svg_plots(document: Document) -> dict[str, str]:
             buffer = io.StringIO()
             figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
         text = buffer.getvalue()
-        drawn[what] = text[text.index("<svg") :]
+        drawn[caption] = text[text.index("<svg") :]
     return drawn
 
 
 def write_plots(document: Document, folder: str | Path) -> dict[str, Path]:
-    """PNG files in `folder` (made where it is missing), by what they show.
+    """Write the plots as PNG files into `folder`, created if needed; returns caption → path.
 
     Raises:
-        EdgeError: the place can't be written.
+        EdgeError: the folder is not writable.
     """
     written = {}
-    for name, (what, draw) in PLOTS.items():
+    for name, (caption, draw) in PLOTS.items():
         with _style(name):
             figure = draw(document)
             if figure is None:
@@ -72,7 +72,7 @@ def write_plots(document: Document, folder: str | Path) -> dict[str, Path]:
             path = Path(folder) / f"{name}.png"
             with new_file(path) as staging:
                 figure.savefig(staging, format="png", dpi=150, metadata={"Software": None})
-            written[what] = path
+            written[caption] = path
     return written
 
 
@@ -109,12 +109,12 @@ def pareto_figure(document: Document) -> Figure | None:
             point.p95,
             score,
             yerr=[[max(0.0, score - low * scale)], [max(0.0, high * scale - score)]],
-            fmt=_MARKERS[point.place // len(_COLOURS) % len(_MARKERS)],
-            color=_COLOURS[point.place % len(_COLOURS)],
+            fmt=_MARKERS[point.index // len(_COLORS) % len(_MARKERS)],
+            color=_COLORS[point.index % len(_COLORS)],
             markeredgecolor="black" if point.front else "none",
             markersize=8 if point.front else 6,
             elinewidth=0.8,
-            label=_legend(names[point.place]),
+            label=_legend(names[point.index]),
             zorder=3,
         )
     front = sorted((p for p in found if p.front), key=lambda p: p.p95)
@@ -128,7 +128,7 @@ def pareto_figure(document: Document) -> Figure | None:
         zorder=2,
     )
     _time_axis(axes, document, [p.p95 for p in found])
-    axes.set_xlabel("p95 of an answer, ms (left is faster)")
+    axes.set_xlabel("p95 latency, ms (left is faster)")
     unit = "" if scale == 1 else ", %"
     axes.set_ylabel(f"{metric_name(document)}{unit} (with 95 % interval)")
     axes.grid(alpha=0.25)
@@ -137,13 +137,13 @@ def pareto_figure(document: Document) -> Figure | None:
 
 
 def latency_figure(document: Document) -> Figure | None:
-    """Each result's samples as dots over its quartiles; None where no samples were kept."""
+    """Each result's samples as dots over its quartiles; None without samples."""
     from matplotlib.figure import Figure
 
     names = labels(document)
     kept = [
-        (names[place], place, np.sort(np.asarray(one["latency"]["samples_ms"], np.float64)))
-        for place, one in enumerate(document["results"])
+        (names[index], index, np.sort(np.asarray(one["latency"]["samples_ms"], np.float64)))
+        for index, one in enumerate(document["results"])
         if one["latency"] and one["latency"].get("samples_ms")
     ]
     if not kept:
@@ -151,11 +151,11 @@ def latency_figure(document: Document) -> Figure | None:
     figure = Figure(figsize=(8, 0.9 + 0.38 * len(kept)), layout="constrained")
     axes = figure.add_subplot()
     random = np.random.default_rng(0)
-    for height, (_, place, samples) in enumerate(kept):
+    for height, (_, index, samples) in enumerate(kept):
         dots = samples
         if len(dots) > _MAX_DOTS:
             dots = samples[np.linspace(0, len(samples) - 1, _MAX_DOTS).round().astype(int)]
-        color = _COLOURS[place % len(_COLOURS)]
+        color = _COLORS[index % len(_COLORS)]
         jitter = height + random.uniform(-0.26, 0.26, len(dots))
         axes.plot(dots, jitter, ".", color=color, markersize=3, alpha=0.5, zorder=2)
         p5, p25, p50, p75, p95 = np.percentile(samples, (5, 25, 50, 75, 95))
@@ -165,18 +165,18 @@ def latency_figure(document: Document) -> Figure | None:
     axes.set_yticks(range(len(kept)), [name for name, *_ in kept])
     axes.invert_yaxis()
     _time_axis(axes, document, [float(v) for *_, s in kept for v in (s[0], s[-1])])
-    axes.set_xlabel("ms of an answer: dots are answers, the box quartiles, the line p5 to p95")
+    axes.set_xlabel("latency, ms (dots: calls; box: quartiles; line: p5 to p95)")
     axes.grid(axis="x", alpha=0.25)
     return figure
 
 
 def _legend(name: str) -> str:
-    """matplotlib leaves names with a leading underscore out of a legend."""
+    """matplotlib omits names with a leading underscore from a legend."""
     return f" {name}" if name.startswith("_") else name
 
 
 def _time_axis(axes: Axes, document: Document, times: list[float]) -> None:
-    """From 0, or logarithmic where times are far apart; the target is always in sight."""
+    """An axis from 0, or logarithmic for a wide range of times; the target is always visible."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     target = float(document["target_ms"])
@@ -202,8 +202,8 @@ def _time_axis(axes: Axes, document: Document, times: list[float]) -> None:
         axes.set_xlim(0, high * 1.08)
 
 
-# File name → what is shown, and who draws it.
+# File name → (caption, function that draws it).
 PLOTS: dict[str, tuple[str, Callable[[Document], Any]]] = {
     "pareto": ("Accuracy against latency", pareto_figure),
-    "latency": ("Latency of single answers", latency_figure),
+    "latency": ("Latency of single calls", latency_figure),
 }

@@ -1,4 +1,4 @@
-"""The tables of a report, as text: terminal, Markdown and HTML show the same cells."""
+"""Tables and notes of a report, as text: terminal, Markdown and HTML show the same cells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge.bench.report.results import Document, best, labels, printable
+from edge.bench.artifacts.labels import printable
+from edge.bench.report.results import Document, labels, winner_index
 
 _SIGNS = {
     "meets": "✓ meets",
@@ -19,16 +20,16 @@ _NOTHING = "–"
 
 @dataclass(frozen=True)
 class Line:
-    """`verdict` is that of a result ("failed" if it has an error), else ""; `best`: to ship."""
+    """One line; `verdict` is a result's, "failed" if it has an error, else empty."""
 
     cells: tuple[str, ...]
     verdict: str = ""
-    best: bool = False
+    winner: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """`left` is how many columns, from the first, hold words; the others hold figures."""
+    """A table; the first `left` columns hold text, the others numbers."""
 
     title: str
     columns: tuple[str, ...]
@@ -37,13 +38,13 @@ class Table:
 
 
 def tables(document: Document) -> list[Table]:
-    """Results, what their time goes into, and the tasks of the best: those that have content."""
+    """Results, latency breakdown and the winner's tasks; empty tables are left out."""
     found = [results_table(document), phases_table(document), tasks_table(document)]
     return [table for table in found if table is not None]
 
 
 def results_table(document: Document) -> Table:
-    """One line for each result, then the baseline."""
+    """One line for each result, then the baseline (copying the input)."""
     results = document["results"]
     axes = [a for a in ("batch", "concurrency") if any((r.get(a) or 1) != 1 for r in results)]
     agrees = any((r["accuracy"] or {}).get("agreement") is not None for r in results)
@@ -51,7 +52,7 @@ def results_table(document: Document) -> Table:
     columns = ["artifact", "threads", *axes, "size, MB", "exact match", "ROUGE-L", "BLEU"]
     columns += ["chrF"] * chrf + ["eval_loss"] + ["= source"] * agrees
     columns += ["p50 (quartiles), ms", "p95, ms", f"≤ {document['target_ms']:g} ms"]
-    place = best(document)
+    winner = winner_index(document)
 
     def scores(values: Mapping[str, Any] | None) -> list[str]:
         values = values or {}
@@ -62,14 +63,14 @@ def results_table(document: Document) -> Table:
         return cells + [_number(values.get("agreement"), "{:.1%}")] * agrees
 
     lines = []
-    for number, (result, label) in enumerate(zip(results, labels(document), strict=True)):
+    for index, (result, label) in enumerate(zip(results, labels(document), strict=True)):
         latency = result["latency"] or {}
         cells = [label, _number(result.get("threads"), "{}")]
         cells += [_number(result.get(axis) or 1, "{}") for axis in axes]
         cells += [_number(result.get("size_mb"), "{:.1f}"), *scores(result["accuracy"])]
         cells += [_quartiles(latency), _number(latency.get("p95"), "{:.1f}")]
         shown = "failed" if result.get("error") else result["verdict"]
-        lines.append(Line((*cells, _SIGNS[shown]), shown, best=number == place))
+        lines.append(Line((*cells, _SIGNS[shown]), shown, winner=index == winner))
     if document.get("baseline"):
         filling = [_NOTHING] * (2 + len(axes))
         copied = ["copy the input", *filling, *scores(document["baseline"]), *[_NOTHING] * 3]
@@ -95,7 +96,7 @@ _PHASES = (
 
 
 def phases_table(document: Document) -> Table | None:
-    """What was measured beside the whole answer's time; None where nothing was."""
+    """Where the time of an answer goes, and load and memory; None without measurements."""
     measured = [
         (label, result["latency"])
         for label, result in zip(labels(document), document["results"], strict=True)
@@ -112,11 +113,11 @@ def phases_table(document: Document) -> Table | None:
 
 
 def tasks_table(document: Document) -> Table | None:
-    """The scores of each task's rows by the best result; None where rows have no tasks."""
-    place = best(document)
-    if place is None or not document["results"][place]["accuracy"].get("tasks"):
+    """The metrics of each task's rows for the winner; None if rows have no tasks."""
+    index = winner_index(document)
+    if index is None or not document["results"][index]["accuracy"].get("tasks"):
         return None
-    tasks = document["results"][place]["accuracy"]["tasks"]
+    tasks = document["results"][index]["accuracy"]["tasks"]
     columns = ("task", "rows", "exact match", "ROUGE-L", "BLEU", "chrF", "eval_loss")
     lines = tuple(
         Line(
@@ -132,11 +133,11 @@ def tasks_table(document: Document) -> Table | None:
         )
         for task, scores in tasks.items()
     )
-    return Table(f"Tasks, by {labels(document)[place]}", columns, 1, lines)
+    return Table(f"Tasks: {labels(document)[index]}", columns, 1, lines)
 
 
 def notes(document: Document) -> list[str]:
-    """What a reader of the tables has to know."""
+    """Notes for readers of the tables."""
     results, machine = document["results"], document["machine"]
     found: list[str] = []
     measured = [one for one in results if one["latency"]]
@@ -146,11 +147,11 @@ def notes(document: Document) -> list[str]:
         length = f", {_range(tokens, '{:.0f}')} new tokens on average" if tokens else ""
         threads = _range([n for one in measured if (n := one.get("threads"))], "{}")
         found.append(
-            f"{runs} calls each, text to text, one process each, taking turns, greedy{length};"
-            f" {threads} thread(s), {printable(machine['cpu'])}."
+            f"{runs} timed calls of each artifact, text to text, greedy{length}; in separate"
+            f" processes that take turns; {threads} thread(s), {printable(machine['cpu'])}."
         )
     if document.get("interrupted"):
-        found.append("Interrupted: what is missing was not measured.")
+        found.append("The run was interrupted; missing values were not measured.")
     found += map(printable, document.get("notes", ()))
     for result, label in zip(results, labels(document), strict=True):
         if result.get("error"):
@@ -158,24 +159,24 @@ def notes(document: Document) -> list[str]:
         elif result["verdict"] == "not shown" and result.get("verdict_reason"):
             found.append(f"{label}: {printable(result['verdict_reason'])}")
     accuracies = [one["accuracy"] for one in results if one["accuracy"]]
-    place = best(document)
-    if place is not None and (fit := document["results"][place]["accuracy"].get("fit")):
+    index = winner_index(document)
+    if index is not None and (fit := document["results"][index]["accuracy"].get("fit")):
         bands = " and ".join(f"{band} by {name}" for name, band in fit.items())
-        found.append(f"Fit of {labels(document)[place]}: {bands}.")
+        found.append(f"Fit of {labels(document)[index]}: {bands}.")
     sources = sorted({a["reference"] for a in accuracies if a.get("reference")})
     if sources:
         names = ", ".join(map(printable, sources))
-        found.append(f"= source: answers that are those of {names} to the letter.")
+        found.append(f"= source: ratio of answers identical to those of {names}.")
     if any(a.get("intervals") for a in accuracies):
-        found.append("Exact match with its 95 % interval, from a bootstrap over the rows.")
+        found.append("Exact match with its 95 % bootstrap interval.")
     cut = max((a.get("truncated", 0) for a in accuracies), default=0)
     if cut:
-        found.append(f"{cut} inputs were longer than the artifact's limit and were cut.")
+        found.append(f"{cut} inputs were longer than the artifact's limit and were truncated.")
     return found
 
 
 def machine_lines(document: Document) -> list[tuple[str, str]]:
-    """What was measured on, and how: (name, value) in the document's order."""
+    """Date, data, machine and settings as (name, value), in the document's order."""
     data = document["data"]
     lines = [("date", document["created"])]
     lines += [(f"data {name}", _plain(value)) for name, value in data.items()]
@@ -199,7 +200,7 @@ def _number(value: Any, form: str) -> str:
 
 
 def _with_interval(scores: Mapping[str, Any]) -> str:
-    """Exact match with its interval, in per cent."""
+    """Exact match with its interval, as percentages."""
     if "exact_match" not in scores:
         return _NOTHING
     shown = f"{scores['exact_match']:.1%}"

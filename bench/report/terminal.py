@@ -1,4 +1,4 @@
-"""A report on a terminal."""
+"""Tables of a report for the terminal."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from edge.bench.report.tables import tables
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLOURS = {"meets": "green", "misses": "red", "not shown": "yellow", "failed": "red"}
+_COLORS = {"meets": "green", "misses": "red", "not shown": "yellow", "failed": "red"}
 
 
 def terminal_tables(document: Document) -> list[Table]:
-    """The tables for rich; names stay text, whatever markup they look like."""
+    """The tables for rich, the winner in bold with an arrow; names are never read as markup."""
     from rich.table import Table
     from rich.text import Text
 
     shown = []
     for table in tables(document):
         drawn = Table(title=Text(table.title))
-        for place, column in enumerate(table.columns):
-            drawn.add_column(Text(column), justify="left" if place < table.left else "right")
+        for index, column in enumerate(table.columns):
+            drawn.add_column(Text(column), justify="left" if index < table.left else "right")
         for line in table.lines:
-            style = "bold" if line.best else ""
+            style = "bold" if line.winner else ""
             *cells, last = (Text(cell, style) for cell in line.cells)
-            last.stylize(_COLOURS.get(line.verdict, ""))
+            if line.winner:
+                cells[0].append(" ←")
+            last.stylize(_COLORS.get(line.verdict, ""))
             drawn.add_row(*cells, last)
         shown.append(drawn)
     return shown

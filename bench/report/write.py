@@ -1,9 +1,11 @@
-"""The files that a report is written to."""
+"""Files that a report is written to."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +16,15 @@ from edge.bench.report.results import Document
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_file
 
+STDOUT = Path("-")
+
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where to write what; None is not written. `plots` is a folder."""
+    """Where to write each report; None is not written.
+
+    `json` may be `-`, standard output. `plots` is a folder.
+    """
 
     json: Path | None = None
     markdown: Path | None = None
@@ -28,11 +35,11 @@ class Outputs:
         return any((self.json, self.markdown, self.html, self.plots))
 
     def check(self) -> None:
-        """Refuse before minutes of measurement what could not be written after them.
+        """Check that everything can be written, before anything is measured.
 
         Raises:
-            MissingExtraError: a library is not installed.
-            UsageError: `plots` is a file.
+            MissingExtraError: a library that a report needs is not installed.
+            UsageError: a destination is not writable, a file is a folder, or `plots` is a file.
         """
         if self.html:
             page_template()
@@ -40,25 +47,56 @@ class Outputs:
             check_matplotlib()
             if self.plots.is_file():
                 raise UsageError(f"{self.plots} is a file; --plots must name a folder")
+            _check_writable("--plots", self.plots, self.plots)
+        for name in ("json", "markdown", "html"):
+            path: Path | None = getattr(self, name)
+            if path is None or (name == "json" and path == STDOUT):
+                continue
+            if path.is_dir():
+                raise UsageError(f"{path} is a folder; --{name} must name a file")
+            _check_writable(f"--{name}", path, path.parent)
+
+
+def _check_writable(option: str, destination: Path, folder: Path) -> None:
+    """Check that a file can be created in `folder`, or in the one that it will be created in.
+
+    Raises:
+        UsageError: it can't.
+    """
+    folder = folder.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        # What a file system permits is known only by trying.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{option} {destination} can't be written: {folder}: {error.strerror}"
+        ) from None
 
 
 def write_reports(document: Document, outputs: Outputs) -> None:
-    """Write the files that are asked for, each whole or not at all.
+    """Write the files that are asked for, each completely or not at all.
 
-    The Markdown file shows the plots where both are written.
+    The Markdown file shows the plots if both are written.
 
     Raises:
-        MissingExtraError: a library is not installed.
-        EdgeError: a place can't be written.
+        MissingExtraError: a library that a report needs is not installed.
+        EdgeError: a destination is not writable.
     """
-    if outputs.json:  # first: whatever fails later can be made from it
-        _write(outputs.json, json.dumps(document, indent=2) + "\n")
+    if outputs.json:  # first: if another one fails, it can be made from this one
+        text = json.dumps(document, indent=2) + "\n"
+        if outputs.json == STDOUT:
+            sys.stdout.write(text)
+        else:
+            _write(outputs.json, text)
     pictures = write_plots(document, outputs.plots) if outputs.plots else {}
     if outputs.markdown:
-        beside = Path(os.path.abspath(outputs.markdown)).parent
+        folder = Path(os.path.abspath(outputs.markdown)).parent
         links = {
-            what: Path(os.path.relpath(path.absolute(), beside)).as_posix()
-            for what, path in pictures.items()
+            caption: Path(os.path.relpath(path.absolute(), folder)).as_posix()
+            for caption, path in pictures.items()
         }
         _write(outputs.markdown, markdown(document, links))
     if outputs.html:
@@ -66,6 +104,6 @@ def write_reports(document: Document, outputs: Outputs) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    # A lone half of a surrogate pair, which JSON can hold, is no UTF-8.
+    # JSON can hold lone surrogates, which UTF-8 can't.
     with new_file(path) as staging:
         staging.write_text(text, encoding="utf-8", errors="replace")

@@ -9,7 +9,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.display.bench import measure, report_options, report_outputs
-from edge.cli.display.json_output import STDOUT, tables_beside, write_json
+from edge.cli.display.json_output import tables_beside
 from edge.cli.options import (
     column_options,
     json_option,
@@ -94,7 +94,7 @@ def command(
     Exits with 3 if no artifact meets the target: a p95 of at most --target-ms with 99 % confidence,
     which takes at least 90 runs.
     """
-    from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings
+    from edge.bench.artifacts.results import BenchSettings
     from edge.bench.report.document import read_document
     from edge.cli.display.comparison import print_comparison
     from edge.cli.display.console import quiet_libraries
@@ -114,26 +114,19 @@ def command(
         concurrency=concurrency,
         new_tokens=new_tokens,
     )
-    try:
+    report = measure(
+        folders,
+        rows,
+        target_ms,
+        settings,
+        outputs,
+        threads=threads,
+        data=path,
+        reference=reference,
+    )
+    if old is not None:
         with tables_beside(json_file):
-            report = measure(
-                folders,
-                rows,
-                target_ms,
-                settings,
-                outputs,
-                threads=threads,
-                data=path,
-                reference=reference,
-            )
-            if old is not None:
-                print_comparison(old, report.as_json())
-    except BenchInterruptedError as error:
-        if json_file == STDOUT:
-            write_json(error.report.as_json(), STDOUT)
-        raise
-    if json_file == STDOUT:
-        write_json(report.as_json(), STDOUT)
+            print_comparison(old, report.as_json())
     check_target(report)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edge.cli.base import Command
-from edge.cli.display.bench import report_options, report_outputs, show
+from edge.cli.display.bench import report_options, report_outputs, show_file
 from edge.cli.param_types import PATH
 
 
@@ -20,10 +20,4 @@ def command(file: Path, **outputs: Any) -> None:
 
     Nothing is measured. The same file always gives the same output.
     """
-    from edge.bench.report.document import read_document
-    from edge.bench.report.write import write_reports
-
-    files = report_outputs(outputs)
-    document = read_document(file)
-    write_reports(document, files)
-    show(document)
+    show_file(file, report_outputs(outputs))

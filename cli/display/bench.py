@@ -1,19 +1,20 @@
-"""`edge bench` and `edge report`: what they print, and the files that they write."""
+"""Progress, tables and files of `edge bench` and `edge report`."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge.cli.options import command_line
-
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from edge.bench.artifacts.results import BenchSettings, Report
+    from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Report
     from edge.bench.report.write import Outputs
     from edge.runtime.rows import Row
 
@@ -24,26 +25,29 @@ _REPORT_OPTIONS = (
         "--markdown",
         "markdown_file",
         type=click.Path(path_type=Path),
+        metavar="FILE",
         help="Write the report as Markdown.",
     ),
     click.option(
         "--html",
         "html_file",
         type=click.Path(path_type=Path),
-        help="Write the report as one page with plots, which needs no network.",
+        metavar="FILE",
+        help="Write the report as one self-contained page with plots.",
     ),
     click.option(
         "--plots",
         "plots_folder",
         type=click.Path(path_type=Path),
-        help="Write the plots into this folder as PNG.",
+        metavar="FOLDER",
+        help="Write the plots as PNG files.",
     ),
 )
 REPORT_NAMES = ("markdown_file", "html_file", "plots_folder")
 
 
 def report_options(function: F) -> F:
-    """Where reports go; the function gets them as keywords for `report_outputs`."""
+    """Add the options for report files; their values go to `report_outputs`."""
     for option in reversed(_REPORT_OPTIONS):
         function = option(function)
     return function
@@ -53,7 +57,8 @@ def report_outputs(values: Mapping[str, Any], json_file: Path | None = None) -> 
     """The files that the options ask for, checked before anything is measured.
 
     Raises:
-        MissingExtraError: what a report needs is not installed.
+        MissingExtraError: a library that a report needs is not installed.
+        UsageError: a file can't be written.
     """
     from edge.bench.report.write import Outputs
 
@@ -61,20 +66,6 @@ def report_outputs(values: Mapping[str, Any], json_file: Path | None = None) -> 
     outputs = Outputs(json_file, markdown_file, html_file, plots_folder)
     outputs.check()
     return outputs
-
-
-def show(document: Mapping[str, Any]) -> None:
-    """Print the tables and what has to be known to read them."""
-    from edge.bench.report.results import verdict
-    from edge.bench.report.tables import notes
-    from edge.bench.report.terminal import terminal_tables
-    from edge.cli.display.console import stdout_console
-
-    for table in terminal_tables(document):
-        stdout_console().print(table)
-    for note in notes(document):
-        click.echo(note)
-    click.echo(verdict(document))
 
 
 def measure(
@@ -88,44 +79,141 @@ def measure(
     data: Path | None = None,
     reference: Path | None = None,
 ) -> Report:
-    """Run the benchmark with a progress display, write the reports and print the tables.
+    """Run the benchmark with a progress display, print the tables and write the reports.
+
+    After Ctrl-C, SIGTERM or SIGHUP the same is done with what was measured until then.
 
     Raises:
-        BenchInterruptedError: After Ctrl-C, once the results so far are written and printed.
+        BenchInterruptedError: after Ctrl-C.
+        TerminatedError: after SIGTERM or SIGHUP; it exits with 128 + the signal's number.
     """
     from edge.bench.artifacts.results import BenchInterruptedError
+    from edge.bench.artifacts.signals import (
+        SignalReceivedError,
+        TerminatedError,
+        signals_as_interrupt,
+    )
+    from edge.bench.report.write import STDOUT, write_reports
+
+    stopped: BenchInterruptedError | None = None
+    with signals_as_interrupt():
+        try:
+            report = _run(folders, rows, target_ms, settings, threads, data, reference)
+        except BenchInterruptedError as error:
+            stopped, report = error, error.report
+        except SignalReceivedError as error:
+            raise TerminatedError(error.number, "nothing was measured yet") from None
+        document = report.as_json()
+        # After a hang-up there is no terminal to print to.
+        terminal_errors = contextlib.suppress(OSError) if stopped else contextlib.nullcontext()
+        try:
+            with terminal_errors:
+                show(document, to_stderr=outputs.json == STDOUT)
+        finally:
+            write_reports(document, outputs)
+    if stopped is None:
+        return report
+    if stopped.number != signal.SIGINT:
+        raise TerminatedError(stopped.number, "the report holds what was measured") from None
+    raise stopped
+
+
+def _run(
+    folders: Sequence[Path],
+    rows: Sequence[Row],
+    target_ms: float,
+    settings: BenchSettings,
+    threads: int | None,
+    data: Path | None,
+    reference: Path | None,
+) -> Report:
     from edge.bench.artifacts.runner import run_bench
-    from edge.bench.report.write import write_reports
     from edge.cli.display.console import progress_bar
+    from edge.cli.options import command_line
 
-    stopped = None
+    progress = progress_bar()
+    tasks: dict[str, TaskID] = {}
+
+    def on_progress(phase: str, what: str, done: int, of: int) -> None:
+        # One bar for loading, and one for each artifact that is measured.
+        label = phase if phase == "load" else f"{phase} {Path(what).name}".strip()
+        if label not in tasks:
+            tasks[label] = progress.add_task(label, total=of)
+        progress.update(tasks[label], completed=done)
+
+    progress.start()
     try:
-        with progress_bar() as progress:
-            tasks: dict[str, TaskID] = {}
+        return run_bench(
+            folders,
+            rows,
+            target_ms=target_ms,
+            settings=settings,
+            threads=threads,
+            reference=reference,
+            data=data,
+            command=command_line(),
+            on_progress=on_progress,
+        )
+    finally:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            progress.stop()
 
-            def on_progress(phase: str, what: str, done: int, of: int) -> None:
-                # Loading shares one bar; each measured artifact has its own.
-                label = phase if phase == "load" else f"{phase} {Path(what).name}".strip()
-                if label not in tasks:
-                    tasks[label] = progress.add_task(label, total=of)
-                progress.update(tasks[label], completed=done)
 
-            report = run_bench(
-                folders,
-                rows,
-                target_ms=target_ms,
-                settings=settings,
-                threads=threads,
-                reference=reference,
-                data=data,
-                command=command_line(),
-                on_progress=on_progress,
+def show(document: Mapping[str, Any], *, to_stderr: bool = False) -> None:
+    """Print the tables, notes and verdict of a report of artifacts."""
+    from edge.bench.report.results import verdict
+    from edge.bench.report.tables import notes
+    from edge.bench.report.terminal import terminal_tables
+    from edge.cli.display.console import stdout_console
+
+    with contextlib.redirect_stdout(sys.stderr if to_stderr else sys.stdout):
+        for table in terminal_tables(document):
+            stdout_console().print(table)
+        for note in notes(document):
+            click.echo(note)
+        click.echo(verdict(document))
+
+
+def show_file(path: Path, outputs: Outputs) -> None:
+    """Print a report of any kind that `edge bench…` wrote, and convert it to `outputs`.
+
+    Raises:
+        DataError: the file is not such a report.
+        UsageError: `outputs` are asked for that this kind of report does not have.
+    """
+    from edge.bench.documents import ENGINES, SPECULATION, kind_of, read_json
+    from edge.bench.report.document import check_document
+    from edge.bench.report.write import write_reports
+    from edge.runtime.errors import UsageError
+
+    values = read_json(path)
+    kind = kind_of(values, path)
+    if kind in (ENGINES, SPECULATION):
+        if outputs:
+            raise UsageError(
+                f'{path} is a report of kind "{kind}", which has tables only; leave out'
+                " --markdown, --html and --plots"
             )
-    except BenchInterruptedError as error:
-        stopped, report = error, error.report
-    document = report.as_json()
-    write_reports(document, outputs)
-    show(document)
-    if stopped is not None:
-        raise stopped
-    return report
+        show_reports = _show_engines if kind == ENGINES else _show_speculation
+        show_reports(values, path)
+        return
+    check_document(values, path)
+    show(values)
+    write_reports(values, outputs)
+
+
+def _show_engines(values: Mapping[str, Any], path: Path) -> None:
+    from edge.bench.engines.results import engine_reports
+    from edge.cli.display.engines import print_report
+
+    for report in engine_reports(values, path):
+        print_report(report)
+
+
+def _show_speculation(values: Mapping[str, Any], path: Path) -> None:
+    from edge.bench.speculation.results import speculation_reports
+    from edge.cli.display.console import stdout_console
+    from edge.cli.display.speculation import speculation_table
+
+    for report in speculation_reports(values, path):
+        stdout_console().print(speculation_table(report))

@@ -1,4 +1,4 @@
-"""`edge bench --compare`: this run against an earlier one, as ratios."""
+"""Table and checks of `edge compare` and `edge bench --compare`: latency ratios of two runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
-    """Compare a run with the report of an earlier one, and print what there is to say."""
+    """Compare two reports, given as JSON documents, and print the ratios and the differences."""
     from edge.bench.artifacts.compare import compare
     from edge.cli.display.console import stdout_console
 
@@ -24,19 +24,18 @@ def print_comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparis
     for line in comparison.unpaired:
         click.echo(f"Not compared: {line}.")
     if comparison.other_machine:
-        click.echo(f"The old run was {comparison.other_machine}. Ratios say little.")
+        click.echo(f"The old run was {comparison.other_machine}. The ratios say little.")
     for difference in comparison.differences:
         click.echo(difference)
     return comparison
 
 
 def check_regressions(comparison: Comparison, fail_slower: float | None) -> None:
-    """Nothing, where no p50 is more than `fail_slower` times the old one (None: never mind).
+    """Fail if a p50 is more than `fail_slower` times the old one; None checks nothing.
 
     Raises:
-        UsageError: the old run was on another machine, so that nothing can be said.
-        EdgeError: something is slower or can't be measured any more, or there was nothing to
-            compare.
+        UsageError: the old run was on another machine, so the ratios say nothing.
+        EdgeError: a result is slower or has no new latency, or there was nothing to compare.
     """
     from edge.runtime.errors import EdgeError, UsageError
 
@@ -49,7 +48,7 @@ def check_regressions(comparison: Comparison, fail_slower: float | None) -> None
         )
     if not comparison.changes:
         raise EdgeError(
-            "--fail-slower: no line of the old report is measured here, nothing was compared"
+            "--fail-slower: nothing was compared: no result of the old report was measured again"
         )
     slower = comparison.regressions(fail_slower)
     if slower:
@@ -64,11 +63,11 @@ def check_regressions(comparison: Comparison, fail_slower: float | None) -> None
 
 
 def comparison_table(comparison: Comparison, created: str) -> Table:
-    """One line for each that both runs have; a ratio above 1 is slower."""
+    """One line for each result that both runs have; a ratio above 1 is slower."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"against the run of {created} (now ÷ then)")
+    table = Table(title=f"compared with the run of {created} (now ÷ then)")
     table.add_column("artifact")
     for name in ("p50 then", "p50 now", "ratio", "p95 then", "p95 now", "ratio"):
         table.add_column(name, justify="right")

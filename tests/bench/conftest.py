@@ -1,4 +1,4 @@
-"""Real engines made to misbehave: what their processes load first changes them."""
+"""Real engines that are slow, crash or are missing: code that runs first in their processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ sys.modules["ctranslate2"] = None
 
 @pytest.fixture
 def engines_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Change the engines of every process started from now on by code that runs in it first."""
+    """Run code at the start of every process that is started from now on."""
 
     def change(code: str) -> None:
         folder = tmp_path / "changed"
@@ -44,16 +44,36 @@ def engines_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[s
 
 @pytest.fixture
 def slow_onnx(engines_with: Callable[[str], None]) -> Callable[[float], None]:
-    """Every answer of an onnx artifact waits for so many seconds first."""
+    """Delay every answer of an onnx artifact by a number of seconds."""
     return lambda seconds: engines_with(_SLOW.format(seconds=seconds))
 
 
 @pytest.fixture
 def crashing_gguf(engines_with: Callable[[str], None]) -> Callable[..., None]:
-    """gguf artifacts crash when they `generate` or `score`; with missing_ctranslate2, that library
-    is not there either."""
+    """Crash gguf artifacts in `generate` or `score`; optionally hide the ctranslate2 library."""
 
     def change(method: str, *, missing_ctranslate2: bool = False) -> None:
         engines_with(_CRASHING.format(method=method) + _MISSING * missing_ctranslate2)
 
     return change
+
+
+_MARKING = """
+from pathlib import Path
+from edge.runtime.engines.onnx import OnnxEngine
+answer = OnnxEngine.generate
+calls = 0
+def marked(self, *arguments, **options):
+    global calls
+    calls += 1
+    if calls == {calls}:
+        Path({file!r}).touch()
+    return answer(self, *arguments, **options)
+OnnxEngine.generate = marked
+"""
+
+
+@pytest.fixture
+def mark_onnx(engines_with: Callable[[str], None]) -> Callable[[Path, int], None]:
+    """Create a file once an onnx artifact has answered a number of calls."""
+    return lambda file, calls: engines_with(_MARKING.format(file=str(file), calls=calls))

@@ -1,4 +1,4 @@
-"""`edge compile` on a model trained for seconds: what it writes, refuses and goes on from."""
+"""`edge compile` on a model trained for seconds: results, bad input, interrupted searches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from edge.bench.compiler.space import ArtifactSpec, Candidate
-from edge.bench.compiler.trial_store import Record
+from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.trials import TrialRunner
 from edge.bench.compiler.worker import failure
 from edge.runtime import Artifact, load
@@ -30,7 +30,7 @@ Edge = Callable[..., Any]
 
 
 def entries(work: Path) -> dict[str, int]:
-    """The record's entries and when each was written."""
+    """The stored entries and when each was written."""
     return {path.name: path.stat().st_mtime_ns for path in work.glob("entries/*.json")}
 
 
@@ -177,20 +177,20 @@ def test_a_candidate_that_fails_or_crashes_is_noted_and_passed_over(
         Candidate(ArtifactSpec("onnx", "float32")),
     )
     crashing = Candidate(ArtifactSpec("onnx", "int4"))
-    with Record.open(tmp_path / "work", {}, tmp_path / "out") as record:
+    with TrialStore.open(tmp_path / "work", {}, tmp_path / "out") as store:
         for one in (good, broken, crashing):
-            shutil.copytree(artifacts / "onnx-int8", record.artifact(one.variant))
-        model = record.artifact(broken.variant) / "model.onnx"
+            shutil.copytree(artifacts / "onnx-int8", store.artifact(one.spec))
+        model = store.artifact(broken.spec) / "model.onnx"
         model.write_bytes(b"\x00" * model.stat().st_size)
-        lab = TrialRunner(record, rows, {}, lambda event: kill_timer(event, crashing))
-        done = lab.time_interleaved([good, crashing, broken], 32)
+        runner = TrialRunner(store, rows, {}, lambda event: kill_timer(event, crashing))
+        done = runner.time_interleaved([good, crashing, broken], 32)
         assert list(done) == [good]
         assert len(done[good].answers) == 32
-        assert "SIGKILL" in lab.failures[crashing.name]
-        assert lab.failures[broken.name]
-        again = TrialRunner(record, rows, {}, lambda event: pytest.fail(event))
+        assert "SIGKILL" in runner.failures[crashing.name]
+        assert runner.failures[broken.name]
+        again = TrialRunner(store, rows, {}, lambda event: pytest.fail(event))
         assert list(again.time_interleaved([good, crashing, broken], 32)) == [good]
-        assert again.failures == lab.failures
+        assert again.failures == runner.failures
 
 
 def kill_timer(event: str, candidate: Candidate) -> None:
@@ -204,7 +204,7 @@ def kill_timer(event: str, candidate: Candidate) -> None:
         except OSError:
             continue
         ours = "edge.bench.compiler.timing_worker" in words and int(parent) == os.getpid()
-        if ours and json.loads(words[-2])["quantization"] == candidate.variant.quantization:
+        if ours and json.loads(words[-2])["quantization"] == candidate.spec.quantization:
             os.kill(int(status.parent.name), signal.SIGKILL)
 
 
@@ -217,7 +217,7 @@ def test_a_full_disk_ends_the_search() -> None:
         assert failure(error)["status"] == 1
         assert "space left" in failure(error)["fatal"]
     assert failure(ParityError("too far")) == {"error": "too far"}
-    assert failure(MemoryError("no room")) == {"error": "MemoryError: no room"}
+    assert failure(MemoryError("no memory")) == {"error": "MemoryError: no memory"}
 
 
 def test_bad_input_is_refused_before_any_work(
@@ -232,7 +232,7 @@ def test_bad_input_is_refused_before_any_work(
     assert "metric" in assert_refused(*start, "--metric", "f1")
     assert "fraction" in assert_refused(*start, "--max-drop", "50")
     assert "--target-ms" in assert_refused(*start, "--target-ms", "0")
-    assert "judge it" in assert_refused(*start, "--shortlist", dev)
+    assert "the same file" in assert_refused(*start, "--shortlist", dev)
     assert "Did you mean 'onnx'" in assert_refused(*start, "--format", "onxx")
     assert "--threads" in assert_refused(*start, "--threads-to-try", "2000")
     assert "--output" in assert_refused("compile", trained, "--data", dev, "--output", ".")

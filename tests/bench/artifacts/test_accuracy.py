@@ -18,7 +18,7 @@ from edge.bench.artifacts.agreement import (
     reference_answers,
     with_agreement,
 )
-from edge.bench.artifacts.scores import RowScores, share_interval
+from edge.bench.artifacts.scores import RowScores, ratio_interval
 from edge.runtime import load
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import Source
@@ -41,7 +41,7 @@ def test_figures_are_those_of_the_reference_implementations() -> None:
     import sacrebleu
 
     answers, references = _pairs(40)
-    found = RowScores(answers, references).figures()
+    found = RowScores(answers, references).metrics()
     for name, value in text_metrics(answers, references).items():
         assert found[name] == pytest.approx(value), name
     assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(answers, [references]).score)
@@ -52,7 +52,7 @@ def test_intervals_are_those_of_scoring_the_texts_anew() -> None:
     import sacrebleu
 
     answers, references = _pairs(40)
-    intervals = RowScores(answers, references).figures()["intervals"]
+    intervals = RowScores(answers, references).metrics()["intervals"]
     draw = random.Random(1)
     by_hand: dict[str, list[float]] = {"bleu": [], "chrf": [], "exact_match": []}
     for _ in range(200):
@@ -73,18 +73,18 @@ def test_intervals_are_those_of_scoring_the_texts_anew() -> None:
 
 def test_eval_loss_counts_tokens_not_rows() -> None:
     found = RowScores(["a"] * 20, ["a"] * 20, [1.0] * 10 + [9.0] * 10, [1] * 10 + [3] * 10)
-    figures = found.figures()
+    figures = found.metrics()
     assert figures["eval_loss"] == pytest.approx(100 / 40)
     low, high = figures["intervals"]["eval_loss"]
     assert low < 2.5 < high
-    assert found.figures([0, 19])["eval_loss"] == pytest.approx(10 / 4)
+    assert found.metrics([0, 19])["eval_loss"] == pytest.approx(10 / 4)
 
 
 def test_intervals_are_repeatable_and_none_for_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     answers, references = _pairs(30)
-    first = RowScores(answers, references).figures()
-    assert first == RowScores(answers, references).figures()
-    assert RowScores(answers[:9], references[:9]).figures()["intervals"] == {}
+    first = RowScores(answers, references).metrics()
+    assert first == RowScores(answers, references).metrics()
+    assert RowScores(answers[:9], references[:9]).metrics()["intervals"] == {}
     # Many rows are drawn in pieces, and fewer times: the time has a bound.
     monkeypatch.setattr(scores, "_DRAWS", 3_000)
     monkeypatch.setattr(scores, "_DRAWS_AT_ONCE", 70)
@@ -96,7 +96,7 @@ def test_intervals_are_repeatable_and_none_for_few_rows(monkeypatch: pytest.Monk
 
 
 def test_a_share_has_the_binomial_interval() -> None:
-    low, high = share_interval(0.5, 100)
+    low, high = ratio_interval(0.5, 100)
     assert low == pytest.approx(0.40, abs=0.01)
     assert high == pytest.approx(0.60, abs=0.01)
 

@@ -150,7 +150,7 @@ def test_a_gate_that_compares_nothing_fails(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"schema_version": 1}', '{"schema_version": 2, "results": [1]}']
+    "text", ["", "[]", '{"schema_version": 1}', '{"schema_version": 3, "results": [1]}']
 )
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "old.json"

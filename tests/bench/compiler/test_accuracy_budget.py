@@ -10,7 +10,7 @@ from edge.runtime.errors import UsageError
 TARGETS = [f"this is the answer of number {n}" for n in range(200)]
 
 
-def judge(max_drop: float, metric: str = "exact_match", wrong: int = 50) -> AccuracyBudget:
+def budget(max_drop: float, metric: str = "exact_match", wrong: int = 50) -> AccuracyBudget:
     """A source that answers all rows but the first `wrong` exactly."""
     return AccuracyBudget(metric, max_drop, TARGETS, own(wrong))
 
@@ -21,7 +21,7 @@ def own(wrong: int, first: int = 0) -> list[str]:
 
 @pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "bleu"])
 def test_the_budget_is_against_the_source_on_all_rows(metric: str) -> None:
-    strict, loose = judge(0.0, metric), judge(0.1, metric)
+    strict, loose = budget(0.0, metric), budget(0.1, metric)
     same, worse, much_worse = own(50), own(55), own(150)
     assert strict.accepts(strict.score(same))
     assert not strict.accepts(strict.score(worse))
@@ -31,17 +31,17 @@ def test_the_budget_is_against_the_source_on_all_rows(metric: str) -> None:
 
 
 def test_few_rows_exclude_only_what_is_beyond_doubt() -> None:
-    strict = judge(0.005, wrong=0)
-    places = list(range(0, 200, 4))
-    one_lost = ["no", *(TARGETS[place] for place in places[1:])]
-    half_lost = ["no" if n % 2 else TARGETS[place] for n, place in enumerate(places)]
-    assert not strict.hopeless(places, one_lost)
-    assert strict.hopeless(places, half_lost)
-    assert not judge(0.6, wrong=0).hopeless(places, half_lost)
+    strict = budget(0.005, wrong=0)
+    indices = list(range(0, 200, 4))
+    one_lost = ["no", *(TARGETS[index] for index in indices[1:])]
+    half_lost = ["no" if n % 2 else TARGETS[index] for n, index in enumerate(indices)]
+    assert not strict.rejects_early(indices, one_lost)
+    assert strict.rejects_early(indices, half_lost)
+    assert not budget(0.6, wrong=0).rejects_early(indices, half_lost)
 
 
 def test_rows_lost_and_won_are_counted_apart() -> None:
-    assert judge(0.1, wrong=3).changes(own(5, first=1)) == (3, 1)
+    assert budget(0.1, wrong=3).lost_and_won(own(5, first=1)) == (3, 1)
 
 
 @pytest.mark.parametrize(("metric", "drop"), [("exakt_match", 0.1), ("bleu", -0.1), ("bleu", 5.0)])

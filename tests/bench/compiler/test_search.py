@@ -1,4 +1,4 @@
-"""The search on recorded measurements: it reads them as it would those of an earlier call."""
+"""The search on stored measurements, which it reads as those of an earlier call."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import pytest
 from edge.bench.compiler.accuracy_budget import AccuracyBudget
 from edge.bench.compiler.advice import verdict
 from edge.bench.compiler.report import table
-from edge.bench.compiler.search import FIRST, SECOND, THIRD, Search, Trial, better_half
+from edge.bench.compiler.search import FIRST, SECOND, THIRD, Search, better_half
 from edge.bench.compiler.space import ArtifactSpec, Candidate, Space, find_quantizations
-from edge.bench.compiler.trial_store import Record
+from edge.bench.compiler.trial import Trial
+from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.trials import TrialRunner
 from edge.runtime.errors import MissingExtraError, OutputExistsError, UsageError
 from edge.runtime.rows import Row
@@ -31,29 +32,29 @@ QUANTIZED = {"32": (1.0, 0), "16": (1.1, 1), "8": (2.0, 3), "4_mixed": (2.4, 8),
 
 
 class Factory:
-    """Fills a record with what a machine could have measured."""
+    """Fills a store with measurements of an imaginary machine."""
 
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
         self.random = random.Random(5)
 
-    def fill(self, record: Record, space: Space) -> None:
-        record.put("source", {"plain_greedy": True})
-        record.put("reference", {"answers": SOURCE})
-        for candidate in space.everything():
-            variant = candidate.variant
-            record.put(f"export-{variant.name}", {"size": 1000, "parity": {}, "seconds": 1.0})
-            place = record.artifact(variant)
+    def fill(self, store: TrialStore, space: Space) -> None:
+        store.put("source", {"plain_greedy": True})
+        store.put("reference", {"answers": SOURCE})
+        for candidate in space.all_candidates():
+            spec = candidate.spec
+            store.put(f"export-{spec.name}", {"size": 1000, "parity": {}, "seconds": 1.0})
+            place = store.artifact(spec)
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.symlink_to(self.artifacts / "onnx-int8")
             for count in (FIRST, SECOND, THIRD, len(ROWS)):
-                record.put(f"timed-{candidate.name}-{count}", self.timed(candidate, count))
+                store.put(f"timed-{candidate.name}-{count}", self.timed(candidate, count))
 
     def timed(self, candidate: Candidate, count: int) -> dict[str, Any]:
-        speed, worse = QUANTIZED[bits(candidate.variant.quantization)]
-        ms = SPEED[candidate.variant.format] / speed
-        ms *= 0.8 if candidate.variant.shortlist else 1.0
+        speed, worse = QUANTIZED[bits(candidate.spec.quantization)]
+        ms = SPEED[candidate.spec.format] / speed
+        ms *= 0.8 if candidate.spec.shortlist else 1.0
         ms *= 0.75 if candidate.draft_tokens else 1.0
         ms *= {1: 1.0, 2: 0.7}[candidate.threads]
         ms *= 1.1 if candidate.settings.get("spinning") is False else 1.0
@@ -84,26 +85,29 @@ def space() -> Space:
 
 
 @pytest.fixture(scope="module")
-def lab(
+def runner(
     tmp_path_factory: pytest.TempPathFactory, artifacts: Path, space: Space
 ) -> Iterator[TrialRunner]:
-    """Everything is measured already; a search adds nothing."""
-    folder = tmp_path_factory.mktemp("lab")
-    with Record.open(folder / "out.work", {"model": 1}, folder / "out") as record:
-        Factory(artifacts).fill(record, space)
-        lab = TrialRunner(record, ROWS, {}, lambda _: None)
-        yield lab
-        lab.close()
+    """A runner whose store has every measurement already."""
+    folder = tmp_path_factory.mktemp("runner")
+    with TrialStore.open(folder / "out.work", {"model": 1}, folder / "out") as store:
+        Factory(artifacts).fill(store, space)
+        runner = TrialRunner(store, ROWS, {}, lambda _: None)
+        yield runner
+        runner.close()
 
 
 def searched(
-    lab: TrialRunner, space: Space, max_drop: float, *, exhaustive: bool = False
+    runner: TrialRunner, space: Space, max_drop: float, *, exhaustive: bool = False
 ) -> Search:
     targets = [row.target or "" for row in ROWS]
     search = Search(
-        lab, space, AccuracyBudget("exact_match", max_drop, targets, lab.reference()), 100.0
+        runner,
+        space,
+        AccuracyBudget("exact_match", max_drop, targets, runner.reference_answers()),
+        100.0,
     )
-    search.exhaust() if exhaustive else search.run()
+    search.run_exhaustive() if exhaustive else search.run()
     return search
 
 
@@ -111,9 +115,9 @@ def answers(search: Search) -> int:
     """How many answers a search paid for."""
     return sum(
         len(json.loads(path.read_text())["ms"])
-        for candidate in search.tried
-        for path in search.lab.record.folder.glob(f"entries/timed-{candidate.name}-*.json")
-        if int(path.stem.rpartition("-")[2]) <= len(search.tried[candidate].timed.ms)
+        for candidate in search.trials
+        for path in search.runner.store.folder.glob(f"entries/timed-{candidate.name}-*.json")
+        if int(path.stem.rpartition("-")[2]) <= len(search.trials[candidate].timed.ms)
     )
 
 
@@ -122,39 +126,39 @@ def answers(search: Search) -> int:
     ("max_drop", "bits_chosen"), [(0.05, "4"), (0.01, "4_mixed"), (0.005, "8"), (0.0, "32")]
 )
 def test_what_is_found_is_what_trying_everything_finds(
-    lab: TrialRunner, space: Space, max_drop: float, bits_chosen: str
+    runner: TrialRunner, space: Space, max_drop: float, bits_chosen: str
 ) -> None:
-    halved = searched(lab, space, max_drop)
-    exhausted = searched(lab, space, max_drop, exhaustive=True)
+    halved = searched(runner, space, max_drop)
+    exhausted = searched(runner, space, max_drop, exhaustive=True)
     best, known = halved.ranking()[0], exhausted.ranking()[0]
-    assert bits(best.candidate.variant.quantization) == bits_chosen
+    assert bits(best.candidate.spec.quantization) == bits_chosen
     assert best.candidate == known.candidate
     assert best.meets
-    assert len(exhausted.tried) == len(space.everything())
+    assert len(exhausted.trials) == len(space.all_candidates())
     if max_drop:  # where float32 alone is accepted, everything before it has to be looked at
         assert answers(halved) < 0.25 * answers(exhausted)
-    for one in halved.tried.values():
+    for one in halved.trials.values():
         assert one.accepted is (one.drop is not None and one.drop <= max_drop + 1e-9)
 
 
-def test_nothing_within_the_budget_is_said_and_not_chosen(lab: TrialRunner, space: Space) -> None:
+def test_nothing_within_the_budget_is_not_chosen(runner: TrialRunner, space: Space) -> None:
     only_four = Space({"onnx": ["int4"], "gguf": ["q4_0"]}, [1, 2], shortlist=True, drafts=True)
-    search = searched(lab, only_four, 0.005)
+    search = searched(runner, only_four, 0.005)
     assert search.ranking() == []
     best: dict[str, Trial] = {}  # what was looked at longest, of each artifact
-    for one in search.tried.values():
-        known = best.setdefault(one.candidate.variant.name, one)
+    for one in search.trials.values():
+        known = best.setdefault(one.candidate.spec.name, one)
         if len(one.timed.ms) > len(known.timed.ms):
-            best[one.candidate.variant.name] = one
+            best[one.candidate.spec.name] = one
     assert set(best) == {"onnx-int4", "onnx-int4-shortlist", "gguf-q4_0"}
     outcomes = {line.name: line.outcome for line in table(search, None)}
     for one in best.values():
         assert outcomes[one.candidate.name].startswith("out of the accuracy budget")
-    assert verdict(search, None) == "nothing is within the accuracy budget"
+    assert verdict(search, None) == "no candidate is within the accuracy budget"
 
 
-def test_the_table_marks_what_nothing_else_dominates(lab: TrialRunner, space: Space) -> None:
-    lines = table(searched(lab, space, 0.05, exhaustive=True), None)
+def test_the_table_marks_what_nothing_else_dominates(runner: TrialRunner, space: Space) -> None:
+    lines = table(searched(runner, space, 0.05, exhaustive=True), None)
     front = [line for line in lines if line.pareto]
     assert front[0] is lines[0]
     for one, other in itertools.pairwise(front):  # slower, so more accurate: all are of one size
@@ -164,14 +168,14 @@ def test_the_table_marks_what_nothing_else_dominates(lab: TrialRunner, space: Sp
         assert one.score < other.score
 
 
-def test_no_time_left_measures_the_best_so_far(lab: TrialRunner, space: Space) -> None:
+def test_no_time_left_measures_the_best_so_far(runner: TrialRunner, space: Space) -> None:
     targets = [row.target or "" for row in ROWS]
-    judge = AccuracyBudget("exact_match", 0.005, targets, lab.reference())
-    search = Search(lab, space, judge, 100.0, budget=1.0)
+    budget = AccuracyBudget("exact_match", 0.005, targets, runner.reference_answers())
+    search = Search(runner, space, budget, 100.0, time_limit=1.0)
     search.run()  # a full measurement takes seconds more than that
     assert search.time_up
-    assert [one for one in search.tried.values() if one.accepted]
-    assert len(search.tried) < 10
+    assert [one for one in search.trials.values() if one.accepted]
+    assert len(search.trials) < 10
 
 
 def test_the_better_half_is_three_at_least_and_what_is_near() -> None:
@@ -182,29 +186,29 @@ def test_the_better_half_is_three_at_least_and_what_is_near() -> None:
     assert better_half(more) == list(medians)
 
 
-def test_a_record_of_something_else_starts_anew(tmp_path: Path) -> None:
+def test_results_of_another_search_are_discarded(tmp_path: Path) -> None:
     work, output = tmp_path / "out.work", tmp_path / "out"
-    with Record.open(work, {"data": "one"}, output) as record:
-        record.put("timed", {"ms": [1.0]})
-    with Record.open(work, {"data": "one"}, output) as record:
-        assert record.found == 1
-        assert record.get("timed") == {"ms": [1.0]}
+    with TrialStore.open(work, {"data": "one"}, output) as store:
+        store.put("timed", {"ms": [1.0]})
+    with TrialStore.open(work, {"data": "one"}, output) as store:
+        assert store.found == 1
+        assert store.get("timed") == {"ms": [1.0]}
         (work / "entries" / "cut.json").write_text('{"ms": [1.')
-        assert record.get("cut") is None
-        with pytest.raises(UsageError, match="another process"), Record.open(work, {}, output):
+        assert store.get("cut") is None
+        with pytest.raises(UsageError, match="another process"), TrialStore.open(work, {}, output):
             pass
-    with Record.open(work, {"data": "other"}, output) as record:
-        assert record.found == 0
-        assert record.get("timed") is None
+    with TrialStore.open(work, {"data": "other"}, output) as store:
+        assert store.found == 0
+        assert store.get("timed") is None
 
 
-def test_a_folder_that_is_no_record_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     work = tmp_path / "out.work"
     work.mkdir()
     (work / "thesis.txt").write_text("years of work")
     with (
-        pytest.raises(OutputExistsError, match="no record"),
-        Record.open(work, {}, tmp_path / "out"),
+        pytest.raises(OutputExistsError, match="not the folder of a search"),
+        TrialStore.open(work, {}, tmp_path / "out"),
     ):
         pass
     assert (work / "thesis.txt").read_text() == "years of work"

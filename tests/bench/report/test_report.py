@@ -17,7 +17,7 @@ from browser import Browser, chromium, needs_chromium
 from edge.bench.report.document import check_document, read_document, schema
 from edge.bench.report.html import html
 from edge.bench.report.markdown import markdown
-from edge.bench.report.results import best, labels, points, verdict
+from edge.bench.report.results import labels, points, verdict, winner_index
 from edge.bench.report.tables import results_table, tables
 from edge.bench.report.write import Outputs, write_reports
 from edge.runtime.errors import DataError
@@ -93,8 +93,11 @@ def test_every_field_of_the_schema_is_described() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(schema_version=1), "schema_version 2 (found 1)"),
+        (lambda d: d.update(schema_version=1), "schema_version 3 (found 1)"),
         (lambda d: d.pop("target_ms"), "'target_ms' is a required property"),
+        (lambda d: d.update(kind="compile"), "its kind is 'compile'"),
+        (lambda d: d.pop("winner"), "'winner' is a required property"),
+        (lambda d: d["winner"].update(result=9), "$.winner.result 9 is not the position"),
         (lambda d: d["results"][0].update(verdict="yes"), "$.results[0].verdict"),
         (lambda d: d["results"][1]["latency"].update(p95="fast"), "$.results[1].latency"),
         (lambda d: d["results"][1]["accuracy"].update(exact_match=80), "$.results[1].accuracy"),
@@ -118,7 +121,7 @@ def test_what_is_no_report_is_refused(
 def test_files_that_are_no_json(assert_refused: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     assert "No such file" in assert_refused("report", path)
-    for content in (b"{", b"\xff", b"[" * 100_000, b"[]"):
+    for content in (b"{", b"\xff", b"[" * 100_000, b"[]", b"{}"):
         path.write_bytes(content)
         assert str(path) in assert_refused("report", path)
     with pytest.raises(DataError, match="can't be read"):
@@ -150,32 +153,45 @@ def _set(result: Any, score: float, p95: float, shown: str = "meets") -> None:
     result["verdict"] = shown
 
 
-def test_the_front_and_the_best(document: Document) -> None:
+def test_the_front_and_the_winner(document: Document) -> None:
     document["target_ms"] = 100
     first, second, third = document["results"]
     _set(first, 0.80, 20)
     _set(second, 0.82, 60)
     _set(third, 0.79, 70)
     assert [point.front for point in points(document)] == [True, True, False]
-    assert best(document) == 1
+    document["winner"] |= {"result": 0, "reason": "onnx int8 is the fastest."}
+    assert winner_index(document) == 0
     assert verdict(document) == (
-        "onnx float32 meets the target of 100 ms with the best exact match: 82.0%, p95 60.0 ms;"
-        " onnx int8 is within its interval and faster: 80.0%, p95 20.0 ms."
+        "Winner: onnx int8 meets the target of 100 ms (its p95 is 20.0 ms)."
+        " onnx int8 is the fastest."
     )
-    _set(second, 0.82, 160, "misses")
-    assert best(document) == 0
-    _set(first, 0.80, 120, "misses")
-    _set(third, 0.79, 99, "not shown")
+    _set(first, 0.80, 99, "not shown")
     assert verdict(document).startswith(
-        "Nothing is shown to meet the target of 100 ms; the nearest"
+        "No artifact meets the target of 100 ms with 99 % confidence. The best choice so far is"
     )
-    # Another batch size is no competitor, and nothing measured is no winner.
+    _set(first, 0.80, 120, "misses")
+    assert verdict(document).startswith("No artifact meets the target of 100 ms. The best choice")
+    # Another batch size is not comparable, and nothing measured has no winner.
     third["batch"] = 8
-    assert [point.place for point in points(document)] == [0, 1]
-    for result in document["results"]:
-        result["accuracy"] = None
-    assert best(document) is None
-    assert verdict(document) == "Nothing was measured with both accuracy and latency."
+    assert [point.index for point in points(document)] == [0, 1]
+    document["winner"] = None
+    assert winner_index(document) is None
+    assert verdict(document) == "No winner: nothing was measured with both accuracy and latency."
+
+
+def test_the_winner_is_marked_in_every_report(
+    edge: Callable[..., Any], document: Document, tmp_path: Path
+) -> None:
+    document["winner"] |= {"result": 2, "reason": "gguf q8_0 is the fastest, for this test."}
+    path = tmp_path / "report.json"
+    write_reports(document, Outputs(json=path))
+    shown = edge("report", path).out
+    assert "gguf q8_0 ←" in shown
+    assert "| gguf q8\\_0 ← |" in markdown(document) or "| gguf q8_0 ← |" in markdown(document)
+    assert '<tr class="winner">\n<td class="left">gguf q8_0</td>' in html(document)
+    for text in (shown, markdown(document), html(document)):
+        assert "is the fastest, for this test." in text.replace("\\", "")
 
 
 def test_the_table_has_the_documents_figures(document: Document) -> None:
@@ -246,10 +262,10 @@ def test_without_samples_or_accuracy_there_is_a_page_still(document: Document) -
     assert page.count("<svg") == 1
     for result in document["results"]:
         result["accuracy"] = None
-    document["baseline"] = None
+    document["baseline"] = document["winner"] = None
     page = html(document)
     assert "<svg" not in page
-    assert "Nothing was measured with both" in page
+    assert "nothing was measured with both" in page
     assert tables(document)[0].title.startswith("30 rows")
 
 
@@ -320,7 +336,7 @@ def test_the_page_opens_from_disk_and_fetches_nothing(
             assert text in shown
         assert browser.value(f"{plot}.getBoundingClientRect().width") > 300
     assert browser.value("document.querySelectorAll('figure svg').length") == 2
-    worst = document["results"][best(document) or 0]["accuracy"]["worst"]
+    worst = document["results"][winner_index(document) or 0]["accuracy"]["worst"]
     cells = "[...document.querySelectorAll('details[open] .text')].map(c => c.textContent)"
     assert browser.value(cells) == [
         row[name] for row in worst for name in ("input", "target", "prediction")
