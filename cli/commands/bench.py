@@ -101,7 +101,7 @@ def command(
     from edge.runtime.artifact import find_artifacts
     from edge.runtime.rows import Columns, dev_file, read_rows
 
-    outputs = report_outputs(reports, None if json_file == STDOUT else json_file)
+    outputs = report_outputs(reports, json_file)
     quiet_libraries()
     path = dev_file(data)
     rows = read_rows(path, Columns(input=input_column, target=target_column))[:limit]
