@@ -11,7 +11,7 @@ import contextlib
 import copy
 import functools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ class SourceModel:
         self.generation = read_config(self.folder / "generation_config.json", optional=True)
         self._stored = SafetensorsWeights(self.folder)
         self._weights: Mapping[str, np.ndarray] = self._stored
+        self._input_moments: Callable[[str], np.ndarray | None] | None = None
         self.architecture = read_architecture(
             self.config, tied_head=self._head_is_tied(), folder=self.folder
         )
@@ -103,8 +104,21 @@ class SourceModel:
         """The sha256 of the folder's weights (see `SafetensorsWeights.sha256`)."""
         return self._stored.sha256
 
+    def input_moments(self, name: str) -> np.ndarray | None:
+        """Second moments XᵀX / tokens of what a linear layer reads [in, in], if they are known.
+
+        They are the Hessian of the layer's squared output error, and weigh rounding errors.
+
+        Args:
+            name: state-dict name of the layer's weight.
+        """
+        return self._input_moments(name) if self._input_moments is not None else None
+
     def with_weights(
-        self, weights: Mapping[str, np.ndarray], config_changes: Mapping[str, Any] | None = None
+        self,
+        weights: Mapping[str, np.ndarray],
+        config_changes: Mapping[str, Any] | None = None,
+        input_moments: Callable[[str], np.ndarray | None] | None = None,
     ) -> SourceModel:
         """A copy of this model with other weights; exporters can't tell it from one on disk.
 
@@ -115,6 +129,7 @@ class SourceModel:
             weights: state-dict name → float32 array, complete; read lazily, one at a time.
             config_changes: values of config.json that the new weights ask for, such as
                 {"layer_norm_epsilon": 1e-4}. Whether the head is tied follows from the weights.
+            input_moments: see the method of that name.
 
         Raises:
             ModelError: the weights do not fit the config.
@@ -123,6 +138,7 @@ class SourceModel:
         model.__dict__.pop("torch_model", None)
         model.config = {**self.config, **(config_changes or {})}
         model._weights = weights
+        model._input_moments = input_moments
         model.architecture = read_architecture(
             model.config, tied_head=model._head_is_tied(), folder=self.folder
         )

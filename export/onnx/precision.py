@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from edge.export.onnx.graph import MICROSOFT, Graph
+from edge.export.onnx.layouts import block_size, quantize_blocks, quantize_columns
+from edge.export.quantization.grid import Quantized
 from edge.export.source import SourceModel
 
-# Weights per scale in a block-quantized row, largest first.
-_BLOCKS = (128, 64, 32, 16)
 _MAX_INT7 = 63
 _SHORTLIST_HEAD = "lm_head.weight:shortlist"
 
@@ -170,13 +171,15 @@ class BlockInt8(Precision):
     def _blocks(self, graph: Graph, key: str, weight: WeightFactory, bits: int) -> tuple[str, str]:
         """The names of the quantized values and their scales."""
 
-        def quantized() -> tuple[np.ndarray, np.ndarray]:
+        def quantized() -> Quantized:
             array = weight()
-            return quantize_blocks(array, block_size(array.shape[1]), bits)
+            moments = self._source.input_moments(key.split("+")[0].split(":")[0])
+            return quantize_blocks(array, block_size(array.shape[1]), bits, moments)
 
+        both = _Once(quantized)
         return (
-            graph.weight(f"{key}:blocks{bits}", lambda: quantized()[0]),
-            graph.weight(f"{key}:scales{bits}", lambda: quantized()[1]),
+            graph.weight(f"{key}:blocks{bits}", both.values),
+            graph.weight(f"{key}:scales{bits}", both.scales),
         )
 
     def _storage_key(self, names: Sequence[str]) -> str:
@@ -225,8 +228,11 @@ class RowInt8(BlockInt8):
         if names[0].split(".")[-2] in self._block_quantized:
             return super().linear(graph, x, names)
         key = "+".join(names)
-        values = graph.weight(f"{key}:columns", lambda: quantize_columns(self._stacked(names).T)[0])
-        scales = graph.weight(f"{key}:scale", lambda: quantize_columns(self._stacked(names).T)[1])
+        both = _Once(
+            lambda: quantize_columns(self._stacked(names).T, self._source.input_moments(names[0]))
+        )
+        values = graph.weight(f"{key}:columns", both.values)
+        scales = graph.weight(f"{key}:scale", both.scales)
         rows, largest = self._quantize_rows(graph, x)
         step, middle = graph.constant(1 / 127, np.float32), graph.constant(128, np.uint8)
         product = graph.op(
@@ -245,49 +251,18 @@ class RowInt8(BlockInt8):
         return self._quantized[graph, x]
 
 
-def block_size(width: int) -> int:
-    """The largest block size that divides `width`; else the smallest, and rows are padded."""
-    return next((block for block in _BLOCKS if width % block == 0), _BLOCKS[-1])
+class _Once:
+    """Values and scales of a weight that is quantized at the first use of either."""
 
+    def __init__(self, quantize: Callable[[], Quantized]) -> None:
+        self._quantize = quantize
 
-def quantize_blocks(weight: np.ndarray, block: int, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Quantize symmetrically by block, in the layout of ONNX Runtime's MatMulNBits.
+    @functools.cached_property
+    def _both(self) -> Quantized:
+        return self._quantize()
 
-    Args:
-        weight: float32 [rows, width].
-        block: weights per scale.
-        bits: 8 or 4.
+    def values(self) -> np.ndarray:
+        return self._both[0]
 
-    Returns:
-        Values, uint8 [rows, blocks, block × bits / 8], with two 4-bit values in a byte, the first
-        in the low half; scales, float32 [rows, blocks].
-    """
-    rows, width = weight.shape
-    padded = np.pad(weight, ((0, 0), (0, -width % block))).reshape(rows, -1, block)
-    middle = 1 << (bits - 1)
-    if bits == 8:
-        scales = np.abs(padded).max(axis=-1) / (middle - 1)
-    else:
-        # The value of largest magnitude becomes -8, as in llama.cpp's Q4_0.
-        largest = np.abs(padded).argmax(axis=-1)[..., None]
-        scales = np.take_along_axis(padded, largest, axis=-1)[..., 0] / -middle
-    safe = np.where(scales == 0, 1, scales)[..., None]
-    values = np.clip(np.rint(padded / safe), -middle, middle - 1) + middle
-    packed: np.ndarray = values.astype(np.uint8)
-    if bits == 4:
-        packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
-    return np.ascontiguousarray(packed), scales.astype(np.float32)
-
-
-def quantize_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantize symmetrically by column to 7 bits.
-
-    Args:
-        weight: float32 [in, out].
-
-    Returns:
-        Values, int8 [in, out] from -63 to 63; scales, float32 [out].
-    """
-    scales = (np.abs(weight).max(axis=0) / _MAX_INT7).astype(np.float32)
-    safe = np.where(scales == 0, 1, scales)
-    return np.rint(weight / safe).astype(np.int8), scales
+    def scales(self) -> np.ndarray:
+        return self._both[1]

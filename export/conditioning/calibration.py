@@ -1,0 +1,170 @@
+"""Calibration rows: the inputs and targets whose activations quantization is fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.export.conditioning.texts import CALIBRATION_TEXTS
+from edge.export.reference import TorchReference
+from edge.export.source import SourceModel
+from edge.runtime.artifact import sha256_of
+from edge.runtime.errors import DataError
+from edge.runtime.options import GenerationOptions
+from edge.runtime.rows import Columns, Prompt, Row, read_rows, split_file
+from edge.runtime.text.tokenization import Tokenizer
+
+MAX_ROWS = 256
+MIN_ROWS = 8
+BUILT_IN = "built-in texts"
+_MAX_TARGET_TOKENS = 128
+_GENERATED_TOKENS = 24
+_GENERATION_BATCH = 16
+
+TokenIds = list[int]
+
+
+@dataclass(frozen=True)
+class CalibrationRequest:
+    """What `--calibrate` asks for.
+
+    Args:
+        data: A JSON-lines file of rows, or a folder with train.jsonl. Only train rows are used.
+        columns: Names of the columns.
+    """
+
+    data: Path
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Tokenized rows. The odd ones are held out: they judge what the even ones fitted.
+
+    Attributes:
+        inputs: Source ids of each row, eos at the end.
+        targets: Target ids of each row, eos at the end.
+        name: The file's name, or "built-in texts".
+        sha256: Hash of the file; None for the built-in texts.
+        available: Rows of the file before some were chosen.
+        skipped: Rows left out since they are empty or longer than the limit.
+    """
+
+    inputs: list[TokenIds]
+    targets: list[TokenIds]
+    name: str
+    sha256: str | None
+    available: int
+    skipped: int
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def fitted(self) -> Calibration:
+        """The rows that statistics are taken from."""
+        return self._every_second(0)
+
+    @property
+    def held_out(self) -> Calibration:
+        """The rows that precisions are compared on."""
+        return self._every_second(1)
+
+    def _every_second(self, start: int) -> Calibration:
+        inputs, targets = self.inputs[start::2], self.targets[start::2]
+        return Calibration(inputs, targets, self.name, self.sha256, self.available, self.skipped)
+
+    def as_manifest(self) -> dict[str, Any]:
+        """The manifest's record: file name, hash and number of rows."""
+        return {
+            "data": self.name,
+            "sha256": self.sha256,
+            "rows": len(self),
+            "available": self.available,
+            "skipped": self.skipped,
+        }
+
+
+def read_calibration(
+    request: CalibrationRequest | None,
+    source: SourceModel,
+    tokenizer: Tokenizer,
+    prompt: Prompt,
+    max_input_tokens: int,
+) -> Calibration:
+    """The rows that `request` names, or built-in English texts with the model's own answers.
+
+    At most `MAX_ROWS` rows, spread evenly over the file, so that the same file gives the same rows.
+
+    Raises:
+        DataError: The file is missing or malformed, or fewer than `MIN_ROWS` rows can be used.
+        UsageError: The prompt needs a column that a row does not have.
+    """
+    if request is None:
+        fields = dict.fromkeys(prompt.fields, "text")
+        inputs = tokenizer.encode([prompt.apply(text, fields) for text in CALIBRATION_TEXTS])
+        rows = [ids for ids in inputs if len(ids) <= max_input_tokens] or [
+            [*ids[: max_input_tokens - 1], tokenizer.eos] for ids in inputs
+        ]
+        targets = _generated(source, tokenizer, rows)
+        return Calibration(rows, targets, BUILT_IN, None, len(inputs), len(inputs) - len(rows))
+    path = _train_file(request.data)
+    rows_read = read_rows(path, request.columns)
+    chosen, skipped = _usable(rows_read, prompt, tokenizer, max_input_tokens)
+    if len(chosen) < MIN_ROWS:
+        raise DataError(
+            f"only {len(chosen)} of {len(rows_read)} rows can calibrate a model (the others are"
+            f" empty or longer than {max_input_tokens} tokens); use at least {MIN_ROWS}",
+            path=path,
+        )
+    step = max(1, -(-len(chosen) // MAX_ROWS))
+    chosen = chosen[::step]
+    return Calibration(
+        [ids for ids, _ in chosen],
+        [ids for _, ids in chosen],
+        path.name,
+        sha256_of(path),
+        len(rows_read),
+        skipped,
+    )
+
+
+def _train_file(data: Path) -> Path:
+    if not data.is_dir():
+        return data
+    path = split_file(data, "train")
+    if path is None:
+        raise DataError("the folder has no train.jsonl, and only train rows calibrate", path=data)
+    return path
+
+
+def _usable(
+    rows: Sequence[Row], prompt: Prompt, tokenizer: Tokenizer, max_input_tokens: int
+) -> tuple[list[tuple[TokenIds, TokenIds]], int]:
+    inputs = tokenizer.encode([prompt.apply(row.input, row.fields) for row in rows])
+    targets = tokenizer.encode([row.target or "" for row in rows])
+    chosen = [
+        (ids, target)
+        for row, ids, target in zip(rows, inputs, targets, strict=True)
+        if row.input.strip()
+        and (row.target or "").strip()
+        and len(ids) <= max_input_tokens
+        and len(target) <= _MAX_TARGET_TOKENS
+    ]
+    return chosen, len(rows) - len(chosen)
+
+
+def _generated(
+    source: SourceModel, tokenizer: Tokenizer, inputs: Sequence[TokenIds]
+) -> list[TokenIds]:
+    """The source's greedy answers, which stand in for targets."""
+    reference = TorchReference(source, pieces=tokenizer.pieces)
+    options = GenerationOptions(max_new_tokens=_GENERATED_TOKENS, min_new_tokens=1)
+    answers: list[TokenIds] = []
+    for start in range(0, len(inputs), _GENERATION_BATCH):
+        batch = list(inputs[start : start + _GENERATION_BATCH])
+        found = reference.generate(batch, options)
+        answers += [[*row[0].token_ids, tokenizer.eos] for row in found]
+    return answers

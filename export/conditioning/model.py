@@ -1,0 +1,214 @@
+"""Conditioning of a source: the passes in their order, and the check that nothing else changed."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge.export.architecture import expected_shapes
+from edge.export.conditioning.activations import input_moments, largest_inputs
+from edge.export.conditioning.balance import balance_factors
+from edge.export.conditioning.calibration import Calibration
+from edge.export.conditioning.hadamard import Rotation
+from edge.export.conditioning.structure import (
+    EMBEDDING,
+    HEAD,
+    attentions,
+    feed_forward_pairs,
+    input_names,
+    norms,
+    residual_writers,
+    value_pairs,
+)
+from edge.export.source import SourceModel
+from edge.runtime.errors import EdgeError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Weights = dict[str, np.ndarray]
+
+SEED = 0
+_MAX_RELATIVE_ERROR = 1e-4
+_CHECKED_ROWS = 8
+_ROWS_AT_ONCE = 4096  # rows of a matrix that are in float64 at one time
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """A conditioned model, and what was done.
+
+    Attributes:
+        source: The model with the new weights; it gives `input_moments` of the calibration rows.
+        record: What was done, for the manifest.
+    """
+
+    source: SourceModel
+    record: dict[str, Any]
+
+
+def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED) -> Conditioned:
+    """Rewrite a source's weights: balance, fold the norms' gains, rotate.
+
+    The new weights compute the same function and lose less by quantization. Source, calibration
+    rows and seed decide the result; nothing else does. A tied head becomes a matrix apart from the
+    embedding, since the decoder's last gain is folded into the head alone.
+
+    Raises:
+        ModelError: A weight is not finite; the message names it.
+        EdgeError: The rewritten model computes something else than the source.
+    """
+    shape = source.architecture
+    weights = {name: _read_finite(source, name) for name in expected_shapes(shape)}
+    if shape.tied_head:
+        weights[HEAD] = weights[EMBEDDING].copy()
+    rng = np.random.default_rng(seed)
+    balanced = _balance(source, calibration, weights)
+    _fold_norms(source, weights)
+    rotation = Rotation(shape.d_model, rng)
+    _rotate_residual(source, weights, rotation)
+    _rotate_heads(source, weights, rng)
+    moments = _Moments(source, weights, calibration)
+    conditioned = source.with_weights(weights, input_moments=moments)
+    conditioned.torch_model = shared_torch_model(source, weights)
+    record = {
+        "balanced_pairs": balanced,
+        "folded_norms": sum(1 for _ in norms(shape)),
+        "residual_hadamard": [rotation.hadamard_size, shape.d_model],
+        "head_hadamard": [shape.d_kv & -shape.d_kv, shape.d_kv],
+        "separate_head": shape.tied_head,
+        "seed": seed,
+        "max_relative_logit_error": _check_function(source, conditioned, calibration),
+        "calibration": calibration.as_manifest(),
+    }
+    return Conditioned(conditioned, record)
+
+
+def shared_torch_model(source: SourceModel, weights: Weights) -> PreTrainedModel:
+    """transformers' model over arrays, which it shares memory with.
+
+    Args:
+        source: Gives the configuration.
+        weights: Every weight, `lm_head.weight` too.
+    """
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    with torch.device("meta"):  # allocates nothing
+        model = AutoModelForSeq2SeqLM.from_config(source.torch_model.config)
+    state = {name: torch.from_numpy(array) for name, array in weights.items()}
+    model.load_state_dict(state, strict=False, assign=True)
+    model.encoder.embed_tokens.weight = model.shared.weight
+    model.decoder.embed_tokens.weight = model.shared.weight
+    model.lm_head.weight = torch.nn.Parameter(state[HEAD])
+    return model.requires_grad_(False).eval()
+
+
+class _Moments:
+    """Input moments of all linear layers, measured together at the first use."""
+
+    def __init__(self, source: SourceModel, weights: Weights, calibration: Calibration) -> None:
+        self._source, self._weights, self._calibration = source, weights, calibration
+        self._names = input_names(source.architecture)
+
+    def __call__(self, name: str) -> np.ndarray | None:
+        return self._measured.get(self._names.get(name, ""))
+
+    @functools.cached_property
+    def _measured(self) -> dict[str, np.ndarray]:
+        model = shared_torch_model(self._source, self._weights)
+        return input_moments(model, self._source.architecture, self._calibration, self._names)
+
+
+def _read_finite(source: SourceModel, name: str) -> np.ndarray:
+    values = np.array(source.tensor(name), dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"{source.folder}: {name} holds NaN or infinite values; the weights are damaged"
+        )
+    return values
+
+
+def _balance(source: SourceModel, calibration: Calibration, weights: Weights) -> int:
+    """Balance values with output projections and the two halves of feed-forward layers."""
+    pairs = [*value_pairs(source.architecture), *feed_forward_pairs(source.architecture)]
+    seconds = [pair.second for pair in pairs]
+    largest = largest_inputs(source.torch_model, source.architecture, calibration, seconds)
+    for pair in pairs:
+        # Powers of two: exact in float32.
+        factors = balance_factors(largest[pair.second], weights[pair.second]).astype(np.float32)
+        weights[pair.first] *= factors[:, None]
+        weights[pair.second] /= factors[None, :]
+    return len(pairs)
+
+
+def _fold_norms(source: SourceModel, weights: Weights) -> None:
+    for norm in norms(source.architecture):
+        gain = weights[norm.weight].astype(np.float64)
+        for reader in norm.readers:
+            weights[reader] = (weights[reader] * gain[None, :]).astype(np.float32)
+        weights[norm.weight] = np.ones_like(weights[norm.weight])
+
+
+def _rotate_residual(source: SourceModel, weights: Weights, rotation: Rotation) -> None:
+    """Rotate what reads the residual stream and what writes to it (QuaRot's R1)."""
+    readers = [EMBEDDING, *(name for norm in norms(source.architecture) for name in norm.readers)]
+    for name in readers:
+        weights[name] = _rotate_columns(weights[name], rotation)
+    for name in residual_writers(source.architecture):
+        weights[name] = np.ascontiguousarray(_rotate_columns(weights[name].T, rotation).T)
+
+
+def _rotate_heads(source: SourceModel, weights: Weights, rng: np.random.Generator) -> None:
+    """Rotate the values within each attention head (QuaRot's R2)."""
+    width = source.architecture.d_kv
+    for attention in attentions(source.architecture):
+        values, output = weights[f"{attention}.v.weight"], weights[f"{attention}.o.weight"]
+        for head in range(source.architecture.num_heads):
+            rotation = Rotation(width, rng)
+            part = slice(head * width, (head + 1) * width)
+            values[part] = rotation.rows(values[part].astype(np.float64))
+            output[:, part] = rotation.columns(output[:, part].astype(np.float64))
+
+
+def _rotate_columns(matrix: np.ndarray, rotation: Rotation) -> np.ndarray:
+    """matrix @ Q, computed in float64, some rows at a time."""
+    rotated = np.empty(matrix.shape, dtype=np.float32)
+    for start in range(0, len(matrix), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        rotated[part] = rotation.columns(matrix[part].astype(np.float64))
+    return rotated
+
+
+def _check_function(
+    source: SourceModel, conditioned: SourceModel, calibration: Calibration
+) -> float:
+    """The largest change of a logit, relative to the largest logit of its row.
+
+    Raises:
+        EdgeError: It is more than rounding explains.
+    """
+    import torch
+
+    start = source.architecture.decoder_start_token_id
+    worst = 0.0
+    step = max(1, len(calibration) // _CHECKED_ROWS)
+    rows = list(zip(calibration.inputs, calibration.targets, strict=True))[::step]
+    with torch.inference_mode():
+        for ids, target in rows:
+            inputs = {
+                "input_ids": torch.tensor([ids]),
+                "decoder_input_ids": torch.tensor([[start, *target[:-1]]]),
+            }
+            before = source.torch_model(**inputs).logits
+            after = conditioned.torch_model(**inputs).logits
+            worst = max(worst, float((before - after).abs().max() / before.abs().max()))
+    if not worst <= _MAX_RELATIVE_ERROR:
+        raise EdgeError(
+            f"{source.folder}: conditioning changed a logit by {worst:.1e} of the largest one"
+            f" (limit {_MAX_RELATIVE_ERROR:g}). Export with --no-condition"
+        )
+    return worst

@@ -1,0 +1,1 @@
+"""Rounding of weights to low-bit grids: to the nearest value, or by GPTQ where inputs are known."""
