@@ -41,7 +41,7 @@ def export(
 
     Each artifact is compared with the model before it is published: greedy answers and
     log-probabilities on a fixed set of inputs. If one fails this parity check, the format's next
-    higher precision is exported instead, where there is one.
+    higher precision is exported instead, if there is one.
 
     Args:
         model: a Hugging Face model folder, a hub id such as "google/flan-t5-small", or an open

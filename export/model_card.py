@@ -57,7 +57,7 @@ def model_card(manifest: Manifest) -> ModelCard:
 
 
 def hub_card(manifest: Manifest) -> ModelCard:
-    """The card of a folder in the hub layout, which has no manifest of its own."""
+    """The card of a folder in the hub layout, which has no manifest."""
     text = manifest.prompt_template.replace("{input}", "your text").replace("`", "'")
     example = json.dumps(text, ensure_ascii=False)[1:-1]
     return _card(manifest, "transformers.js", _HUB_USE.format(example=example))

@@ -71,8 +71,8 @@ class Publisher:
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
         """Write one artifact and publish it if it passes the parity check.
 
-        If it fails, the format's next higher precision is exported instead, where there is one; the
-        manifest says which it is.
+        If it fails, the format's next higher precision is exported instead, if there is one. The
+        manifest says which one it is.
 
         Raises:
             OutputExistsError: `output` exists and `force` is off.
@@ -119,7 +119,10 @@ class Publisher:
             UsageError: a shortlist for a format that does not support one.
         """
         if self.options.shortlist and not EXPORTERS.load(target.format).supports_shortlist:
-            raise UsageError(f"--shortlist is for --format onnx, not {target.format}")
+            raise UsageError(
+                f"--shortlist is for --format onnx, not {target.format}. Leave --shortlist out, or"
+                " export with --format onnx alone"
+            )
 
     @functools.cached_property
     def shortlist(self) -> Shortlist | None:

@@ -120,7 +120,7 @@ class SourceModel:
         config_changes: Mapping[str, Any] | None = None,
         input_moments: Callable[[str], np.ndarray | None] | None = None,
     ) -> SourceModel:
-        """A copy of this model with other weights; exporters can't tell it from one on disk.
+        """A copy of this model with other weights; exporters treat it like one on disk.
 
         Meant for weights that compute the same function and are easier to quantize. Name, folder,
         tokenizer and `weights_sha256` stay those of the original.

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import dataclasses
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,16 +46,16 @@ class GgufExporter(Exporter):
     """Writes `model.gguf`."""
 
     format = "gguf"
-    quantizations: ClassVar = {
+    quantizations: ClassVar[Mapping[str, str]] = {
         "f32": "32-bit floats",
         "f16": "16-bit floats (the feed-forward output stays at 32 bits)",
         "q8_0": "8 bits in blocks of 32",
         "q4_0": "4 bits in blocks of 32",
         "q4_k_m": "4 to 6 bits in blocks of 256, more for the more important weights",
     }
-    full_precision: ClassVar = _UNQUANTIZED
+    full_precision: ClassVar[Collection[str]] = _UNQUANTIZED
     auto = "q8_0"
-    aliases: ClassVar = {
+    aliases: ClassVar[Mapping[str, str]] = {
         "none": "f32",
         "fp32": "f32",
         "float32": "f32",
@@ -72,7 +72,7 @@ class GgufExporter(Exporter):
     #   q4_0    1.1e-2  2.4     932
     #   q4_k_m  6.3e-3  1.1     954
     # Inputs unlike the training data give means three times as large.
-    tolerances: ClassVar = {
+    tolerances: ClassVar[Mapping[str, Tolerance]] = {
         "f32": Tolerance(greedy=True, max_error=5e-2, mean_error=5e-3),
         "f16": HALF,
         "q8_0": EIGHT_BIT,
@@ -243,7 +243,7 @@ def _finite(values: np.ndarray, name: str, source: SourceModel) -> np.ndarray:
 
 
 def _quantize(source: Path, target: Path, quantization: str) -> None:
-    """Run llama.cpp's own quantizer.
+    """Run llama.cpp's quantizer.
 
     Rows that are not a multiple of a type's block size (256 or 32) get the nearest type that fits,
     at worst float16. Norms and position biases stay float32.

@@ -46,10 +46,10 @@ def test_every_kind_of_t5_is_exact(
     assert exported.parity.max_error < EXACT.max_error
 
 
-def test_a_head_of_its_own_is_not_scaled(random_model: Callable[..., Path], tmp_path: Path) -> None:
-    """What CTranslate2's own loader gets wrong: greedy hides it, log-probabilities don't."""
+def test_an_untied_head_is_not_scaled(random_model: Callable[..., Path], tmp_path: Path) -> None:
+    """A fault of CTranslate2's loader, which shows in log-probabilities only."""
     source = SourceModel.open(random_model(tied=False))
-    assert source.torch_model.config.tie_word_embeddings  # what misleads the loader
+    assert source.torch_model.config.tie_word_embeddings  # this misleads the loader
     Publisher(source).publish(Target("ctranslate2", "float32"), tmp_path / "artifact")
     ids, target = [5, 9, 30, 1], [8, 12, 40, 1]
     with torch.inference_mode():
@@ -71,21 +71,21 @@ def test_exporting_leaves_the_source_as_it_was(
         assert torch.equal(value, before[name]), name
 
 
-def test_every_id_has_a_name_of_its_own(random_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_every_id_has_a_unique_name(random_model: Callable[..., Path], tmp_path: Path) -> None:
     source = SourceModel.open(random_model())
     names = vocabulary_tokens(source)
     assert len(names) == len(set(names)) == source.architecture.vocab_size
     assert names[:3] == ["<pad>", "</s>", "<unk>"]
     assert CTranslate2Exporter().write(source, "float32", tmp_path)["compute_type"] == "float32"
     assert json.loads((tmp_path / "shared_vocabulary.json").read_text(encoding="utf-8")) == names
-    # The folder is also one that CTranslate2 loads by itself.
+    # CTranslate2 alone loads the folder, too.
     translator = ctranslate2.Translator(str(tmp_path), device="cpu")
     [result] = translator.translate_batch([[names[7], "</s>"]], beam_size=1, max_decoding_length=4)
     assert set(result.hypotheses[0]) <= set(names)
 
 
 @pytest.mark.parametrize("quantization", CTranslate2Exporter.quantizations)
-def test_every_quantisation_runs_within_its_limits(
+def test_every_quantization_runs_within_its_limits(
     quantization: str, shared: Path, tmp_path: Path
 ) -> None:
     source = SourceModel.open(shared / "models" / "disfl-tiny")

@@ -17,8 +17,8 @@ from samples import FORMATS
 SHAPES: dict[str, dict[str, Any]] = {
     "tied, scaled, v5 folder": {"tied": True},
     "tied, scaled, v4 folder": {"tied": True, "written_by": 4},
-    "own head, v5 folder": {"tied": False},
-    "own head, v4 folder": {"tied": False, "written_by": 4},
+    "untied head, v5 folder": {"tied": False},
+    "untied head, v4 folder": {"tied": False, "written_by": 4},
     "deeper encoder": {"num_layers": 3, "num_decoder_layers": 1, "tied": False},
     "deeper decoder": {"num_layers": 1, "num_decoder_layers": 3},
     "6 heads × 16 in a width of 64": {"num_heads": 6, "tied": False},
@@ -61,9 +61,7 @@ def test_float32_artifacts_are_the_model(
                 "max_new_tokens": 12,
             }
             expected = reference.generate(**options, num_beams=1, do_sample=False)[0, 1:].tolist()
-            if (
-                format_name != "gguf"
-            ):  # its gelu is a table in float16: a near tie may fall otherwise
+            if format_name != "gguf":  # its float16 table of gelu may decide a near tie otherwise
                 assert list(answer.token_ids) == expected
             labels = torch.tensor([expected])
             with torch.inference_mode():
@@ -85,7 +83,7 @@ def test_float32_artifacts_are_the_model(
 def test_ids_without_a_piece_are_never_emitted(
     format_name: str, random_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The vocabulary is larger than the tokenizer: give those ids the best logits there are."""
+    """The vocabulary is larger than the tokenizer: give those ids the highest logits."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -102,7 +100,7 @@ def test_ids_without_a_piece_are_never_emitted(
     source = SourceModel.open(folder)
     ids = torch.tensor(publisher.check.tokenizer.encode([INPUT]))
     free = source.torch_model.generate(ids, max_new_tokens=20, min_new_tokens=20, num_beams=1)
-    assert free.max() >= pieces, "the model would say such ids if it were let"
+    assert free.max() >= pieces, "unrestricted, the model would generate such ids"
     # A head four times as large makes rounding four times as large too.
     options = ExportOptions(max_error=0.2, mean_error=0.02)
     publish_all(Publisher(source, options), [target], tmp_path / "artifact")
@@ -115,7 +113,7 @@ def test_ids_without_a_piece_are_never_emitted(
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_quantised_artifacts_record_how_close_they_are(format_name: str, artifacts: Path) -> None:
+def test_quantized_artifacts_record_how_close_they_are(format_name: str, artifacts: Path) -> None:
     folder = artifacts / f"{format_name}-{'q8_0' if format_name == 'gguf' else 'int8'}"
     full = artifacts / f"{format_name}-{'f32' if format_name == 'gguf' else 'float32'}"
     with load(folder) as model, load(full) as exact:
@@ -123,7 +121,7 @@ def test_quantised_artifacts_record_how_close_they_are(format_name: str, artifac
         assert 0 < parity["mean_error"] < 0.2
         assert parity["tokens"] > 100
         reference = exact.artifact.manifest.parity
-        # An answer may part from the source's only at a tie, to within both sides' errors.
+        # An answer may differ from the source's only at a tie, to within both sides' errors.
         assert reference["greedy_identical"] >= parity["inputs"] - 1
         assert reference["largest_gap"] <= 2 * reference["tolerance"]["max_error"]
         assert reference["max_error"] < parity["max_error"]

@@ -1,4 +1,4 @@
-"""Publishing: whole or not at all, checked against the source, with honest defaults."""
+"""Publishing: atomic, checked against the source, with the right defaults."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_artifact_outside_of_the_tolerance_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_does_not_bear_4_bits_gets_the_next_finer_quantization(
+def test_a_model_that_fails_with_4_bits_gets_the_next_higher_precision(
     trained: Path, tmp_path: Path
 ) -> None:
     source = SourceModel.open(trained)
@@ -98,7 +98,7 @@ def test_the_tolerance_refuses_each_kind_of_difference() -> None:
 def test_a_wrong_scale_of_the_logits_is_caught(
     random_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Greedy answers are the same then: only log-probabilities tell."""
+    """Greedy answers are the same: it shows in log-probabilities only."""
     source = SourceModel.open(random_model(tied=False))
     right = source.architecture
     publisher = Publisher(source)

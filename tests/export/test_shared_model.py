@@ -1,4 +1,4 @@
-"""The trained model beside the project: every exact artifact answers its dev rows as it does."""
+"""A trained model: every float32 artifact gives the same answers to the dev rows."""
 
 from __future__ import annotations
 

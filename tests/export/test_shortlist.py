@@ -32,7 +32,7 @@ QUANTIZATIONS = ("float32", "int8")
 
 @pytest.fixture(scope="module")
 def few(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """So few training rows that most dev answers hold tokens which no training target holds."""
+    """So few training rows that most dev answers have tokens that no training target has."""
     folder = tmp_path_factory.mktemp("few") / "rows"
     folder.mkdir()
     for name, count in (("train.jsonl", 40), ("dev.jsonl", 60)):
@@ -99,17 +99,17 @@ def test_answers_are_the_full_heads_where_their_tokens_are_on_the_list_or_copied
                 ties += 1
                 assert _gap(pair, text, full.token_ids, shortlist.token_ids) < 0.1
     assert compared > len(texts) // 2
-    # 8 bits round the activations of the full head's columns and not of the input's own.
+    # With int8, activations are rounded for the full head's columns, not for the input's.
     assert ties <= (2 if pair.shortlist.artifact.manifest.quantization == "int8" else 0)
     assert copied > 5  # words that only the input brought in
 
 
 def _gap(pair: Pair, text: str, *answers: tuple[int, ...]) -> float:
-    """How far apart, in nats, the full head finds the tokens where two answers part."""
-    place, one, other = first_difference(*([*ids, pair.full.tokenizer.eos] for ids in answers))
+    """The difference of the full head's log-probabilities where two answers first differ."""
+    position, one, other = first_difference(*([*ids, pair.full.tokenizer.eos] for ids in answers))
     [source], _ = pair.full.encode([text])
     scores = pair.full.score_tokens([source] * 2, [one, other])
-    return abs(float(scores[0][place] - scores[1][place]))
+    return abs(float(scores[0][position] - scores[1][position]))
 
 
 def test_a_row_of_a_batch_does_not_see_the_other_rows_words(pair: Pair, dev: list[Row]) -> None:
@@ -202,7 +202,7 @@ def test_each_kind_of_head_takes_the_best_of_the_allowed_ids(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Against the scoring graph's full logits, and transformers' own choice where that is exact."""
+    """Against the scoring graph's full logits, and transformers' choice in float32."""
     source = SourceModel.open(random_model(tied=tied, d_model=d_model, seed=5))
     pieces, eos = source.pieces, source.architecture.eos_token_id
     assert pieces < 255 < source.architecture.vocab_size
@@ -225,11 +225,11 @@ def test_each_kind_of_head_takes_the_best_of_the_allowed_ids(
             assert set(allowed).issuperset(tokens)
             logits = engine.start_scoring([row]).advance(np.array([[0, *tokens[:-1]]]))[0]
             total = 0.0
-            for number, (token, own) in enumerate(zip(tokens, logits, strict=True)):
+            for number, (token, row_logits) in enumerate(zip(tokens, logits, strict=True)):
                 held = number + 1 < shortest or number < shortest
                 places = [i for i in allowed if not (held and i == eos)]
-                assert own[token] >= own[places].max() - slack
-                total += own[token] - np.logaddexp.reduce(own[allowed])
+                assert row_logits[token] >= row_logits[places].max() - slack
+                total += row_logits[token] - np.logaddexp.reduce(row_logits[allowed])
             # The score is normalized over what may be chosen.
             assert found.score == pytest.approx(total / len(tokens), abs=slack)
             if quantization == "float32":
@@ -238,7 +238,7 @@ def test_each_kind_of_head_takes_the_best_of_the_allowed_ids(
 
 
 def _shortlist_of(ids: list[int], few: Path, source: SourceModel) -> Shortlist:
-    """A shortlist judged by real rows, with ids that spread over the vocabulary."""
+    """A shortlist evaluated on real rows, with ids spread over the vocabulary."""
     tokenizer = Tokenizer(source.folder / "tokenizer.json", eos=source.architecture.eos_token_id)
     shortlist = Shortlist(ShortlistRequest(few, frequent=0), tokenizer)
     shortlist.ids = ids
@@ -271,7 +271,7 @@ def test_a_model_outside_of_the_tolerance_gets_no_shortlist(
 def test_the_command_prints_the_figures_and_verifies(
     edge: Callable[..., Any], trained: Path, few: Path, tmp_path: Path
 ) -> None:
-    """A single file: a tenth of its rows judges."""
+    """A single file: a tenth of its rows is held out."""
     rows = [json.loads(line) for line in (few / "dev.jsonl").read_text("utf-8").splitlines()]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps({"q": r["input"], "a": r["target"]}) + "\n" for r in rows))

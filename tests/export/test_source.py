@@ -1,4 +1,4 @@
-"""Reading model folders: both transformers' ways of writing a head, and what is refused."""
+"""Reading model folders of transformers 4 and 5, and what is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ ModelFactory = Callable[..., Path]
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("version", [4, 5])
-def test_the_heads_two_meanings(random_model: ModelFactory, tied: bool, version: int) -> None:
+def test_tying_and_scaling_of_the_head(
+    random_model: ModelFactory, tied: bool, version: int
+) -> None:
     folder = random_model(tied=tied, written_by=version)
     shape = SourceModel.open(folder).architecture
     assert shape.tied_head is tied
@@ -55,7 +57,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda c: c.update(eos_token_id=9999), "eos_token_id is 9999"),
     ],
 )
-def test_what_is_no_usable_model(folder: Path, change: Any, complaint: str) -> None:
+def test_an_unusable_model_is_refused(folder: Path, change: Any, complaint: str) -> None:
     edit(folder, change)
     with pytest.raises(ModelError) as caught:
         SourceModel.open(folder)
@@ -63,7 +65,7 @@ def test_what_is_no_usable_model(folder: Path, change: Any, complaint: str) -> N
 
 
 def test_another_attention_under_t5s_name(folder: Path) -> None:
-    """umT5 has a position bias in every layer; transformers' T5 would pass over it in silence."""
+    """umT5 has a position bias in every layer; transformers' T5 would ignore it silently."""
     from safetensors.torch import load_file, save_file
 
     path = folder / "model.safetensors"
@@ -96,7 +98,7 @@ def test_an_index_can_not_point_outside(folder: Path) -> None:
         SourceModel.open(folder)
 
 
-def test_a_folder_that_is_not_there_and_one_that_is_no_model(tmp_path: Path) -> None:
+def test_a_missing_folder_and_one_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such model folder"):
         SourceModel.open(tmp_path / "none")
     with pytest.raises(ModelError, match="download from the hub failed"):

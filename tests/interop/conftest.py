@@ -1,4 +1,4 @@
-"""Other programs' environments, for `make interop`; the default suite does not come here."""
+"""Fixtures of the interoperability tests, which need other environments: `make interop`."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def baselines() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def export_hub(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Export a model folder in the hub's layout by the command line."""
+    """Export a model folder in the hub layout by the command line."""
     from edge.cli.main import main
 
     def export(model: Path, quantization: str) -> Path:
         output = tmp_path_factory.mktemp("hub") / "model"
         command = ["export", str(model), "--format", "onnx", "--layout", "hub"]
-        # Random weights: what 4 bits cost them says nothing, and they make much of rounding (the
-        # wide one in torch's float32 is 2e-3 from float64). The tests compare tokens themselves.
+        # Random weights are sensitive to rounding: the wide model in torch's float32 is 2e-3 from
+        # float64. The limits are therefore wide; the tests compare tokens.
         command += ["--quantize", quantization, "--output", str(output)]
         command += ["--mean-error", "9", "--max-error", "1e-2" if quantization == "none" else "99"]
         with pytest.raises(SystemExit) as ended:

@@ -1,10 +1,10 @@
-"""The models and texts that other programs are given."""
+"""Models and texts for the interoperability tests."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Each text in a length of its own; none is known to the models, whose weights are random.
+# Texts of different lengths; the models have random weights.
 TEXTS = (
     "what is the bridge of the old town near number 7 in Berlin",
     "who made a river",

@@ -1,4 +1,4 @@
-"""The inputs and outputs of Optimum's own export; run by the Python of its own environment.
+"""The inputs and outputs of Optimum's export; run by the Python of Optimum's environment.
 
 Usage: names_of_optimum.py MODEL FOLDER > NAMES: {file: [[inputs], [outputs]]}, each an input or
 output as [name, type].

@@ -1,4 +1,4 @@
-"""What Optimum makes of a folder in the hub's layout; run by the Python of its own environment.
+"""Optimum's answers with a folder in the hub layout; run by the Python of Optimum's environment.
 
 Usage: run_optimum.py CALLS > RESULTS (JSON). CALLS: {"hub": folder, "model": folder or null,
 "texts": [...], "options": [{...}, …]}. RESULTS: {"ids": …, "torch": …, "merged": …, "pair": …,

@@ -1,4 +1,4 @@
-// What transformers.js makes of a folder in the hub's layout.
+// Answers of transformers.js with a folder in the hub layout.
 // Usage: node run_transformers_js.mjs calls.json > results.json, with NODE_PATH's packages:
 // {"hub": folder, "subfolder": "", "texts": […], "options": {…}} → {"ids": […], "tokens": […],
 // "texts": […]}. One text a call: of a batch, transformers.js goes on with rows that have ended.

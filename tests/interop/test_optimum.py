@@ -1,4 +1,4 @@
-"""Optimum's `ORTModelForSeq2SeqLM` gives with our graphs what transformers gives with torch."""
+"""Optimum's `ORTModelForSeq2SeqLM` with our graphs gives the same answers as transformers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_optimum_generates_what_torch_generates(
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_quantised_graphs_are_what_was_checked_at_export(
+def test_quantized_graphs_answer_as_in_the_parity_check(
     quantization: str,
     baselines: Callable[..., Any],
     random_model: Callable[..., Path],
@@ -79,7 +79,7 @@ def test_quantised_graphs_are_what_was_checked_at_export(
             assert row == ids + [shape.pad_token_id] * (len(row) - len(ids)), how
 
 
-def test_names_and_types_are_those_of_optimums_own_export(
+def test_names_and_types_are_those_of_optimums_export(
     baselines: Callable[..., Any],
     random_model: Callable[..., Path],
     export_hub: Callable[..., Path],
@@ -93,6 +93,6 @@ def test_names_and_types_are_those_of_optimums_own_export(
     hub = export_hub(model, "none")
     for name, sides in expected.items():
         session = ort.InferenceSession(hub / name, providers=["CPUExecutionProvider"])
-        own = (session.get_inputs(), session.get_outputs())
-        for side, values in zip(sides, own, strict=True):
+        sides_of_ours = (session.get_inputs(), session.get_outputs())
+        for side, values in zip(sides, sides_of_ours, strict=True):
             assert [[one.name, one.type] for one in values] == side, name

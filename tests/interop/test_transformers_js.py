@@ -1,4 +1,4 @@
-"""transformers.js loads the hub's layout in Node.js and gives what torch gives."""
+"""transformers.js in Node.js loads the hub layout and gives the same answers as torch."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def log_probs(source: SourceModel, ids: list[int], target: list[int]) -> np.ndarray:
-    """transformers' own log-probability of each target token."""
+    """transformers' log-probability of each target token."""
     with torch.no_grad():
         logits = source.torch_model(
             input_ids=torch.tensor([ids]), decoder_input_ids=torch.tensor([[0, *target[:-1]]])
@@ -56,7 +56,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_f32_answers_as_the_source(kind: str, tmp_path: Path) -> None:
     source = save_letter_model(tmp_path / "model", **KINDS[kind])
-    # The publisher's own parity check asks for identical greedy tokens.
+    # The publisher's parity check requires identical greedy tokens.
     exported = Publisher(source).publish(Target("gguf", "f32"), tmp_path / "out")
     assert exported.parity.max_error < 5e-3
     with load(tmp_path / "out") as model:
@@ -66,9 +66,9 @@ def test_f32_answers_as_the_source(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quantization", ["f16", "q8_0", "q4_0", "q4_k_m"])
-def test_quantised_stay_close(quantization: str, tmp_path: Path) -> None:
+def test_quantized_artifacts_stay_close(quantization: str, tmp_path: Path) -> None:
     source = save_letter_model(tmp_path / "model")
-    # Random weights are harder to quantize than trained ones; the limit is this test's own.
+    # Random weights are harder to quantize than trained ones; the limit is for this test only.
     options = ExportOptions(mean_error=0.5)
     exported = Publisher(source, options).publish(Target("gguf", quantization), tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -121,7 +121,7 @@ def test_a_maximum_distance_beyond_llama_cpps(tmp_path: Path) -> None:
     assert not (tmp_path / "longer").exists()
 
 
-def test_t5s_own_buckets_are_left_alone(tmp_path: Path) -> None:
+def test_t5s_buckets_are_left_alone(tmp_path: Path) -> None:
     shape = save_letter_model(tmp_path / "model").architecture
     bias = np.arange(96, dtype=np.float32).reshape(32, 3)
     tables = bias_tables(shape, bias, bias + 1)
@@ -150,7 +150,7 @@ def test_names_of_quantizations() -> None:
         GgufExporter.resolve("q8_1")
 
 
-def test_a_weight_that_is_no_number(tmp_path: Path) -> None:
+def test_a_weight_that_is_not_finite(tmp_path: Path) -> None:
     source = save_letter_model(tmp_path / "model")
     tensor = source.tensor
 
@@ -182,23 +182,23 @@ except EdgeError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
-@pytest.mark.parametrize("room", [50_000, 10_000_000])
-def test_a_file_that_may_not_grow(room: int, tmp_path: Path) -> None:
-    """Once while the float32 file is written, once while llama.cpp writes its own."""
+@pytest.mark.parametrize("limit", [50_000, 10_000_000])
+def test_a_file_that_may_not_grow(limit: int, tmp_path: Path) -> None:
+    """Once while the float32 file is written, once while llama.cpp writes its file."""
     save_letter_model(tmp_path / "model", vocab_size=3000)
     out = tmp_path / "out"
     out.mkdir()
-    if room == 10_000_000:  # the float32 file fits, so llama.cpp's must be kept from growing
+    if limit == 10_000_000:  # the float32 file fits, so llama.cpp's must be kept from growing
         (out / "model.gguf").mkdir()
     run = subprocess.run(
-        [sys.executable, "-c", _FULL_DISK, str(tmp_path / "model"), str(out), str(room)],
+        [sys.executable, "-c", _FULL_DISK, str(tmp_path / "model"), str(out), str(limit)],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ,
     )
     assert run.returncode == 0, run.stderr
-    expected = "larger than the limit" if room == 50_000 else "could not quantize to q8_0"
+    expected = "larger than the limit" if limit == 50_000 else "could not quantize to q8_0"
     assert expected in run.stdout
     assert len(run.stdout.strip().splitlines()) == 1
     assert not (out / "unquantized.gguf").exists()
@@ -225,18 +225,18 @@ def llama_tokens(path: Path, text: str) -> list[int]:
     model = library.llama_model_load_from_file(str(path).encode(), params)
     assert model
     try:
-        room = (library.llama_token * 512)()
-        pointer = ctypes.cast(room, ctypes.POINTER(library.llama_token))
+        buffer = (library.llama_token * 512)()
+        pointer = ctypes.cast(buffer, ctypes.POINTER(library.llama_token))
         vocabulary = library.llama_model_get_vocab(model)
         data = text.encode()
         count = library.llama_tokenize(vocabulary, data, len(data), pointer, 512, True, True)
-        return list(room[:count])
+        return list(buffer[:count])
     finally:
         library.llama_model_free(model)
 
 
-@pytest.mark.skipif(not T5_TOKENIZER.is_file(), reason="T5's tokenizer is not here")
-def test_llama_cpp_tokenises_as_tokenizer_json(tmp_path: Path) -> None:
+@pytest.mark.skipif(not T5_TOKENIZER.is_file(), reason="T5's tokenizer is not available")
+def test_llama_cpp_tokenizes_as_tokenizer_json(tmp_path: Path) -> None:
     save_letter_model(tmp_path / "model", vocab_size=32128)
     (tmp_path / "model" / "tokenizer.json").write_bytes(T5_TOKENIZER.read_bytes())
     GgufExporter().write(SourceModel.open(tmp_path / "model"), "q8_0", tmp_path)
@@ -246,7 +246,7 @@ def test_llama_cpp_tokenises_as_tokenizer_json(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_that_is_not_unigram(tmp_path: Path) -> None:
-    """llama.cpp has no use for its pieces, but the model runs."""
+    """llama.cpp can't use its pieces, but the model runs."""
     save_letter_model(tmp_path / "model")
     tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3}, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -1,4 +1,4 @@
-"""The hub's layout: graphs by their documented names, run with ONNX Runtime alone."""
+"""The hub layout: graphs with Optimum's names, run with ONNX Runtime alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(folder: Path, name: str, **feeds: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def as_past(outputs: dict[str, np.ndarray], *, first: bool) -> dict[str, np.ndarray]:
-    """What the next step is given; the encoder's side stays as the first step gave it."""
+    """The inputs of the next step; the encoder's side stays that of the first step."""
     past = {}
     for name, value in outputs.items():
         if ".encoder." in name and not first:
@@ -53,8 +53,8 @@ def as_past(outputs: dict[str, np.ndarray], *, first: bool) -> dict[str, np.ndar
     return past
 
 
-def nothing_yet(folder: Path, rows: int, head_size: int, length: int) -> dict[str, np.ndarray]:
-    """What Optimum (and its older versions, with a length of 1) gives as past at first."""
+def first_past(folder: Path, rows: int, head_size: int, length: int) -> dict[str, np.ndarray]:
+    """The first past of Optimum (of length 1 in older versions)."""
     session = ort.InferenceSession(folder / MERGED, providers=["CPUExecutionProvider"])
     return {
         one.name: np.full((rows, one.shape[1], length, head_size), np.nan, dtype=np.float32)
@@ -104,7 +104,7 @@ def test_the_graphs_compute_the_model(
                         name = MERGED
                         feeds["use_cache_branch"] = np.array([done > 0])
                         if not done:
-                            feeds |= nothing_yet(folder, 3, wrong_head_size, dummy_length)
+                            feeds |= first_past(folder, 3, wrong_head_size, dummy_length)
                     elif done:
                         name = WITH_PAST
                         del feeds["encoder_hidden_states"]
@@ -168,7 +168,7 @@ def test_weights_are_stored_once(
 def test_a_model_too_large_for_one_file_has_its_weights_beside_it(
     random_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for 2 GiB and more; under the one name that both programs look for."""
+    """As for 2 GiB and more; under the file name that both programs expect."""
     monkeypatch.setattr(files, "_EMBEDDED_BYTES", 0)
     folder = publish(random_model(), tmp_path / "hub")
     data = {f"{ENCODER}_data", f"{MERGED}_data"}
@@ -178,21 +178,21 @@ def test_a_model_too_large_for_one_file_has_its_weights_beside_it(
     assert chunks == {ENCODER: 1, MERGED: 1}
 
 
-def test_what_stands_beside_the_graphs_is_the_models(trained: Path, tmp_path: Path) -> None:
+def test_the_files_beside_the_graphs_are_the_models(trained: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer, GenerationConfig
 
     folder = publish(trained, tmp_path / "hub", "int8", generation={"num_beams": 3})
     text = "When was the uh the old bridge of São Paulo built?"
-    own, exported = (AutoTokenizer.from_pretrained(place)(text) for place in (trained, folder))
-    assert list(own["input_ids"]) == list(exported["input_ids"])
+    expected, exported = (AutoTokenizer.from_pretrained(place)(text) for place in (trained, folder))
+    assert list(expected["input_ids"]) == list(exported["input_ids"])
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"  # transformers 4 knows it
     generation = GenerationConfig.from_pretrained(folder)
     assert (generation.num_beams, generation.decoder_start_token_id) == (3, 0)
     assert generation.max_new_tokens > 20
     config = json.loads((folder / "config.json").read_text())
-    own_config = json.loads((trained / "config.json").read_text())
-    assert own_config.items() <= config.items()
+    source_config = json.loads((trained / "config.json").read_text())
+    assert source_config.items() <= config.items()
 
 
 def test_it_is_published_whole_or_not_at_all(trained: Path, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_it_is_published_whole_or_not_at_all(trained: Path, tmp_path: Path) -> N
 def test_both_pairs_of_decoders_are_checked(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault in the later decoder, which the merged one does not have, is found."""
+    """A fault in the later decoder alone, not in the merged one, is found."""
     from edge.export.hub.graphs import _Decoders
 
     original = _Decoders.with_past
@@ -260,7 +260,7 @@ def test_the_command(edge: Callable[..., Any], trained: Path, tmp_path: Path) ->
         (("--format", "onnx", "--stop", "."), "stop_strings"),
     ],
 )
-def test_what_the_layout_can_not_hold_is_refused(
+def test_what_the_layout_does_not_support_is_refused(
     arguments: tuple[str, ...],
     message: str,
     assert_refused: Callable[..., str],

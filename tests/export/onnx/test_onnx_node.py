@@ -1,4 +1,4 @@
-"""model.onnx runs outside of Python: Node.js and ONNX Runtime give what `edge.runtime` gives."""
+"""model.onnx in Node.js: ONNX Runtime alone gives the same answers as `edge.runtime`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from samples import TEXTS
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = Path(__file__).with_name("run_onnx.cjs")
 PACKAGE, VERSION = "onnxruntime-node", "1.30.0"
-# max_new_tokens and min_new_tokens: room for eos, a cut in the middle, eos held back, one token.
+# max_new_tokens and min_new_tokens: ends with eos, cut off, eos delayed, one token.
 LIMITS = ((40, 0), (5, 0), (24, 20), (1, 0))
 
 

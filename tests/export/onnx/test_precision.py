@@ -47,7 +47,7 @@ def test_a_row_is_multiplied_as_if_alone(
 
     found = session.run(["y"], {"x": rows})[0]
     assert np.abs(found - expected).mean() < error * np.abs(expected).mean()
-    # A neighbor with large values takes nothing from the others, nor does a row of zeros break.
+    # Neither a neighbor with large values nor a row of zeros affects the others.
     neighbors = np.concatenate([rows, 1000 * rows[:1], np.zeros((1, 80), np.float32)])
     beside = session.run(["y"], {"x": neighbors})[0]
     np.testing.assert_allclose(beside[:6], found, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The TorchScript exporter: every kind of T5 is exact, the file needs nothing of ours."""
+"""The TorchScript exporter: every kind of T5 is exact, the file needs only PyTorch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "relative_attention_max_distance": 20,
     },
 }
-# What a stranger runs who has PyTorch and the file, and nothing else.
+# Runs the file with PyTorch alone.
 PLAIN = """
 import json, sys, torch
 model = torch.jit.load(sys.argv[1])
