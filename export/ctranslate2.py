@@ -13,13 +13,18 @@ on most processors. float16 and bfloat16 only store the weights; the arithmetic 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from edge.export.base import EIGHT_BIT, EXACT, HALF, Exporter, Tolerance
+from edge.export.quantization.grid import SEVEN_BIT_ROWS
+from edge.export.quantization.rounding import quantize
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
+from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import ModelError, one_line
 
 # Storage type → compute type on a CPU.
@@ -71,6 +76,8 @@ class CTranslate2Exporter(Exporter):
         try:
             spec.validate()
             spec.optimize(quantization=quantization)
+            if quantization == "int8":
+                _quantize_linear(spec, source)
         except (ValueError, KeyError) as error:
             raise ModelError(
                 f"{source.folder}: CTranslate2 can't represent this model ({one_line(error)})"
@@ -97,6 +104,47 @@ def _specification(source: SourceModel) -> Any:
 
         spec.decoder.scale_outputs = OPTIONAL
     return spec
+
+
+def _quantize_linear(spec: Any, source: SourceModel) -> None:
+    """Replace CTranslate2's 8-bit linear weights by 7-bit ones in the same layout.
+
+    CTranslate2 multiplies unsigned activations by signed weights. On a processor without VNNI
+    instructions the sums of two products saturate at 16 bits where the weights use all 8 bits: on
+    Disfl-QA, 94 % of a model's answers stayed the same with 8 bits and 98 % with 7.
+    """
+    from ctranslate2.specs.model_spec import NumpyVariable
+
+    for linear, names in _linear_layers(spec, source.architecture):
+        weight = np.concatenate([source.tensor(name) for name in names])
+        values, scales = quantize(weight, SEVEN_BIT_ROWS, source.input_moments(names[0]))
+        steps = np.where(scales[:, 0] == 0, 1, scales[:, 0])
+        linear.weight = NumpyVariable(np.ascontiguousarray(values[:, 0]))
+        linear.weight_scale = NumpyVariable((1 / steps).astype(np.float32))
+
+
+def _linear_layers(spec: Any, shape: Architecture) -> Iterator[tuple[Any, list[str]]]:
+    """Linear layers of the specification and the weights that each concatenates."""
+    for stack, layers in (("encoder", spec.encoder.layer), ("decoder", spec.decoder.layer)):
+        for index, layer in enumerate(layers):
+            block = f"{stack}.block.{index}.layer"
+            attention = f"{block}.0.SelfAttention"
+            yield layer.self_attention.linear[0], [f"{attention}.{p}.weight" for p in "qkv"]
+            yield layer.self_attention.linear[1], [f"{attention}.o.weight"]
+            if stack == "decoder":
+                cross = f"{block}.1.EncDecAttention"
+                yield layer.attention.linear[0], [f"{cross}.q.weight"]
+                yield layer.attention.linear[1], [f"{cross}.{p}.weight" for p in "kv"]
+                yield layer.attention.linear[2], [f"{cross}.o.weight"]
+            dense = f"{block}.{1 if stack == 'encoder' else 2}.DenseReluDense"
+            if shape.is_gated_act:
+                yield layer.ffn.linear_0, [f"{dense}.wi_0.weight"]
+                yield layer.ffn.linear_0_noact, [f"{dense}.wi_1.weight"]
+            else:
+                yield layer.ffn.linear_0, [f"{dense}.wi.weight"]
+            yield layer.ffn.linear_1, [f"{dense}.wo.weight"]
+    if not shape.tied_head:  # a tied head shares the embedding's 8-bit rows
+        yield spec.decoder.projection, ["lm_head.weight"]
 
 
 def _configure(spec: Any, source: SourceModel, tokens: list[str]) -> None:

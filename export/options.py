@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge.export.conditioning.calibration import CalibrationRequest
 from edge.export.shortlist import ShortlistRequest
 from edge.export.source import TRAINING_RECORD, SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
@@ -42,6 +43,9 @@ class ExportOptions:
         generation: generation defaults by the names of `GenerationOptions`; they override
             generation_config.json.
         max_error, mean_error: parity limits in place of the format's (see `Tolerance`).
+        condition: rewrite the weights before they are quantized (see `edge.export.conditioning`).
+        calibrate: the rows whose activations the quantization is fitted to; None takes built-in
+            English texts.
         shortlist: restrict the searches to a vocabulary shortlist (ONNX only).
     """
 
@@ -51,6 +55,8 @@ class ExportOptions:
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     max_error: float | None = None
     mean_error: float | None = None
+    condition: bool = True
+    calibrate: CalibrationRequest | None = None
     shortlist: ShortlistRequest | None = None
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.export.base import EXPORTERS, Exporter, Tolerance
+from edge.export.conditioning.calibration import Calibration, read_calibration
+from edge.export.conditioning.model import Conditioned, condition
 from edge.export.manifest import file_info, list_files, write_manifest
 from edge.export.model_card import CARD_NAME, model_card
 from edge.export.options import (
@@ -103,14 +105,37 @@ class Publisher:
             return self.source
         return self.quantization_source
 
-    @functools.cached_property
+    @property
     def quantization_source(self) -> SourceModel:
-        """The model that all quantized targets are written from: today the source itself.
+        """The model that all quantized targets are written from: the conditioned one."""
+        return self.conditioned.source if self.conditioned else self.source
 
-        A conditioned copy (`SourceModel.with_weights`), which computes the same function with
-        weights that are easier to quantize, takes its place here and nowhere else.
+    @functools.cached_property
+    def conditioned(self) -> Conditioned | None:
+        """The conditioned copy of the source, made once; None if the options ask for none.
+
+        Raises:
+            DataError: the calibration rows can't be used.
+            ModelError: a weight is not finite.
         """
-        return self.source
+        if not self.options.condition:
+            return None
+        return condition(self.source, self.calibration)
+
+    @functools.cached_property
+    def calibration(self) -> Calibration:
+        """The rows that quantization is fitted to.
+
+        Raises:
+            DataError: they can't be used.
+        """
+        return read_calibration(
+            self.options.calibrate,
+            self.source,
+            self.check.tokenizer,
+            self.prompt,
+            self.limits.max_input_tokens,
+        )
 
     def check_target(self, target: Target) -> None:
         """Reject a target that does not support the options, before anything is written.
@@ -157,7 +182,7 @@ class Publisher:
             source = self.source_for(exporter, target.quantization)
             settings = exporter.write(source, target.quantization, staging)
             self.source.write_tokenizer(staging)
-            manifest = self._manifest(target, staging, settings)
+            manifest = self._manifest(target, source, staging, settings)
             write_manifest(staging, manifest)
             with load(staging) as model:
                 parity = check.measure(model)
@@ -205,7 +230,10 @@ class Publisher:
         report["parity"] = parity.as_manifest(tolerance)
         return dataclasses.replace(manifest, shortlist=report)
 
-    def _manifest(self, target: Target, staging: Path, settings: Mapping[str, Any]) -> Manifest:
+    def _manifest(
+        self, target: Target, source: SourceModel, staging: Path, settings: Mapping[str, Any]
+    ) -> Manifest:
+        conditioned = source is not self.source and self.conditioned
         generation = self.generation
         if not ENGINES.load(target.format).supports_beams:
             # With a default that the engine does not support, every plain call would fail.
@@ -215,7 +243,7 @@ class Publisher:
         return Manifest(
             format=target.format,
             quantization=target.quantization,
-            architecture=self.source.architecture,
+            architecture=source.architecture,
             source=Source(self.source.name, self.source.weights_sha256, self.source.revision),
             tokenizer=TokenizerInfo(sha256_of(staging / TOKENIZER_NAME), self.source.pieces),
             files=list_files(staging),
@@ -223,6 +251,7 @@ class Publisher:
             text_path=self.text_fingerprint.as_record(),
             generation=generation.non_default(),
             limits=self.limits,
+            conditioning=dict(conditioned.record) if conditioned else {},
             runtime=dict(settings),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             edge_version=edge_version(),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,12 +13,12 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, LlamaFileType, get_te
 from edge.export.architecture import expected_shapes
 from edge.export.base import EIGHT_BIT, FOUR_BIT, HALF, Exporter, Tolerance
 from edge.export.gguf.position_buckets import BiasTables, bias_tables
+from edge.export.gguf.quantizer import quantize_file
 from edge.export.gguf.vocabulary import read_vocabulary
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.gguf.compatibility import POSITION_LIMIT
-from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library
 from edge.runtime.errors import EdgeError, ModelError
 from edge.runtime.platform.atomic import readable_os_errors
 
@@ -97,7 +94,7 @@ class GgufExporter(Exporter):
             unquantized = folder / _UNQUANTIZED_NAME
             try:
                 _write_file(source, "f32", unquantized)
-                _quantize(unquantized, target, quantization)
+                quantize_file(unquantized, target, _FILE_TYPES[quantization], _importance(source))
             finally:
                 unquantized.unlink(missing_ok=True)
         return {}
@@ -239,27 +236,14 @@ def _finite(values: np.ndarray, name: str, source: SourceModel) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
-# -- quantizing ---------------------------------------------------------------------------------
+def _importance(source: SourceModel) -> dict[str, np.ndarray]:
+    """llama.cpp's importance matrix: GGUF name → mean square of each input, float32 [in].
 
-
-def _quantize(source: Path, target: Path, quantization: str) -> None:
-    """Run llama.cpp's quantizer.
-
-    Rows that are not a multiple of a type's block size (256 or 32) get the nearest type that fits,
-    at worst float16. Norms and position biases stay float32.
+    Empty if the source was not calibrated.
     """
-    library = llama_library()
-    params = library.llama_model_quantize_default_params()
-    params.ftype = int(_FILE_TYPES[quantization])
-    clear_errors()
-    status = library.llama_model_quantize(
-        str(source).encode(), str(target).encode(), ctypes.byref(params)
-    )
-    if status == 0:
-        return
-    reason = last_error(f"status {status}")
-    with contextlib.suppress(OSError):  # report the quantizer's error, not this one
-        target.unlink()
-    if shutil.disk_usage(target.parent).free < source.stat().st_size:
-        raise EdgeError(f"{target.parent}: no space left on the disk for the {quantization} file")
-    raise EdgeError(f"{target}: llama.cpp could not quantize to {quantization} ({reason})")
+    importance: dict[str, np.ndarray] = {}
+    for name, gguf_name in _tensor_names(expected_shapes(source.architecture)):
+        moments = source.input_moments(name)
+        if moments is not None:
+            importance[gguf_name] = np.ascontiguousarray(np.diag(moments), dtype=np.float32)
+    return importance

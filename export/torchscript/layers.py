@@ -9,8 +9,10 @@ Shapes: b rows, s source tokens, n new target tokens, t target tokens in total, 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
+from torch.ao.nn.quantized import dynamic as nnqd
 from torch.nn import functional as F
 
 from edge.runtime.artifact.manifest import Architecture
@@ -43,6 +45,35 @@ class Int8Embedding(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows by id: [..., width], float32."""
         return F.embedding(ids, self.weight).float() * F.embedding(ids, self.scale)
+
+
+class RowInt8Linear(nnqd.Linear):
+    """A linear layer with 7-bit rows, whose input is quantized to 8 bits token by token.
+
+    torch's dynamic quantization has one scale for a whole batch, so each token is first brought to
+    the range from -1 to 1. The weights leave one of 8 bits free, since without VNNI instructions
+    the sums of two products saturate at 16 bits; torch would leave it out of the activations.
+    """
+
+    def __init__(self, values: np.ndarray, scales: np.ndarray) -> None:
+        """Take int8 values [out, in] and their scales [out]."""
+        rows, width = values.shape
+        super().__init__(width, rows, bias_=False, dtype=torch.qint8)
+        weight = torch._make_per_channel_quantized_tensor(
+            torch.from_numpy(np.ascontiguousarray(values)),
+            torch.from_numpy(np.where(scales == 0, 1, scales).astype(np.float64)),
+            torch.zeros(rows, dtype=torch.int64),
+            0,
+        )
+        self.set_weight_bias(weight, None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] → [..., out], float32."""
+        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12)
+        product = torch.ops.quantized.linear_dynamic(
+            x / largest, self._packed_params._packed_params, reduce_range=False
+        )
+        return product * largest
 
 
 class FeedForward(nn.Module):

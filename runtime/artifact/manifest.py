@@ -107,6 +107,8 @@ class Manifest:
         generation: `GenerationOptions` that differ from the defaults.
         limits: Largest input and output.
         parity: How closely the artifact follows its source.
+        conditioning: How the weights were rewritten before quantization, and the calibration
+            rows; empty if they were not.
         shortlist: The output vocabulary, if it is restricted.
         compiled: What `edge compile` chose the artifact from.
         runtime: Engine settings, such as threads.
@@ -126,6 +128,7 @@ class Manifest:
     generation: dict[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     parity: dict[str, Any] = field(default_factory=dict)
+    conditioning: dict[str, Any] = field(default_factory=dict)
     shortlist: dict[str, Any] = field(default_factory=dict)
     compiled: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)
