@@ -6,12 +6,12 @@ The same as `edge run ARTIFACT --input IN --output OUT`, for a job that has more
 import sys
 from pathlib import Path
 
-from edge.runtime.batch.job import Job
+from edge.runtime.batch.job import BatchJob
 from edge.runtime.batch.single_file import run_file
 
 
 def main(artifact: str, source: str, output: str) -> None:
-    job = Job(Path(artifact), call={"max_new_tokens": 64})
+    job = BatchJob(Path(artifact), generate_kwargs={"max_new_tokens": 64})
     with job.load() as model:
         count = run_file(model, Path(source), Path(output), job, progress=show)
     print(f"{count} rows in {output}")

@@ -99,3 +99,22 @@ class TargetMissedError(EdgeError):
     """Nothing that was measured meets the latency target."""
 
     exit_code = 3
+
+
+def first_line(error: BaseException | str, max_chars: int = 300) -> str:
+    """The first line of an error's message, for a message of one line.
+
+    Args:
+        error: An exception or its text.
+        max_chars: Where a long line is cut.
+
+    Returns:
+        The line without a final full stop, or the exception's type if its message is empty.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:max_chars].rstrip(".")
+
+
+def one_line(error: BaseException | str, max_chars: int = 300) -> str:
+    """An error's message with line breaks and runs of spaces as one space, cut at `max_chars`."""
+    return " ".join(str(error).split())[:max_chars]

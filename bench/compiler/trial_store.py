@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.compiler.space import ArtifactSpec
-from edge.runtime.batch.journal import locked
+from edge.runtime.batch.journal import lock_output
 from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import new_file
 
@@ -44,7 +44,7 @@ class Record:
             UsageError: another process is at it.
             EdgeError: the place can't be written.
         """
-        with locked(folder.with_name(folder.name + ".lock"), output) as _:
+        with lock_output(folder.with_name(folder.name + ".lock"), output) as _:
             try:
                 cls._prepare(folder, json.loads(json.dumps(identity)))
                 yield cls(folder)
