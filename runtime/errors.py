@@ -1,8 +1,8 @@
-"""The one family of errors that every room raises for what a person can mend.
+"""Errors the user can fix, shared by all subpackages.
 
-The command line prints such an error as one line on stderr and exits with its `exit_code`:
-2 for usage and bad input, 1 for a failure, 3 for a missed target. Anything that is not an
-`EdgeError` is a fault of ours and keeps its traceback.
+The command line prints such an error as one line on stderr and exits with its `exit_code`: 2 for
+usage and bad input, 1 for a failure, 3 for a missed target. Any other exception is a bug and keeps
+its traceback.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from pathlib import Path
 
 
 class EdgeError(Exception):
-    """What is wrong, where, and what to do next, in one sentence or two."""
+    """Base class of all errors. The message says what is wrong, where, and what to do."""
 
     exit_code = 1
 
 
 class UsageError(EdgeError):
-    """An option or argument that can't be used as given."""
+    """An invalid option or argument."""
 
     exit_code = 2
 
 
 class DataError(EdgeError):
-    """A row or a data file that can't be used.
+    """An unusable row or data file.
 
-    `path` and `line` (counted from 1) say where; they become part of the message.
+    `path` and `line` (from 1) say where; they are part of the message.
     """
 
     exit_code = 2
@@ -40,46 +40,46 @@ class DataError(EdgeError):
 
 
 class PreflightError(EdgeError):
-    """A training run that a check before it fails; the message names all that did."""
+    """A training run that fails its preflight checks; the message lists every failed check."""
 
     exit_code = 2
 
 
 class ModelError(EdgeError):
-    """A model folder that is not a usable T5-family model."""
+    """An unusable model: missing, damaged, or not of the T5 family."""
 
     exit_code = 2
 
 
 class ArtifactError(EdgeError):
-    """An artifact folder that is missing, truncated, altered or of another schema."""
+    """An unusable artifact: missing, truncated, altered or of a newer schema."""
 
     exit_code = 2
 
 
 class OutputExistsError(EdgeError):
-    """The destination is there already and replacing it was not asked for."""
+    """An output that already exists and may not be replaced."""
 
     exit_code = 2
 
 
 class UnsupportedError(EdgeError):
-    """Something that this engine or format can't do; the message names those that can."""
+    """Something that this engine or format can't do; the message names alternatives."""
 
     exit_code = 2
 
 
 class InputTooLongError(EdgeError):
-    """An input with more tokens than the artifact's limit."""
+    """An input or output with more tokens than the limit."""
 
     exit_code = 2
 
 
 class OutputError(EdgeError):
-    """An answer that does not pass its check, decoded a second time too.
+    """An answer that fails its output check, also when decoded again.
 
-    `raw_text` is the model's first answer. The message may quote a piece of it: log neither where
-    content must not be logged.
+    `raw_text` is the model's first answer. The message may quote part of it: log neither if content
+    must not be logged.
     """
 
     def __init__(self, message: str, *, raw_text: str) -> None:
@@ -88,33 +88,33 @@ class OutputError(EdgeError):
 
 
 class MissingExtraError(EdgeError):
-    """A library that is not installed; the message says which extra brings it."""
+    """A library that is not installed; the message says which extra installs it."""
 
 
 class ParityError(EdgeError):
-    """An artifact whose answers differ from its source model's by more than the limits."""
+    """An artifact whose outputs differ from its source model's by more than the tolerance."""
 
 
 class TargetMissedError(EdgeError):
-    """Nothing that was measured meets the latency target."""
+    """A latency target that nothing measured meets."""
 
     exit_code = 3
 
 
 def first_line(error: BaseException | str, max_chars: int = 300) -> str:
-    """The first line of an error's message, for a message of one line.
+    """The first line of an error's message.
 
     Args:
         error: An exception or its text.
-        max_chars: Where a long line is cut.
+        max_chars: Longer lines are cut.
 
     Returns:
-        The line without a final full stop, or the exception's type if its message is empty.
+        The line without a final period, or the name of the exception's type if it has no message.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:max_chars].rstrip(".")
 
 
 def one_line(error: BaseException | str, max_chars: int = 300) -> str:
-    """An error's message with line breaks and runs of spaces as one space, cut at `max_chars`."""
+    """An error's message with all white space collapsed to single spaces, at most `max_chars`."""
     return " ".join(str(error).split())[:max_chars]

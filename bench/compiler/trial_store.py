@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.compiler.space import ArtifactSpec
-from edge.runtime.batch.journal import lock_output
 from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.json_file import read_json
+from edge.runtime.platform.lock import lock_file
 
 _IDENTITY = "search.json"
 _MAX_BYTES = 256 << 20
@@ -44,7 +45,7 @@ class Record:
             UsageError: another process is at it.
             EdgeError: the place can't be written.
         """
-        with lock_output(folder.with_name(folder.name + ".lock"), output) as _:
+        with lock_file(folder.with_name(folder.name + ".lock"), output):
             try:
                 cls._prepare(folder, json.loads(json.dumps(identity)))
                 yield cls(folder)
@@ -89,10 +90,8 @@ class Record:
 
 def _read(path: Path) -> Any:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(path, _MAX_BYTES)
+    except (OSError, ValueError):
         return None
 
 

@@ -14,7 +14,7 @@ import click
 from edge.cli.options import generation_options, given, threads_option
 
 if TYPE_CHECKING:
-    from edge.runtime.chat import Answered, Chat
+    from edge.runtime.chat import AnswerStats, Chat
 
 _HELP = """\
 /stats   what each answer took, against the target
@@ -91,7 +91,7 @@ def _opened(
         yield RemoteChat(url, model=model_name, api_key=key, options=call)
         return
     with load(artifact, threads=threads) as model:
-        yield LocalChat(model, call, whole=mode == "conversation")
+        yield LocalChat(model, call, whole_conversation=mode == "conversation")
 
 
 class _Repl:
@@ -201,12 +201,12 @@ class _Terminal(_Repl):
         click.secho(_taken(taken), fg=color, dim=True)
 
 
-def _taken(answer: Answered) -> str:
+def _taken(answer: AnswerStats) -> str:
     tokens = "" if answer.tokens is None else f", {answer.tokens} tokens"
     return f"{answer.total_ms:.0f} ms (first text after {answer.first_ms:.0f}){tokens}"
 
 
-def stats_lines(answers: list[Answered], target_ms: float) -> list[str]:
+def stats_lines(answers: list[AnswerStats], target_ms: float) -> list[str]:
     """A line for each answer, and one over all of them: how many met the target, the median."""
     import statistics
 

@@ -89,7 +89,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
     help="What of a chat the model reads: the last user message, or all messages.",
 )
 @click.option(
-    "--max-new-tokens",
+    "--max-new-tokens-limit",
     type=click.IntRange(1, 1 << 16),
     default=256,
     show_default=True,
@@ -116,7 +116,7 @@ def command(
     port: int,
     api_key_file: Path | None,
     max_body: int,
-    max_new_tokens: int,
+    max_new_tokens_limit: int,
     cors_origin: tuple[str, ...],
     threads: int | None,
     quiet: bool,
@@ -127,7 +127,7 @@ def command(
     OpenAI's /v1/completions, /v1/chat/completions and /v1/models; /v1/generate with scores and
     timings; /health, /ready and /metrics. Every file's hash is checked before it is served.
     """
-    rails = guardrails(options, max_new_tokens=max_new_tokens)
+    rails = guardrails(options, max_new_tokens=max_new_tokens_limit)
     folders = name_artifacts(artifacts)
     keys = read_keys(api_key_file)
     _need_extra()
@@ -160,7 +160,7 @@ def command(
         service = app.state.service
         click.echo(
             f"edge: ended; {service.accepted} requests accepted, {service.answered} answered,"
-            f" {service.left} whose client left",
+            f" {service.disconnected} whose client left",
             err=True,
         )
 

@@ -18,7 +18,8 @@ from edge.runtime.rows import Columns, iter_lines, iter_rows
 from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 
 if TYPE_CHECKING:
-    from edge.runtime.model import Generation, Model
+    from edge.runtime.generation import Generation
+    from edge.runtime.model import Model
 
 T = TypeVar("T")
 BATCH_SIZE = 16

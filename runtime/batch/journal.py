@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edge.runtime.errors import OutputExistsError, UsageError
+from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import new_file, readable_os_errors
 from edge.runtime.platform.lock import lock_file
 
@@ -144,7 +144,7 @@ def open_journal(
         UsageError: Another process writes the same destination.
     """
     path = journal_path(destination)
-    with lock_output(path, destination) as descriptor:
+    with lock_file(path, destination) as descriptor:
         journal = Journal(destination, descriptor)
         difference = journal.resume(fingerprint)
         if difference and not force:
@@ -162,28 +162,6 @@ def open_journal(
                 path.unlink(missing_ok=True)
             raise
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def lock_output(path: Path, destination: Path) -> Iterator[int]:
-    """Hold the lock file `path` while `destination` is written; yields the file's descriptor.
-
-    Raises:
-        UsageError: Another process holds the lock, or `path` is a symbolic link.
-        EdgeError: The folder is not writable.
-    """
-    with contextlib.ExitStack() as stack:
-        with readable_os_errors(destination):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_symlink():
-                raise UsageError(f"{path} is a symbolic link. Remove it")
-            try:
-                descriptor = stack.enter_context(lock_file(path))
-            except BlockingIOError:
-                raise UsageError(
-                    f"{destination}: another process is writing it. Wait until it ends, or stop it"
-                ) from None
-        yield descriptor
 
 
 def _count_complete_lines(reader: BinaryIO) -> int:

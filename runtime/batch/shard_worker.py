@@ -23,7 +23,8 @@ from edge.runtime.registry import missing_extra
 from edge.runtime.rows import BadRow, Columns, Row, iter_rows_with_errors
 
 if TYPE_CHECKING:
-    from edge.runtime.model import Generation, Model
+    from edge.runtime.generation import Generation
+    from edge.runtime.model import Model
 
 _PARQUET_ROWS = 512  # held in memory at once
 

@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.batch.journal import describe_difference, lock_output
+from edge.runtime.batch.journal import describe_difference
 from edge.runtime.errors import DataError, OutputExistsError, UsageError
 from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.platform.json_file import read_json
+from edge.runtime.platform.lock import lock_file
 
 SUFFIXES = (".jsonl", ".parquet")
+_MAX_STATE_BYTES = 16 << 20
 # Dataset readers (Spark, Arrow, this one) skip names that start with "_" or ".".
 STATE_NAME = "_edge"
 FAILED_NAME = "_failed"
@@ -163,7 +166,7 @@ class OutputFolder:
                 f"{self.folder} contains other files. Choose another --output, or use --force to"
                 " write into it"
             )
-        with lock_output(state / "lock", self.folder):
+        with lock_file(state / "lock", self.folder):
             difference = None
             if has_run:
                 difference = describe_difference(_read_json(state / "run.json") or {}, fingerprint)
@@ -212,7 +215,7 @@ class OutputFolder:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path, _MAX_STATE_BYTES)
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None

@@ -8,23 +8,38 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from edge.runtime.errors import UsageError
+from edge.runtime.platform.atomic import readable_os_errors
+
 
 @contextlib.contextmanager
-def lock_file(path: str | Path) -> Iterator[int]:
-    """Hold an exclusive lock on a file, created if missing; yields its descriptor (read-write).
+def lock_file(path: Path, output: Path) -> Iterator[int]:
+    """Hold an exclusive lock on a file; yields its descriptor, open for reading and writing.
 
-    Does not wait. The system releases the lock when the process ends, however it ends. The holder
-    may delete the file: the next process then locks a new one. Source: flock(2).
+    Does not wait. The system releases the lock when the process ends, even if it is killed. The
+    holder may delete the file: the next process then locks a new one. Source: flock(2).
+
+    Args:
+        path: The lock file; created with its folder if missing.
+        output: What the lock protects, for the error message.
 
     Raises:
-        BlockingIOError: Another process holds the lock.
-        OSError: The file can't be opened, or it is a symbolic link.
+        UsageError: Another process holds the lock, or `path` is a symbolic link.
+        EdgeError: The file can't be created.
     """
-    path = Path(path)
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with readable_os_errors(output):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                raise UsageError(f"{path} is a symbolic link; remove it and try again")
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"{output}: another process is writing to it; wait until it ends, or stop it"
+                ) from None
             # The previous holder may have deleted the file after it was opened here.
             if _is_same_file(path, descriptor):
                 yield descriptor
@@ -33,10 +48,10 @@ def lock_file(path: str | Path) -> Iterator[int]:
             os.close(descriptor)
 
 
-def is_locked(path: str | Path) -> bool:
-    """Whether a process holds `lock_file(path)`; False if there is no such file."""
+def is_locked(path: Path) -> bool:
+    """Whether a process holds `lock_file(path, …)`; False if there is no such file."""
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -121,7 +121,7 @@ def test_two_processes_never_share_an_output(
         line = assert_refused(
             *("run", artifacts / "onnx-int8", "--input", source, "--output", output, "--force")
         )
-        assert "another process is writing it" in line
+        assert "another process is writing to it" in line
     finally:
         running.kill()
         running.communicate()
