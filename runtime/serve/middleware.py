@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 from starlette.responses import JSONResponse
-from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.runtime.serve.errors import ApiError, to_api_error
@@ -42,7 +41,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        path = get_route_path(scope)
+        path = _route_path(scope)
         response = _Response(scope, send)
         log_values: dict[str, Any] = scope.setdefault("edge", {})
         admitted = False
@@ -143,6 +142,12 @@ class _Response:
 
 async def _no_message() -> Message:
     return {"type": "http.disconnect"}
+
+
+def _route_path(scope: Scope) -> str:
+    """The path within this app, which may be mounted under a prefix."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path.removeprefix(prefix) if path.startswith(prefix + "/") else path
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
