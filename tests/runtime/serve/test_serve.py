@@ -404,9 +404,8 @@ def test_connections_have_a_limit(model: Model) -> None:
             until = time.monotonic() + 10
             while sum(map(is_closed, connections)) < more and time.monotonic() < until:
                 time.sleep(0.02)
-            assert [is_closed(each) for each in connections] == [False] * (limit - 1) + [
-                True
-            ] * more
+            closed = [is_closed(connection) for connection in connections]
+            assert closed == [False] * (limit - 1) + [True] * more
         # Closed connections free their places.
         with connect(client) as connection:
             time.sleep(0.2)
