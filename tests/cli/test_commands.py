@@ -99,9 +99,7 @@ def test_run_refuses_invalid_options(
     assert "no rows" in assert_refused("run", artifact, "--input", empty)
 
 
-def test_info_shows_the_manifest(
-    edge: Edge, artifacts: Path, assert_refused: Refused
-) -> None:
+def test_info_shows_the_manifest(edge: Edge, artifacts: Path, assert_refused: Refused) -> None:
     ended = edge("info", artifacts / "gguf-q8_0")
     for word in ("gguf, q8_0", "model.gguf", "encoder + ", "parity", "sha256"):
         assert word in ended.out
