@@ -5,8 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Programs that we compare with, or that load our exports, and that need transformers below 4.58.
-# EDGE_BASELINES_PYTHON names the Python of another environment that has them.
+# Baselines and interoperability checks that need transformers below 4.58, in a separate environment.
+# EDGE_BASELINES_PYTHON names the Python of an existing one.
 BASELINES_VENV ?= .venv-baselines
 BASELINES := $(if $(EDGE_BASELINES_PYTHON),,baselines)
 BASELINES_PYTHON := $(or $(EDGE_BASELINES_PYTHON),$(abspath $(BASELINES_VENV)/bin/python))
@@ -15,8 +15,8 @@ ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-slow interop baselines bench-engines bench-serve lint types format \
-  help-docs bench-compile clean
+.PHONY: demo install test test-slow interop baselines bench-engines bench-serve bench-compile \
+  lint typed types docs format help-docs package clean
 
 install: $(VENV)/.installed
 
@@ -30,34 +30,42 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 demo: install
 	$(BIN)/edge quickstart --output edge-demo --force
 
-# What `edge serve` bears; ARTIFACT=folder. Ten minutes on a quiet machine.
+# Load-test `edge serve` with ARTIFACT=folder: ten minutes on an idle machine.
 bench-serve: install
 	$(BIN)/python -m edge.bench.serving.load_test $(ARTIFACT)
 
-# Two processes at a time; then, alone, what a busy machine would disturb.
+# Two processes at a time, then alone the tests that a busy machine would disturb.
 WORKERS ?= 2
 
 test: install
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not alone"
 	$(BIN)/python -m pytest -q -m "not slow and alone"
 
-# Endurance: dozens of killed trainings, a Ray cluster, emulated processors, the baselines' environment.
+# Endurance: dozens of killed trainings, a Ray cluster, emulated CPUs, the baselines' environment.
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
-# Other programs load our exports: Optimum in an environment of its own, transformers.js in Node.js.
+# Load exports with Optimum, in the baselines' environment, and with transformers.js in Node.js.
 interop: install $(BASELINES)
 	EDGE_BASELINES_PYTHON=$(BASELINES_PYTHON) $(BIN)/python -m pytest -q tests/interop
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
-# mypy resolves the mapped namespace package only from a regular install.
-types: install
-	rm -rf build/typed
+# mypy and mkdocstrings resolve the mapped namespace package only from a regular install. build/lib
+# would keep files that were moved since.
+typed: install
+	rm -rf build/typed build/lib
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
+
+types: typed
 	MYPYPATH=build/typed $(BIN)/mypy -p edge.runtime -p edge.train -p edge.export -p edge.bench -p edge.cli
+
+# The docs site, in build/site. README.md is its first page; the API page is made from docstrings.
+docs: typed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -68,6 +76,21 @@ help-docs: install
 	$(BIN)/python -m edge.cli.help_docs > docs/commands.md.new
 	mv docs/commands.md.new docs/commands.md
 
+# The sdist, and the wheel built from it, in dist/. A small environment: torch is not needed.
+PACKAGE_VENV := build/package
+DATA_FILES := bench/report/page.html bench/report/schema.json runtime/serve/playground.html \
+  train/presets/cpu.yaml runtime/py.typed
+
+package:
+	$(PYTHON) -m venv $(PACKAGE_VENV)
+	$(PACKAGE_VENV)/bin/pip install --quiet -c constraints.txt build
+	rm -rf dist
+	$(PACKAGE_VENV)/bin/python -m build
+	$(PYTHON) -m zipfile -l dist/*.whl > build/package/files.txt
+	for file in $(DATA_FILES); do \
+	  grep -q "^edge/$$file " build/package/files.txt || { echo "the wheel lacks $$file"; exit 1; }; \
+	done
+
 baselines: $(BASELINES_VENV)/.installed
 
 $(BASELINES_VENV)/.installed: bench/engines/baselines/requirements.txt
@@ -75,24 +98,23 @@ $(BASELINES_VENV)/.installed: bench/engines/baselines/requirements.txt
 	$(BASELINES_VENV)/bin/pip install --quiet -r bench/engines/baselines/requirements.txt
 	touch $@
 
-# docs/engines.md explains the tables. Takes long; nothing else should run.
+# The tables of docs/engines.md and the figure of README.md. Takes an hour on an idle machine.
 SHAPES ?= flan-t5-small flan-t5-base
 SPECULATION_MODEL ?= ../shared/models/disfl-tiny
 SPECULATION_DATA ?= ../shared/data/disfl_qa/dev.jsonl
 
 bench-engines: export EDGE_BASELINES_PYTHON := $(BASELINES_PYTHON)
 bench-engines: install $(BASELINES)
-	for shape in $(SHAPES); do \
-	  $(BIN)/edge bench-engines $$shape --quantize int8 --quantize int4 --baselines --scaling \
-	    --json runs/engines-$$shape.json || [ $$? -eq 3 ] || exit 1; \
-	done
-	test -d $(SPECULATION_MODEL) || { echo "no $(SPECULATION_MODEL): speculation left out"; exit 0; }; \
+	$(BIN)/edge bench-engines $(SHAPES) --quantize int8 --quantize int4 --baselines --scaling \
+	  --json runs/engines.json || [ $$? -eq 3 ]
+	$(BIN)/edge report runs/engines.json --plot docs/images/engines.svg
+	test -d $(SPECULATION_MODEL) || { echo "no $(SPECULATION_MODEL): speculation skipped"; exit 0; }; \
 	$(BIN)/edge export $(SPECULATION_MODEL) --format onnx --force --output build/speculation && \
 	$(BIN)/edge bench-speculation build/speculation --data $(SPECULATION_DATA) --threads 2 \
 	  --replay $(lastword $(SHAPES)) --json runs/speculation.json
 
-# Does the search find what trying everything finds, and in a quarter of the time? Nothing else
-# should run. The last lines are the two artifacts side by side, and the two searches' seconds.
+# Compare the search with measuring every combination, on an idle machine: the two winners side by
+# side, then the seconds of both searches.
 COMPILE_DATA ?= ../shared/data/disfl_qa
 COMPILED := build/compiled
 
@@ -105,4 +127,4 @@ bench-compile: install
 	grep -HE '"(cpu_)?seconds"' $(COMPILED)/*.report.json
 
 clean:
-	rm -rf $(VENV) $(BASELINES_VENV) build *.egg-info edge-demo
+	rm -rf $(VENV) $(BASELINES_VENV) build dist *.egg-info edge-demo

@@ -11,7 +11,7 @@ from edge.runtime.batch.single_file import run_file
 
 
 def main(artifact: str, source: str, output: str) -> None:
-    job = BatchJob(Path(artifact), call={"max_new_tokens": 64})
+    job = BatchJob(Path(artifact), generate_kwargs={"max_new_tokens": 64})
     with job.load() as model:
         count = run_file(model, Path(source), Path(output), job, progress=show)
     print(f"{count} rows in {output}")

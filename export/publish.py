@@ -31,7 +31,8 @@ from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Manifest, Source, TokenizerInfo
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import EdgeError, ParityError, UsageError
-from edge.runtime.model import Generation, load
+from edge.runtime.generation import Generation
+from edge.runtime.model import load
 from edge.runtime.platform.atomic import check_destination, new_folder
 from edge.runtime.version import edge_version
 

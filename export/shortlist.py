@@ -17,7 +17,8 @@ from edge.export.base import Tolerance
 from edge.export.parity import first_difference
 from edge.runtime.artifact import Artifact, sha256_of
 from edge.runtime.errors import ArtifactError, DataError, ParityError, UsageError
-from edge.runtime.model import Generation, Model
+from edge.runtime.generation import Generation
+from edge.runtime.model import Model
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.rows import Columns, Row, read_rows, split_file
 from edge.runtime.text.tokenization import Tokenizer

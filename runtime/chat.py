@@ -1,7 +1,7 @@
-"""A conversation with an artifact, or with a service that speaks OpenAI's API.
+"""Chat with a loaded model, or with a service that has OpenAI's API.
 
-Both answer piece by piece and measure what a person waits for. Only the standard library is used
-to reach a service.
+Both stream their answers and measure the time to the first text and to the last. The client of a
+service needs only the standard library.
 """
 
 from __future__ import annotations
@@ -17,19 +17,26 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.registry import unknown_name
 
 if TYPE_CHECKING:
     from edge.runtime.model import Model
 
-_MAX_MESSAGES = 100  # of the past that are kept
-_MAX_LINE = 1 << 20  # bytes; a service that sends longer ones is not one of ours
-_MAX_BODY = 4 << 20
+_MAX_MESSAGES = 100
+_MAX_LINE_BYTES = 1 << 20
+_MAX_BODY_BYTES = 4 << 20
 Message = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What one answer took; `tokens` is None where the service does not say."""
+class AnswerStats:
+    """Latency and length of one answer.
+
+    Attributes:
+        first_ms: Milliseconds to the first text.
+        total_ms: Milliseconds to the end.
+        tokens: Tokens generated, or None if the service does not report them.
+    """
 
     first_ms: float
     total_ms: float
@@ -38,73 +45,90 @@ class Answered:
 
 @dataclass
 class Chat(ABC):
-    """The messages so far and what the answers took."""
+    """A conversation.
+
+    Attributes:
+        messages: The last messages, as {"role", "content"}.
+        answers: Statistics of every answer so far.
+    """
 
     messages: list[Message] = field(default_factory=list)
-    answers: list[Answered] = field(default_factory=list)
+    answers: list[AnswerStats] = field(default_factory=list)
 
     def ask(self, text: str) -> Generator[str, None, None]:
-        """The answer, piece by piece; it becomes part of the conversation once it is complete.
+        """Stream the answer to `text`. A complete answer becomes part of the conversation.
 
         Raises:
-            EdgeError: no answer, or the service can't be reached.
+            EdgeError: The model or the service failed, or the service can't be reached.
         """
         messages = [*self.messages, {"role": "user", "content": text}]
         started = time.perf_counter()
         first: float | None = None
         pieces = []
         self._tokens: int | None = None
-        with contextlib.closing(self._pieces(messages)) as answer:
+        with contextlib.closing(self._stream(messages)) as answer:
             for piece in answer:
                 first = first if first is not None else time.perf_counter() - started
                 pieces.append(piece)
                 yield piece
         total = time.perf_counter() - started
         self.answers.append(
-            Answered((total if first is None else first) * 1000, total * 1000, self._tokens)
+            AnswerStats((total if first is None else first) * 1000, total * 1000, self._tokens)
         )
         messages.append({"role": "assistant", "content": "".join(pieces)})
         self.messages = messages[-_MAX_MESSAGES:]
 
     def clear(self) -> None:
-        """Forget the messages; what answers took is kept."""
+        """Delete the messages. The statistics are kept."""
         self.messages = []
 
     @abstractmethod
-    def _pieces(self, messages: Sequence[Message]) -> Generator[str, None, None]:
-        """The answer's pieces; sets `_tokens` if it is known."""
+    def _stream(self, messages: Sequence[Message]) -> Generator[str, None, None]:
+        """Stream the answer's text; sets `_tokens` if the number is known."""
 
 
 class LocalChat(Chat):
-    """With a loaded model, which reads the last message, or with `whole` all of them."""
+    """Chat with a loaded model."""
 
-    def __init__(self, model: Model, call: Mapping[str, Any], *, whole: bool = False) -> None:
+    def __init__(
+        self, model: Model, options: Mapping[str, Any], *, whole_conversation: bool = False
+    ) -> None:
+        """Check the options against the model.
+
+        Args:
+            model: The loaded artifact.
+            options: Keyword arguments of `Model.generate`.
+            whole_conversation: The model reads all messages, not only the last.
+
+        Raises:
+            UsageError: An option is invalid.
+        """
         super().__init__()
         self._model = model
-        self._call = dict(call)
-        self._whole = whole
-        model.generate([], **self._call)  # a bad option is refused before the first message
-        self._streams = self._call.get("num_beams", model.defaults.num_beams) == 1
+        self._options = dict(options)
+        self._whole_conversation = whole_conversation
+        model.generate([], **self._options)
+        self._can_stream = self._options.get("num_beams", model.defaults.num_beams) == 1
 
-    def _pieces(self, messages: Sequence[Message]) -> Generator[str, None, None]:
-        text = conversation_text(messages) if self._whole else messages[-1]["content"]
-        if self._streams:
-            with self._model.stream(text, **self._call) as stream:
+    def _stream(self, messages: Sequence[Message]) -> Generator[str, None, None]:
+        text = conversation_text(messages) if self._whole_conversation else messages[-1]["content"]
+        if self._can_stream:
+            with self._model.stream(text, **self._options) as stream:
                 yield from stream
                 answer = stream.result
         else:
-            answer = self._model.generate(text, **self._call)
+            answer = self._model.generate(text, **self._options)
             yield answer.text
         self._tokens = answer.output_tokens
 
 
 def conversation_text(messages: Sequence[Message]) -> str:
-    """All messages as one text, one a line; the service's `--chat conversation` reads the same."""
+    """All messages as `role: content` lines, as `edge serve --chat conversation` reads them."""
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 class RemoteChat(Chat):
-    """With a service; `options` go into each request's body."""
+    """Chat with a service over HTTP."""
 
     def __init__(
         self,
@@ -115,20 +139,27 @@ class RemoteChat(Chat):
         options: Mapping[str, Any] | None = None,
         timeout: float = 60.0,
     ) -> None:
-        """Asks the service for its models; None takes the first of them.
+        """Connect to the service and list its models.
+
+        Args:
+            url: The service's address, with or without a final `/v1`.
+            model: Name of the model; None takes the first one.
+            api_key: Sent as bearer token.
+            options: Generation options for each request.
+            timeout: Seconds to wait for the service.
 
         Raises:
-            UsageError: the URL is none, or there is no such model.
-            EdgeError: the service can't be reached.
+            UsageError: The URL is invalid, or there is no such model.
+            EdgeError: The service can't be reached, or it has no models.
         """
         super().__init__()
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise UsageError(f"--url must be like http://127.0.0.1:8080, not {url!r}")
+            raise UsageError(f"--url must look like http://127.0.0.1:8080, not {url!r}")
         try:
             port = parts.port
         except ValueError:
-            raise UsageError(f"--url {url!r} has no port from 0 to 65535") from None
+            raise UsageError(f"--url {url!r}: the port must be from 0 to 65535") from None
         self._url = url
         self._address: tuple[str, int | None] = (parts.hostname, port)
         self._tls = parts.scheme == "https"
@@ -144,22 +175,22 @@ class RemoteChat(Chat):
         self.models = self._list_models()
         self.model = model or self.models[0]
         if self.model not in self.models:
-            from edge.runtime.registry import unknown_name
-
             raise UsageError(unknown_name("model", self.model, tuple(self.models)))
 
     def _list_models(self) -> list[str]:
         with self._request("GET", "/models") as response:
             try:
-                values = json.loads(response.read(_MAX_BODY))
+                values = json.loads(response.read(_MAX_BODY_BYTES))
                 names = [str(each["id"]) for each in values["data"]]
             except (ValueError, TypeError, KeyError):
-                raise EdgeError(f"{self._url} does not answer as OpenAI's API does") from None
+                raise EdgeError(
+                    f"{self._url} is not an OpenAI-compatible service: no list at /v1/models"
+                ) from None
         if not names:
-            raise EdgeError(f"{self._url} serves no model")
+            raise EdgeError(f"{self._url} serves no models")
         return names
 
-    def _pieces(self, messages: Sequence[Message]) -> Generator[str, None, None]:
+    def _stream(self, messages: Sequence[Message]) -> Generator[str, None, None]:
         body = {
             **self._options,
             "model": self.model,
@@ -170,7 +201,7 @@ class RemoteChat(Chat):
         with self._request("POST", "/chat/completions", body) as response:
             for event in self._events(response):
                 if isinstance(event.get("error"), dict):
-                    raise EdgeError(f"{self._url}: {_line(event['error'].get('message'))}")
+                    raise EdgeError(f"{self._url}: {_printable(event['error'].get('message'))}")
                 usage = event.get("usage")
                 if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
                     self._tokens = usage["completion_tokens"]
@@ -179,11 +210,11 @@ class RemoteChat(Chat):
                         yield str(piece)
 
     def _events(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-        """The data of server-sent events, up to [DONE].
+        """Yield the data of server-sent events, up to [DONE].
 
-        https://html.spec.whatwg.org/multipage/server-sent-events.html
+        Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
         """
-        while raw := response.readline(_MAX_LINE):
+        while raw := response.readline(_MAX_LINE_BYTES):
             if not raw.startswith(b"data:"):
                 continue
             data = raw[len(b"data:") :].strip()
@@ -194,9 +225,9 @@ class RemoteChat(Chat):
             except ValueError:
                 event = None
             if not isinstance(event, dict):
-                raise EdgeError(f"{self._url}: an event that is no JSON object")
+                raise EdgeError(f"{self._url}: an event is not a JSON object")
             yield event
-        raise EdgeError(f"{self._url} ended before the answer did")
+        raise EdgeError(f"{self._url} closed the connection before the answer was complete")
 
     @contextlib.contextmanager
     def _request(
@@ -209,7 +240,7 @@ class RemoteChat(Chat):
             connection.request(method, self._path + path, data, self._headers)
             response = connection.getresponse()
             if response.status != 200:
-                raise EdgeError(f"{self._url}: {_refusal(response)}")
+                raise EdgeError(f"{self._url}: {_error_message(response)}")
             yield response
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -218,10 +249,9 @@ class RemoteChat(Chat):
             connection.close()
 
 
-def _refusal(response: http.client.HTTPResponse) -> str:
-    """What a refused request is told, in one line."""
+def _error_message(response: http.client.HTTPResponse) -> str:
     try:
-        message = _line(json.loads(response.read(_MAX_BODY))["error"]["message"])
+        message = _printable(json.loads(response.read(_MAX_BODY_BYTES))["error"]["message"])
     except (ValueError, TypeError, KeyError):
         message = response.reason
     wait = response.headers.get("retry-after", "")
@@ -229,5 +259,5 @@ def _refusal(response: http.client.HTTPResponse) -> str:
     return f"{message} (HTTP {response.status}{hint})"
 
 
-def _line(message: object) -> str:
+def _printable(message: object) -> str:
     return "".join(c if c.isprintable() else " " for c in str(message))[:500]

@@ -1,4 +1,4 @@
-"""examples/: the Python ones are run; what they tell Docker, systemd and Kubernetes holds."""
+"""The files in examples/: Python is run; Docker, systemd and Kubernetes files are checked."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ def test_fastapi_app(artifacts: Path, model: Model, monkeypatch: pytest.MonkeyPa
     assert fastapi_app.model.closed
 
 
-# -- what is not Python ----------------------------------------------------------------------------
+# -- Docker, systemd, Kubernetes ------------------------------------------------------------------
 
 
 def check_options(arguments: list[str]) -> None:
-    """`edge serve` takes these arguments; a wrong option or value would be a usage error."""
+    """Check that `edge serve` accepts the arguments."""
     from edge.cli.commands.serve import command
 
-    # A copy: click keeps what it makes of a command's help option.
+    # A copy, because click caches the help option of a command.
     copy.copy(command).make_context("serve", list(arguments))
 
 
@@ -136,7 +136,7 @@ def test_dockerfile() -> None:
     assert serve == "serve"
     check_options([*options, *json.loads(lines["CMD"])])
     assert lines["USER"] not in ("root", "0")
-    # Its health check, on a service that is up and on none.
+    # The health check, with and without a running service.
     _, flag, code = json.loads(lines["HEALTHCHECK"].split("CMD ", 1)[1])
     assert flag == "-c"
     with _listening() as port:
@@ -146,7 +146,7 @@ def test_dockerfile() -> None:
 
 
 class _listening:  # noqa: N801
-    """A server whose /health is 200 and nothing else."""
+    """A server with /health only."""
 
     def __enter__(self) -> int:
         import http.server
@@ -197,7 +197,7 @@ def test_kubernetes_manifest(service: Any) -> None:
     [container] = pod["containers"]
     check_options(container["args"])
     arguments = dict(zip(container["args"][1::2], container["args"][2::2], strict=True))
-    # The service computes with as many threads as the limit grants cores.
+    # Without these options the service uses as many threads as the limit has cores.
     assert not {"--threads", "--workers"} & set(arguments)
     cores = int(container["resources"]["limits"]["cpu"])
     assert 1 <= cores <= 4
@@ -208,7 +208,7 @@ def test_kubernetes_manifest(service: Any) -> None:
     ready(service)
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert service.get(container[probe]["httpGet"]["path"]).status_code == 200
-    # The autoscaler's metric is one that the service has, and reading it takes the key.
+    # The service exports the metric of the autoscaler, and reading it needs the key.
     [metric] = kinds["HorizontalPodAutoscaler"]["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
     [endpoint] = kinds["ServiceMonitor"]["spec"]["endpoints"]

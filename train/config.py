@@ -190,7 +190,7 @@ class TrainConfig:
             found.append("give either --model ID_OR_PATH or --from-scratch tiny|mini")
         if self.is_from_scratch and self.method != "full":
             found.append(
-                f"--method {self.method} adapts a pretrained model and excludes --from-scratch"
+                f"--method {self.method} adapts a trained model and excludes --from-scratch"
             )
         if self.is_from_scratch and self.decoder_layers is not None:
             found.append("--decoder-layers requires --model; --from-scratch has a fixed shape")

@@ -46,7 +46,7 @@ def svg_plots(document: Document) -> dict[str, str]:
     """
     drawn = {}
     for name, (caption, draw) in PLOTS.items():
-        with _style(name):
+        with plot_style(name):
             figure = draw(document)
             if figure is None:
                 continue
@@ -65,7 +65,7 @@ def write_plots(document: Document, folder: str | Path) -> dict[str, Path]:
     """
     written = {}
     for name, (caption, draw) in PLOTS.items():
-        with _style(name):
+        with plot_style(name):
             figure = draw(document)
             if figure is None:
                 continue
@@ -76,7 +76,8 @@ def write_plots(document: Document, folder: str | Path) -> dict[str, Path]:
     return written
 
 
-def _style(name: str) -> AbstractContextManager[None]:
+def plot_style(name: str) -> AbstractContextManager[None]:
+    """The style of every plot; the same name gives the same ids in an SVG."""
     import matplotlib
 
     return matplotlib.rc_context(

@@ -16,7 +16,7 @@ from edge.cli.options import generation_options, given, threads_option
 from edge.cli.param_types import PATH
 
 if TYPE_CHECKING:
-    from edge.runtime.chat import Answered, Chat
+    from edge.runtime.chat import AnswerStats, Chat
 
 _HELP = """\
 /stats   show the time of each answer, compared with the target
@@ -99,7 +99,7 @@ def _opened(
         yield RemoteChat(url, model=model_name, api_key=key, options=call)
         return
     with load(artifact, threads=threads) as model:
-        yield LocalChat(model, call, whole=mode == "conversation")
+        yield LocalChat(model, call, whole_conversation=mode == "conversation")
 
 
 class _Repl:
@@ -209,12 +209,12 @@ class _Terminal(_Repl):
         click.secho(_timing(answer), fg=color, dim=True)
 
 
-def _timing(answer: Answered) -> str:
+def _timing(answer: AnswerStats) -> str:
     tokens = "" if answer.tokens is None else f", {answer.tokens} tokens"
     return f"{answer.total_ms:.0f} ms (first text after {answer.first_ms:.0f}){tokens}"
 
 
-def stats_lines(answers: list[Answered], target_ms: float) -> list[str]:
+def stats_lines(answers: list[AnswerStats], target_ms: float) -> list[str]:
     """One line per answer, and a summary: answers within the target, median and slowest."""
     import statistics
 

@@ -15,9 +15,21 @@ from edge.cli.param_types import PATH
 @click.command(cls=Command)
 @click.argument("file", type=PATH)
 @report_options
-def command(file: Path, **outputs: Any) -> None:
+@click.option(
+    "--plot",
+    "plot_file",
+    type=PATH,
+    metavar="FILE",
+    help="Write the bar chart of a report of bench-engines, as .svg or .png.",
+)
+def command(file: Path, plot_file: Path | None, **outputs: Any) -> None:
     """Show the report in FILE, written by edge bench --json, or convert it.
 
     Nothing is measured. The same file always gives the same output.
     """
+    if plot_file is not None:
+        from edge.bench.report.engine_plot import write_engine_plot
+
+        write_engine_plot(file, plot_file)
+        return
     show_file(file, report_outputs(outputs))

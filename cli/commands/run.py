@@ -99,8 +99,8 @@ def command(
     With --output, answers are saved continuously. After a crash, run the same command to continue.
     """
     from edge.cli.display.batch import run_data_set
-    from edge.runtime.batch.job import BatchJob, text_line
-    from edge.runtime.batch.shards import is_data_set
+    from edge.runtime.batch.job import BatchJob, format_generation
+    from edge.runtime.batch.shards import is_dataset
     from edge.runtime.errors import UsageError
     from edge.runtime.model import load
 
@@ -116,7 +116,7 @@ def command(
     call = given(options)
     values = parse_fields(fields)
     job = BatchJob(artifact, input_column, values, as_json, call, threads, rails)
-    if input_file is not None and is_data_set(input_file):
+    if input_file is not None and is_dataset(input_file):
         if output_file is None:
             raise UsageError(f"--input {input_file} names many files; give a folder with --output")
         run_data_set(job, input_file, output_file, executor, workers, force)
@@ -131,7 +131,7 @@ def command(
                     sys.stdout.flush()
             click.echo()
         elif text is not None:
-            click.echo(text_line(model.generate(text, fields=values, **call), as_json))
+            click.echo(format_generation(model.generate(text, fields=values, **call), as_json))
         elif input_file is not None:
             _run_file(model, job, input_file, output_file, force)
         else:
@@ -157,7 +157,7 @@ def parse_fields(fields: tuple[str, ...]) -> dict[str, str]:
 
 def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str, Any]) -> None:
     """Answer each line at once: the writer of the pipe may wait for the answer."""
-    from edge.runtime.batch.job import text_line
+    from edge.runtime.batch.job import format_generation
     from edge.runtime.errors import DataError
 
     for number, raw in enumerate(sys.stdin.buffer, start=1):
@@ -166,17 +166,19 @@ def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str,
         except UnicodeDecodeError:
             raise DataError("not UTF-8", path="standard input", line=number) from None
         blank = not line.strip()
-        click.echo("" if blank else text_line(model.generate(line, fields=fields, **call), as_json))
+        click.echo(
+            "" if blank else format_generation(model.generate(line, fields=fields, **call), as_json)
+        )
         sys.stdout.flush()
 
 
 def _run_file(
     model: Model, job: BatchJob, input_file: Path, output_file: Path | None, force: bool
 ) -> None:
-    from edge.runtime.batch.single_file import answered_lines, run_file
+    from edge.runtime.batch.single_file import iter_answers, run_file
 
     if output_file is None:
-        for lines in answered_lines(model, input_file, job):
+        for lines in iter_answers(model, input_file, job):
             for line in lines:
                 click.echo(line)
         return

@@ -161,7 +161,7 @@ def command(
         service = app.state.service
         click.echo(
             f"edge: stopped; {service.accepted} requests accepted, {service.answered} answered,"
-            f" {service.left} canceled by their clients",
+            f" {service.disconnected} canceled by their clients",
             err=True,
         )
 

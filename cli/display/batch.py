@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from edge.runtime.batch.job import BatchJob
-    from edge.runtime.batch.run import Totals
+    from edge.runtime.batch.run import BatchTotals
 
 
 def run_data_set(
@@ -26,12 +26,12 @@ def run_data_set(
     import contextlib
 
     from edge.cli.display.console import progress_bar
-    from edge.runtime.batch.run import Totals, answer_data_set
+    from edge.runtime.batch.run import BatchTotals, run_dataset
     from edge.runtime.errors import EdgeError
 
-    totals = Totals()
-    events = answer_data_set(
-        job, inputs, output, totals, engine=executor, workers=workers, force=force
+    totals = BatchTotals()
+    events = run_dataset(
+        job, inputs, output, totals, executor=executor, workers=workers, force=force
     )
     with contextlib.closing(events), contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress_bar()) if sys.stderr.isatty() else None
@@ -55,19 +55,19 @@ def run_data_set(
 class _Display:
     """A bar on a terminal, otherwise one line per finished shard."""
 
-    def __init__(self, totals: Totals, bar: Progress | None) -> None:
+    def __init__(self, totals: BatchTotals, bar: Progress | None) -> None:
         self._totals = totals
         self._bar = bar
         self._task = bar.add_task("shards", total=None) if bar else None
         self._rows = 0
 
     def show(self, event: object) -> None:
-        from edge.runtime.batch.pool import Rows
-        from edge.runtime.batch.shards import Done
+        from edge.runtime.batch.pool import RowsProcessed
+        from edge.runtime.batch.shards import ShardFinished
 
         totals = self._totals
-        finished = len(totals.done) + len(totals.failed)
-        if isinstance(event, Rows):
+        finished = len(totals.finished) + len(totals.failed)
+        if isinstance(event, RowsProcessed):
             self._rows += event.count
         if self._bar is not None and self._task is not None:
             self._bar.update(
@@ -76,7 +76,7 @@ class _Display:
                 completed=finished,
                 total=totals.shards,
             )
-        elif isinstance(event, Done):
+        elif isinstance(event, ShardFinished):
             failed = f", {event.failed:,} without an answer" if event.failed else ""
             click.echo(
                 f"{event.name}: {event.rows:,} rows{failed} ({finished} of {totals.shards} shards)",

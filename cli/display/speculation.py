@@ -85,6 +85,6 @@ def speculation_table(report: SpeculationReport) -> Table:
             f"{gain.tokens_per_step:.2f}",
             f"{gain.plain_ms:.1f} ms",
             f"{gain.drafted_ms:.1f} ms",
-            f"{gain.ratio:.2f} ({gain.ratio_p5:.2f}–{gain.ratio_p95:.2f})",
+            f"{gain.speedup:.2f} ({gain.speedup_p5:.2f}–{gain.speedup_p95:.2f})",
         )
     return table

@@ -1,1 +1,1 @@
-"""Answers for many rows: one file that resumes after a crash, or many shards over many workers."""
+"""Batch inference: one file that resumes after a crash, or many shards over several workers."""

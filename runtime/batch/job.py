@@ -1,4 +1,4 @@
-"""What every row of a bulk run gets: read, answered in batches, written as a line."""
+"""Definition of a batch run, and the steps of every row: read, generate, format."""
 
 from __future__ import annotations
 
@@ -22,56 +22,64 @@ if TYPE_CHECKING:
     from edge.runtime.model import Model
 
 T = TypeVar("T")
-BATCH = 16  # rows that run at once
-ROW_SUFFIXES = (".jsonl", ".json")  # of files whose lines are JSON; others are lines of text
+BATCH_SIZE = 16
+_JSON_SUFFIXES = (".jsonl", ".json")  # other files are read as lines of text
 
 
 @dataclass(frozen=True)
 class BatchJob:
-    """What is done with every row; plain values, as it travels to worker processes.
+    """Settings of a batch run. Picklable, because worker processes get a copy.
 
-    `call` holds keywords of `Model.generate`; `details` adds scores, token ids and timings.
-    Functions in `guardrails` must be importable ones, so that they can travel.
+    Args:
+        artifact: Artifact folder.
+        input_column: Column with the input text, for rows of JSON or Parquet.
+        fields: Values for the prompt's fields. They override columns of the same name.
+        details: Add scores, token ids and timings to each answer.
+        generate_kwargs: Keyword arguments of `Model.generate`.
+        threads: Threads that each engine computes with. None: the artifact's tuned value.
+        guardrails: Limits and output checks. Functions in them must be importable by name.
     """
 
     artifact: Path
     input_column: str = "input"
     fields: Mapping[str, str] = field(default_factory=dict)
     details: bool = False
-    call: Mapping[str, Any] = field(default_factory=dict)
+    generate_kwargs: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     guardrails: Guardrails = field(default_factory=Guardrails)
 
     def load(self) -> Model:
-        """The artifact, ready for this job.
+        """Load the artifact and check the generation options against it.
 
         Raises:
-            ArtifactError: it can't be loaded.
-            UsageError: an option that it can't honor.
+            ArtifactError: The artifact can't be loaded.
+            UsageError: The artifact does not support one of the options.
         """
         from edge.runtime.model import load
 
         model = load(self.artifact, threads=self.threads, guardrails=self.guardrails)
-        model.generate([], **self.call)
+        model.generate([], **self.generate_kwargs)
         return model
 
-    def identity(self) -> dict[str, Any]:
-        """What the answers depend on, but for the rows: two runs alike here give the same ones."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything the answers depend on, except the rows.
+
+        Two runs with equal fingerprints give the same answer to the same row.
+        """
         return {
-            # The manifest holds the sha256 of every other file.
+            # The manifest holds the SHA-256 of every other file.
             "artifact": sha256_of(self.artifact / MANIFEST_NAME),
             "options": {
                 "input_column": self.input_column,
                 "fields": dict(self.fields),
-                "json": self.details,
-                **_settings(self.guardrails),
-                **json.loads(json.dumps(dict(self.call))),
+                "details": self.details,
+                **_guardrails_to_json(self.guardrails),
+                **json.loads(json.dumps(dict(self.generate_kwargs))),
             },
         }
 
 
-def _settings(guardrails: Guardrails) -> dict[str, Any]:
-    """The guardrails as JSON."""
+def _guardrails_to_json(guardrails: Guardrails) -> dict[str, Any]:
     values = {one.name: getattr(guardrails, one.name) for one in dataclasses.fields(guardrails)}
     for name in ("output", "fallback"):
         value = values[name]
@@ -85,54 +93,59 @@ def _settings(guardrails: Guardrails) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Source:
-    """One input: its text, and the row it came in where that was JSON."""
+class InputRow:
+    """One input text, and the columns of its row if the file has columns."""
 
     text: str
-    row: Mapping[str, object] | None = None
+    columns: Mapping[str, object] | None = None
 
 
-def iter_sources(path: Path, input_column: str) -> Iterator[Source]:
-    """The inputs of one file: rows of JSON lines, else its lines of text.
+def iter_inputs(path: Path, input_column: str) -> Iterator[InputRow]:
+    """Read the inputs of one file: rows of a .jsonl file, lines of any other.
 
     Raises:
-        DataError: the file is missing or has no rows, or a row is malformed (file:line).
+        DataError: The file is missing or has no rows, or a row is malformed (file:line).
     """
     count = 0
-    if path.suffix in ROW_SUFFIXES:
+    if path.suffix in _JSON_SUFFIXES:
         for row in iter_rows(path, Columns(input=input_column), need_target=False):
             count += 1
-            yield Source(row.input, row.fields)
+            yield InputRow(row.input, row.fields)
     else:
         for line in iter_lines(path):
             count += 1
-            yield Source(line)
+            yield InputRow(line)
     if not count:
         raise DataError("the file has no rows", path=path)
 
 
-def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
-    """The items in lists of `size`; the last one may be shorter."""
+def iter_batches(items: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]]:
+    """Split `items` into lists of `size`; the last one may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
 
 
-def generate(model: Model, sources: Sequence[Source], job: BatchJob) -> list[Generation]:
-    """The answers to one batch."""
-    fields = [row_fields(source, job) for source in sources]
-    return model.generate([source.text for source in sources], fields=fields, **job.call)
+def generate(model: Model, rows: Sequence[InputRow], job: BatchJob) -> list[Generation]:
+    """Generate the answers to one batch, in the order of `rows`.
+
+    Raises:
+        EdgeError: A row can't be answered.
+    """
+    fields = [prompt_fields(row, job) for row in rows]
+    return model.generate([row.text for row in rows], fields=fields, **job.generate_kwargs)
 
 
-def row_fields(source: Source, job: BatchJob) -> dict[str, object]:
-    """Values for the prompt's fields; `job.fields` come before a row's own columns."""
-    return {**(source.row or {}), **job.fields}
+def prompt_fields(row: InputRow, job: BatchJob) -> dict[str, object]:
+    """Values for the prompt's fields: the row's columns, overridden by `job.fields`."""
+    return {**(row.columns or {}), **job.fields}
 
 
 def to_json(values: Mapping[str, Any]) -> str:
-    """JSON as readable as UTF-8 allows; half a surrogate pair, which it can't hold, is escaped.
+    """Serialize to one line of JSON that is valid UTF-8.
 
-    What JSON has no form for (dates or bytes of a parquet row) is written as text.
+    Non-ASCII characters are kept, unless a text holds a lone surrogate. Values without a JSON
+    type, such as the dates and bytes of a Parquet row, become strings.
     """
     text = json.dumps(values, ensure_ascii=False, default=str)
     try:
@@ -142,24 +155,24 @@ def to_json(values: Mapping[str, Any]) -> str:
     return text
 
 
-def as_dict(answer: Generation) -> dict[str, Any]:
-    """The answer for JSON, total_ms included."""
+def generation_to_dict(answer: Generation) -> dict[str, Any]:
+    """The answer as plain values for JSON, with `total_ms` among the timings."""
     values = dataclasses.asdict(answer)
     values["timings"]["total_ms"] = answer.timings.total_ms
     return values
 
 
-def text_line(answer: Generation, details: bool) -> str:
-    """The answer as one line: its text, or JSON with the details."""
+def format_generation(answer: Generation, details: bool) -> str:
+    """The answer as one line: its text, or with `details` a JSON object."""
     if details:
-        return to_json(as_dict(answer))
-    # One input is one line of output, whatever a model comes up with.
+        return to_json(generation_to_dict(answer))
+    # One input must stay one line of output.
     return answer.text.replace("\r", " ").replace("\n", " ")
 
 
-def line(source: Source, answer: Generation, details: bool) -> str:
-    """One line of output: a row keeps its columns and gains "output", a text becomes a text."""
-    if source.row is None:
-        return text_line(answer, details)
-    extra = {"generation": as_dict(answer)} if details else {}
-    return to_json({**source.row, "output": answer.text, **extra})
+def format_row(row: InputRow, answer: Generation, details: bool) -> str:
+    """One line of output: a JSON row keeps its columns and gains "output", a text stays a text."""
+    if row.columns is None:
+        return format_generation(answer, details)
+    extra = {"generation": generation_to_dict(answer)} if details else {}
+    return to_json({**row.columns, "output": answer.text, **extra})

@@ -1,8 +1,8 @@
-"""A file of lines that survives a crash of whoever writes it.
+"""Crash-safe journal of output lines.
 
-The lines go to `.NAME.partial` beside the destination, behind a first line that says what run they
-belong to. The same run started again continues after the last whole line; at the end the lines
-become the destination in one step.
+Lines are appended to `.NAME.partial` beside the destination. Its first line holds the run's
+fingerprint, so that the same run continues after the last complete line. At the end the lines
+replace the destination atomically.
 """
 
 from __future__ import annotations
@@ -21,37 +21,50 @@ from edge.runtime.platform.atomic import new_file, readable_os_errors
 from edge.runtime.platform.lock import lock_file
 
 _VERSION = 1
-_SYNC_SECONDS = 1.0  # a crash of the process loses nothing, one of the machine this much
-_MAX_HEADER = 1 << 20
+_SYNC_INTERVAL_S = 1.0  # the most a power failure can lose; a killed process loses nothing
+_MAX_HEADER_BYTES = 1 << 20
 
 
 class Journal:
-    """Lines written so far for one destination; made by `open_journal`."""
+    """Lines written so far for one destination. Create it with `open_journal`.
+
+    Attributes:
+        lines: Number of complete lines.
+    """
 
     def __init__(self, destination: Path, descriptor: int) -> None:
+        """`descriptor` is the journal's file, locked by the caller and open for writing."""
         self._destination = destination
         self._path = journal_path(destination)
-        self._descriptor = descriptor  # locked; written to without a buffer
-        self._synced = time.monotonic()
-        self._start = 0  # where the lines begin
+        self._descriptor = descriptor
+        self._synced_at = time.monotonic()
+        self._header_bytes = 0
         self.lines = 0
 
-    def begin(self, identity: Mapping[str, Any]) -> None:
-        """Forget what is there and write the first line."""
-        header = json.dumps({"edge_journal": _VERSION, "identity": identity}) + "\n"
+    def reset(self, fingerprint: Mapping[str, Any]) -> None:
+        """Delete all lines and write a new header.
+
+        Raises:
+            EdgeError: The disk is full.
+        """
+        header = json.dumps({"edge_journal": _VERSION, "identity": fingerprint}) + "\n"
         os.ftruncate(self._descriptor, 0)
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         with readable_os_errors(self._destination):
             self._write(header.encode())
-        self._start = len(header.encode())
+        self._header_bytes = len(header.encode())
         self.lines = 0
 
-    def resume(self, identity: Mapping[str, Any]) -> str | None:
-        """Count the whole lines; None if they belong to this run, else why they do not."""
+    def resume(self, fingerprint: Mapping[str, Any]) -> str | None:
+        """Count the complete lines, and compare the header with `fingerprint`.
+
+        Returns:
+            None if the lines belong to this run, otherwise what differs, in words.
+        """
         with self._path.open("rb") as reader:
-            header = reader.readline(_MAX_HEADER)
-            if not header.endswith(b"\n") and len(header) < _MAX_HEADER:
-                self.begin(identity)  # it is new, or ended while the first line was written
+            header = reader.readline(_MAX_HEADER_BYTES)
+            if not header.endswith(b"\n") and len(header) < _MAX_HEADER_BYTES:
+                self.reset(fingerprint)  # a new file, or a crash while the header was written
                 return None
             try:
                 found = json.loads(header)
@@ -59,15 +72,15 @@ class Journal:
             except (ValueError, TypeError, KeyError):
                 known = False
             if not known:
-                return "is of another version, or no file of ours"
-            self._start = reader.tell()
-            self.lines = _whole_lines(reader)
-        return difference(found["identity"], identity)
+                return "has an unknown format or version"
+            self._header_bytes = reader.tell()
+            self.lines = _count_complete_lines(reader)
+        return describe_difference(found["identity"], fingerprint)
 
-    def keep(self, lines: int) -> None:
-        """Drop all but the first `lines`, and half a line at the end."""
+    def truncate(self, lines: int) -> None:
+        """Keep the first `lines`; drop the others and an incomplete line at the end."""
         with self._path.open("rb") as reader:
-            reader.seek(self._start)
+            reader.seek(self._header_bytes)
             for _ in range(lines):
                 reader.readline()
             end = reader.tell()
@@ -76,26 +89,30 @@ class Journal:
         self.lines = lines
 
     def append(self, lines: Sequence[str]) -> None:
-        """Add lines; they are the system's once this returns, so that a killed process keeps them.
+        """Append lines. Once this returns they survive the end of the process.
 
         Raises:
-            EdgeError: the disk is full.
+            EdgeError: The disk is full.
         """
         with readable_os_errors(self._destination):
             self._write("".join(line + "\n" for line in lines).encode())
             self.lines += len(lines)
-            if time.monotonic() - self._synced > _SYNC_SECONDS:
+            if time.monotonic() - self._synced_at > _SYNC_INTERVAL_S:
                 os.fsync(self._descriptor)
-                self._synced = time.monotonic()
+                self._synced_at = time.monotonic()
 
     def publish(self) -> None:
-        """Make the lines the destination; a crash within leaves the old file or the new one."""
+        """Replace the destination by the lines, atomically.
+
+        Raises:
+            EdgeError: The disk is full.
+        """
         with (
             self._path.open("rb") as reader,
             new_file(self._destination) as staging,
             staging.open("wb") as output,
         ):
-            reader.seek(self._start)
+            reader.seek(self._header_bytes)
             shutil.copyfileobj(reader, output)
 
     def _write(self, data: bytes) -> None:
@@ -105,34 +122,39 @@ class Journal:
 
 
 def journal_path(destination: Path) -> Path:
-    """Where the lines stay until the destination is complete."""
+    """The journal's path: `.NAME.partial` beside the destination."""
     return destination.with_name(f".{destination.name}.partial")
 
 
 @contextlib.contextmanager
 def open_journal(
-    destination: Path, identity: Mapping[str, Any], *, force: bool = False
+    destination: Path, fingerprint: Mapping[str, Any], *, force: bool = False
 ) -> Iterator[Journal]:
-    """The journal of `destination`, with the lines that an earlier, unfinished run left in it.
+    """Open the journal of `destination`, with the lines of an unfinished run if there was one.
 
-    It is removed once the block ends without an error, or while it has no lines. `identity` says
-    what run this is ("artifact", "input", "options"); `force` forgets another run's lines.
+    The file is deleted when the block ends without an error, or with an error before any line.
+
+    Args:
+        destination: The output file.
+        fingerprint: What the run depends on: "artifact", "input", "options".
+        force: Discard the lines of a different run.
 
     Raises:
-        OutputExistsError: another run left lines, and `force` is off.
-        UsageError: another process is at work on the same destination.
+        OutputExistsError: A different run left lines, and `force` is off.
+        UsageError: Another process writes the same destination.
     """
     path = journal_path(destination)
     with lock_file(path, destination) as descriptor:
         journal = Journal(destination, descriptor)
-        other = journal.resume(identity)
-        if other and not force:
+        difference = journal.resume(fingerprint)
+        if difference and not force:
             raise OutputExistsError(
-                f"{destination}: {path.name} keeps {journal.lines:,} answers of an unfinished run,"
-                f" which {other}; repeat that command to continue it, or add --force to begin anew"
+                f"{destination}: {path.name} holds {journal.lines:,} answers of an unfinished run,"
+                f" which {difference}. Repeat that command to continue it, or use --force to"
+                " discard it and start over"
             )
-        if other or force:
-            journal.begin(identity)
+        if difference or force:
+            journal.reset(fingerprint)
         try:
             yield journal
         except BaseException:
@@ -142,8 +164,8 @@ def open_journal(
         path.unlink(missing_ok=True)
 
 
-def _whole_lines(reader: BinaryIO) -> int:
-    """Lines from here that end; a machine's crash may have left zeros, which end the trust."""
+def _count_complete_lines(reader: BinaryIO) -> int:
+    """Lines up to the first incomplete one; a power failure may leave zeros instead of text."""
     count = 0
     for line in reader:
         if not line.endswith(b"\n") or b"\0" in line:
@@ -152,21 +174,21 @@ def _whole_lines(reader: BinaryIO) -> int:
     return count
 
 
-_OTHER = {
-    "artifact": "is of another artifact",
-    "input": "is of another input, or that file has changed",
+_DIFFERENCES = {
+    "artifact": "used another artifact",
+    "input": "used another input, or that file has changed",
 }
 
 
-def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """What tells two identities apart, in words; None where answers may be continued."""
-    for name, words in _OTHER.items():
+def describe_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """How two fingerprints differ, in words; None if answers may be continued."""
+    for name, words in _DIFFERENCES.items():
         if found.get(name) != wanted.get(name):
             return words
     before, now = dict(found.get("options", {})), dict(wanted.get("options", {}))
     if before.get("on_long") == "error":
-        # Rows answered under "error" were short enough, so every other way treats them alike.
+        # Rows answered under "error" fit the limit, so other settings treat them the same way.
         del before["on_long"]
         now.pop("on_long", None)
     differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    return f"had other options ({', '.join(differing)})" if differing else None
+    return f"used other options ({', '.join(differing)})" if differing else None

@@ -1,4 +1,4 @@
-"""Workers that share out the shards of a data set: this machine's processes, or a Ray cluster's."""
+"""Interface of the worker pools that answer the shards of a dataset, and their registry."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edge.runtime.batch.job import BatchJob
-from edge.runtime.batch.shards import Done, OutputFolder, Shard
+from edge.runtime.batch.shards import OutputFolder, Shard, ShardFinished
 from edge.runtime.errors import EdgeError
 from edge.runtime.registry import Entry, Registry
 
-ATTEMPTS = 3  # of a shard whose worker dies
+MAX_ATTEMPTS = 3  # for a shard whose worker dies
 
 
 @dataclass(frozen=True)
-class Rows:
-    """So many more rows are dealt with; negative where a worker died and its shard starts over."""
+class RowsProcessed:
+    """Progress within a shard. `count` is negative when a worker died and its shard restarts."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class ShardFailed:
-    """A shard that could not be answered; its place in the output stays as it was."""
+    """A shard without answers; an earlier output of it stays as it was."""
 
     name: str
     error: EdgeError
 
 
-Event = Done | Rows | ShardFailed
+Event = ShardFinished | RowsProcessed | ShardFailed
 
 
 class Pool(ABC):
-    """Some workers, each with one loaded model."""
+    """Workers with one loaded model each."""
 
     def __init__(self, job: BatchJob, output: OutputFolder, workers: int | None = None) -> None:
-        """`workers` None takes as many as there are cores for."""
+        """`workers` None: the number of cores divided by the engine's threads."""
         self.job = job
         self.output = output
         self.workers = workers
 
     @abstractmethod
-    def answer(self, shards: Sequence[Shard]) -> Iterator[Event]:
-        """Answer the shards in any order; each ends as `Done` or as `ShardFailed`.
+    def run(self, shards: Sequence[Shard]) -> Iterator[Event]:
+        """Answer the shards in any order. Each ends with `ShardFinished` or `ShardFailed`.
 
-        Leaving the iteration early ends the workers.
+        Closing the iterator early stops the workers.
 
         Raises:
-            EdgeError: no worker could load the artifact.
+            EdgeError: No worker can load the artifact.
         """
 
 
-POOLS: Registry[Pool] = Registry(
-    "engine",
+EXECUTORS: Registry[Pool] = Registry(
+    "executor",
     "edge.runtime.batch.pool:Pool",
     {
         "local": Entry("edge.runtime.batch.local_pool:LocalPool", "onnx"),

@@ -1,4 +1,4 @@
-"""One shard from its first row to its last, by a worker that has the model."""
+"""Answers to one shard, computed in a worker process that has loaded the model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from edge.runtime.batch.job import BatchJob, Source, as_dict, batches, line, row_fields, to_json
-from edge.runtime.batch.shards import Done, OutputFolder, Shard
+from edge.runtime.batch.job import (
+    BatchJob,
+    InputRow,
+    format_row,
+    generation_to_dict,
+    iter_batches,
+    prompt_fields,
+    to_json,
+)
+from edge.runtime.batch.shards import OutputFolder, Shard, ShardFinished
 from edge.runtime.errors import DataError, EdgeError, one_line
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.registry import missing_extra
@@ -18,34 +26,34 @@ if TYPE_CHECKING:
     from edge.runtime.generation import Generation
     from edge.runtime.model import Model
 
-_PARQUET_ROWS = 512  # of a shard in memory at once
+_PARQUET_ROWS = 512  # held in memory at once
 
-Report = Callable[[int], None]  # how many more rows are dealt with
+Report = Callable[[int], None]  # called with the number of rows processed since the last call
 
 
 def answer_shard(
     model: Model, job: BatchJob, shard: Shard, output: OutputFolder, report: Report
-) -> Done:
-    """Answer every row of a shard; rows that can't be answered go apart, with their error.
+) -> ShardFinished:
+    """Answer every row of a shard. Rows without an answer go to a separate file with their error.
 
     Raises:
-        DataError: the file as a whole can't be used.
-        MissingExtraError: a parquet file, and pyarrow is not installed.
+        DataError: The file as a whole can't be read.
+        MissingExtraError: It is a Parquet file and pyarrow is not installed.
     """
     before = shard.source.stat()
-    answer = _answer_parquet if shard.source.suffix == ".parquet" else _answer_lines
+    answer = _answer_parquet if shard.source.suffix == ".parquet" else _answer_jsonl
     with contextlib.ExitStack() as stack:
-        failures = _Failures(output.failures(shard.name), stack)
-        rows = answer(model, job, shard, output.answers(shard.name), failures, report)
+        failures = _FailureWriter(output.failures_path(shard.name), stack)
+        rows = answer(model, job, shard, output.answers_path(shard.name), failures, report)
     if not failures.count:
-        failures.path.unlink(missing_ok=True)  # of an earlier run
-    done = Done(shard.name, rows, failures.count, before.st_size, before.st_mtime_ns)
-    output.finish(done)
-    return done
+        failures.path.unlink(missing_ok=True)  # from an earlier run
+    record = ShardFinished(shard.name, rows, failures.count, before.st_size, before.st_mtime_ns)
+    output.save_record(record)
+    return record
 
 
-class _Failures:
-    """The rows of one shard that have no answer; the file appears when the stack ends well."""
+class _FailureWriter:
+    """Writes the rows of one shard that have no answer. Creates the file at the first of them."""
 
     def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
         self.path = path
@@ -61,59 +69,58 @@ class _Failures:
         self.count += 1
 
 
-def _answer_lines(
-    model: Model, job: BatchJob, shard: Shard, path: Path, failures: _Failures, report: Report
+def _answer_jsonl(
+    model: Model, job: BatchJob, shard: Shard, path: Path, failures: _FailureWriter, report: Report
 ) -> int:
     count = 0
     rows = iter_rows_with_errors(shard.source, Columns(input=job.input_column))
     with new_file(path) as staging, staging.open("w", encoding="utf-8") as handle:
-        for batch in batches(rows):
+        for batch in iter_batches(rows):
             good = [row for row in batch if isinstance(row, Row)]
             for bad in batch:
                 if isinstance(bad, BadRow):
                     failures.add(bad.values, str(bad.error))
-            sources = [Source(row.input, row.fields) for row in good]
-            for row, source, answer in zip(
-                good, sources, _generate_apart(model, sources, job), strict=True
-            ):
+            inputs = [InputRow(row.input, row.fields) for row in good]
+            answers = _generate_with_errors(model, inputs, job)
+            for row, source, answer in zip(good, inputs, answers, strict=True):
                 if isinstance(answer, str):
                     failures.add(row.fields, f"{shard.source}:{row.line}: {answer}")
                 else:
-                    handle.write(line(source, answer, job.details) + "\n")
+                    handle.write(format_row(source, answer, job.details) + "\n")
             count += len(batch)
             report(len(batch))
     return count
 
 
-def _generate_apart(
-    model: Model, sources: Sequence[Source], job: BatchJob
+def _generate_with_errors(
+    model: Model, rows: Sequence[InputRow], job: BatchJob
 ) -> list[Generation | str]:
-    """An answer or an error for each input: one that fails does not take its batch along."""
-    if not sources:
+    """An answer or an error message per row; if the engine fails, each row is tried alone."""
+    if not rows:
         return []
-    texts = [source.text for source in sources]
-    fields = [row_fields(source, job) for source in sources]
+    texts = [row.text for row in rows]
+    fields = [prompt_fields(row, job) for row in rows]
     try:
-        answers = model.generate_each(texts, fields=fields, **job.call)
-        return [_sentence(a) if isinstance(a, EdgeError) else a for a in answers]
+        answers = model.generate_each(texts, fields=fields, **job.generate_kwargs)
+        return [_message(a) if isinstance(a, EdgeError) else a for a in answers]
     except MemoryError:
         raise
-    except Exception as error:  # the engine's or the tokenizer's own
-        if len(sources) == 1:
-            return [_sentence(error)]
-    return [result for source in sources for result in _generate_apart(model, [source], job)]
+    except Exception as error:  # raised by the engine or the tokenizer
+        if len(rows) == 1:
+            return [_message(error)]
+    return [result for row in rows for result in _generate_with_errors(model, [row], job)]
 
 
-def _sentence(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, EdgeError):
         return " ".join(str(error).split())
     return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _answer_parquet(
-    model: Model, job: BatchJob, shard: Shard, path: Path, failures: _Failures, report: Report
+    model: Model, job: BatchJob, shard: Shard, path: Path, failures: _FailureWriter, report: Report
 ) -> int:
-    """Columns keep their types; the answer is a column "output", details JSON in "generation"."""
+    """Keep the columns and their types; add "output", and with details "generation" as JSON."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -126,44 +133,44 @@ def _answer_parquet(
         try:
             file = stack.enter_context(pq.ParquetFile(shard.source))
         except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"no parquet file ({one_line(error, 200)})", path=shard.source
-            ) from error
+            message = f"not a Parquet file ({one_line(error, 200)})"
+            raise DataError(message, path=shard.source) from error
         schema = file.schema_arrow
         if job.input_column not in schema.names:
             raise DataError(
-                f"no column {job.input_column!r}; it has: {', '.join(map(repr, schema.names))}"
-                " (choose with --input-column)",
+                f"no column {job.input_column!r}. Choose one with --input-column:"
+                f" {', '.join(map(repr, schema.names))}",
                 path=shard.source,
             )
         kept = [name for name in schema.names if name not in added]
         target = pa.schema([*map(schema.field, kept), *(pa.field(a, pa.string()) for a in added)])
         writer = stack.enter_context(pq.ParquetWriter(stack.enter_context(new_file(path)), target))
-        for table in _tables(file, shard.source):
+        for table in _iter_tables(file, shard.source):
             rows = table.to_pylist()
-            texts: list[list[str | None]] = [[None] * len(rows) for _ in added]
+            values: list[list[str | None]] = [[None] * len(rows) for _ in added]
             for number, result in _answer_rows(model, job, rows, shard, count, report):
                 if isinstance(result, str):
                     failures.add(rows[number], result)
                 else:
-                    texts[0][number] = result.text
+                    values[0][number] = result.text
                     if job.details:
-                        texts[1][number] = to_json(as_dict(result))
+                        values[1][number] = to_json(generation_to_dict(result))
             columns = [*(table.column(name) for name in kept)]
-            columns += [pa.array(values, pa.string()) for values in texts]
-            answered = pa.array([text is not None for text in texts[0]])
+            columns += [pa.array(column, pa.string()) for column in values]
+            answered = pa.array([text is not None for text in values[0]])
             writer.write_batch(pa.record_batch(columns, schema=target).filter(answered))
             count += len(rows)
     return count
 
 
-def _tables(file: Any, path: Path) -> Iterator[Any]:
+def _iter_tables(file: Any, path: Path) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
         yield from file.iter_batches(batch_size=_PARQUET_ROWS)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"can't be read to its end ({one_line(error, 200)})", path=path) from error
+        message = f"reading failed before the end ({one_line(error, 200)})"
+        raise DataError(message, path=path) from error
 
 
 def _answer_rows(
@@ -171,23 +178,26 @@ def _answer_rows(
     job: BatchJob,
     rows: list[dict[str, Any]],
     shard: Shard,
-    before: int,
+    rows_before: int,
     report: Report,
 ) -> Iterator[tuple[int, Generation | str]]:
-    """(row number, answer or error) for rows that came from a table."""
-    for numbers in batches(range(len(rows))):
+    """Yield (index, answer or error) for each row of a table."""
+    for indices in iter_batches(range(len(rows))):
         usable = []
-        for number in numbers:
-            text = rows[number][job.input_column]
+        for index in indices:
+            text = rows[index][job.input_column]
             if isinstance(text, str) and text.strip():
-                usable.append(number)
+                usable.append(index)
             else:
-                kind = "empty" if isinstance(text, str) else f"no text: {type(text).__name__}"
-                where = f"{shard.source}: row {before + number + 1}"
-                yield number, f"{where}: column {job.input_column!r} is {kind}"
-        sources = [Source(rows[n][job.input_column], rows[n]) for n in usable]
-        for number, result in zip(usable, _generate_apart(model, sources, job), strict=True):
+                reason = "is empty"
+                if not isinstance(text, str):
+                    reason = f"must be text, not {type(text).__name__}"
+                where = f"{shard.source}: row {rows_before + index + 1}"
+                yield index, f"{where}: column {job.input_column!r} {reason}"
+        inputs = [InputRow(rows[i][job.input_column], rows[i]) for i in usable]
+        answers = _generate_with_errors(model, inputs, job)
+        for index, result in zip(usable, answers, strict=True):
             if isinstance(result, str):
-                result = f"{shard.source}: row {before + number + 1}: {result}"
-            yield number, result
-        report(len(numbers))
+                result = f"{shard.source}: row {rows_before + index + 1}: {result}"
+            yield index, result
+        report(len(indices))

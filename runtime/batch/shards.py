@@ -1,4 +1,4 @@
-"""The files of a large data set: which there are, where their answers go, which are finished."""
+"""Shards of a dataset, and the output folder that records which of them are finished."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.batch.journal import difference
+from edge.runtime.batch.journal import describe_difference
 from edge.runtime.errors import DataError, OutputExistsError, UsageError
 from edge.runtime.platform.atomic import new_file, readable_os_errors
 from edge.runtime.platform.json_file import read_json
@@ -20,22 +20,30 @@ from edge.runtime.platform.lock import lock_file
 
 SUFFIXES = (".jsonl", ".parquet")
 _MAX_STATE_BYTES = 16 << 20
-# Readers of data folders (Spark, Arrow, this one) pass over names that begin with "_" or ".".
+# Dataset readers (Spark, Arrow, this one) skip names that start with "_" or ".".
 STATE_NAME = "_edge"
 FAILED_NAME = "_failed"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One input file; `name` is its path below the folder that was named, with "/"."""
+    """One input file. `name` is its path relative to the dataset's folder, with "/"."""
 
     name: str
     source: Path
 
 
 @dataclass(frozen=True)
-class Done:
-    """What is known of a finished shard; `size` and `mtime_ns` are those of its source."""
+class ShardFinished:
+    """Record of a finished shard.
+
+    Attributes:
+        name: The shard's name.
+        rows: Rows of the source, including those without an answer.
+        failed: Rows without an answer.
+        size: Bytes of the source.
+        mtime_ns: Modification time of the source.
+    """
 
     name: str
     rows: int
@@ -44,16 +52,16 @@ class Done:
     mtime_ns: int
 
 
-def is_data_set(path: Path) -> bool:
-    """Whether `--input` means many files: a folder, or a pattern such as data/*.jsonl."""
+def is_dataset(path: Path) -> bool:
+    """Whether `--input` means many files: a folder, or a glob pattern such as data/*.jsonl."""
     return path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
 
 
 def find_shards(path: Path) -> list[Shard]:
-    """The .jsonl and .parquet files below a folder, or those that a pattern names, by name.
+    """The .jsonl and .parquet files of a folder or glob pattern, sorted by name.
 
     Raises:
-        DataError: there are none, or the pattern names a file of another kind.
+        DataError: There are none, or the pattern matches a file of another type.
     """
     if path.is_dir():
         base = path
@@ -61,12 +69,12 @@ def find_shards(path: Path) -> list[Shard]:
     else:
         base = _fixed_part(path)
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-        strange = [p for p in found if p.is_file() and p.suffix not in SUFFIXES]
-        if strange:
-            raise DataError(f"not one of {', '.join(SUFFIXES)}", path=min(strange))
+        others = [p for p in found if p.is_file() and p.suffix not in SUFFIXES]
+        if others:
+            raise DataError(f"the file must be one of {', '.join(SUFFIXES)}", path=min(others))
     shards = [Shard(p.relative_to(base).as_posix(), p.resolve()) for p in found if p.is_file()]
     if not shards:
-        raise DataError(f"no {' or '.join(SUFFIXES)} files there", path=path)
+        raise DataError(f"no {' or '.join(SUFFIXES)} files found", path=path)
     return sorted(shards, key=lambda shard: shard.name)
 
 
@@ -75,7 +83,7 @@ def _is_hidden(path: Path, base: Path) -> bool:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folder before the first part of a pattern that holds a wildcard."""
+    """The folder before the first wildcard of a pattern."""
     parts: list[str] = []
     for part in pattern.parts[:-1]:
         if glob.has_magic(part):
@@ -86,107 +94,121 @@ def _fixed_part(pattern: Path) -> Path:
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """Where the answers go: one file per shard, of its name, and what failed apart from them.
+    """Output of a dataset: one file of answers per shard, under the shard's name.
 
-    `_failed/NAME.jsonl` holds the rows without an answer, each with its "error"; `_edge/` what is
-    finished. A shard's record is written last, so that a crash within it means: once more.
+    `_failed/NAME.jsonl` holds the rows without an answer, each with its "error". `_edge/` holds
+    the records of finished shards. A record is written after the shard's files, so a shard that
+    was interrupted is answered again.
     """
 
     folder: Path
 
-    def answers(self, name: str) -> Path:
+    def answers_path(self, name: str) -> Path:
+        """File of a shard's answers."""
         return self.folder / name
 
-    def failures(self, name: str) -> Path:
+    def failures_path(self, name: str) -> Path:
+        """File of a shard's rows without an answer."""
         path = self.folder / FAILED_NAME / name
         return path if path.suffix == ".jsonl" else path.with_name(path.name + ".jsonl")
 
-    def record(self, name: str) -> Path:
+    def record_path(self, name: str) -> Path:
+        """File of a finished shard's record."""
         return self.folder / STATE_NAME / "done" / f"{name}.json"
 
     def check(self, shards: Sequence[Shard], inputs: Path) -> None:
-        """Refuse what would read its own output, or write two shards to one place.
+        """Check that no input lies in the output, and that no two shards share an output file.
 
         Raises:
-            UsageError: the folder holds an input, or is within the folder `inputs`.
+            UsageError: They do.
         """
         target = self.folder.resolve()
-        held = [shard for shard in shards if shard.source.is_relative_to(target)]
-        if held:
-            raise UsageError(f"--output {self.folder} holds the input {held[0].source}")
+        inside = [shard for shard in shards if shard.source.is_relative_to(target)]
+        if inside:
+            raise UsageError(f"--output {self.folder} contains the input {inside[0].source}")
         if inputs.is_dir() and target.is_relative_to(inputs.resolve()):
             raise UsageError(
-                f"--output {self.folder} is within --input {inputs}, where the next run would"
-                " read it; give a place beside it"
+                f"--output {self.folder} is inside --input {inputs}, so the next run would read"
+                " it as input. Choose a folder outside"
             )
-        places: dict[Path, str] = {}
+        owners: dict[Path, str] = {}
         for shard in shards:
-            place = self.failures(shard.name)
-            if place in places:
-                raise UsageError(f"{places[place]} and {shard.name} would fail into one file")
-            places[place] = shard.name
+            path = self.failures_path(shard.name)
+            if path in owners:
+                raise UsageError(
+                    f"{owners[path]} and {shard.name} would write their failed rows to the same"
+                    f" file, {path}. Rename one of them"
+                )
+            owners[path] = shard.name
 
     @contextlib.contextmanager
-    def opened(self, identity: Mapping[str, Any], *, force: bool = False) -> Iterator[None]:
-        """Hold the folder for this run alone.
+    def locked(self, fingerprint: Mapping[str, Any], *, force: bool = False) -> Iterator[None]:
+        """Hold the folder for one run.
+
+        Args:
+            fingerprint: What the run depends on, except the rows.
+            force: Delete another run's answers.
 
         Raises:
-            OutputExistsError: it holds something else, or another run's answers; with `force`
-                those answers are removed first.
-            UsageError: another process is at work in it.
+            OutputExistsError: The folder holds other files or another run's answers, and `force`
+                is off.
+            UsageError: Another process writes into it.
         """
         state = self.folder / STATE_NAME
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputExistsError(
-                f"{self.folder} is a file; --output must name a folder, as --input does"
+                f"{self.folder} is a file. --output must name a folder, because --input does"
             )
-        ours = (state / "run.json").is_file()
-        strange = self.folder.is_dir() and not state.is_dir() and any(self.folder.iterdir())
-        if strange and not force:
+        has_run = (state / "run.json").is_file()
+        foreign = self.folder.is_dir() and not state.is_dir() and any(self.folder.iterdir())
+        if foreign and not force:
             raise OutputExistsError(
-                f"{self.folder} holds something else; give another --output,"
-                " or --force to write into it"
+                f"{self.folder} contains other files. Choose another --output, or use --force to"
+                " write into it"
             )
         with lock_file(state / "lock", self.folder):
-            other = difference(_read_json(state / "run.json") or {}, identity) if ours else None
-            if other and not force:
+            difference = None
+            if has_run:
+                difference = describe_difference(_read_json(state / "run.json") or {}, fingerprint)
+            if difference and not force:
                 raise OutputExistsError(
-                    f"{self.folder} holds answers of a run which {other}; give another --output,"
-                    " or --force to replace them"
+                    f"{self.folder} holds answers of a run that {difference}. Choose another"
+                    " --output, or use --force to replace them"
                 )
             if force:
-                self._forget()
-            self._sweep()
-            _write_json(state / "run.json", identity)
+                self._delete_finished()
+            self._delete_partial_files()
+            _write_json(state / "run.json", fingerprint)
             try:
                 yield
             finally:
-                self._sweep()
+                self._delete_partial_files()
 
-    def finished(self, shard: Shard) -> Done | None:
-        """The record of a shard, if its source is what it was and its answers are there."""
-        values = _read_json(self.record(shard.name))
+    def load_record(self, shard: Shard) -> ShardFinished | None:
+        """The shard's record; None if its source has changed or its answers are missing."""
+        values = _read_json(self.record_path(shard.name))
         try:
-            done = Done(**(values or {}))
+            record = ShardFinished(**(values or {}))
         except TypeError:
             return None
         stat = shard.source.stat()
-        same = (done.size, done.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-        return done if same and self.answers(shard.name).is_file() else None
+        unchanged = (record.size, record.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+        return record if unchanged and self.answers_path(shard.name).is_file() else None
 
-    def finish(self, done: Done) -> None:
-        """Record a shard whose answers and failures are in place."""
-        _write_json(self.record(done.name), asdict(done))
+    def save_record(self, record: ShardFinished) -> None:
+        """Mark a shard as finished. Its answers and failures must be in place."""
+        _write_json(self.record_path(record.name), asdict(record))
 
-    def _forget(self) -> None:
-        for path in (self.folder / STATE_NAME / "done").rglob("*.json"):
-            name = path.relative_to(self.folder / STATE_NAME / "done").as_posix()[: -len(".json")]
-            self.answers(name).unlink(missing_ok=True)
-            self.failures(name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / STATE_NAME / "done", ignore_errors=True)
+    def _delete_finished(self) -> None:
+        records = self.folder / STATE_NAME / "done"
+        for path in records.rglob("*.json"):
+            name = path.relative_to(records).as_posix().removesuffix(".json")
+            self.answers_path(name).unlink(missing_ok=True)
+            self.failures_path(name).unlink(missing_ok=True)
+        shutil.rmtree(records, ignore_errors=True)
 
-    def _sweep(self) -> None:
-        """Remove what killed workers left half written."""
+    def _delete_partial_files(self) -> None:
+        """Files that killed workers left behind."""
         for path in self.folder.rglob(".*.partial"):
             path.unlink(missing_ok=True)
 

@@ -120,8 +120,8 @@ class CTranslate2Engine(Engine):
         groups = []
         for row, (hypotheses, totals) in enumerate(zip(answers, sums, strict=True)):
             group = [
-                self._hypothesis(tokens, total, row * copies + place in stopped, options)
-                for place, (tokens, total) in enumerate(zip(hypotheses, totals, strict=True))
+                self._hypothesis(tokens, total, row * copies + index in stopped, options)
+                for index, (tokens, total) in enumerate(zip(hypotheses, totals, strict=True))
             ]
             groups.append(sorted(group, key=lambda h: -h.score))
         return groups

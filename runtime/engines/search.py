@@ -85,10 +85,10 @@ def sample_search(
     for _ in range(options.max_new_tokens):
         last = np.array([[rows[row].past[-1]] for row in active], dtype=np.int64)
         logits = state.advance(last)[:, -1]
-        still = []
-        for place, row in enumerate(active):
-            token = next_token(logits[place], rows[row].past, options, vocabulary, random)
-            rows[row].log_prob += token_log_prob(logits[place], token)
+        remaining = []
+        for index, row in enumerate(active):
+            token = next_token(logits[index], rows[row].past, options, vocabulary, random)
+            rows[row].log_prob += token_log_prob(logits[index], token)
             rows[row].past.append(token)
             stopped = on_token is not None and on_token(row, token)
             if token == vocabulary.eos:
@@ -96,12 +96,12 @@ def sample_search(
             elif stopped:
                 rows[row].finish_reason = "stop"
             else:
-                still.append(place)
-        if not still:
+                remaining.append(index)
+        if not remaining:
             break
-        if len(still) < len(active):
-            state.reorder(np.array(still))
-            active = [active[place] for place in still]
+        if len(remaining) < len(active):
+            state.reorder(np.array(remaining))
+            active = [active[index] for index in remaining]
     hypotheses = [row.hypothesis(vocabulary, options.length_penalty) for row in rows]
     grouped = [hypotheses[i : i + copies] for i in range(0, len(hypotheses), copies)]
     return [sorted(group, key=lambda h: -h.score) for group in grouped]
@@ -204,9 +204,9 @@ def _advance_row(
     last_step = length >= options.max_new_tokens
     running: list[_Beam] = []
     chosen: list[int] = []
-    for rank, place in enumerate(best):
-        origin, token = divmod(int(place), totals.shape[1])
-        value = float(flat[place])
+    for rank, index in enumerate(best):
+        origin, token = divmod(int(index), totals.shape[1])
+        value = float(flat[index])
         if value == -np.inf:
             continue
         parent = row.running[origin]

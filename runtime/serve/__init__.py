@@ -1,6 +1,6 @@
-"""The HTTP service: `create_app` gives a FastAPI app, alone or to mount in one's own.
+"""HTTP service: `create_app` returns a FastAPI app, to run alone or to mount in another app.
 
-Needs the extra `serve`; nothing else in `edge.runtime` imports this package.
+Needs the extra `serve`. Nothing else in `edge.runtime` imports this package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors as clients of OpenAI's API know them: a status and a body with type, code and message."""
+"""HTTP errors with the body of OpenAI's API: type, code, message and param."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from edge.runtime.errors import EdgeError, InputTooLongError, OutputError, UsageError
 
-# Status → OpenAI's name of the kind of error.
+# OpenAI's error type for each status.
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -21,7 +21,16 @@ _TYPES = {
 
 
 class ApiError(Exception):
-    """A refusal with its HTTP status; `retry_after` is in seconds."""
+    """An error response.
+
+    Attributes:
+        status: HTTP status.
+        code: Machine-readable name of the error.
+        message: What is wrong and what to do.
+        param: The parameter at fault.
+        retry_after: Seconds after which the client may try again.
+        raw_text: The answer that failed the output check.
+    """
 
     def __init__(
         self,
@@ -43,6 +52,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
+        """The response's JSON."""
         error: dict[str, Any] = {
             "message": self.message,
             "type": _TYPES.get(self.status, "server_error" if self.status >= 500 else "error"),
@@ -55,6 +65,7 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
+        """The response's headers."""
         headers = {}
         if self.retry_after is not None:
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after)))
@@ -63,8 +74,8 @@ class ApiError(Exception):
         return headers
 
 
-def api_error(error: BaseException) -> ApiError:
-    """What a client is told about an error; a fault of ours is told without its details."""
+def to_api_error(error: BaseException) -> ApiError:
+    """The response to an exception. Internal errors become a 500 without details."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, InputTooLongError):
@@ -75,13 +86,14 @@ def api_error(error: BaseException) -> ApiError:
         return ApiError(400, "invalid_value", str(error))
     if isinstance(error, EdgeError) and error.exit_code == 2:
         return ApiError(400, "unsupported", str(error))
-    return ApiError(500, "internal_error", "the service failed; its log says why")
+    return ApiError(500, "internal_error", "internal error; see the service's log")
 
 
 def deadline_error(seconds: float, *, retry_after: float = 1.0) -> ApiError:
+    """The response to a request that was not answered within `seconds`."""
     return ApiError(
         503,
         "deadline_exceeded",
-        f"the request's deadline of {seconds:g} s has passed",
+        f"the request was not answered within its deadline of {seconds:g} s",
         retry_after=retry_after,
     )

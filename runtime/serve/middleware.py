@@ -1,4 +1,4 @@
-"""In front of every route: keys, sizes, patience with slow clients, one log line a request."""
+"""ASGI middleware in front of every route: API keys, body limits, admission and the request log."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import time
 from typing import Any
 
 from starlette.responses import JSONResponse
-from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge.runtime.serve.errors import ApiError, api_error
+from edge.runtime.serve.errors import ApiError, to_api_error
 from edge.runtime.serve.service import Service
 
 _LOG = logging.getLogger("edge.serve")
-# What a probe, or a page that then asks for the key, must reach without one.
-_OPEN = frozenset({"/", "/health", "/ready"})
-# These answer while the service drains, and count as no work.
-_ALWAYS = frozenset({"/health", "/ready", "/metrics"})
-# So much more than the limit is read and thrown away, so that the client gets to read our answer.
-_SWALLOWED = 8
+# No key needed: probes, and the page that asks for the key.
+_PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
+# Answered while the service drains; not counted as requests.
+_UNCOUNTED_PATHS = frozenset({"/health", "/ready", "/metrics"})
+# A body up to this multiple of the limit is read and discarded, because a client that is still
+# sending would not read the error response.
+_DISCARD_FACTOR = 8
 
 
-class Gate:
-    """ASGI middleware. A request's notes for the log are in `scope["edge"]`."""
+class RequestMiddleware:
+    """Checks, admits and logs requests. `scope["edge"]` collects a request's values for the log."""
 
     def __init__(self, app: ASGIApp, *, service: Service) -> None:
         self._app = app
@@ -36,129 +36,141 @@ class Gate:
         self._keys = [_digest(key.encode()) for key in service.settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        path = get_route_path(scope)
-        exchange = _Exchange(scope, send)
-        notes: dict[str, Any] = scope.setdefault("edge", {})
+        path = _route_path(scope)
+        response = _Response(scope, send)
+        log_values: dict[str, Any] = scope.setdefault("edge", {})
         admitted = False
         try:
             self._check_key(scope, path)
-            if path not in _ALWAYS:
-                self._service.enter()
+            if path not in _UNCOUNTED_PATHS:
+                self._service.begin_request()
                 admitted = True
-            body = await self._read(scope, receive)
-            await self._app(scope, _replay(body, receive), exchange.send)
+            body = await self._read_body(scope, receive)
+            await self._app(scope, _replay(body, receive), response.send)
         except ApiError as error:
-            notes.setdefault("code", error.code)
-            await exchange.refuse(error)
+            log_values.setdefault("code", error.code)
+            await response.send_error(error)
         except Exception as error:
-            _LOG.exception("request %s failed", exchange.request_id)
-            notes["code"] = "internal_error"
-            if exchange.started:
+            _LOG.exception("request %s failed", response.request_id)
+            log_values["code"] = "internal_error"
+            if response.started:
                 raise
-            await exchange.refuse(api_error(error))
+            await response.send_error(to_api_error(error))
         finally:
             if admitted:
-                self._service.leave(answered=exchange.complete)
-            if path not in _ALWAYS:
+                self._service.end_request(answered=response.complete)
+            if path not in _UNCOUNTED_PATHS:
                 elapsed = time.perf_counter() - started
-                self._service.observe(notes, exchange.status, elapsed)
-                _log(scope, exchange, notes, elapsed)
+                self._service.record_request(log_values, response.status, elapsed)
+                _log(scope, response, log_values, elapsed)
 
     def _check_key(self, scope: Scope, path: str) -> None:
-        if not self._keys or path in _OPEN:
+        if not self._keys or path in _PUBLIC_PATHS:
             return
         headers = dict(scope["headers"])
         kind, _, token = headers.get(b"authorization", b"").partition(b" ")
         given = _digest(token.strip() if kind.lower() == b"bearer" else b"")
-        # Every key is compared, in a time that tells nothing about any of them.
+        # Compare all keys in constant time, so that the duration reveals nothing about them.
         if not sum(hmac.compare_digest(given, key) for key in self._keys):
-            raise ApiError(401, "invalid_api_key", "a valid API key is needed as bearer token")
+            raise ApiError(
+                401, "invalid_api_key", "missing or invalid API key. Send one as a bearer token"
+            )
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body, within its limits of size and time."""
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body, within the limits of size and time."""
         limit = self._service.settings.max_body_bytes
         headers = dict(scope["headers"])
         length = int(headers.get(b"content-length", b"0"))  # h11 has checked that it is a number
         if not length and b"transfer-encoding" not in headers:
             return b""
         too_large = ApiError(
-            413, "body_too_large", f"a request's body may have {limit} bytes at most"
+            413, "body_too_large", f"the request body is larger than the limit of {limit:,} bytes"
         )
-        if length > _SWALLOWED * limit:
+        if length > _DISCARD_FACTOR * limit:
             raise too_large
         body, size = bytearray(), 0
         try:
             async with asyncio.timeout(self._service.settings.body_timeout):
                 more = True
-                while more and size <= _SWALLOWED * limit:
+                while more and size <= _DISCARD_FACTOR * limit:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise ApiError(499, "client_left", "the body did not arrive whole")
+                        raise ApiError(499, "client_left", "the body is incomplete")
                     size += len(message.get("body", b""))
                     more = message.get("more_body", False)
                     if size <= limit:
                         body += message.get("body", b"")
         except TimeoutError:
-            raise ApiError(408, "body_timeout", "the body took too long to arrive") from None
+            seconds = self._service.settings.body_timeout
+            raise ApiError(
+                408, "body_timeout", f"the request body did not arrive within {seconds:g} s"
+            ) from None
         if size > limit:
             raise too_large
         return bytes(body)
 
 
-class _Exchange:
-    """The response on its way out."""
+class _Response:
+    """The response to one request, and whether it was sent completely."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._scope, self._send = scope, send
         self.request_id = secrets.token_hex(8)
-        self.status = 499  # until there is one: the client has left
+        self.status = 499  # unless there is a response, the client has left
         self.started = self.complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
-            own = (b"x-request-id", self.request_id.encode())
-            message = {**message, "headers": [*message.get("headers", []), own]}
+            request_id = (b"x-request-id", self.request_id.encode())
+            message = {**message, "headers": [*message.get("headers", []), request_id]}
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.complete = self.status != 499
 
-    async def refuse(self, error: ApiError) -> None:
-        # Part of the body may be unread: this connection can't carry another request.
+    async def send_error(self, error: ApiError) -> None:
+        # Part of the body may be unread, so the connection can't be reused.
         headers = {**error.headers, "connection": "close"}
         response = JSONResponse(error.body, error.status, headers)
-        await response(self._scope, _nothing, self.send)
+        await response(self._scope, _no_message, self.send)
 
 
-async def _nothing() -> Message:
+async def _no_message() -> Message:
     return {"type": "http.disconnect"}
 
 
+def _route_path(scope: Scope) -> str:
+    """The path within this app, which may be mounted under a prefix."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path.removeprefix(prefix) if path.startswith(prefix + "/") else path
+
+
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` that gives the body first, then whatever comes (that the client has left)."""
+    """A `receive` that returns the body first, then the messages after it (a disconnect)."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
+    async def replay() -> Message:
         return pending.pop() if pending else await receive()
 
-    return again
+    return replay
 
 
 def _digest(value: bytes) -> bytes:
     return hashlib.sha256(value).digest()
 
 
-def _log(scope: Scope, exchange: _Exchange, notes: dict[str, Any], seconds: float) -> None:
+def _log(scope: Scope, response: _Response, log_values: dict[str, Any], seconds: float) -> None:
     values = {
-        "request": exchange.request_id,
+        "request": response.request_id,
         "path": scope["path"][:200],
-        "status": exchange.status,
+        "status": response.status,
         "ms": round(seconds * 1000, 1),
-        **{name: value for name, value in notes.items() if value is not None},
+        **{name: value for name, value in log_values.items() if value is not None},
     }
-    # JSON: whatever a client sent can't begin a line of its own.
+    # As JSON, nothing that a client sends can start a new line of the log.
     _LOG.info("%s", json.dumps(values, ensure_ascii=True))

@@ -1,4 +1,4 @@
-"""The page at `/`: a chat and playground in one file, which loads nothing from elsewhere."""
+"""Chat page at `/`: a single HTML file that loads nothing from other sites."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 
 
-def page_router() -> APIRouter:
-    """`GET /` for the service's app; the page calls the API beside it, wherever it is mounted."""
+def playground_router() -> APIRouter:
+    """Create the route `GET /`. The page finds the API relative to its own address."""
     router = APIRouter()
 
     @router.get("/", include_in_schema=False)
@@ -34,7 +34,7 @@ def page_router() -> APIRouter:
 
 @functools.cache
 def _page() -> tuple[str, str]:
-    """The page and its policy: this script and this style, by their hashes, and our own API."""
+    """The page and its content security policy: its own script and style, by hash, and this API."""
     text = (
         resources.files("edge.runtime.serve")
         .joinpath("playground.html")
@@ -43,8 +43,8 @@ def _page() -> tuple[str, str]:
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_hash_of('script', text)}",
-            f"style-src {_hash_of('style', text)}",
+            f"script-src {_csp_hash('script', text)}",
+            f"style-src {_csp_hash('style', text)}",
             "connect-src 'self'",
             "img-src data:",
             "base-uri 'none'",
@@ -55,10 +55,10 @@ def _page() -> tuple[str, str]:
     return text, policy
 
 
-def _hash_of(tag: str, text: str) -> str:
-    """The source expression of the one inline element of this kind.
+def _csp_hash(tag: str, text: str) -> str:
+    """The hash source of the page's only inline element with this tag.
 
-    https://www.w3.org/TR/CSP3/#grammardef-hash-source
+    Source: https://www.w3.org/TR/CSP3/#grammardef-hash-source
     """
     [content] = re.findall(rf"<{tag}>(.*?)</{tag}>", text, flags=re.DOTALL)
     digest = hashlib.sha256(content.encode()).digest()

@@ -1,4 +1,4 @@
-"""The service's own routes: /v1/generate, and what operators look at."""
+"""Routes of the service itself: /v1/generate, /health, /ready and /metrics."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from edge.runtime.errors import EdgeError
 from edge.runtime.generation import Generation
-from edge.runtime.serve.errors import api_error
-from edge.runtime.serve.schemas import GenerateRequest, texts_of
+from edge.runtime.serve.errors import to_api_error
+from edge.runtime.serve.schemas import GenerateRequest, as_text_list
 from edge.runtime.serve.service import Service
 
 
 def native_router(service: Service) -> APIRouter:
+    """Create the routes."""
     router = APIRouter()
 
     @router.post("/v1/generate")
     async def generate(body: GenerateRequest, request: Request) -> Response:
         pool = service.pool(body.model, request)
-        texts = texts_of(body.input, "input")
-        job = service.submit(pool, body, texts, request, stream=False)
-        served = await service.wait(pool, job, request)
-        if isinstance(body.input, str) and isinstance(served.answers[0], EdgeError):
-            raise served.answers[0]
+        texts = as_text_list(body.input, "input")
+        queued = service.submit(pool, body, texts, request, stream=False)
+        result = await service.result(pool, queued, request)
+        if isinstance(body.input, str) and isinstance(result.answers[0], EdgeError):
+            raise result.answers[0]
         timings = {
-            "queue_ms": round(served.queue_ms, 3),
-            "engine_ms": round(served.engine_ms, 3),
-            "shared_by": served.shared,
+            "queue_ms": round(result.queue_ms, 3),
+            "engine_ms": round(result.engine_ms, 3),
+            "shared_by": result.batch_texts,
         }
-        outputs = [_output(answer) for answer in served.answers]
+        outputs = [_to_json(answer) for answer in result.answers]
         return JSONResponse({"model": pool.name, "outputs": outputs, "timings": timings})
 
     @router.get("/health")
@@ -41,7 +42,7 @@ def native_router(service: Service) -> APIRouter:
     @router.get("/ready")
     async def ready() -> Response:
         models = {
-            name: {"ready": pool.ready.is_set(), "queued": pool.texts_waiting}
+            name: {"ready": pool.ready.is_set(), "queued": pool.queued_texts}
             for name, pool in service.pools.items()
         }
         state = "draining" if service.draining else "ready" if service.ready else "starting"
@@ -49,14 +50,14 @@ def native_router(service: Service) -> APIRouter:
 
     @router.get("/metrics")
     async def metrics() -> Response:
-        return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
 
-def _output(answer: Generation | EdgeError) -> dict[str, Any]:
+def _to_json(answer: Generation | EdgeError) -> dict[str, Any]:
     if isinstance(answer, EdgeError):
-        return api_error(answer).body
+        return to_api_error(answer).body
     timings = answer.timings
     return {
         "text": answer.text,

@@ -1,4 +1,7 @@
-"""OpenAI's routes: /v1/models, /v1/completions and /v1/chat/completions."""
+"""Routes of OpenAI's API: /v1/models, /v1/completions and /v1/chat/completions.
+
+Source: https://platform.openai.com/docs/api-reference
+"""
 
 from __future__ import annotations
 
@@ -15,53 +18,55 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from edge.runtime.errors import EdgeError
 from edge.runtime.generation import Generation
-from edge.runtime.serve.errors import ApiError, api_error
-from edge.runtime.serve.jobs import QueuedRequest, Served
-from edge.runtime.serve.pool import Pool
+from edge.runtime.serve.errors import ApiError, to_api_error
+from edge.runtime.serve.pool import WorkerPool
+from edge.runtime.serve.queued_request import QueuedRequest, RequestResult
 from edge.runtime.serve.schemas import (
     ChatRequest,
     CompletionRequest,
     OpenAIRequest,
     StreamOptions,
-    texts_of,
+    as_text_list,
 )
 from edge.runtime.serve.service import Service
 
 
 def finish_reason(answer: Generation) -> str:
-    """OpenAI's word for how an answer ended."""
+    """OpenAI's name for how an answer ended: "length" or "stop"."""
     return "length" if answer.finish_reason == "length" else "stop"
 
 
 def openai_router(service: Service) -> APIRouter:
+    """Create the routes."""
     router = APIRouter(prefix="/v1")
 
     @router.get("/models")
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(pool, service) for pool in _pools(service)]}
+        return {
+            "object": "list",
+            "data": [_describe(pool, service) for pool in service.pools.values()],
+        }
 
     @router.get("/models/{name:path}")
     async def show_model(name: str, request: Request) -> dict[str, Any]:
-        return _model(service.pool(name, request), service)
+        return _describe(service.pool(name, request), service)
 
     @router.post("/completions")
     async def complete(body: CompletionRequest, request: Request) -> Response:
-        texts = texts_of(body.prompt, "prompt")
+        texts = as_text_list(body.prompt, "prompt")
         return await _answer(service, body, texts, request, _Completion)
 
     @router.post("/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
-        return await _answer(service, body, [body.text(service.settings.chat)], request, _Chat)
+        return await _answer(
+            service, body, [body.text(service.settings.chat)], request, _ChatCompletion
+        )
 
     return router
 
 
-def _pools(service: Service) -> list[Pool]:
-    return list(service.pools.values())
-
-
-def _model(pool: Pool, service: Service) -> dict[str, Any]:
-    """OpenAI's description of a model; what only we know is under "edge"."""
+def _describe(pool: WorkerPool, service: Service) -> dict[str, Any]:
+    """A model as OpenAI describes it, with this service's additions under "edge"."""
     model = pool.model
     manifest = model.artifact.manifest
     try:
@@ -91,25 +96,25 @@ def _model(pool: Pool, service: Service) -> dict[str, Any]:
     }
 
 
-# -- the two forms of a completion -----------------------------------------------------------------
+# -- response formats ----------------------------------------------------------------------------
 
 
 @dataclass
 class _Completion:
-    """How /v1/completions words an answer; the chat's differs in what is overridden."""
+    """Response format of /v1/completions."""
 
     model: str
-    prefix = "cmpl"
-    whole, part = "text_completion", "text_completion"
+    id_prefix = "cmpl"
+    object_name, chunk_name = "text_completion", "text_completion"
 
     def __post_init__(self) -> None:
-        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
+        self.id = f"{self.id_prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
 
-    def envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def envelope(self, object_name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "id": self.id,
-            "object": kind,
+            "object": object_name,
             "created": self.created,
             "model": self.model,
             "choices": choices,
@@ -121,16 +126,18 @@ class _Completion:
     def delta(self, text: str | None) -> dict[str, Any]:
         return {"text": text or "", "logprobs": None}
 
-    def opening(self) -> dict[str, Any] | None:
+    def first_chunk(self) -> dict[str, Any] | None:
         return None
 
     def chunk(self, content: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-        return self.envelope(self.part, [{"index": 0, **content, "finish_reason": reason}])
+        return self.envelope(self.chunk_name, [{"index": 0, **content, "finish_reason": reason}])
 
 
-class _Chat(_Completion):
-    prefix = "chatcmpl"
-    whole, part = "chat.completion", "chat.completion.chunk"
+class _ChatCompletion(_Completion):
+    """Response format of /v1/chat/completions."""
+
+    id_prefix = "chatcmpl"
+    object_name, chunk_name = "chat.completion", "chat.completion.chunk"
 
     def choice(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text}, "logprobs": None}
@@ -138,7 +145,7 @@ class _Chat(_Completion):
     def delta(self, text: str | None) -> dict[str, Any]:
         return {"delta": {} if text is None else {"content": text}, "logprobs": None}
 
-    def opening(self) -> dict[str, Any] | None:
+    def first_chunk(self) -> dict[str, Any] | None:
         return self.chunk({"delta": {"role": "assistant", "content": ""}, "logprobs": None})
 
 
@@ -147,37 +154,37 @@ async def _answer(
     body: OpenAIRequest,
     texts: list[str],
     request: Request,
-    form: type[_Completion],
+    response_format: type[_Completion],
 ) -> Response:
     pool = service.pool(body.model, request)
-    job = service.submit(pool, body, texts, request, stream=body.stream)
-    words = form(pool.name)
+    queued = service.submit(pool, body, texts, request, stream=body.stream)
+    formatter = response_format(pool.name)
     if body.stream:
-        return await _stream(service, pool, job, request, words, body.stream_options)
-    served = await service.wait(pool, job, request)
-    answers = _all(served)
+        return await _stream(service, pool, queued, request, formatter, body.stream_options)
+    result = await service.result(pool, queued, request)
+    answers = _answers_or_raise(result)
     choices: list[dict[str, Any]] = []
     for answer in answers:
         for each in (answer, *answer.alternatives):
-            content = words.choice(each.text)
+            content = formatter.choice(each.text)
             choices.append({"index": len(choices), **content, "finish_reason": finish_reason(each)})
     return JSONResponse(
         {
-            **words.envelope(words.whole, choices),
+            **formatter.envelope(formatter.object_name, choices),
             "usage": _usage(answers),
-            "edge": _figures(served, answers),
+            "edge": _extras(result, answers),
         }
     )
 
 
-def _all(served: Served) -> list[Generation]:
-    """The answers, if there is one to every text.
+def _answers_or_raise(result: RequestResult) -> list[Generation]:
+    """The answers to all texts.
 
     Raises:
-        EdgeError: the first that there is instead of an answer.
+        EdgeError: The first error among them.
     """
     answers = []
-    for answer in served.answers:
+    for answer in result.answers:
         if isinstance(answer, EdgeError):
             raise answer
         answers.append(answer)
@@ -185,16 +192,20 @@ def _all(served: Served) -> list[Generation]:
 
 
 def _usage(answers: list[Generation]) -> dict[str, int]:
-    read = sum(answer.input_tokens for answer in answers)
-    made = sum(a.output_tokens for answer in answers for a in (answer, *answer.alternatives))
-    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
-
-
-def _figures(served: Served, answers: list[Generation]) -> dict[str, Any]:
-    """What OpenAI's form has no place for; its clients pass over keys that they don't know."""
+    prompt = sum(answer.input_tokens for answer in answers)
+    completion = sum(a.output_tokens for answer in answers for a in (answer, *answer.alternatives))
     return {
-        "queue_ms": round(served.queue_ms, 3),
-        "engine_ms": round(served.engine_ms, 3),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
+def _extras(result: RequestResult, answers: list[Generation]) -> dict[str, Any]:
+    """Values that OpenAI's format has no field for; its clients ignore unknown keys."""
+    return {
+        "queue_ms": round(result.queue_ms, 3),
+        "engine_ms": round(result.engine_ms, 3),
         "scores": [answer.score for answer in answers],
         "parts": [answer.parts for answer in answers],
         "truncated": [answer.truncated for answer in answers],
@@ -206,43 +217,45 @@ def _figures(served: Served, answers: list[Generation]) -> dict[str, Any]:
 
 async def _stream(
     service: Service,
-    pool: Pool,
-    job: QueuedRequest,
+    pool: WorkerPool,
+    queued: QueuedRequest,
     request: Request,
-    words: _Completion,
+    formatter: _Completion,
     options: StreamOptions | None,
 ) -> Response:
-    pieces = service.pieces(pool, job)
-    # What fails before the first piece is still an error with a status of its own.
-    first = await service.first_piece(pieces, job, request)
-    if job.future.done():
-        _all(job.future.result())
+    pieces = service.pieces(pool, queued)
+    # Until the first piece is here, an error can still have its own HTTP status.
+    first = await service.first_piece(pieces, queued, request)
+    if queued.future.done():
+        _answers_or_raise(queued.future.result())
 
     async def events() -> AsyncIterator[str]:
         sent = False
         try:
-            if (opening := words.opening()) is not None:
-                yield _event(opening)
+            if (first_chunk := formatter.first_chunk()) is not None:
+                yield _event(first_chunk)
             if first is not None:
                 sent = True
-                yield _event(words.chunk(words.delta(first)))
+                yield _event(formatter.chunk(formatter.delta(first)))
                 async for piece in pieces:
-                    yield _event(words.chunk(words.delta(piece)))
-            served = job.future.result()
-            service.note(request, served)
-            [answer] = _all(served)
-            if not sent and answer.text:  # beams, parts, fallbacks: nothing came before the end
-                yield _event(words.chunk(words.delta(answer.text)))
-            last = words.chunk(words.delta(None), finish_reason(answer))
-            yield _event({**last, "edge": _figures(served, [answer])})
+                    yield _event(formatter.chunk(formatter.delta(piece)))
+            result = queued.future.result()
+            service.log_result(request, result)
+            [answer] = _answers_or_raise(result)
+            if not sent and answer.text:  # beams, chunked inputs and fallbacks have no pieces
+                yield _event(formatter.chunk(formatter.delta(answer.text)))
+            last = formatter.chunk(formatter.delta(None), finish_reason(answer))
+            yield _event({**last, "edge": _extras(result, [answer])})
             if options is not None and options.include_usage:
-                yield _event({**words.envelope(words.part, []), "usage": _usage([answer])})
+                yield _event(
+                    {**formatter.envelope(formatter.chunk_name, []), "usage": _usage([answer])}
+                )
         except (ApiError, EdgeError) as error:
-            told = api_error(error)
-            request.scope["edge"]["code"] = told.code
-            yield _event(told.body)
+            api_error = to_api_error(error)
+            request.scope["edge"]["code"] = api_error.code
+            yield _event(api_error.body)
         finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
+            await pieces.aclose()
         yield "data: [DONE]\n\n"
 
     return StreamingResponse(

@@ -1,4 +1,4 @@
-"""The bodies that requests bring: OpenAI's names, and beside them those of the runtime."""
+"""Request bodies: OpenAI's parameters, plus the runtime's generation options."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from edge.runtime.guardrails import OnLong
 from edge.runtime.serve.errors import ApiError
 
-_MOST_TEXTS = 256
-_MOST_STOPS = 16
+_MAX_TEXTS = 256
+_MAX_STOP_STRINGS = 16
 
 Texts = str | list[str]
 
 
-class Options(BaseModel):
-    """The runtime's own options, for any route: `GenerationOptions` has their meaning."""
+class RequestOptions(BaseModel):
+    """Options of every route. `edge.runtime.options.GenerationOptions` describes them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -38,42 +38,51 @@ class Options(BaseModel):
     seed: int | None = None
     stop: str | list[str] | None = None
 
-    def generation(self) -> dict[str, Any]:
-        """The options that were given, under the runtime's names."""
+    def generate_kwargs(self) -> dict[str, Any]:
+        """The options that were given, as keyword arguments of `Model.generate`.
+
+        Raises:
+            ApiError: Too many stop strings.
+        """
         chosen = self.model_dump(exclude_none=True, include=_GENERATION)
         if isinstance(self.stop, list):
-            if len(self.stop) > _MOST_STOPS:
-                raise ApiError(400, "invalid_value", f"at most {_MOST_STOPS} texts", param="stop")
+            if len(self.stop) > _MAX_STOP_STRINGS:
+                raise ApiError(
+                    400, "invalid_value", f"at most {_MAX_STOP_STRINGS} stop strings", param="stop"
+                )
             if not self.stop:
                 del chosen["stop"]
         if "seed" in chosen:
-            chosen["seed"] %= 1 << 32  # OpenAI's seeds have 64 bits
+            chosen["seed"] %= 1 << 32  # OpenAI allows 64 bits
         return chosen
 
 
-_GENERATION = set(Options.model_fields) - {"model", "fields", "on_long"}
+_GENERATION = set(RequestOptions.model_fields) - {"model", "fields", "on_long"}
 
 
-class GenerateRequest(Options):
-    """`/v1/generate`."""
+class GenerateRequest(RequestOptions):
+    """Body of `/v1/generate`."""
 
     input: Texts
     num_return_sequences: int | None = None
 
-    def generation(self) -> dict[str, Any]:
-        chosen = super().generation()
+    def generate_kwargs(self) -> dict[str, Any]:
+        """See `RequestOptions.generate_kwargs`."""
+        chosen = super().generate_kwargs()
         if self.num_return_sequences is not None:
             chosen["num_return_sequences"] = self.num_return_sequences
         return chosen
 
 
 class StreamOptions(BaseModel):
+    """OpenAI's `stream_options`."""
+
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-# OpenAI's options that this service can't honor, each with the values that ask for nothing.
-_NOT_OFFERED: dict[str, tuple[Any, ...]] = {
+# OpenAI's parameters without support here, each with the values that have no effect.
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
@@ -94,15 +103,13 @@ _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "web_search_options": (),
 }
-# And those that change no answer here.
-_PASSED_OVER = (
-    "metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user",
-    "verbosity",
-)  # fmt: skip
 
 
-class OpenAIRequest(Options):
-    """What completions and chat completions share."""
+class OpenAIRequest(RequestOptions):
+    """Parameters that completions and chat completions share.
+
+    Those that are neither supported nor in `_UNSUPPORTED`, such as `user`, are ignored.
+    """
 
     max_tokens: int | None = None
     n: int = 1
@@ -135,18 +142,20 @@ class OpenAIRequest(Options):
     verbosity: Any = None
     web_search_options: Any = None
 
-    def generation(self) -> dict[str, Any]:
-        """The options in the runtime's words. A temperature above 0 asks for sampling, as OpenAI's
-        does; without one the artifact's defaults hold.
+    def generate_kwargs(self) -> dict[str, Any]:
+        """The options that were given, as keyword arguments of `Model.generate`.
+
+        As in OpenAI's API, a temperature above 0 samples. Without one the artifact's defaults
+        apply.
 
         Raises:
-            ApiError: an option that this service can't honor.
+            ApiError: An unsupported parameter.
         """
-        for name, neutral in _NOT_OFFERED.items():
+        for name, neutral in _UNSUPPORTED.items():
             value = getattr(self, name)
             if value is not None and value not in neutral:
-                raise ApiError(400, "unsupported_parameter", f"{name} is not offered", param=name)
-        chosen = super().generation()
+                raise ApiError(400, "unsupported_parameter", f"{name} is not supported", param=name)
+        chosen = super().generate_kwargs()
         if self.max_tokens is not None:
             chosen.setdefault("max_new_tokens", self.max_tokens)
         if self.n != 1:
@@ -161,12 +170,14 @@ class OpenAIRequest(Options):
 
 
 class CompletionRequest(OpenAIRequest):
-    """`/v1/completions`."""
+    """Body of `/v1/completions`."""
 
     prompt: Texts
 
 
 class ContentPart(BaseModel):
+    """One part of a message's content. Only text is supported."""
+
     model_config = ConfigDict(extra="allow")
 
     type: str
@@ -174,7 +185,7 @@ class ContentPart(BaseModel):
 
 
 class Message(BaseModel):
-    """One message of a chat; further keys (name, refusal, …) change nothing here."""
+    """One message of a chat. Other keys, such as `name` and `refusal`, are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -186,7 +197,7 @@ class Message(BaseModel):
         """The message's text.
 
         Raises:
-            ApiError: it holds something else, such as an image.
+            ApiError: It holds something else, such as an image.
         """
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
@@ -195,44 +206,52 @@ class Message(BaseModel):
                 raise ApiError(
                     400,
                     "unsupported_parameter",
-                    f"content of type {part.type[:40]!r} is not offered, only text",
+                    f"content of type {part.type[:40]!r} is not supported; only text is",
                     param="messages",
                 )
         return "\n".join(part.text or "" for part in self.content)
 
 
 class ChatRequest(OpenAIRequest):
-    """`/v1/chat/completions`."""
+    """Body of `/v1/chat/completions`."""
 
     messages: list[Message] = Field(min_length=1, max_length=1000)
     max_completion_tokens: int | None = None
 
-    def generation(self) -> dict[str, Any]:
+    def generate_kwargs(self) -> dict[str, Any]:
+        """See `OpenAIRequest.generate_kwargs`."""
         if self.max_tokens is None:
             self.max_tokens = self.max_completion_tokens
-        return super().generation()
+        return super().generate_kwargs()
 
     def text(self, mode: str) -> str:
-        """What the model reads: the last user message, or all messages, one a line.
+        """The model's input: the last user message, or with mode "conversation" all messages.
 
         Raises:
-            ApiError: no message of a user.
+            ApiError: There is no user message.
         """
         if mode == "conversation":
             return "\n".join(f"{message.role}: {message.text}" for message in self.messages)
         for message in reversed(self.messages):
             if message.role == "user":
                 return message.text
-        raise ApiError(400, "invalid_value", "messages hold none of a user", param="messages")
+        raise ApiError(
+            400, "invalid_value", "messages must contain a user message", param="messages"
+        )
 
 
-def texts_of(value: Texts, param: str) -> list[str]:
+def as_text_list(value: Texts, param: str) -> list[str]:
     """One text or several as a list.
 
     Raises:
-        ApiError: none, or too many.
+        ApiError: There are none or too many.
     """
     texts = [value] if isinstance(value, str) else value
-    if not 1 <= len(texts) <= _MOST_TEXTS:
-        raise ApiError(400, "invalid_value", f"from 1 to {_MOST_TEXTS} texts", param=param)
+    if not 1 <= len(texts) <= _MAX_TEXTS:
+        raise ApiError(
+            400,
+            "invalid_value",
+            f"{param} must be a text or a list of 1 to {_MAX_TEXTS} texts",
+            param=param,
+        )
     return texts

@@ -1,4 +1,4 @@
-"""The process: a socket, uvicorn, and an end that answers what was accepted."""
+"""Server process: listening socket, uvicorn, and a shutdown that answers accepted requests."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ from edge.runtime.serve.http_timeouts import timed_protocol
 from edge.runtime.serve.service import Service
 
 _LOG = logging.getLogger("edge.serve")
-_KEEP_ALIVE_SECONDS = 10
+_KEEP_ALIVE_S = 10
 _MAX_HEAD_BYTES = 32 << 10
-# After the port has closed: for requests on their way over connections that exist.
-_LINGER_SECONDS = 0.5
+# Time for requests that arrive on open connections after the port has closed.
+_LINGER_S = 0.5
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket for the address, which does not listen yet; port 0 takes a free one.
+    """Bind a socket to the address, without listening yet. Port 0 takes a free port.
 
     Raises:
-        UsageError: no such host, or no right to the port.
-        EdgeError: the port is in use.
+        UsageError: The host is unknown, or the port needs other permissions.
+        EdgeError: The port is in use.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise UsageError(f"{host!r} is no address of this machine ({error.strerror})") from None
+        raise UsageError(
+            f"--host {host!r} is not an address of this machine ({error.strerror})"
+        ) from None
     found = socket.socket(family, kind, protocol)
     if os.name == "posix":
-        # A port that a former process left in TIME_WAIT is free; one that is listened on is not.
+        # Allows a port in TIME_WAIT, but not one that a process listens on.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind(address)
@@ -48,14 +50,17 @@ def bind(host: str, port: int) -> socket.socket:
         found.close()
         if error.errno == errno.EADDRINUSE:
             raise EdgeError(
-                f"port {port} of {host} is in use; choose another with --port"
+                f"port {port} of {host} is in use. Choose another with --port"
             ) from None
         raise UsageError(f"can't listen on {host} port {port} ({error.strerror})") from None
     return found
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn whose first signal lets the accepted requests end, and refuses new ones meanwhile."""
+    """uvicorn server that drains on the first signal and stops on the second.
+
+    While draining, new requests are refused with 503 and accepted ones are answered.
+    """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -63,6 +68,7 @@ class DrainingServer(uvicorn.Server):
         self._drain_until: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Handle SIGINT and SIGTERM."""
         if self._drain_until is not None:
             self.should_exit = self.force_exit = True
             return
@@ -70,40 +76,42 @@ class DrainingServer(uvicorn.Server):
         self._drain_until = time.monotonic() + self._service.settings.drain_timeout
 
     async def on_tick(self, counter: int) -> bool:
+        """End once the service is idle or the drain time is over. Called every 0.1 s."""
         if self._drain_until is not None:
-            late = time.monotonic() > self._drain_until
-            if late and not self._service.idle:
-                _LOG.warning("not every request was answered in time; ending")
-            self.should_exit = self.should_exit or late or self._service.idle
+            timed_out = time.monotonic() > self._drain_until
+            if timed_out and not self._service.idle:
+                _LOG.warning("the drain time is over; some requests were not answered")
+            self.should_exit = self.should_exit or timed_out or self._service.idle
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Those that the system has accepted for us are ours: closing would reset them.
-        late = [connection for listener in sockets or [] for connection in _pending(listener)]
+        """Close the port, then refuse what still arrives on open connections."""
+        # Connections that the kernel has accepted would be reset by closing the listener.
+        pending = [connection for listener in sockets or [] for connection in _pending(listener)]
         for server in self.servers:
             server.close()
         loop = asyncio.get_running_loop()
-        for connection in late:
-            await loop.connect_accepted_socket(self._protocol, connection)
-        # What arrives now is refused with 503, which its client can read, not cut off.
-        until = time.monotonic() + _LINGER_SECONDS
+        for connection in pending:
+            await loop.connect_accepted_socket(self._make_protocol, connection)
+        # Requests that arrive now get a 503 instead of a closed connection.
+        until = time.monotonic() + _LINGER_S
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
-    def _protocol(self) -> asyncio.Protocol:
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+    def _make_protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
-        return made
+        return protocol
 
 
 def _pending(listener: socket.socket) -> Iterator[socket.socket]:
-    """The connections that wait to be accepted."""
+    """Accept the connections in the listener's backlog."""
     while True:
         try:
             connection, _ = listener.accept()
-        except ConnectionAbortedError:  # it has left; others may be behind it
+        except ConnectionAbortedError:  # this client has left; there may be others
             continue
         except OSError:
             return
@@ -118,9 +126,16 @@ def serve(
     head_timeout: float = 10.0,
     max_connections: int = 1024,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; returns when every accepted request is answered."""
+    """Serve until SIGINT or SIGTERM, and return once every accepted request is answered.
+
+    Args:
+        app: An app made by `create_app`.
+        listener: A bound socket (`bind`).
+        head_timeout: Seconds for a client to send its headers.
+        max_connections: Connections beyond this number are closed at once.
+    """
     service: Service = app.state.service
-    # The connections' own errors are theirs; requests are logged by us.
+    # Requests are logged by the middleware; clients' connection errors are not worth a line.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
@@ -134,7 +149,7 @@ def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
         lifespan="on",

@@ -1,10 +1,10 @@
-"""The service behind the routes: its models, who is inside, and how a request is answered."""
+"""State of the service: its models, and the requests in progress."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -12,92 +12,108 @@ from starlette.requests import Request
 from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.model import Model
 from edge.runtime.registry import unknown_name
-from edge.runtime.serve.errors import ApiError, api_error, deadline_error
-from edge.runtime.serve.jobs import QueuedRequest, Served
+from edge.runtime.serve.errors import ApiError, deadline_error, to_api_error
 from edge.runtime.serve.metrics import Metrics
-from edge.runtime.serve.pool import Pool
-from edge.runtime.serve.schemas import Options
+from edge.runtime.serve.pool import WorkerPool
+from edge.runtime.serve.queued_request import QueuedRequest, RequestResult
+from edge.runtime.serve.schemas import RequestOptions
 from edge.runtime.serve.settings import ServeSettings
 
 T = TypeVar("T")
 
 _TIMEOUT_HEADER = "x-request-timeout"
-_GRACE = 0.2
+_GRACE_S = 0.2
 
 
 class Service:
-    """Pools by name, and the requests under way."""
+    """Worker pools by model name, and counters of requests.
+
+    Attributes:
+        draining: New requests are refused.
+        accepted: Requests admitted so far.
+        answered: Requests whose whole response was sent.
+        disconnected: Requests whose client left first.
+    """
 
     def __init__(self, models: Mapping[str, Model], settings: ServeSettings) -> None:
+        """Start the workers.
+
+        Raises:
+            UsageError: `models` is empty.
+        """
         if not models:
-            raise UsageError("there is no model to serve")
+            raise UsageError("no models to serve. Give at least one")
         self.settings = settings
         self.metrics = Metrics()
         self.pools = {
-            name: Pool(name, model, settings, self.metrics) for name, model in models.items()
+            name: WorkerPool(name, model, settings, self.metrics) for name, model in models.items()
         }
         self.draining = False
-        self.accepted = self.answered = self.left = 0
-        self._inside = 0
+        self.accepted = self.answered = self.disconnected = 0
+        self._in_flight = 0
 
-    # -- who is inside ---------------------------------------------------------------------------
+    # -- admission -------------------------------------------------------------------------------
 
-    def enter(self) -> None:
-        """Count a request in.
+    def begin_request(self) -> None:
+        """Admit a request.
 
         Raises:
-            ApiError: 503, the service drains or has too many requests under way.
+            ApiError: 503, the service is draining or has too many requests in progress.
         """
         if self.draining:
             raise ApiError(503, "draining", "the service is shutting down", retry_after=5)
-        if self._inside >= self.settings.max_requests:
+        if self._in_flight >= self.settings.max_requests:
             raise ApiError(
-                503, "too_many_requests", "too many requests are under way", retry_after=1
+                503,
+                "too_many_requests",
+                f"{self._in_flight} requests are in progress, the limit. Try again later",
+                retry_after=1,
             )
         self.accepted += 1
-        self._inside += 1
-        self.metrics.in_flight.set(self._inside)
+        self._in_flight += 1
+        self.metrics.in_flight.set(self._in_flight)
 
-    def leave(self, *, answered: bool) -> None:
-        """Count a request out; not answered are those whose client left."""
-        self._inside -= 1
+    def end_request(self, *, answered: bool) -> None:
+        """Count the end of an admitted request; not answered means that the client left."""
+        self._in_flight -= 1
         self.answered += answered
-        self.left += not answered
-        self.metrics.in_flight.set(self._inside)
+        self.disconnected += not answered
+        self.metrics.in_flight.set(self._in_flight)
 
     @property
     def idle(self) -> bool:
-        """Whether every request that was let in has its whole answer."""
-        return self._inside == 0 and all(pool.idle for pool in self.pools.values())
+        """Whether every admitted request has its whole response."""
+        return self._in_flight == 0 and all(pool.idle for pool in self.pools.values())
 
     @property
     def ready(self) -> bool:
+        """Whether all models are warmed up and the service is not draining."""
         return not self.draining and all(pool.ready.is_set() for pool in self.pools.values())
 
     def drain(self) -> None:
-        """Refuse new requests; those under way are answered."""
+        """Refuse new requests. Those in progress are answered."""
         self.draining = True
 
     def close(self) -> None:
-        """End the workers after what they are doing. The models stay open."""
+        """Stop the workers after their current runs. The models stay open."""
         self.draining = True
         for pool in self.pools.values():
             pool.close()
 
-    def observe(self, notes: Mapping[str, Any], status: int, seconds: float) -> None:
-        """Count a request that has ended."""
-        model = str(notes.get("model", ""))
+    def record_request(self, log_values: Mapping[str, Any], status: int, seconds: float) -> None:
+        """Update the metrics after a request."""
+        model = str(log_values.get("model", ""))
         self.metrics.requests.labels(model, status).inc()
-        if status < 400 and "code" not in notes:
+        if status < 400 and "code" not in log_values:
             self.metrics.success.labels(model).inc()
             self.metrics.request_seconds.labels(model).observe(seconds)
         else:
-            self.metrics.errors.labels(model, notes.get("code", f"http_{status}")).inc()
+            self.metrics.errors.labels(model, log_values.get("code", f"http_{status}")).inc()
 
-    # -- answering -------------------------------------------------------------------------------
+    # -- answers ---------------------------------------------------------------------------------
 
-    def pool(self, name: str | None, request: Request) -> Pool:
-        """The pool of that name; a service with one artifact needs none.
+    def pool(self, name: str | None, request: Request) -> WorkerPool:
+        """The pool of a model. The name may be omitted if there is only one.
 
         Raises:
             ApiError: 404, there is no such model.
@@ -107,7 +123,7 @@ class Service:
         if name is None or name not in self.pools:
             known = tuple(self.pools)
             message = (
-                f"say which model: {', '.join(known)}"
+                f"the model is missing. Choose one: {', '.join(known)}"
                 if name is None
                 else unknown_name("model", name[:100], known)
             )
@@ -116,41 +132,47 @@ class Service:
         return self.pools[name]
 
     def submit(
-        self, pool: Pool, body: Options, texts: Sequence[str], request: Request, *, stream: bool
+        self,
+        pool: WorkerPool,
+        body: RequestOptions,
+        texts: Sequence[str],
+        request: Request,
+        *,
+        stream: bool,
     ) -> QueuedRequest:
-        """Queue a request's texts.
+        """Put a request's texts into the pool's queue.
 
         Raises:
-            ApiError: an option that can't be honored, or a queue that can't take it.
+            ApiError: An option is invalid or not supported, or the queue is full.
         """
-        given = body.generation()
+        generate_kwargs = body.generate_kwargs()
         try:
-            options = pool.model.options(given)
+            options = pool.model.options(generate_kwargs)
             pool.model.engine.check_options(options)
         except EdgeError as error:
-            refused = api_error(error)
-            if "num_return_sequences above" in str(error):
+            refused = to_api_error(error)
+            if "num_return_sequences" in str(error):
                 refused.param = "n"
-                refused.message += " (n above num_beams; or set a temperature)"
+                refused.message += " (n is num_return_sequences; a temperature above 0 samples)"
             raise refused from None
         if stream and (len(texts) > 1 or options.num_return_sequences > 1):
-            raise ApiError(400, "unsupported_parameter", "stream takes one text and n 1")
-        job = QueuedRequest(
+            raise ApiError(400, "unsupported_parameter", "stream needs a single text and n=1")
+        queued = QueuedRequest(
             texts=texts,
             fields=[body.fields or {}] * len(texts),
-            given=given,
+            generate_kwargs=generate_kwargs,
             options=options,
             on_long=body.on_long,
-            deadline=time.monotonic() + self._patience(request),
+            deadline=time.monotonic() + self._timeout(request),
             stream=stream,
         )
         if self.settings.log_content:
             request.scope["edge"]["input"] = list(texts)
-        pool.submit(job)
-        return job
+        pool.submit(queued)
+        return queued
 
-    def _patience(self, request: Request) -> float:
-        """Seconds that a request may take: the service's deadline, or the client's if shorter."""
+    def _timeout(self, request: Request) -> float:
+        """Seconds until the request's deadline: the service's, or the client's if shorter."""
         given = request.headers.get(_TIMEOUT_HEADER)
         if given is None:
             return self.settings.deadline
@@ -160,94 +182,107 @@ class Service:
             seconds = 0.0
         if not 0 < seconds < float("inf"):
             raise ApiError(
-                400, "invalid_value", "must be a number of seconds", param=_TIMEOUT_HEADER
+                400,
+                "invalid_value",
+                f"{_TIMEOUT_HEADER} must be a number of seconds above 0",
+                param=_TIMEOUT_HEADER,
             )
         return min(seconds, self.settings.deadline)
 
-    async def wait(self, pool: Pool, job: QueuedRequest, request: Request) -> Served:
-        """A job's answers; a job whose client leaves or whose deadline passes is dropped.
+    async def result(
+        self, pool: WorkerPool, queued: QueuedRequest, request: Request
+    ) -> RequestResult:
+        """Wait for the answers. Cancels the request if its client leaves or its deadline passes.
 
         Raises:
-            ApiError, EdgeError: there are none.
+            ApiError: The client left or the deadline passed.
+            EdgeError: The run failed.
         """
         try:
-            served = await self._unless_gone(job.future, job, request)
+            result = await self._wait_while_connected(queued.future, queued, request)
         finally:
-            if not job.future.done():
-                pool.cancel(job)
-        self.note(request, served)
-        return served
+            if not queued.future.done():
+                pool.cancel(queued)
+        self.log_result(request, result)
+        return result
 
     async def first_piece(
-        self, pieces: AsyncIterator[str], job: QueuedRequest, request: Request
+        self, pieces: AsyncIterator[str], queued: QueuedRequest, request: Request
     ) -> str | None:
-        """The first of a job's pieces, None where there are none. Until the response begins,
-        nobody else notices that the client has left."""
+        """Wait for the first piece of a stream; None if there is none.
 
-        async def following() -> str | None:
+        Until the response starts, only this notices that the client has left.
+
+        Raises:
+            ApiError: The client left or the deadline passed.
+            EdgeError: The run failed.
+        """
+
+        async def next_piece() -> str | None:
             return await anext(pieces, None)
 
-        first = asyncio.ensure_future(following())
+        first = asyncio.ensure_future(next_piece())
         try:
-            return await self._unless_gone(first, job, request)
+            return await self._wait_while_connected(first, queued, request)
         finally:
-            first.cancel()  # which ends `pieces`, and with it the job
+            first.cancel()  # closes `pieces`, which cancels the request
 
-    async def _unless_gone(
-        self, wanted: asyncio.Future[T], job: QueuedRequest, request: Request
+    async def _wait_while_connected(
+        self, wanted: asyncio.Future[T], queued: QueuedRequest, request: Request
     ) -> T:
-        """What `wanted` gives within the job's deadline, while the client is there."""
-        gone = asyncio.ensure_future(_until_gone(request))
-        waited: set[asyncio.Future[Any]] = {wanted, gone}
+        """The result of `wanted`, while the client is connected and the deadline not passed."""
+        disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
+        futures: set[asyncio.Future[Any]] = {wanted, disconnected}
         try:
             await asyncio.wait(
-                waited,
-                timeout=max(0.0, job.deadline - time.monotonic()),
+                futures,
+                timeout=max(0.0, queued.deadline - time.monotonic()),
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if wanted.done():
                 return wanted.result()
-            if gone.done():
-                raise ApiError(499, "client_left", "the client has left")
+            if disconnected.done():
+                raise ApiError(499, "client_left", "the client has disconnected")
             raise deadline_error(self.settings.deadline)
         finally:
-            gone.cancel()
+            disconnected.cancel()
 
-    async def pieces(self, pool: Pool, job: QueuedRequest) -> AsyncIterator[str]:
-        """The pieces of a streaming job as they come; `job.future` is done after the last.
+    async def pieces(self, pool: WorkerPool, queued: QueuedRequest) -> AsyncGenerator[str, None]:
+        """Yield a streaming request's text as it comes. `queued.future` is done after the last.
 
         Raises:
-            ApiError, EdgeError: the answer failed.
+            ApiError: The deadline passed.
+            EdgeError: The run failed.
         """
         try:
             while True:
-                # The worker watches the deadline too, at each piece; this is for one that waits.
-                left = max(0.0, job.deadline - time.monotonic()) + _GRACE
-                piece = await asyncio.wait_for(job.pieces.get(), left)
+                # The worker checks the deadline at each piece; this covers a request in the queue.
+                timeout = max(0.0, queued.deadline - time.monotonic()) + _GRACE_S
+                piece = await asyncio.wait_for(queued.pieces.get(), timeout)
                 if piece is None:
                     break
                 yield piece
-            job.future.result()
+            queued.future.result()
         except TimeoutError:
             raise deadline_error(self.settings.deadline) from None
         finally:
-            if not job.future.done():
-                pool.cancel(job)
+            if not queued.future.done():
+                pool.cancel(queued)
 
-    def note(self, request: Request, served: Served) -> None:
-        """Token counts and times for the log; content only where that was asked for."""
-        done = [answer for answer in served.answers if not isinstance(answer, EdgeError)]
+    def log_result(self, request: Request, result: RequestResult) -> None:
+        """Add token counts and times to the log line, and texts if `log_content` is set."""
+        done = [answer for answer in result.answers if not isinstance(answer, EdgeError)]
         request.scope["edge"] |= {
-            "texts": len(served.answers),
+            "texts": len(result.answers),
             "input_tokens": sum(answer.input_tokens for answer in done),
             "output_tokens": sum(answer.output_tokens for answer in done),
-            "queue_ms": round(served.queue_ms, 1),
-            "engine_ms": round(served.engine_ms, 1),
+            "queue_ms": round(result.queue_ms, 1),
+            "engine_ms": round(result.engine_ms, 1),
         }
         if self.settings.log_content:
             request.scope["edge"]["output"] = [answer.text for answer in done]
 
 
-async def _until_gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

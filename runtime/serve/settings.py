@@ -1,4 +1,4 @@
-"""What an operator sets about the service."""
+"""Settings of the HTTP service."""
 
 from __future__ import annotations
 
@@ -10,25 +10,32 @@ from edge.runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """Limits of the service; times in seconds.
+    """Limits of the service; times are in seconds.
+
+    The most tokens that a request may ask for is a limit of the model: load it with
+    `Guardrails(max_new_tokens=…)`.
 
     Args:
-        queue_size: texts that may wait per artifact; more are refused with 429.
-        workers: answers computed at the same time per artifact; None: as many as there are cores
-            for an engine that computes concurrently, else 1. More than 1 of another engine loads
-            the artifact that often.
-        max_batch: most texts of different requests that are run together; None: measured at the
-            start, 1 where the engine gains nothing by it.
-        deadline: how long a request may take; one that can't make it is refused at once.
-        max_body_bytes, body_timeout, write_timeout: of one request's body and of writing one piece
-            of its response, so that a slow client holds nothing.
-        max_requests: requests under way over all artifacts; more are refused with 503.
-        drain_timeout: how long SIGTERM waits for accepted requests.
-        api_keys: if there are any, requests need one of them as a bearer token.
-        cors_origins: sites whose pages may call the service; none by default.
-        chat: what a model reads of a chat: the last user message, or the whole conversation.
-        target_ms: the latency that clients compare answers with.
-        log_content: log inputs and answers, not only their token counts.
+        queue_size: Texts that may wait per model; more are refused with 429.
+        workers: Runs at the same time per model. None: cores divided by the engine's threads if
+            the engine computes concurrently, otherwise 1. Other engines load one copy of the
+            artifact per worker.
+        max_batch: Most texts of different requests per run. None: measured at the start, 1 if
+            the engine gains nothing from batches.
+        deadline: Most time per request. A request that would miss it is refused at once.
+        max_body_bytes: Largest request body.
+        body_timeout: Most time for a request's body to arrive.
+        write_timeout: Most time for a client to read a piece of the response.
+        max_requests: Requests in progress over all models; more are refused with 503.
+        drain_timeout: How long SIGTERM waits for accepted requests.
+        api_keys: If not empty, requests need one of them as a bearer token.
+        cors_origins: Origins whose pages may call the service.
+        chat: What the model reads of a chat: the last user message or the whole conversation.
+        target_ms: Target latency, for clients that compare their answers with it.
+        log_content: Log inputs and answers, not only token counts.
+
+    Raises:
+        UsageError: A value is out of range.
     """
 
     queue_size: int = 64
@@ -57,4 +64,4 @@ class ServeSettings:
         if self.chat not in ("last", "conversation"):
             raise UsageError(f"chat must be 'last' or 'conversation', not {self.chat!r}")
         if not all(key.strip() == key and key.isprintable() and key for key in self.api_keys):
-            raise UsageError("an API key must be non-empty and without white space around it")
+            raise UsageError("an API key must not be empty or have spaces around it")

@@ -54,8 +54,8 @@ def _ends(text: str, pattern: re.Pattern[str]) -> _Ends:
 
 
 def _first(words: _Ends, start: int, text: str) -> int:
-    place = bisect.bisect_right(words, (start, len(text)))
-    return words[place][0] if place < len(words) else len(text)
+    index = bisect.bisect_right(words, (start, len(text)))
+    return words[index][0] if index < len(words) else len(text)
 
 
 def _longest(

@@ -34,7 +34,7 @@ def model(artifacts: Path) -> Iterator[Model]:
 
 @pytest.fixture(scope="module")
 def service(artifacts: Path) -> Iterator[str]:
-    """The address of `edge serve` with two artifacts, which wants a key."""
+    """The address of `edge serve` with two artifacts and an API key."""
     arguments = (f"small={artifacts / 'onnx-int8'}", f"exact={artifacts / 'onnx-float32'}")
     process = subprocess.Popen(
         [sys.executable, "-m", "edge.cli", "serve", *arguments, "--port", "0", "--quiet"],
@@ -83,7 +83,7 @@ def test_a_line_in_is_a_line_out(artifacts: Path, model: Model) -> None:
     assert len(late.stdout.splitlines()) == 3
 
 
-def test_an_error_is_one_line_and_not_the_end(artifacts: Path) -> None:
+def test_an_error_is_one_line_and_the_chat_goes_on(artifacts: Path) -> None:
     text = b"word " * 700 + b"\n\xff\n/stat\n" + TEXT.encode() + b"\n"
     ended = chat(artifacts / "onnx-int8", text=text)
     assert ended.returncode == 1
@@ -94,7 +94,7 @@ def test_an_error_is_one_line_and_not_the_end(artifacts: Path) -> None:
     assert len(ended.stdout.splitlines()) == 1
 
 
-def test_the_conversation_can_be_read_whole(artifacts: Path, model: Model) -> None:
+def test_the_model_can_read_the_whole_conversation(artifacts: Path, model: Model) -> None:
     artifact = artifacts / "onnx-int8"
     ended = chat(artifact, "--chat", "conversation", text=f"{TEXT}\nwho?\n/clear\nwho?\n")
     first, second, third = ended.stdout.splitlines()
@@ -105,7 +105,7 @@ def test_the_conversation_can_be_read_whole(artifacts: Path, model: Model) -> No
     assert beams.stdout.rstrip("\n") == model.generate(TEXT, num_beams=2).text
 
 
-def test_a_service_answers_alike(service: str, artifacts: Path, model: Model) -> None:
+def test_a_service_gives_the_same_answers(service: str, artifacts: Path, model: Model) -> None:
     ended = chat(
         *("--url", service, "--max-new-tokens", 3), text=f"{TEXT}\n/stats\n", EDGE_API_KEY="s3cret"
     )
@@ -125,14 +125,14 @@ def test_a_service_that_refuses(
 ) -> None:
     monkeypatch.delenv("EDGE_API_KEY", raising=False)
     line = assert_refused("chat", "--url", service, status=1)
-    assert "a valid API key is needed" in line
+    assert "missing or invalid API key" in line
     assert "(HTTP 401)" in line
     monkeypatch.setenv("EDGE_API_KEY", "s3cret")
     line = assert_refused("chat", "--url", service, "--model", "smal")
     assert "Did you mean 'small'" in line
     assert "no answer" in assert_refused("chat", "--url", "http://127.0.0.1:9", status=1)
-    assert "must be like" in assert_refused("chat", "--url", "ftp://x")
-    assert "no port" in assert_refused("chat", "--url", "http://x:99999")
+    assert "must look like" in assert_refused("chat", "--url", "ftp://x")
+    assert "the port must be" in assert_refused("chat", "--url", "http://x:99999")
     assert "one of them" in assert_refused("chat")
     assert "one of them" in assert_refused("chat", "x", "--url", service)
     ended = chat("--url", service, "--max-new-tokens", "9999", text=TEXT, EDGE_API_KEY="s3cret")
@@ -142,7 +142,7 @@ def test_a_service_that_refuses(
 
 
 class _Broken(http.server.BaseHTTPRequestHandler):
-    """Not ours: a service that breaks off, or that answers with something else."""
+    """A service that closes the connection too early, or sends something else."""
 
     answer = b""
 
@@ -163,14 +163,17 @@ class _Broken(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
-        (b'data: {"choices": [{"delta": {"content": "half"}}]}\n\n', "ended before the answer did"),
-        (b"data: {half\n\n", "an event that is no JSON object"),
+        (
+            b'data: {"choices": [{"delta": {"content": "half"}}]}\n\n',
+            "closed the connection before the answer",
+        ),
+        (b"data: {half\n\n", "an event is not a JSON object"),
         (b'data: {"error": {"message": "too\\u001b[31m much"}}\n\n', "too [31m much"),
     ],
 )
-def test_a_service_that_breaks_off(answer: bytes, told: str) -> None:
+def test_a_service_with_a_broken_stream(answer: bytes, message: str) -> None:
     handler = type("Handler", (_Broken,), {"answer": answer})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -180,13 +183,13 @@ def test_a_service_that_breaks_off(answer: bytes, told: str) -> None:
         thread.join()
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert told in ended.stderr
+    assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 
 @contextlib.contextmanager
 def terminal(*arguments: object) -> Iterator[tuple[subprocess.Popen[bytes], Callable[..., str]]]:
-    """`edge chat` on a terminal; yields it and a function that types and reads up to a text."""
+    """`edge chat` on a terminal; yields it and a function that types and reads until a text."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "edge.cli", "chat", *map(str, arguments)],
@@ -216,7 +219,7 @@ def terminal(*arguments: object) -> Iterator[tuple[subprocess.Popen[bytes], Call
         os.close(ours)
 
 
-def test_a_terminal_has_a_prompt_and_figures(artifacts: Path, model: Model) -> None:
+def test_a_terminal_shows_a_prompt_and_latencies(artifacts: Path, model: Model) -> None:
     with terminal(artifacts / "onnx-int8", "--target-ms", 60_000) as (process, say):
         assert "/help for help" in say("", "> ")
         seen = say(f"{TEXT}\n", " tokens")

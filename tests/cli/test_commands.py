@@ -1,4 +1,4 @@
-"""The `edge` command as a person uses it: answers on stdout, one line on stderr for an error."""
+"""The commands of `edge`: answers on stdout, one line on stderr for an error."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_broken_row_leaves_no_half_written_output(
     assert output.read_text() == "from yesterday"
 
 
-def test_run_refuses_what_makes_no_sense(
+def test_run_refuses_invalid_options(
     assert_refused: Refused, artifacts: Path, tmp_path: Path
 ) -> None:
     artifact = artifacts / "onnx-int8"
@@ -99,9 +99,7 @@ def test_run_refuses_what_makes_no_sense(
     assert "no rows" in assert_refused("run", artifact, "--input", empty)
 
 
-def test_info_shows_what_an_artifact_is(
-    edge: Edge, artifacts: Path, assert_refused: Refused
-) -> None:
+def test_info_shows_the_manifest(edge: Edge, artifacts: Path, assert_refused: Refused) -> None:
     ended = edge("info", artifacts / "gguf-q8_0")
     for word in ("gguf, q8_0", "model.gguf", "encoder + ", "parity", "sha256"):
         assert word in ended.out
@@ -110,7 +108,7 @@ def test_info_shows_what_an_artifact_is(
     assert "not an artifact" in assert_refused("info", artifacts.parent / "none")
 
 
-def test_verify_says_what_holds(edge: Edge, artifacts: Path, trained: Path) -> None:
+def test_verify_reports_files_and_parity(edge: Edge, artifacts: Path, trained: Path) -> None:
     ended = edge("verify", artifacts / "onnx-int8")
     assert ended.status == 0
     assert "sha256 match" in ended.out
@@ -151,7 +149,7 @@ def test_export_refuses_with_one_line(
     assert not out.exists()
 
 
-def test_export_writes_one_artifact_and_says_so(edge: Edge, trained: Path, tmp_path: Path) -> None:
+def test_export_writes_one_artifact(edge: Edge, trained: Path, tmp_path: Path) -> None:
     ended = edge(
         *("export", trained, "--format", "onnx", "--output", tmp_path / "out"),
         *("--prefix", "clean: ", "--num-beams", 2),
@@ -196,7 +194,7 @@ def test_debug_shows_the_traceback() -> None:
     assert "ArtifactError" in ended.stderr
 
 
-def test_a_reader_that_leaves_early_is_no_error(artifacts: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(artifacts: Path) -> None:
     command = (
         f"yes 'who made it' | head -200 | {sys.executable} -m edge.cli run"
         f" {artifacts / 'onnx-int8'} | head -1"

@@ -98,7 +98,7 @@ def test_a_missed_target_leaves_what_a_further_call_goes_on_from(
     missed = ("--target-ms", "0.01", "--shortlist", str(few))
     ended = edge(*call(output, *missed))
     assert ended.status == 3
-    # What can't be made is passed over.
+    # Artifacts that can't be exported are skipped.
     assert "not available: onnx-float32-shortlist, onnx-int8-shortlist: " in ended.out
     assert "too few to hold a tenth out" in ended.out
     assert "× the target of 0.01 ms" in ended.err

@@ -1,4 +1,4 @@
-"""`edge quickstart` as it is shipped: the real job, learned well enough, in one table."""
+"""`edge quickstart` with its defaults: the accuracy, the table of all formats, the next steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.alone
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder that it leaves, and what it printed."""
+    """The output folder and the printed text."""
     folder = tmp_path_factory.mktemp("quickstart") / "edge-demo"
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     ended = subprocess.run(
@@ -57,12 +57,12 @@ def test_all_formats_are_in_the_table(quickstart: tuple[Path, str]) -> None:
     assert len({r["accuracy"]["exact_match"] for r in exact}) == 1
 
 
-def test_unseen_words_are_scored_apart(quickstart: tuple[Path, str]) -> None:
+def test_unseen_words_are_scored_separately(quickstart: tuple[Path, str]) -> None:
     assert re.search(r"words all seen in training \(\d+ rows\): \d", quickstart[1])
     assert re.search(r"words never seen \(\d+ rows\): \d", quickstart[1])
 
 
-def test_it_ends_with_what_to_run_next(quickstart: tuple[Path, str]) -> None:
+def test_it_ends_with_the_next_commands(quickstart: tuple[Path, str]) -> None:
     tail = quickstart[1].rsplit("Next", 1)[1]
     for command in ("edge train my-data", "edge export my-model", "edge bench my-artifacts"):
         assert command in tail

@@ -1,4 +1,4 @@
-"""Scores of answers: those of the reference implementations, with honest intervals."""
+"""Scores of answers: those of the reference implementations, with their intervals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_figures_are_those_of_the_reference_implementations() -> None:
     assert "eval_loss" not in found
 
 
-def test_intervals_are_those_of_scoring_the_texts_anew() -> None:
+def test_intervals_are_those_of_scoring_the_texts_again() -> None:
     import sacrebleu
 
     answers, references = _pairs(40)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from report_samples import HOSTILE, measured_document
 
-from browser import Browser, chromium, needs_chromium
+from browser import Browser, chromium
 from edge.bench.report.document import check_document, read_document, schema
 from edge.bench.report.html import html
 from edge.bench.report.markdown import markdown
@@ -59,8 +59,8 @@ def hostile(document: Document) -> Document:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as found:
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
         yield found
 
 
@@ -306,17 +306,14 @@ def test_a_folder_that_is_a_file(
 def _open(browser: Browser, text: str, folder: Path) -> None:
     path = folder / "report.html"
     path.write_text(text, encoding="utf-8", errors="replace")
-    browser.complaints.clear()
     browser.open(path.as_uri())
 
 
-@needs_chromium
 def test_the_page_opens_from_disk_and_fetches_nothing(
     browser: Browser, document: Document, tmp_path: Path
 ) -> None:
     _open(browser, html(document), tmp_path)
-    size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    browser.call("Emulation.setDeviceMetricsOverride", **size)
+    browser.page.set_viewport_size({"width": 1280, "height": 800})
     assert browser.value("document.querySelector('.verdict').textContent") == verdict(document)
     assert browser.value("performance.getEntriesByType('resource').length") == 0
     assert browser.value("document.querySelectorAll('script, link, img, iframe').length") == 0
@@ -343,10 +340,9 @@ def test_the_page_opens_from_disk_and_fetches_nothing(
     ]
     assert document["command"] in browser.value("document.body.textContent")
     assert document["machine"]["cpu"] in browser.value("document.body.textContent")
-    assert browser.complaints == []
+    assert browser.errors == []
 
 
-@needs_chromium
 def test_texts_of_the_data_stay_texts(browser: Browser, hostile: Document, tmp_path: Path) -> None:
     _open(browser, html(hostile), tmp_path)
     assert browser.value("document.querySelectorAll('img, script').length") == 0
@@ -357,4 +353,4 @@ def test_texts_of_the_data_stay_texts(browser: Browser, hostile: Document, tmp_p
     # A name that looks like markup is in the plot's legend as it is.
     assert "</svg></script>" in browser.value("document.querySelector('figure svg').textContent")
     assert browser.value("document.querySelectorAll('figure svg').length") == 2
-    assert browser.complaints == []
+    assert browser.errors == []

@@ -1,4 +1,4 @@
-"""`edge run` over many files: killed workers, killed runs, rows that can't be answered."""
+"""`edge run` over many files: killed workers, killed runs, rows without an answer."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.alone
 
 Edge = Callable[..., Any]
 Refused = Callable[..., str]
-ROWS = 400  # of a shard: a worker needs long enough for it to be caught at it
+ROWS = 400  # per shard: enough for a worker to be killed while it is busy
 
 
 @pytest.fixture(scope="module")
 def inputs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shards of JSON lines, one of them in a folder of its own."""
+    """Three shards of JSON lines, one of them in a subfolder."""
     folder = tmp_path_factory.mktemp("shards")
     lines = (dataset / "train.jsonl").read_text().splitlines(keepends=True)
     for number, name in enumerate(("a.jsonl", "b.jsonl", "sub/c.jsonl")):
@@ -36,8 +36,8 @@ def inputs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(artifacts: Path, inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("undisturbed") / "out"
+def uninterrupted(artifacts: Path, inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("uninterrupted") / "out"
     ended = subprocess.run(
         command(artifacts, inputs, output, "--workers", "1"), capture_output=True, text=True
     )
@@ -52,7 +52,7 @@ def command(artifacts: Path, inputs: Path | str, output: Path, *more: str) -> li
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The answers below a folder; what the run notes for itself left out."""
+    """The answers in a folder, without the run's own records."""
     files = (p for p in folder.rglob("*") if p.is_file())
     names = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
     return {name: data for name, data in names.items() if not name.startswith("_edge/")}
@@ -79,22 +79,22 @@ def started(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def worker_at(process: subprocess.Popen[str], output: Path, shard: str = "") -> psutil.Process:
-    """The worker of this run that has answers of a shard half written."""
+    """The worker of this run that is writing the answers of a shard."""
     deadline = time.monotonic() + 90
     start = str((output / shard).parent / f".{Path(shard).name}") if shard else str(output)
     while time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before a worker could be killed"
+        assert process.poll() is None, "the run ended before a worker could be killed"
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 open_files = [file.path for file in child.open_files()]
                 if any(p.startswith(start) and p.endswith(".partial") for p in open_files):
                     return child
         time.sleep(0.01)
-    raise AssertionError("no worker was seen at work")
+    raise AssertionError("no worker started a shard")
 
 
-def test_a_killed_worker_costs_nothing_but_time(
-    artifacts: Path, inputs: Path, undisturbed: Path, tmp_path: Path
+def test_a_killed_worker_changes_no_answer(
+    artifacts: Path, inputs: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     with started(command(artifacts, inputs, output, "--workers", "2")) as process:
@@ -102,18 +102,18 @@ def test_a_killed_worker_costs_nothing_but_time(
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "1,200 answers in 3 shards" in errors
-    assert contents(output) == contents(undisturbed)
+    assert contents(output) == contents(uninterrupted)
 
 
-def test_a_killed_run_goes_on_with_what_is_not_finished(
-    artifacts: Path, inputs: Path, undisturbed: Path, tmp_path: Path
+def test_a_killed_run_continues_with_unfinished_shards(
+    artifacts: Path, inputs: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     with started(command(artifacts, inputs, output, "--workers", "1")) as process:
         worker = worker_at(process, output, "b.jsonl")
         process.send_signal(signal.SIGKILL)
         process.wait()
-        worker.wait(timeout=30)  # without a parent it ends by itself
+        worker.wait(timeout=30)  # it ends when its parent does
     first = (output / "a.jsonl").stat()
     assert not (output / "b.jsonl").exists()
     again = subprocess.run(
@@ -122,11 +122,11 @@ def test_a_killed_run_goes_on_with_what_is_not_finished(
     assert again.returncode == 0, again.stderr
     assert "(1 were finished before)" in again.stderr
     assert (output / "a.jsonl").stat().st_ino == first.st_ino
-    assert contents(output) == contents(undisturbed)
+    assert contents(output) == contents(uninterrupted)
 
 
-def test_a_shard_that_ends_every_worker_is_given_up(
-    artifacts: Path, inputs: Path, undisturbed: Path, tmp_path: Path
+def test_a_shard_that_kills_every_worker_is_given_up(
+    artifacts: Path, inputs: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     with started(command(artifacts, inputs, output, "--workers", "1")) as process:
@@ -138,14 +138,14 @@ def test_a_shard_that_ends_every_worker_is_given_up(
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     last = errors.splitlines()[-1]
-    assert "a.jsonl: 3 workers died over it (signal 9); the machine may be short" in last
+    assert "a.jsonl: 3 workers died on it (signal 9). The machine may be out of memory" in last
     answered = contents(output)
     assert {name: answered[name] for name in ("b.jsonl", "sub/c.jsonl")} == {
-        name: contents(undisturbed)[name] for name in ("b.jsonl", "sub/c.jsonl")
+        name: contents(uninterrupted)[name] for name in ("b.jsonl", "sub/c.jsonl")
     }
 
 
-def test_rows_without_an_answer_stand_apart_with_their_error(
+def test_rows_without_an_answer_are_saved_with_their_error(
     edge: Edge, artifacts: Path, tmp_path: Path
 ) -> None:
     good = [{"input": f"where was um was bridge {n} built?", "n": n} for n in range(20)]
@@ -170,16 +170,16 @@ def test_rows_without_an_answer_stand_apart_with_their_error(
     assert "rows.jsonl:24: the input has" in long["error"]
     assert {row.get("n") for row in failed} == {None, 7, 99}
 
-    # What failed is an input again: its rows have kept their columns.
-    mended = tmp_path / "mended"
+    # The failed rows keep their columns, so they can be an input again.
+    retried = tmp_path / "retried"
     arguments = ("run", artifacts / "onnx-int8", "--input", output / "_failed", "--on-long")
-    edge(*arguments, "truncate", "--output", mended)
-    [answer] = [json.loads(line) for line in (mended / "rows.jsonl").open()]
+    edge(*arguments, "truncate", "--output", retried)
+    [answer] = [json.loads(line) for line in (retried / "rows.jsonl").open()]
     assert answer["n"] == 99
     assert answer["output"]
 
 
-def test_guardrails_hold_in_the_workers(edge: Edge, artifacts: Path, tmp_path: Path) -> None:
+def test_guardrails_apply_in_the_workers(edge: Edge, artifacts: Path, tmp_path: Path) -> None:
     pytest.importorskip("jsonschema")
     source, schema = tmp_path / "in" / "rows.jsonl", tmp_path / "schema.json"
     source.parent.mkdir()
@@ -210,12 +210,12 @@ def test_parquet_keeps_its_types(edge: Edge, artifacts: Path, tmp_path: Path) ->
         }
     )
     pq.write_table(table, tmp_path / "rows.parquet")
-    (tmp_path / "broken.parquet").write_bytes(b"PAR1 this is none")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 not parquet")
     output = tmp_path / "out"
     arguments = ("run", artifacts / "onnx-int8", "--input", tmp_path / "*.parquet", "--output")
     ended = edge(*arguments, output, "--input-column", "question", "--jsonl")
     assert ended.status == 1
-    assert "broken.parquet: no parquet file" in ended.err.splitlines()[-1]
+    assert "broken.parquet: not a Parquet file" in ended.err.splitlines()[-1]
     answered = pq.read_table(output / "rows.parquet")
     assert answered.schema.names == ["question", "when", "weight", "output", "generation"]
     assert answered.schema.field("when").type == pa.timestamp("ms")
@@ -228,7 +228,7 @@ def test_parquet_keeps_its_types(edge: Edge, artifacts: Path, tmp_path: Path) ->
         "1970-01-01 00:00:00.002000",
         "1970-01-01 00:00:00.003000",
     ]
-    assert "rows.parquet: row 2: column 'question' is no text" in failed[0]["error"]
+    assert "rows.parquet: row 2: column 'question' must be text, not NoneType" in failed[0]["error"]
 
 
 def test_an_output_folder_belongs_to_one_run(
@@ -244,20 +244,20 @@ def test_an_output_folder_belongs_to_one_run(
     assert "other options (num_beams)" in assert_refused(*arguments, "--num-beams", 2)
     assert edge(*arguments, "--num-beams", 2, "--max-new-tokens", 2, "--force").status == 0
     assert (output / "one.jsonl").read_text() != before
-    # A shard whose source has changed is answered again.
+    # A shard is answered again after its source has changed.
     assert edge(*arguments, "--force").status == 0
     source.write_text('{"input": "who uh who made it?"}\n{"input": "when was it built?"}\n')
     assert "2 answers in 1 shards (0 were" in edge(*arguments).err
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    assert "holds something else" in assert_refused(*arguments[:-1], tmp_path / "mine")
-    assert "is within --input" in assert_refused(*arguments[:-1], source.parent / "out")
-    assert "holds the input" in assert_refused(*arguments[:-1], source.parent)
+    assert "contains other files" in assert_refused(*arguments[:-1], tmp_path / "mine")
+    assert "is inside --input" in assert_refused(*arguments[:-1], source.parent / "out")
+    assert "contains the input" in assert_refused(*arguments[:-1], source.parent)
     assert "is a file" in assert_refused(*arguments[:-1], tmp_path / "mine" / "letter.txt")
     assert "give a folder with --output" in assert_refused(*arguments[:-2])
-    assert "unknown engine 'rey'. Did you mean 'ray'" in assert_refused(
-        *arguments, "--engine", "rey"
+    assert "unknown executor 'rey'. Did you mean 'ray'" in assert_refused(
+        *arguments, "--executor", "rey"
     )
     assert "no .jsonl or .parquet" in assert_refused(
         *arguments[:3], tmp_path / "mine", "--output", tmp_path / "x"
@@ -269,17 +269,17 @@ def test_an_output_folder_belongs_to_one_run(
 
 @pytest.mark.slow
 def test_ray_survives_a_killed_worker(
-    artifacts: Path, inputs: Path, undisturbed: Path, tmp_path: Path
+    artifacts: Path, inputs: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray")
     output = tmp_path / "out"
-    arguments = command(artifacts, inputs, output, "--engine", "ray", "--workers", "2")
+    arguments = command(artifacts, inputs, output, "--executor", "ray", "--workers", "2")
     with started(arguments) as process:
         worker = worker_at(process, output)
         worker.send_signal(signal.SIGKILL)
         _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "1,200 answers in 3 shards (0 were finished before)" in errors
-    assert contents(output) == contents(undisturbed)
+    assert contents(output) == contents(uninterrupted)
     again = subprocess.run(arguments, capture_output=True, text=True)
     assert "(3 were finished before)" in again.stderr

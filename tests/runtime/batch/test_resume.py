@@ -1,4 +1,4 @@
-"""`edge run --input --output` after a crash: nothing lost, nothing twice."""
+"""`edge run --input --output` after a crash: no row lost, none answered twice."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def journal_of(output: Path) -> Path:
 
 
 def kill_at(started: subprocess.Popen[bytes], journal: Path, lines: int) -> None:
-    """SIGKILL once the journal has so many lines; the process must still be at work then."""
+    """SIGKILL once the journal has `lines` lines; the process must still be running then."""
     deadline = time.monotonic() + 60
     while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
-        assert started.poll() is None, "it ended before it could be killed"
+        assert started.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     started.send_signal(signal.SIGKILL)
@@ -65,7 +65,7 @@ def test_a_killed_run_continues_to_the_same_bytes(
         assert output.read_text() == "from yesterday"
     kept = journal_of(output).read_bytes().count(b"\n") - 1
     with journal_of(output).open("ab") as handle:
-        handle.write(b'{"input": "half a li')  # as a crash within a write leaves it
+        handle.write(b'{"input": "half a li')  # as a crash during a write leaves it
     ended = subprocess.run(
         command(artifact, source, output, *SEEDED), check=True, capture_output=True, text=True
     )
@@ -83,16 +83,16 @@ def test_another_run_is_not_continued(
     artifact, output = artifacts / "onnx-int8", tmp_path / "answers.txt"
     lines = tmp_path / "lines.txt"
     texts = [json.loads(line)["input"] for line in (dataset / "dev.jsonl").open()]
-    # The row that is too long ends the run, and leaves what was answered before it.
+    # The row that is too long ends the run; the answers before it are kept.
     lines.write_text("\n".join([*texts[:40], "word " * 700]) + "\n")
     arguments = ("run", artifact, "--input", lines, "--output", output)
     assert "this artifact takes" in assert_refused(*arguments)
     assert not output.exists()
-    assert "keeps 32 answers" in assert_refused(*arguments, "--num-beams", 2)
+    assert "holds 32 answers" in assert_refused(*arguments, "--num-beams", 2)
     assert "other options (num_beams)" in assert_refused(*arguments, "--num-beams", 2)
     other = ("run", artifacts / "onnx-float32", *arguments[2:])
-    assert "is of another artifact" in assert_refused(*other)
-    # What was short enough under "error" is answered alike under "truncate".
+    assert "used another artifact" in assert_refused(*other)
+    # Rows that fit under "error" have the same answer under "truncate".
     ended = edge(*arguments, "--on-long", "truncate")
     assert "continuing after 32 of 41 rows" in ended.err
     assert len(output.read_text().splitlines()) == 41
@@ -127,45 +127,48 @@ def test_two_processes_never_share_an_output(
         running.communicate()
 
 
-def test_journals_that_can_not_be_trusted(tmp_path: Path) -> None:
+def test_damaged_journals(tmp_path: Path) -> None:
     from edge.runtime.batch.journal import open_journal
     from edge.runtime.errors import OutputExistsError, UsageError
 
     output = tmp_path / "out.txt"
-    identity = {"artifact": "a", "input": "b", "options": {}}
-    with pytest.raises(KeyboardInterrupt), open_journal(output, identity) as journal:
+    fingerprint = {"artifact": "a", "input": "b", "options": {}}
+    with pytest.raises(KeyboardInterrupt), open_journal(output, fingerprint) as journal:
         journal.append(["one", "two", "three"])
         raise KeyboardInterrupt
     path = journal_of(output)
     header, *_ = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(header + b"one\n\0\0\0\0\nthree\n")  # a machine that lost power
-    with open_journal(output, identity) as journal:
+    path.write_bytes(header + b"one\n\0\0\0\0\nthree\n")  # a power failure
+    with open_journal(output, fingerprint) as journal:
         assert journal.lines == 1
-        journal.keep(1)
+        journal.truncate(1)
         journal.append(["zwei"])
         journal.publish()
     assert output.read_text() == "one\nzwei\n"
-    path.write_bytes(header[:20])  # killed in the first write
-    with open_journal(output, identity) as journal:
+    path.write_bytes(header[:20])  # killed during the first write
+    with open_journal(output, fingerprint) as journal:
         assert journal.lines == 0
     path.write_text("somebody's notes\n")
-    with pytest.raises(OutputExistsError, match="no file of ours"), open_journal(output, identity):
+    with (
+        pytest.raises(OutputExistsError, match="unknown format or version"),
+        open_journal(output, fingerprint),
+    ):
         pass
     assert path.read_text() == "somebody's notes\n"
     path.unlink()
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="symbolic link"), open_journal(output, identity):
+    with pytest.raises(UsageError, match="symbolic link"), open_journal(output, fingerprint):
         pass
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_run_refuses_places_that_are_no_output(
+def test_run_refuses_invalid_outputs(
     assert_refused: Refused, artifacts: Path, dataset: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_text('{"input": "who made it?"}\n')
     arguments = ("run", artifacts / "onnx-int8", "--input", source, "--output")
     assert "is a folder" in assert_refused(*arguments, tmp_path)
-    assert "is --input as well" in assert_refused(*arguments, source)
-    assert "no plain file" in assert_refused(*arguments, os.devnull)
-    assert "--force needs" in assert_refused("run", artifacts / "onnx-int8", "x", "--force")
+    assert "is also --input" in assert_refused(*arguments, source)
+    assert "not a regular file" in assert_refused(*arguments, os.devnull)
+    assert "--force goes with" in assert_refused("run", artifacts / "onnx-int8", "x", "--force")

@@ -1,4 +1,4 @@
-"""A service on a real port, for the tests of `edge serve`."""
+"""Services on real ports, for the tests of `edge serve`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,21 @@ from edge.runtime.serve.service import Service
 
 @contextlib.contextmanager
 def running(
-    models: Model | dict[str, Model], *, max_connections: int = 100, **settings: Any
+    models: Model | dict[str, Model],
+    *,
+    max_connections: int = 100,
+    head_timeout: float = 0.5,
+    **settings: Any,
 ) -> Iterator[tuple[httpx2.Client, Service]]:
-    """uvicorn in a thread, with short patience; yields a client and the service."""
+    """uvicorn in a thread, with short timeouts; yields a client and the service."""
     import uvicorn
 
     app = create_app(models, ServeSettings(**settings))
     service: Service = app.state.service
     listener = bind("127.0.0.1", 0)
-    protocol = timed_protocol(head_timeout=0.5, write_timeout=1, max_connections=max_connections)
+    protocol = timed_protocol(
+        head_timeout=head_timeout, write_timeout=1, max_connections=max_connections
+    )
     config = uvicorn.Config(app, http=protocol, ws="none", log_config=None, lifespan="on")
     config.timeout_graceful_shutdown = 2
     server = DrainingServer(config, service)

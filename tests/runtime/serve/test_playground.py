@@ -1,17 +1,24 @@
-"""The page at `/`, in a real browser against a real service."""
+"""The page at `/`, in a real browser with a real service.
+
+The page's policy forbids `eval`, and so Playwright's `wait_for_function`: wait for selectors.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from browser import Browser, chromium, needs_chromium
+from browser import Browser, chromium
 from edge.runtime import load
 from edge.runtime.model import Model
 from serving import running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.alone
 
@@ -25,112 +32,110 @@ def models(artifacts: Path) -> Iterator[dict[str, Model]]:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as found:
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
         yield found
 
 
-def open_page(browser: Browser, address: str) -> None:
-    browser.complaints.clear()
-    browser.open(address)
-    browser.wait("document.getElementById('model').length > 0")
+def open_playground(browser: Browser, url: str) -> Page:
+    browser.open(url)
+    wait_for_models(browser.page)
+    return browser.page
 
 
-def ask(browser: Browser, text: str, answers: int = 1) -> list[str]:
-    """The figures below the answers that come."""
-    before = browser.value("document.querySelectorAll('.figures').length")
-    browser.type(text)
-    browser.press("Enter")
-    browser.wait(f"document.querySelectorAll('.figures').length == {before + answers}")
-    browser.wait("document.getElementById('send').textContent == 'Send'")
-    figures = "[...document.querySelectorAll('.figures')].map(each => each.textContent)"
-    return list(browser.value(figures)[before:])
+def wait_for_models(page: Page) -> None:
+    page.wait_for_selector("#model option", state="attached")
 
 
-def answers(browser: Browser) -> list[str]:
-    found = "[...document.querySelectorAll('.assistant span')].map(each => each.textContent)"
-    return list(browser.value(found))
+def ask(page: Page, text: str, answers: int = 1) -> list[str]:
+    """Send a message by keyboard; returns the statistics below the answers."""
+    stats = page.locator(".stats")
+    before = stats.count()
+    page.keyboard.insert_text(text)
+    page.keyboard.press("Enter")
+    stats.nth(before + answers - 1).wait_for()
+    page.wait_for_selector("#send:text-is('Send')")
+    return stats.all_text_contents()[before:]
 
 
-@needs_chromium
 def test_a_chat_by_keyboard_alone(models: dict[str, Model], browser: Browser) -> None:
     with running(models, target_ms=60_000) as (client, _):
-        open_page(browser, f"{client.base_url}/")
-        assert browser.value("document.activeElement.id") == "text"
-        assert "target 60000 ms" in browser.value("document.getElementById('about').textContent")
-        [figures] = ask(browser, TEXT)
+        page = open_playground(browser, f"{client.base_url}/")
+        assert page.evaluate("document.activeElement.id") == "text"
+        assert "target 60000 ms" in page.inner_text("#about")
+        [stats] = ask(page, TEXT)
         expected = models["small"].generate(TEXT)
-        assert answers(browser) == [expected.text]
-        assert figures.startswith("small · ")
-        assert re.search(r"\d+ ms · first text after \d+ · ", figures)
-        assert f" · {expected.output_tokens} token" in figures
-        assert browser.value("document.querySelector('.figures').classList.contains('ok')")
-        # The last text comes back, and another artifact answers it, then all of them do.
-        browser.press("ArrowUp")
-        assert browser.value("document.getElementById('text').value") == TEXT
-        browser.press("ArrowDown", alt=True)
-        assert browser.value("document.getElementById('model').value") == "<b>exact"
-        [figures] = ask(browser, "")
-        assert figures.startswith("<b>exact · ")
-        assert answers(browser)[-1] == models["<b>exact"].generate(TEXT).text
-        browser.press("ArrowDown", alt=True)
-        both = ask(browser, "who made it?", answers=2)
+        assert page.locator(".assistant span").all_text_contents() == [expected.text]
+        assert stats.startswith("small · ")
+        assert re.search(r"\d+ ms · first text after \d+ ms · ", stats)
+        assert f" · {expected.output_tokens} token" in stats
+        assert page.locator(".stats.ok").count() == 1
+        # The previous message comes back. Another model answers it, then all of them do.
+        page.keyboard.press("ArrowUp")
+        assert page.input_value("#text") == TEXT
+        page.keyboard.press("Alt+ArrowDown")
+        assert page.input_value("#model") == "<b>exact"
+        [stats] = ask(page, "")
+        assert stats.startswith("<b>exact · ")
+        last = page.locator(".assistant span").all_text_contents()[-1]
+        assert last == models["<b>exact"].generate(TEXT).text
+        page.keyboard.press("Alt+ArrowDown")
+        both = ask(page, "who made it?", answers=2)
         assert [line.split(" · ")[0] for line in both] == ["small", "<b>exact"]
         # Shift+Enter is a new line, not a message.
-        browser.type("one")
-        browser.press("Enter", shift=True)
-        assert browser.value("document.getElementById('text').value.startsWith('one\\n')")
-    assert browser.complaints == []
+        page.keyboard.insert_text("one")
+        page.keyboard.press("Shift+Enter")
+        assert page.input_value("#text").startswith("one\n")
+    assert browser.errors == []
 
 
-@needs_chromium
-def test_errors_and_options_reach_the_reader(models: dict[str, Model], browser: Browser) -> None:
+def test_errors_and_options_are_shown(models: dict[str, Model], browser: Browser) -> None:
+    option = "document.querySelector('[data-name=max_new_tokens]').value = {!r}"
     with running({"small": models["small"]}) as (client, _):
-        open_page(browser, f"{client.base_url}/")
-        browser.value("document.querySelector('[data-name=max_new_tokens]').value = '2'")
-        [figures] = ask(browser, TEXT)
-        assert " · 2 tokens" in figures
-        browser.value("document.querySelector('[data-name=max_new_tokens]').value = '9999'")
-        browser.type(TEXT)
-        browser.press("Enter")
-        browser.wait("document.querySelector('.error') !== null")
-        assert "9999" in browser.value("document.querySelector('.error').textContent")
-        # Text is text: neither a question nor an answer becomes part of the page.
-        browser.value("document.querySelector('[data-name=max_new_tokens]').value = ''")
-        ask(browser, "<img src=x onerror=alert(1)>")
-        assert browser.value("document.querySelectorAll('img').length") == 0
+        page = open_playground(browser, f"{client.base_url}/")
+        page.evaluate(option.format("2"))
+        [stats] = ask(page, TEXT)
+        assert " · 2 tokens" in stats
+        page.evaluate(option.format("9999"))
+        page.keyboard.insert_text(TEXT)
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".error")
+        assert "9999" in page.inner_text(".error")
+        # Neither a message nor an answer is ever parsed as HTML.
+        page.evaluate(option.format(""))
+        ask(page, "<img src=x onerror=alert(1)>")
+        assert page.locator("img").count() == 0
 
 
-@needs_chromium
 def test_a_key_is_asked_for(models: dict[str, Model], browser: Browser) -> None:
     with running({"small": models["small"]}, api_keys=("s3cret",)) as (client, _):
         browser.open(f"{client.base_url}/")
-        browser.wait("document.activeElement.id == 'secret'")
-        browser.type("s3cret")
-        browser.press("Enter")
-        browser.wait("document.getElementById('model').length > 0")
-        assert browser.value("document.getElementById('unlock').hidden")
-        browser.wait("document.activeElement.id == 'text'")
-        ask(browser, TEXT)
-        assert browser.value("localStorage.length + sessionStorage.length") == 0
-        assert "s3cret" not in browser.value("document.documentElement.outerHTML")
+        page = browser.page
+        page.wait_for_selector("#secret:focus")
+        page.keyboard.insert_text("s3cret")
+        page.keyboard.press("Enter")
+        wait_for_models(page)
+        assert page.locator("#unlock").is_hidden()
+        page.wait_for_selector("#text:focus")
+        ask(page, TEXT)
+        assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+        assert "s3cret" not in page.content()
 
 
-@needs_chromium
-def test_the_policy_lets_nothing_else_run(models: dict[str, Model], browser: Browser) -> None:
+def test_the_policy_blocks_everything_else(models: dict[str, Model], browser: Browser) -> None:
     with running({"small": models["small"]}) as (client, _):
-        open_page(browser, f"{client.base_url}/")
-        browser.value(
-            "(() => { const s = document.createElement('script'); s.textContent = 'hacked = 1';"
+        page = open_playground(browser, f"{client.base_url}/")
+        page.evaluate(
+            "() => { const s = document.createElement('script'); s.textContent = 'hacked = 1';"
             " document.body.append(s);"
             " const b = document.createElement('button'); b.setAttribute('onclick', 'hacked = 1');"
-            " document.body.append(b); b.click(); })()"
+            " document.body.append(b); b.click(); }"
         )
-        assert browser.value("typeof hacked") == "undefined"
+        assert page.evaluate("typeof hacked") == "undefined"
         blocked = "fetch('http://127.0.0.1:9/').then(() => 'sent', error => error.message)"
-        assert browser.value(blocked) == "Failed to fetch"
-        assert any("Content Security Policy" in told for told in browser.complaints)
-        assert any("connect-src" in told for told in browser.complaints)
+        assert page.evaluate(blocked) == "Failed to fetch"
+        assert any("Content Security Policy" in error for error in browser.errors)
+        assert any("connect-src" in error for error in browser.errors)
 
 
 def test_the_page_is_one_file_that_loads_nothing(models: dict[str, Model]) -> None:

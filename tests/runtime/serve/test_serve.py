@@ -1,7 +1,8 @@
-"""`edge serve` as its clients see it: real uvicorn, real port, real models."""
+"""`edge serve` as clients see it: real uvicorn, real ports, real models."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -86,7 +87,7 @@ def test_a_chat_reads_the_last_user_message(client: httpx2.Client, model: Model)
     assert value["edge"]["engine_ms"] > 0
 
 
-def test_a_chat_can_be_read_whole(model: Model) -> None:
+def test_a_chat_can_be_read_as_a_conversation(model: Model) -> None:
     conversation = [*user("who"), {"role": "assistant", "content": "what"}, *user("when")]
     with running({"one": model}, chat="conversation") as (client, _):
         value = client.post(CHAT, json={"model": "one", "messages": conversation}).json()
@@ -116,7 +117,7 @@ def test_a_chat_streams_its_pieces(client: httpx2.Client, model: Model) -> None:
     assert usage["usage"]["completion_tokens"] == expected.output_tokens
 
 
-def test_what_has_no_pieces_streams_whole(client: httpx2.Client, model: Model) -> None:
+def test_answers_without_pieces_stream_at_the_end(client: httpx2.Client, model: Model) -> None:
     beams = {"model": "one", "prompt": TEXTS[1], "num_beams": 3}
     texts = [e["choices"][0]["text"] for e in events(client, COMPLETIONS, beams)]
     assert "".join(texts) == model.generate(TEXTS[1], num_beams=3).text
@@ -127,9 +128,7 @@ def test_what_has_no_pieces_streams_whole(client: httpx2.Client, model: Model) -
     assert refused.status_code == 413
 
 
-def test_generate_gives_scores_and_an_error_in_a_texts_place(
-    client: httpx2.Client, model: Model
-) -> None:
+def test_generate_returns_scores_and_errors_per_text(client: httpx2.Client, model: Model) -> None:
     body = {"model": "one", "input": [TEXTS[0], "word " * 100], "num_beams": 2}
     value = client.post(GENERATE, json={**body, "num_return_sequences": 2}).json()
     good, bad = value["outputs"]
@@ -159,8 +158,8 @@ def test_models_are_listed(client: httpx2.Client) -> None:
     assert client.get("/v1/models/three").status_code == 404
 
 
-def test_requests_at_once_get_their_own_answers(client: httpx2.Client, second: Model) -> None:
-    """Of the engine whose micro-batches are largest, many at a time."""
+def test_concurrent_requests_get_the_right_answers(client: httpx2.Client, second: Model) -> None:
+    """With the engine that uses the largest batches."""
     expected = {text: second.generate(text).text for text in TEXTS}
 
     def ask(text: str) -> bool:
@@ -172,7 +171,7 @@ def test_requests_at_once_get_their_own_answers(client: httpx2.Client, second: M
         assert all(pool.map(ask, [*TEXTS] * 12))
 
 
-def test_waiting_requests_share_a_run(second: Model) -> None:
+def test_queued_requests_share_a_batch(second: Model) -> None:
     with running(second, max_batch=8) as (client, service):
         [pool] = service.pools.values()
 
@@ -186,7 +185,7 @@ def test_waiting_requests_share_a_run(second: Model) -> None:
     assert max(shared) > 2
 
 
-# -- refusals ------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,7 @@ def test_waiting_requests_share_a_run(second: Model) -> None:
         ({"model": "one", "prompt": ["a", "b"], "stream": True}, 400, "unsupported_parameter"),
     ],
 )
-def test_bad_requests_are_told_why(
+def test_bad_requests_get_a_reason(
     client: httpx2.Client, body: Any, status: int, code: str
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -229,26 +228,26 @@ def test_bad_requests_are_told_why(
     assert good.status_code == 200
 
 
-def test_other_refusals(client: httpx2.Client) -> None:
+def test_other_errors(client: httpx2.Client) -> None:
     assert client.get("/nowhere").json()["error"]["code"] == "not_found"
     assert client.get(COMPLETIONS).status_code == 405
     picture = [{"type": "image_url", "image_url": {"url": "x"}}]
     answer = client.post(CHAT, json={"model": "one", "messages": user(picture)})  # type: ignore[arg-type]
     assert answer.status_code == 400
     assert "image_url" in answer.json()["error"]["message"]
-    # A page of another site may send text without asking first; it is not taken for JSON.
-    sneaked = client.post(
+    # A page of another site may send plain text without a preflight; it is not read as JSON.
+    cross_site = client.post(
         COMPLETIONS,
         content=b'{"model": "one", "prompt": "a"}',
         headers={"content-type": "text/plain"},
     )
-    assert sneaked.status_code == 422
+    assert cross_site.status_code == 422
     assert (
         "access-control-allow-origin" not in client.get("/health", headers={"origin": "a"}).headers
     )
 
 
-def test_an_answer_that_fails_the_operators_check(artifacts: Path) -> None:
+def test_an_answer_that_fails_the_output_check(artifacts: Path) -> None:
     rails = Guardrails(output=RegexOutput(r"\d+"))
     with load(artifacts / "onnx-float32", guardrails=rails) as model, running(model) as (client, _):
         answer = client.post(COMPLETIONS, json={"prompt": TEXTS[0]})
@@ -258,7 +257,7 @@ def test_an_answer_that_fails_the_operators_check(artifacts: Path) -> None:
     assert error["raw_text"]
 
 
-def test_a_key_is_needed_where_one_is_set(model: Model) -> None:
+def test_a_key_is_required_if_one_is_set(model: Model) -> None:
     with running(model, api_keys=("first", "second")) as (client, _):
         body = {"prompt": "yes"}
         for header in ({}, {"authorization": "Bearer firs"}, {"authorization": "Basic first"}):
@@ -272,7 +271,7 @@ def test_a_key_is_needed_where_one_is_set(model: Model) -> None:
         assert client.get("/health").status_code == 200
 
 
-def test_pages_of_named_sites_may_call(model: Model) -> None:
+def test_pages_of_allowed_origins_may_call(model: Model) -> None:
     with running(model, cors_origins=("https://a.example",)) as (client, _):
         for origin, allowed in (("https://a.example", True), ("https://b.example", False)):
             headers = client.get("/v1/models", headers={"origin": origin}).headers
@@ -284,7 +283,7 @@ def test_pages_of_named_sites_may_call(model: Model) -> None:
 SLOW = {"min_new_tokens": 200, "max_new_tokens": 200}
 
 
-def test_more_than_the_queue_holds_is_refused_at_once(model: Model) -> None:
+def test_requests_over_the_queue_size_are_refused(model: Model) -> None:
     with running(model, queue_size=2, workers=1, max_batch=1) as (client, service):
 
         def ask(_: int) -> httpx2.Response:
@@ -301,7 +300,7 @@ def test_more_than_the_queue_holds_is_refused_at_once(model: Model) -> None:
         wait_idle(service)
 
 
-def test_a_request_that_takes_too_long_is_ended(model: Model) -> None:
+def test_a_request_past_its_deadline_is_cancelled(model: Model) -> None:
     with running(model, workers=1, max_batch=1) as (client, service):
         header = {"x-request-timeout": "0.05"}
         many = {"input": [TEXTS[0]] * 60, **SLOW}
@@ -350,7 +349,7 @@ def connect(client: httpx2.Client) -> socket.socket:
 
 
 def closed_within(connection: socket.socket, seconds: float, drip: bytes = b"") -> bytes:
-    """What came before the other side closed; `drip` is sent over and over meanwhile."""
+    """What arrived before the other side closed; `drip` is sent repeatedly."""
     received, until = b"", time.monotonic() + seconds
     connection.settimeout(0.05)
     while time.monotonic() < until:
@@ -368,7 +367,7 @@ def closed_within(connection: socket.socket, seconds: float, drip: bytes = b"") 
     raise AssertionError("the connection is still open")
 
 
-def test_slow_heads_and_bodies_hold_nothing(service: tuple[httpx2.Client, Service]) -> None:
+def test_slow_heads_and_bodies_time_out(service: tuple[httpx2.Client, Service]) -> None:
     client, state = service
     with connect(client) as silent, connect(client) as dripping:
         dripping.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: a\r\nx-a: ")
@@ -386,7 +385,7 @@ def test_slow_heads_and_bodies_hold_nothing(service: tuple[httpx2.Client, Servic
     wait_idle(state)
 
 
-def test_a_kept_alive_connection_has_the_same_patience(client: httpx2.Client) -> None:
+def test_a_kept_alive_connection_times_out_too(client: httpx2.Client) -> None:
     with connect(client) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
         time.sleep(0.3)
@@ -396,16 +395,36 @@ def test_a_kept_alive_connection_has_the_same_patience(client: httpx2.Client) ->
 
 
 def test_connections_have_a_limit(model: Model) -> None:
-    with running(model, max_connections=5) as (client, _):
-        held = [connect(client) for _ in range(10)]
-        time.sleep(0.2)
-        for connection in held:
-            connection.close()
-        time.sleep(0.1)
+    """Connections beyond the limit are closed at once, not by the timeout for silent ones."""
+    limit, more = 5, 5
+    with running(model, max_connections=limit, head_timeout=60) as (client, _):
+        assert client.get("/health").status_code == 200  # the client's own connection counts
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(connect(client)) for _ in range(limit - 1 + more)]
+            until = time.monotonic() + 10
+            while sum(map(is_closed, connections)) < more and time.monotonic() < until:
+                time.sleep(0.02)
+            closed = [is_closed(connection) for connection in connections]
+            assert closed == [False] * (limit - 1) + [True] * more
+        # Closed connections free their places.
+        with connect(client) as connection:
+            time.sleep(0.2)
+            assert not is_closed(connection)
         assert client.post(COMPLETIONS, json={"prompt": "yes"}).status_code == 200
 
 
-def test_more_requests_than_may_be_under_way(model: Model) -> None:
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed a connection on which it sends nothing."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_requests_over_the_limit_are_refused(model: Model) -> None:
     with running(model, max_requests=2, workers=1) as (client, _):
 
         def ask(_: int) -> int:
@@ -415,7 +434,7 @@ def test_more_requests_than_may_be_under_way(model: Model) -> None:
             assert set(threads.map(ask, range(24))) == {200, 503}
 
 
-# -- what operators see --------------------------------------------------------------------------
+# -- operation ----------------------------------------------------------------------------------
 
 
 def test_a_client_that_leaves_the_queue_is_not_answered(model: Model) -> None:
@@ -430,9 +449,9 @@ def test_a_client_that_leaves_the_queue_is_not_answered(model: Model) -> None:
                 with pytest.raises(httpx2.TimeoutException):
                     client.post(CHAT, json={"messages": user("a"), **body}, timeout=0.1)
             until = time.monotonic() + 2
-            while pool.texts_waiting and time.monotonic() < until:
+            while pool.queued_texts and time.monotonic() < until:
                 time.sleep(0.001)
-            assert pool.texts_waiting == 0
+            assert pool.queued_texts == 0
             assert not busy.done()
             assert busy.result().status_code == 200
 
@@ -472,7 +491,7 @@ def test_the_log_holds_counts_and_no_content(
         assert ("Verona" in caplog.text) is log_content
 
 
-def test_a_draining_service_answers_what_it_took_and_refuses_the_rest(model: Model) -> None:
+def test_a_draining_service_answers_accepted_requests_only(model: Model) -> None:
     with running(model, workers=1, max_batch=1) as (client, service):
         statuses: list[int] = []
 
@@ -484,7 +503,7 @@ def test_a_draining_service_answers_what_it_took_and_refuses_the_rest(model: Mod
         for thread in threads:
             thread.start()
         until = time.monotonic() + 5
-        while service._inside < 3 and time.monotonic() < until:
+        while service._in_flight < 3 and time.monotonic() < until:
             time.sleep(0.001)
         service.drain()
         refused = client.post(GENERATE, json={"input": "yes"})
@@ -514,10 +533,10 @@ def test_an_app_mounts_in_another(model: Model) -> None:
         answer = client.post("/edge/v1/completions", json=body, headers=header)
         assert answer.json()["choices"][0]["text"] == model.generate(TEXTS[0]).text
     inner.state.service.close()
-    assert model.generate("yes").text
+    assert model.generate(TEXTS[0]).text
 
 
-def test_copies_of_an_engine_that_takes_turns(artifacts: Path) -> None:
+def test_copies_of_an_engine_that_is_not_concurrent(artifacts: Path) -> None:
     with load(artifacts / "gguf-f32") as model, running(model, workers=2) as (client, service):
         [pool] = service.pools.values()
         assert pool.workers == 2

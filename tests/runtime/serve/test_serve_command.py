@@ -1,4 +1,4 @@
-"""`edge serve` as a process: the openai client, SIGTERM under load, and refusals to start."""
+"""`edge serve` as a process: the openai client, SIGTERM under load, and failures to start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from serving import command
 pytestmark = pytest.mark.alone
 
 
-def test_the_engine_gets_the_cores_or_what_was_tuned(artifacts: Path, tmp_path: Path) -> None:
+def test_the_engine_uses_the_cores_or_the_tuned_threads(artifacts: Path, tmp_path: Path) -> None:
     tuned = tmp_path / "tuned"
     shutil.copytree(artifacts / "onnx-int8", tuned)
     manifest = json.loads((tuned / "edge.json").read_text())
@@ -64,23 +64,23 @@ def test_the_openai_client_works_unchanged(artifacts: Path) -> None:
                 client.completions.create(model="x", prompt="a")
             with pytest.raises(openai.BadRequestError, match="logit_bias"):
                 client.completions.create(model="m", prompt="a", logit_bias={"5": 1})
-            # The limit of tokens is a status of its own, which the client has no class for.
+            # 413 is a status that the client has no exception class for.
             with pytest.raises(openai.APIStatusError) as caught:
                 client.completions.create(model="m", prompt="word " * 1000)
             assert caught.value.code == "context_length_exceeded"
-        stranger = openai.OpenAI(base_url=f"{address}/v1", api_key="wrong", max_retries=0)
-        with stranger, pytest.raises(openai.AuthenticationError):
-            stranger.models.list()
+        intruder = openai.OpenAI(base_url=f"{address}/v1", api_key="wrong", max_retries=0)
+        with intruder, pytest.raises(openai.AuthenticationError):
+            intruder.models.list()
 
 
 def test_sigterm_under_load_answers_everything_it_accepted(artifacts: Path) -> None:
-    """A client sees whole answers or refusals, then that nobody listens; never half an answer."""
+    """A client sees complete answers or refusals until the port closes, never half an answer."""
     lock = threading.Lock()
     seen: list[int | str] = []
 
     def ask(address: str) -> None:
         body = {"input": TEXTS[0], "min_new_tokens": 100, "max_new_tokens": 100}
-        # A connection each: one that is kept alive may be closed as a request sets out.
+        # No keep-alive: an idle connection may be closed just as a request is sent on it.
         client = httpx2.Client(base_url=address, timeout=30, headers={"connection": "close"})
         while True:
             try:
@@ -152,7 +152,7 @@ def test_bad_usage_is_one_line(
     assert "not an artifact" in assert_refused("serve", tmp_path, "--port", 0)
     assert "no API key" in assert_refused("serve", folder, "--api-key-file", _empty(tmp_path))
     assert "can't be read" in assert_refused("serve", folder, "--api-key-file", tmp_path / "no")
-    assert "no address" in assert_refused("serve", folder, "--host", "no.such.host.invalid")
+    assert "not an address" in assert_refused("serve", folder, "--host", "no.such.host.invalid")
     assert_refused("serve", folder, "--port", 70000)
 
 
