@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from edge.export.auto import choose_quantization
+from edge.export.conditioning.calibration import CalibrationRequest
 from edge.export.options import ExportOptions
-from edge.export.publish import Exported, Publisher, publish_all
+from edge.export.publish import Exported, Publisher
 from edge.export.shortlist import ShortlistRequest
 from edge.export.source import SourceModel
-from edge.export.target import Target, plan_targets
-from edge.runtime.errors import UsageError
+from edge.export.target import Target, destination, plan_targets
+from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.platform.atomic import check_destination
 from edge.runtime.registry import unknown_name
 
 Layout = Literal["edge", "hub"]
@@ -33,6 +38,8 @@ def export(
     generation: Mapping[str, Any] | None = None,
     max_error: float | None = None,
     mean_error: float | None = None,
+    condition: bool = True,
+    calibrate: str | Path | CalibrationRequest | None = None,
     shortlist: str | Path | ShortlistRequest | None = None,
     on_start: Callable[[Target], None] | None = None,
     on_done: Callable[[Target, Exported], None] | None = None,
@@ -63,6 +70,12 @@ def export(
             `edge.runtime.options.GenerationOptions`; they override generation_config.json.
         max_error: accept a largest log-probability error up to this, in nats per token.
         mean_error: accept a mean log-probability error up to this, in nats per token.
+        condition: rewrite the weights, which leaves the function as it is, before they are
+            quantized; see `edge.export.conditioning`.
+        calibrate: rows that the quantization is fitted to (a JSON-lines file, or a folder with
+            train.jsonl, of which only the train rows are used), or a `CalibrationRequest`. By
+            default built-in English texts. With rows, "auto" takes the smallest precision that
+            can't be told from float32 on held-out rows; without, a format's 8 bits.
         shortlist: rows with targets (a JSON-lines file, or a folder with train and dev files), or
             a `ShortlistRequest`: searches choose among the tokens of these targets and of the
             input (ONNX only).
@@ -94,7 +107,8 @@ def export(
         for name in names:
             if name != "onnx":
                 raise UsageError(f"--layout hub is for --format onnx only, not for {name}")
-    targets = plan_targets(names, [quantize] if isinstance(quantize, str) else quantize)
+    if isinstance(calibrate, str | Path):
+        calibrate = CalibrationRequest(Path(calibrate))
     if isinstance(shortlist, str | Path):
         shortlist = ShortlistRequest(Path(shortlist))
     if not isinstance(model, SourceModel):
@@ -106,10 +120,64 @@ def export(
         generation=generation or {},
         max_error=max_error,
         mean_error=mean_error,
+        condition=condition,
+        calibrate=calibrate,
         shortlist=shortlist,
     )
     publisher = _publisher_class(layout)(model, options)
+    quantizations = [quantize] if isinstance(quantize, str) else quantize
+    targets = plan_targets(names, quantizations, functools.partial(choose_quantization, publisher))
     return publish_all(publisher, targets, output, force=force, on_start=on_start, on_done=on_done)
+
+
+def publish_all(
+    publisher: Publisher,
+    targets: Sequence[Target],
+    output: str | Path,
+    *,
+    force: bool = False,
+    on_start: Callable[[Target], None] | None = None,
+    on_done: Callable[[Target, Exported], None] | None = None,
+) -> list[Exported]:
+    """Publish several targets: a single one in `output` itself, several in folders inside it.
+
+    All destinations are checked first, so that nothing is written before a refusal.
+
+    Args:
+        publisher: makes the artifacts.
+        targets: what to make, in this order.
+        output: the destination; see `edge.export.target.destination`.
+        force: replace existing artifacts.
+        on_start: called with each target before it is made.
+        on_done: called with each target and its artifact.
+
+    Raises:
+        EdgeError: as `Publisher.publish`; the message starts with the target's name.
+    """
+    places = {target: destination(output, target, targets) for target in targets}
+    for target, place in places.items():
+        check_destination(place, force=force)
+        publisher.check_target(target)
+    done = []
+    for target, place in places.items():
+        if on_start:
+            on_start(target)
+        with _named_errors(target):
+            exported = publisher.publish(target, place, force=force)
+        done.append(exported)
+        if on_done:
+            on_done(target, exported)
+    return done
+
+
+@contextlib.contextmanager
+def _named_errors(target: Target) -> Iterator[None]:
+    """Put the target's name in front of the message of an error."""
+    try:
+        yield
+    except EdgeError as error:
+        error.args = (f"{target.name}: {error}",)
+        raise
 
 
 def _publisher_class(layout: Layout) -> type[Publisher]:

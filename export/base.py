@@ -55,6 +55,7 @@ class Exporter(abc.ABC):
         quantizations: canonical name → description, in the order of `edge export --help`.
         full_precision: the names among them that keep weights in 16 or 32-bit floats.
         auto: the quantization that `auto` stands for.
+        candidates: what `auto` chooses from where the model is calibrated, smallest first.
         aliases: other names → canonical names.
         tolerances: canonical name → parity tolerance.
         higher_precision: canonical name → the quantization to export instead if the parity check
@@ -66,6 +67,7 @@ class Exporter(abc.ABC):
     quantizations: ClassVar[Mapping[str, str]]
     full_precision: ClassVar[Collection[str]]
     auto: ClassVar[str]
+    candidates: ClassVar[Sequence[str]] = ()
     aliases: ClassVar[Mapping[str, str]] = {}
     tolerances: ClassVar[Mapping[str, Tolerance]]
     higher_precision: ClassVar[Mapping[str, str]] = {}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +23,20 @@ from edge.export.options import (
     resolve_text_fingerprint,
 )
 from edge.export.parity import Parity, ParityCheck, check_tolerance
+from edge.export.quantization.evaluation import HeldOutCheck
 from edge.export.shortlist import Shortlist
 from edge.export.source import SourceModel
-from edge.export.target import Target, destination, plan_targets
+from edge.export.target import Target, plan_targets
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Manifest, Source, TokenizerInfo
 from edge.runtime.engines import ENGINES
-from edge.runtime.errors import EdgeError, ParityError, UsageError
+from edge.runtime.errors import ParityError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.model import load
 from edge.runtime.platform.atomic import check_destination, new_folder
 from edge.runtime.version import edge_version
 
-__all__ = ["ExportOptions", "Exported", "Publisher", "Target", "plan_targets", "publish_all"]
+__all__ = ["ExportOptions", "Exported", "Publisher", "Target", "plan_targets"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Publisher:
         """
         if not self.options.condition:
             return None
-        return condition(self.source, self.calibration)
+        return condition(self.source, self.calibration.fitted)
 
     @functools.cached_property
     def calibration(self) -> Calibration:
@@ -137,6 +137,11 @@ class Publisher:
             self.prompt,
             self.limits.max_input_tokens,
         )
+
+    @functools.cached_property
+    def held_out(self) -> HeldOutCheck:
+        """The comparison with float32 on the calibration rows that fitted nothing."""
+        return HeldOutCheck(self.source, self.calibration, self.generation.max_new_tokens)
 
     def check_target(self, target: Target) -> None:
         """Reject a target that does not support the options, before anything is written.
@@ -172,6 +177,16 @@ class Publisher:
         with self.source.tokenizer_folder() as folder:
             return ParityCheck(self.source, self.prompt, self.limits, folder)
 
+    def write(self, target: Target, folder: Path) -> Manifest:
+        """Write the files of a target and a manifest without parity into an empty folder."""
+        exporter = self.exporter(target)
+        source = self.source_for(exporter, target.quantization)
+        settings = exporter.write(source, target.quantization, folder)
+        self.source.write_tokenizer(folder)
+        manifest = self._manifest(target, source, folder, settings)
+        write_manifest(folder, manifest)
+        return manifest
+
     def _publish(
         self, exporter: Exporter, target: Target, output: str | Path, *, force: bool
     ) -> Exported:
@@ -180,16 +195,15 @@ class Publisher:
         check = self.check  # first: it rejects a wrong tokenizer before anything is written
         shortlist = self.shortlist
         with new_folder(output, force=force) as staging:
-            source = self.source_for(exporter, target.quantization)
-            settings = exporter.write(source, target.quantization, staging)
-            self.source.write_tokenizer(staging)
-            manifest = self._manifest(target, source, staging, settings)
-            write_manifest(staging, manifest)
+            manifest = self.write(target, staging)
             with load(staging) as model:
                 parity = check.measure(model)
                 answers = shortlist.answers(model) if shortlist else []
-            check_tolerance(parity, tolerance, target.name)
-            manifest = dataclasses.replace(manifest, parity=parity.as_manifest(tolerance))
+                check_tolerance(parity, tolerance, target.name)
+                record = parity.as_manifest(tolerance)
+                if manifest.conditioning:
+                    record["held_out"] = self.held_out.compare(model).as_manifest()
+            manifest = dataclasses.replace(manifest, parity=record)
             if shortlist:
                 manifest = self._restrict(exporter, manifest, staging, shortlist, answers)
             model_card(manifest).save(staging / CARD_NAME)
@@ -267,53 +281,3 @@ class Publisher:
         if self.options.mean_error is not None:
             tolerance = dataclasses.replace(tolerance, mean_error=self.options.mean_error)
         return tolerance
-
-
-def publish_all(
-    publisher: Publisher,
-    targets: Sequence[Target],
-    output: str | Path,
-    *,
-    force: bool = False,
-    on_start: Callable[[Target], None] | None = None,
-    on_done: Callable[[Target, Exported], None] | None = None,
-) -> list[Exported]:
-    """Publish several targets: a single one in `output` itself, several in folders inside it.
-
-    All destinations are checked first, so that nothing is written before a refusal.
-
-    Args:
-        publisher: makes the artifacts.
-        targets: what to make, in this order.
-        output: the destination; see `edge.export.target.destination`.
-        force: replace existing artifacts.
-        on_start: called with each target before it is made.
-        on_done: called with each target and its artifact.
-
-    Raises:
-        EdgeError: as `Publisher.publish`; the message starts with the target's name.
-    """
-    places = {target: destination(output, target, targets) for target in targets}
-    for target, place in places.items():
-        check_destination(place, force=force)
-        publisher.check_target(target)
-    done = []
-    for target, place in places.items():
-        if on_start:
-            on_start(target)
-        with _named_errors(target):
-            exported = publisher.publish(target, place, force=force)
-        done.append(exported)
-        if on_done:
-            on_done(target, exported)
-    return done
-
-
-@contextlib.contextmanager
-def _named_errors(target: Target) -> Iterator[None]:
-    """Put the target's name in front of the message of an error."""
-    try:
-        yield
-    except EdgeError as error:
-        error.args = (f"{target.name}: {error}",)
-        raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,18 @@ class Target:
         return f"{self.format}-{self.quantization}"
 
 
-def plan_targets(formats: str | Sequence[str], quantizations: Sequence[str] = ()) -> list[Target]:
+def plan_targets(
+    formats: str | Sequence[str],
+    quantizations: Sequence[str] = (),
+    choose: Callable[[str], str] | None = None,
+) -> list[Target]:
     """Every format in every quantization, without duplicates.
 
     Args:
         formats: one or several format names; "all" stands for every format.
         quantizations: names or aliases, each valid for every format; empty means "auto".
+        choose: format → canonical quantization that "auto" stands for. None takes the default of
+            the format.
 
     Raises:
         UsageError: no format, or an unknown format or quantization.
@@ -45,12 +51,12 @@ def plan_targets(formats: str | Sequence[str], quantizations: Sequence[str] = ()
             raise UsageError(unknown_name("format", name, known_formats()))
     if ALL_FORMATS in names:
         names = list(EXPORTERS.names())
-    targets = [
-        Target(name, EXPORTERS.load(name).resolve(quantization))
-        for name in names
-        for quantization in quantizations or ("auto",)
-    ]
-    return list(dict.fromkeys(targets))
+    asked = [(name, one.lower()) for name in names for one in quantizations or ("auto",)]
+    # Every name is checked before `choose`, which takes time.
+    resolved = {pair: EXPORTERS.load(pair[0]).resolve(pair[1]) for pair in asked}
+    if choose is not None:
+        resolved |= {pair: choose(pair[0]) for pair in resolved if pair[1] == "auto"}
+    return list(dict.fromkeys(Target(pair[0], resolved[pair]) for pair in asked))
 
 
 def known_formats() -> tuple[str, ...]:

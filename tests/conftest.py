@@ -101,7 +101,8 @@ def trained(dataset: Path, build_once: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def artifacts(trained: Path, build_once: Callable[..., Path]) -> Path:
     """A folder with artifacts of all formats, in float32 and 8 bit, named format-quantization."""
-    from edge.export.publish import Publisher, plan_targets, publish_all
+    from edge.export.api import publish_all
+    from edge.export.publish import Publisher, plan_targets
     from edge.export.source import SourceModel
 
     def build(output: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -18,7 +18,8 @@ from edge.cli.options import (
 from edge.cli.param_types import COUNT, PATH
 
 if TYPE_CHECKING:
-    from edge.export.publish import Exported, Publisher, Target
+    from edge.export.publish import Exported
+    from edge.export.target import Target
 
 FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
 
@@ -82,6 +83,18 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
     help="Largest accepted mean log-probability error.",
 )
 @click.option(
+    "--calibrate",
+    type=PATH,
+    metavar="DATA",
+    show_default="built-in English texts",
+    help="Rows that the quantization is fitted to: a .jsonl file, or a folder with train.jsonl.",
+)
+@click.option(
+    "--condition/--no-condition",
+    default=True,
+    help="Rewrite the weights before quantization, so that it loses less.",
+)
+@click.option(
     "--shortlist",
     type=PATH,
     metavar="FILE",
@@ -104,7 +117,7 @@ def command(
     model: str,
     formats: tuple[str, ...],
     quantizations: tuple[str, ...],
-    layout: str,
+    layout: Literal["edge", "hub"],
     output: Path,
     force: bool,
     revision: str | None,
@@ -113,6 +126,8 @@ def command(
     max_new_tokens_limit: int | None,
     max_error: float | None,
     mean_error: float | None,
+    calibrate: Path | None,
+    condition: bool,
     shortlist: Path | None,
     shortlist_frequent: int | None,
     input_column: str,
@@ -138,30 +153,33 @@ def command(
     if layout == "hub" and tune:
         raise UsageError("--tune needs an artifact; --layout hub writes none")
     from edge.cli.display.console import quiet_libraries, status
-    from edge.export.publish import ExportOptions, plan_targets, publish_all
+    from edge.export import export
+    from edge.export.conditioning.calibration import CalibrationRequest
     from edge.export.shortlist import ShortlistRequest
-    from edge.export.source import SourceModel
     from edge.runtime.rows import Columns
 
     quiet_libraries()
-    targets = [target for name in formats for target in plan_targets(name, quantizations)]
-    source = SourceModel.open(model, revision=revision)
     columns = Columns(input_column, target_column)
-    options = ExportOptions(
-        prompt=prefix,
-        max_input_tokens=max_input_tokens,
-        max_new_tokens_limit=max_new_tokens_limit,
-        generation=given(generation),
-        max_error=max_error,
-        mean_error=mean_error,
-        shortlist=ShortlistRequest(shortlist, shortlist_frequent, columns) if shortlist else None,
-    )
     with status("exporting") as progress:
-        done = publish_all(
-            _publisher_class(layout)(source, options),
-            list(dict.fromkeys(targets)),
+        done = export(
+            model,
             output,
+            formats,
+            quantizations,
+            layout=layout,
             force=force,
+            revision=revision,
+            prompt=prefix,
+            max_input_tokens=max_input_tokens,
+            max_new_tokens_limit=max_new_tokens_limit,
+            generation=given(generation),
+            max_error=max_error,
+            mean_error=mean_error,
+            condition=condition,
+            calibrate=CalibrationRequest(calibrate, columns) if calibrate else None,
+            shortlist=ShortlistRequest(shortlist, shortlist_frequent, columns)
+            if shortlist
+            else None,
             on_start=lambda target: progress(f"exporting {target.name}"),
             on_done=print_exported,
         )
@@ -179,16 +197,6 @@ def command(
     )
 
 
-def _publisher_class(layout: str) -> type[Publisher]:
-    if layout == "hub":
-        from edge.export.hub.publisher import HubPublisher
-
-        return HubPublisher
-    from edge.export.publish import Publisher
-
-    return Publisher
-
-
 def print_exported(target: Target, exported: Exported) -> None:
     """Print one line for a finished artifact."""
     parity = exported.parity
@@ -201,6 +209,9 @@ def print_exported(target: Target, exported: Exported) -> None:
         f"   log-prob error mean {parity.mean_error:.1e} max {parity.max_error:.1e}"
         f"   {exported.folder}"
     )
+    if held_out := exported.manifest.parity.get("held_out"):
+        changed = held_out["rows"] - held_out["identical"]
+        click.echo(f"  {changed} of {held_out['rows']} answers to calibration rows changed")
     if facts := exported.manifest.shortlist:
         from edge.export.shortlist import shortlist_line
 

@@ -137,7 +137,8 @@ def _train(data: Path, model: Path, time_limit: float | None, seed: int) -> None
 
 def _export(model: Path, artifacts: Path) -> list[Exported]:
     from edge.cli.display.console import status
-    from edge.export.publish import Publisher, plan_targets, publish_all
+    from edge.export.api import publish_all
+    from edge.export.publish import Publisher, plan_targets
     from edge.export.source import SourceModel
 
     targets = plan_targets("all", _QUANTIZATIONS)

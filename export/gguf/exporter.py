@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +52,7 @@ class GgufExporter(Exporter):
     }
     full_precision: ClassVar[Collection[str]] = _UNQUANTIZED
     auto = "q8_0"
+    candidates: ClassVar[Sequence[str]] = ("q4_k_m", "q8_0")
     aliases: ClassVar[Mapping[str, str]] = {
         "none": "f32",
         "fp32": "f32",

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.export.publish import ExportOptions, Publisher, plan_targets, publish_all
+from edge.export.api import publish_all
+from edge.export.publish import ExportOptions, Publisher, plan_targets
 from edge.export.source import SourceModel
 from edge.runtime import load
 from samples import FORMATS

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge.bench.artifacts.accuracy import measure_accuracy
-from edge.export.publish import Publisher, plan_targets, publish_all
+from edge.export.api import publish_all
+from edge.export.publish import Publisher, plan_targets
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.rows import read_rows

@@ -1,0 +1,149 @@
+"""Accuracy of a quantized artifact against the float32 model, row by row on held-out rows."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge.export.conditioning.calibration import Calibration
+from edge.export.reference import TorchReference
+from edge.export.source import SourceModel
+from edge.runtime.model import Model
+from edge.runtime.options import GenerationOptions
+
+MIN_ROWS = 32  # fewer say too little to choose a precision by
+SIGNIFICANCE = 0.05
+_MAX_ROWS = 128
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class RowAccuracy:
+    """A model's results on the rows: mean loss of each target, and the greedy answer."""
+
+    losses: np.ndarray  # float64 [rows], nats per token
+    answers: list[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A quantized artifact against the float32 model on the same rows.
+
+    Attributes:
+        rows: Number of rows.
+        identical: Greedy answers that are the same.
+        loss_difference: Mean difference of the rows' losses, in nats per token; above 0 is worse.
+        loss_p: One-sided p-value of the losses being worse (paired t-test).
+        answers_p: One-sided p-value of fewer answers being right (exact McNemar test).
+    """
+
+    rows: int
+    identical: int
+    loss_difference: float
+    loss_p: float
+    answers_p: float
+
+    @property
+    def is_indistinguishable(self) -> bool:
+        """Whether neither test tells the artifact from float32 at the level `SIGNIFICANCE`."""
+        return min(self.loss_p, self.answers_p) >= SIGNIFICANCE
+
+    def as_manifest(self) -> dict[str, Any]:
+        """The values as the manifest records them, rounded."""
+        return {
+            "rows": self.rows,
+            "identical": self.identical,
+            "loss_difference": round(self.loss_difference, 6),
+            "loss_p": round(self.loss_p, 4),
+            "answers_p": round(self.answers_p, 4),
+        }
+
+
+class HeldOutCheck:
+    """The float32 model's results on held-out rows, computed once for all artifacts."""
+
+    def __init__(self, source: SourceModel, rows: Calibration, max_new_tokens: int) -> None:
+        """Take the rows that fitted nothing, at most 128 of them."""
+        held_out = rows.held_out
+        self._inputs = held_out.inputs[:_MAX_ROWS]
+        self._targets = held_out.targets[:_MAX_ROWS]
+        self._source = source
+        self._options = {"max_new_tokens": max_new_tokens, "num_beams": 1, "do_sample": False}
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def compare(self, model: Model) -> Comparison:
+        """Compare a loaded artifact with the float32 model."""
+        found = self._measure(model)
+        expected = self._reference
+        right, wrong = self._changes(expected, found)
+        difference = found.losses - expected.losses
+        return Comparison(
+            rows=len(self),
+            identical=sum(
+                one == other for one, other in zip(expected.answers, found.answers, strict=True)
+            ),
+            loss_difference=float(difference.mean()),
+            loss_p=paired_t_test(difference),
+            answers_p=mcnemar_test(wrong, right),
+        )
+
+    @functools.cached_property
+    def _reference(self) -> RowAccuracy:
+        reference = TorchReference(self._source, pieces=self._source.pieces)
+        options = GenerationOptions().override(self._options)
+        losses, answers = [], []
+        for start in range(0, len(self), _BATCH):
+            inputs = self._inputs[start : start + _BATCH]
+            scores = reference.score(inputs, self._targets[start : start + _BATCH])
+            losses += [-float(row.mean()) for row in scores]
+            found = reference.generate(inputs, options)
+            answers += [tuple(row[0].token_ids) for row in found]
+        return RowAccuracy(np.array(losses), answers)
+
+    def _measure(self, model: Model) -> RowAccuracy:
+        scores = model.score_tokens(self._inputs, self._targets, batch_size=_BATCH)
+        found = model.generate_tokens(self._inputs, batch_size=_BATCH, **self._options)
+        assert isinstance(found, list)
+        return RowAccuracy(
+            np.array([-float(row.mean()) for row in scores]),
+            [tuple(one.token_ids) for one in found],
+        )
+
+    def _changes(self, expected: RowAccuracy, found: RowAccuracy) -> tuple[int, int]:
+        """Answers that became right, and answers that became wrong."""
+        rights = [
+            [answer == tuple(target[:-1]) for answer, target in zip(a, self._targets, strict=True)]
+            for a in (expected.answers, found.answers)
+        ]
+        pairs = list(zip(*rights, strict=True))
+        return pairs.count((False, True)), pairs.count((True, False))
+
+
+def paired_t_test(differences: np.ndarray) -> float:
+    """One-sided p-value of a mean above 0, by the normal approximation of Student's t-test.
+
+    The approximation holds for the 32 rows and more that are compared here.
+    """
+    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    mean = float(differences.mean())
+    if spread == 0.0:
+        return 0.0 if mean > 0 else 1.0
+    statistic = mean / (spread / math.sqrt(len(differences)))
+    return 0.5 * math.erfc(statistic / math.sqrt(2))
+
+
+def mcnemar_test(losses: int, gains: int) -> float:
+    """One-sided exact McNemar test (McNemar 1947): p-value of at least `losses` of the changes.
+
+    Args:
+        losses: Rows that only the first model has right.
+        gains: Rows that only the second model has right.
+    """
+    changes = losses + gains
+    return sum(math.comb(changes, k) for k in range(losses, changes + 1)) / 2**changes
