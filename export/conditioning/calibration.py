@@ -49,7 +49,7 @@ class Calibration:
         name: The file's name, or "built-in texts".
         sha256: Hash of the file; None for the built-in texts.
         available: Rows of the file before some were chosen.
-        skipped: Rows left out since they are empty or longer than the limit.
+        skipped: Rows left out since they are longer than the limit.
     """
 
     inputs: list[TokenIds]
@@ -116,7 +116,7 @@ def read_calibration(
     if len(chosen) < MIN_ROWS:
         raise DataError(
             f"only {len(chosen)} of {len(rows_read)} rows can calibrate a model (the others are"
-            f" empty or longer than {max_input_tokens} tokens); use at least {MIN_ROWS}",
+            f" longer than {max_input_tokens} tokens); use at least {MIN_ROWS}",
             path=path,
         )
     step = max(1, -(-len(chosen) // MAX_ROWS))
@@ -147,11 +147,8 @@ def _usable(
     targets = tokenizer.encode([row.target or "" for row in rows])
     chosen = [
         (ids, target)
-        for row, ids, target in zip(rows, inputs, targets, strict=True)
-        if row.input.strip()
-        and (row.target or "").strip()
-        and len(ids) <= max_input_tokens
-        and len(target) <= _MAX_TARGET_TOKENS
+        for ids, target in zip(inputs, targets, strict=True)
+        if len(ids) <= max_input_tokens and len(target) <= _MAX_TARGET_TOKENS
     ]
     return chosen, len(rows) - len(chosen)
 

@@ -24,13 +24,11 @@ class Grid:
         lowest: Smallest integer, such as -8.
         highest: Largest integer, such as 7.
         block: Weights of a row that share a scale; None for whole rows.
-        half_scales: Scales are stored in float16, and rounded to it before they are used.
     """
 
     lowest: int
     highest: int
     block: int | None = None
-    half_scales: bool = False
 
     def blocks(self, weight: np.ndarray) -> np.ndarray:
         """Rows split into blocks, the last one padded with zeros: [rows, blocks, block]."""
@@ -49,14 +47,14 @@ class Grid:
         blocks = self.blocks(weight)
         scales = self._range_scales(blocks)
         if importance is None or self.highest > _COARSE:
-            return self._stored(scales)
+            return scales
         weighting = self.blocks(importance[None, :].astype(np.float32))[0]
         best = scales
         least = np.full(scales.shape, np.inf, dtype=np.float32)
         signs = (1, -1) if self.lowest != -self.highest else (1,)
         for shrink in _SHRINKS:
             for sign in signs:
-                tried = self._stored(scales * (shrink * sign))
+                tried = (scales * (shrink * sign)).astype(np.float32)
                 error = self._error(blocks, tried, weighting)
                 better = error < least
                 least = np.where(better, error, least)
@@ -77,11 +75,6 @@ class Grid:
         place = np.abs(blocks).argmax(axis=-1)[..., None]
         signed = np.take_along_axis(blocks, place, axis=-1)[..., 0] / self.lowest
         return signed.astype(np.float32)
-
-    def _stored(self, scales: np.ndarray) -> np.ndarray:
-        if self.half_scales:
-            return scales.astype(np.float16).astype(np.float32)
-        return scales.astype(np.float32)
 
     def _error(self, blocks: np.ndarray, scales: np.ndarray, weighting: np.ndarray) -> np.ndarray:
         difference = self.round(blocks, scales) * scales[..., None] - blocks
