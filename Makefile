@@ -118,6 +118,12 @@ bench-engines: install $(BASELINES)
 COMPILE_DATA ?= ../shared/data/disfl_qa
 COMPILED := build/compiled
 
+# Quantized artifacts of models with activation outliers, with and without conditioning. About an
+# hour on two quiet cores; exits with 3 if a limit is missed.
+bench-quantization: install
+	$(BIN)/python -m edge.bench.quantization $(SPECULATION_MODEL) $(COMPILE_DATA) \
+	  --json runs/quantization.json
+
 bench-compile: install
 	rm -rf $(COMPILED)
 	$(BIN)/edge compile $(SPECULATION_MODEL) --data $(COMPILE_DATA) --output $(COMPILED)/searched

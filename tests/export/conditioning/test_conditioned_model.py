@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from edge.bench.quantization.outliers import inject_outliers
 from edge.export.conditioning.activations import largest_inputs
 from edge.export.conditioning.calibration import Calibration, read_calibration
 from edge.export.conditioning.model import condition
@@ -19,7 +20,6 @@ from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError
 from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer
-from outliers import inject_outliers
 
 ModelFactory = Callable[..., Path]
 SHAPES: dict[str, dict[str, Any]] = {

@@ -1,4 +1,8 @@
-"""Outliers injected into a T5: the same function in float32, and hard to quantize."""
+"""Outliers injected into a T5: the same function in float32, and hard to quantize.
+
+Real FLAN-T5 weights have them: channels of the normed residual stream of 15 to 26 times the root
+mean square, and inputs of `wo` beyond 66,000.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,10 @@ from edge.export.conditioning.structure import (
 )
 from edge.export.source import SourceModel
 
+# Level → factors of the large channels: of norms and values, and of feed-forward layers.
+LEVELS = {"mild": (8.0, 30.0), "real": (30.0, 100.0), "harsh": (60.0, 300.0)}
+_OUTLIER_RATIO = 0.016  # of the channels
+
 
 def inject_outliers(
     model: Path, folder: Path, *, norm: float, feed_forward: float, seed: int = 0
@@ -31,7 +39,7 @@ def inject_outliers(
 
     def factors(size: int, top: float) -> np.ndarray:
         values = np.ones(size, dtype=np.float32)
-        chosen = rng.choice(size, max(1, round(size * 0.016)), replace=False)
+        chosen = rng.choice(size, max(1, round(size * _OUTLIER_RATIO)), replace=False)
         values[chosen] = np.exp2(np.rint(np.log2(top * rng.uniform(0.5, 1.5, chosen.size))))
         return values
 

@@ -1,0 +1,1 @@
+"""Accuracy of quantized artifacts on models with activation outliers: `make bench-quantization`."""
