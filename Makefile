@@ -15,7 +15,7 @@ ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-slow interop baselines bench-engines bench-serve bench-compile \
+.PHONY: demo install test test-slow interop baselines bench-engines bench-serve bench-compile bench-quantization \
   lint typed types docs format help-docs package clean
 
 install: $(VENV)/.installed

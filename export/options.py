@@ -46,6 +46,7 @@ class ExportOptions:
         condition: rewrite the weights before they are quantized (see `edge.export.conditioning`).
         calibrate: the rows whose activations the quantization is fitted to; None takes built-in
             English texts.
+        compare_answers: compare the answers to held-out calibration rows with float32's.
         shortlist: restrict the searches to a vocabulary shortlist (ONNX only).
     """
 
@@ -57,6 +58,7 @@ class ExportOptions:
     mean_error: float | None = None
     condition: bool = True
     calibrate: CalibrationRequest | None = None
+    compare_answers: bool = True
     shortlist: ShortlistRequest | None = None
 
 

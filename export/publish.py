@@ -201,7 +201,7 @@ class Publisher:
                 answers = shortlist.answers(model) if shortlist else []
                 check_tolerance(parity, tolerance, target.name)
                 record = parity.as_manifest(tolerance)
-                if manifest.conditioning:
+                if manifest.conditioning and self.options.compare_answers:
                     record["held_out"] = self.held_out.compare(model).as_manifest()
             manifest = dataclasses.replace(manifest, parity=record)
             if shortlist:

@@ -1,6 +1,7 @@
 """The worker that holds the source model: it exports artifacts, and answers rows in float32.
 
-argument     folder, name, revision of the model; prompt, limits, generation and shortlist
+argument     folder, name, revision of the model; prompt, limits, generation, calibration rows
+             and shortlist
 line in      {"export": "onnx", "quantization": "int8", "shortlist": false, "output": path}
 line out     {"size": bytes, "seconds": …, "parity": {…}} or {"refused": reason}
 line in      {"texts": […], "fields": […]}
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.compiler.worker import Answer, Values, run_program
+from edge.export.conditioning.calibration import CalibrationRequest
 from edge.export.publish import Exported, ExportOptions, Publisher, Target
 from edge.export.reference import TorchReference
 from edge.export.shortlist import ShortlistRequest
@@ -106,13 +108,17 @@ class ExportWorker:
 def export_options(argument: Mapping[str, Any], *, shortlist: bool) -> ExportOptions:
     """The export options that the program's argument asks for."""
     request = None
+    columns = Columns(argument["input_column"], argument["target_column"])
     if shortlist:
-        columns = Columns(argument["input_column"], argument["target_column"])
         request = ShortlistRequest(Path(argument["shortlist"]), columns=columns)
     return ExportOptions(
         prompt=argument["prompt"],
         max_input_tokens=argument["max_input_tokens"],
         generation={**argument["generation"], **GREEDY},
+        calibrate=CalibrationRequest(Path(argument["calibrate"]), columns)
+        if argument["calibrate"]
+        else None,
+        compare_answers=False,  # the search compares them on the user's rows
         shortlist=request,
     )
 

@@ -219,6 +219,8 @@ def _finish(
 
 def _export_worker_argument(request: Request) -> dict[str, Any]:
     source = request.source
+    # Only train rows calibrate: the dev rows judge the artifacts.
+    train_file = split_file(request.data, "train") if request.data.is_dir() else None
     return {
         "folder": str(source.folder.resolve()),
         "name": source.name,
@@ -227,9 +229,14 @@ def _export_worker_argument(request: Request) -> dict[str, Any]:
         "max_input_tokens": request.max_input_tokens,
         "generation": dict(request.generation),
         "shortlist": str(request.shortlist.resolve()) if request.shortlist else None,
+        "calibrate": str(train_file.resolve()) if train_file else None,
         "input_column": request.columns.input,
         "target_column": request.columns.target,
     }
+
+
+# What the worker's argument names by path; stored results depend on the content.
+_PATHS = ("folder", "shortlist", "calibrate")
 
 
 def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,6 +248,7 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
     folder = request.source.folder
     files = {path.name: sha256_of(path) for path in sorted(folder.glob("*.json"))}
     shortlist_files = _shortlist_files(request.shortlist) if request.shortlist else []
+    calibrate = argument["calibrate"]
     return {
         "schema_version": 1,
         "edge_version": edge_version(),
@@ -249,7 +257,8 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
         "model_files": files,
         "rows_sha256": rows.hexdigest(),
         "shortlist_sha256": [sha256_of(path) for path in shortlist_files],
-        "exporter": {key: argument[key] for key in argument if key not in ("folder", "shortlist")},
+        "calibrate_sha256": sha256_of(Path(calibrate)) if calibrate else None,
+        "exporter": {key: argument[key] for key in argument if key not in _PATHS},
     }
 
 
