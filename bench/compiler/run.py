@@ -219,8 +219,9 @@ def _finish(
 
 def _export_worker_argument(request: Request) -> dict[str, Any]:
     source = request.source
-    # Only train rows calibrate: the dev rows judge the artifacts.
-    train_file = split_file(request.data, "train") if request.data.is_dir() else None
+    # Only train rows calibrate, those beside the dev rows, which judge the artifacts.
+    folder = request.data.parent
+    train_file = split_file(folder, "train") if request.data == split_file(folder, "dev") else None
     return {
         "folder": str(source.folder.resolve()),
         "name": source.name,
