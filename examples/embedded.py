@@ -1,4 +1,4 @@
-"""An app that answers in its own process: python embedded.py ARTIFACT "some text"…"""
+"""An app with an embedded model: python embedded.py ARTIFACT "some text"…"""
 
 import sys
 
@@ -6,13 +6,13 @@ from edge.runtime import EdgeError, Guardrails, load
 
 
 def main(artifact: str, *texts: str) -> int:
-    # Limits that hold however long an input is and whatever the model comes up with.
+    # Long inputs are answered in parts, and answers have a maximum length.
     rails = Guardrails(max_new_tokens=64, on_long="chunk")
     try:
         with load(artifact, guardrails=rails) as model:
             for answer in model.generate(list(texts)):
                 print(f"{answer.text}\t{answer.score:.3f}\t{answer.output_tokens} tokens")
-    except EdgeError as error:  # one sentence that says what is wrong and what to do
+    except EdgeError as error:  # one sentence: what is wrong, and what to do
         print(error, file=sys.stderr)
         return error.exit_code
     return 0

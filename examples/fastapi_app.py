@@ -1,4 +1,4 @@
-"""A FastAPI app of your own with ours below /edge, on one loaded model.
+"""A FastAPI app with the service mounted at /edge, on one loaded model.
 
 EDGE_ARTIFACT=artifact uvicorn --app-dir examples fastapi_app:app
 """

@@ -1,4 +1,4 @@
-"""The README's commands and code, run as they stand there."""
+"""The commands and code of README.md, run as they are there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def blocks(language: str, heading: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def workplace(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work_dir(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(dataset, folder / "my-data")
     shutil.copy(dataset / "dev.jsonl", folder / "questions.jsonl")
@@ -35,8 +35,8 @@ def run(command: str, folder: Path) -> str:
     command = command.replace(
         "--model google/flan-t5-small", "--from-scratch tiny --time-limit 18s"
     )
-    # The whole space takes a minute; tests/cli/test_compile.py looks closer. float32 is in it, as
-    # eight bits can cost a model of 18 seconds of training more than half a percent.
+    # The whole search takes a minute; tests/cli/test_compile.py covers it. float32 is included
+    # because 8 bits can cost a model trained for 18 seconds more than half a percent.
     command = command.replace(
         "edge compile", "edge compile --format onnx --quantize none --quantize int8"
     )
@@ -53,41 +53,43 @@ def run(command: str, folder: Path) -> str:
     return ended.stdout
 
 
-def test_your_own_data_then_in_an_app(workplace: Path) -> None:
-    """All commands in order, each on what the one before left; then the Python example."""
+def test_your_own_data_then_in_an_app(work_dir: Path) -> None:
+    """All commands in order, each on the files of the one before; then the Python example."""
     commands = [
         line for block in blocks("sh", "Your own data") for line in block.splitlines() if line
     ]
     assert len(commands) == 9
     for command in commands:
-        printed = run(command, workplace)
+        printed = run(command, work_dir)
         assert printed.strip() or "--output answers.jsonl" in command, command
-    answers = (workplace / "answers.jsonl").read_text().splitlines()
-    assert len(answers) == len((workplace / "questions.jsonl").read_text().splitlines())
+    answers = (work_dir / "answers.jsonl").read_text().splitlines()
+    assert len(answers) == len((work_dir / "questions.jsonl").read_text().splitlines())
     [code] = blocks("python", "In an app")
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=work_dir, capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip()
 
 
 def test_the_first_screens_commands_exist() -> None:
-    """`make demo` runs the quickstart, `make test` this suite: dry, as both contain this test."""
-    [first] = [block for block in blocks("sh", "Try it: two commands") if "make" in block]
+    """`make demo` runs the quickstart, `make test` the suite; dry, since both run this test."""
+    [first] = blocks("sh", "Try it")
     recipes = {}
-    for command in first.splitlines():
+    for line in first.splitlines():
+        command = shlex.split(line, comments=True)
         dry = subprocess.run(
-            ["make", "-n", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True
+            [command[0], "-n", *command[1:]], cwd=ROOT, capture_output=True, text=True
         )
         assert dry.returncode == 0, dry.stderr
-        recipes[command] = dry.stdout
+        recipes[" ".join(command)] = dry.stdout
     assert "edge quickstart" in recipes["make demo"]
     assert "pytest" in recipes["make test"]
 
 
 def test_links_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"]
+    for page in pages:
         for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -29,7 +29,10 @@ def command(file: Path, plot_file: Path | None, **outputs: Any) -> None:
     """
     if plot_file is not None:
         from edge.bench.report.engine_plot import write_engine_plot
+        from edge.runtime.errors import UsageError
 
+        if any(outputs.values()):
+            raise UsageError("--plot can't be combined with --markdown, --html or --plots")
         write_engine_plot(file, plot_file)
         return
     show_file(file, report_outputs(outputs))

@@ -73,6 +73,8 @@ def test_the_command(
     assert edge("report", source, "--plot", tmp_path / "engines.svg").status == 0
     assert (tmp_path / "engines.svg").is_file()
     assert "must end in" in assert_refused("report", source, "--plot", tmp_path / "engines.txt")
+    both = ("--plot", tmp_path / "a.svg", "--markdown", tmp_path / "a.md")
+    assert "can't be combined" in assert_refused("report", source, *both)
     source.write_text('{"results": []}')
     assert "bench-engines" in assert_refused("report", source, "--plot", tmp_path / "b.svg")
     write(source, {**report, "rows": report["rows"][2:]})
