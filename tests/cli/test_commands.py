@@ -92,7 +92,9 @@ def test_run_refuses_invalid_options(
     assert "no such file" in assert_refused("run", artifact, "--input", tmp_path / "none.txt")
     assert "name=value" in assert_refused("run", artifact, "x", "--field", "task")
     assert "temperature" in assert_refused("run", artifact, "x", "--temperature", 0)
-    assert "do not support beam search" in assert_refused("run", artifacts / "gguf-q8_0", "x", "--num-beams", 3)
+    assert "do not support beam search" in assert_refused(
+        "run", artifacts / "gguf-q8_0", "x", "--num-beams", 3
+    )
     assert "this artifact takes" in assert_refused("run", artifact, "word " * 700)
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")

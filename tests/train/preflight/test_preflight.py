@@ -251,7 +251,7 @@ def test_export_refuses_another_tokenizer_than_that_of_training(
     )  # fmt: skip
     status, detail = _by_name(preflight(config))["evaluation parity"][0]
     assert status == "warning"
-    assert "'fix: {input}', that of training was '{input}'" in detail
+    assert "'fix: {input}', but was '{input}' in training" in detail
 
 
 def test_bench_refuses_an_artifact_whose_prompt_was_changed(
