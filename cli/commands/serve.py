@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,34 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
     help="Time to finish accepted requests after SIGTERM.",
 )
 @click.option(
+    "--max-n",
+    type=click.IntRange(1, 64),
+    default=8,
+    metavar="N",
+    help="Maximum answers per text that a request may ask for.",
+)
+@click.option(
+    "--max-beams",
+    type=click.IntRange(1, 64),
+    default=8,
+    metavar="N",
+    help="Maximum beams that a request may ask for.",
+)
+@click.option(
+    "--max-work",
+    type=click.IntRange(1, 1 << 30),
+    default=32_768,
+    metavar="TOKENS",
+    help="Maximum texts × answers or beams × new tokens of a request.",
+)
+@click.option(
+    "--allowed-host",
+    multiple=True,
+    metavar="NAME",
+    show_default="the names of this machine if --host is one of them, else any",
+    help="Name in the Host header that is answered, such as app.example or *; repeatable.",
+)
+@click.option(
     "--api-key-file",
     type=PATH,
     metavar="FILE",
@@ -116,6 +145,7 @@ def command(
     max_body: int,
     max_new_tokens_limit: int,
     cors_origin: tuple[str, ...],
+    allowed_host: tuple[str, ...],
     threads: int | None,
     quiet: bool,
     **options: Any,
@@ -133,11 +163,17 @@ def command(
     _require_extra()
     from edge.runtime.model import load
     from edge.runtime.serve import ServeSettings, create_app
+    from edge.runtime.serve.hosts import allowed_hosts
     from edge.runtime.serve.server import bind, serve
 
     settings: ServeSettings = ServeSettings(
-        api_keys=keys, cors_origins=cors_origin, max_body_bytes=max_body, **options
+        api_keys=keys,
+        cors_origins=cors_origin,
+        max_body_bytes=max_body,
+        allowed_hosts=allowed_hosts(host, allowed_host),
+        **options,
     )
+    logging.raiseExceptions = False  # a full disk under the log must not end the service
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(message)s"
     )
@@ -152,18 +188,28 @@ def command(
         }
         if host not in _LOCAL and not keys:
             message = f"edge: warning: {host} is open to other machines without an API key"
-            click.echo(message, err=True)
+            _say(message)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
-        click.echo(f"edge: serving {', '.join(models)} on {address}", err=True)
+        _say(f"edge: serving {', '.join(models)} on {address}")
         app = create_app(models, settings)
-        serve(app, listener)
+        workers_ended = serve(app, listener)
         service = app.state.service
-        click.echo(
+        _say(
             f"edge: stopped; {service.accepted} requests accepted, {service.answered} answered,"
-            f" {service.disconnected} canceled by their clients",
-            err=True,
+            f" {service.disconnected} canceled by their clients"
+            + (f", {service.lost} not answered in time" if service.lost else "")
         )
+        if not workers_ended:  # closing the models would wait for them
+            os._exit(1 if service.lost else 0)
+    if service.lost:
+        sys.exit(1)
+
+
+def _say(message: str) -> None:
+    """Print a line on stderr, if that is possible."""
+    with contextlib.suppress(OSError):
+        click.echo(message, err=True)
 
 
 def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from edge.runtime.errors import EdgeError
+from edge.runtime.errors import EdgeError, one_line
 from edge.runtime.model import Model
 from edge.runtime.registry import unknown_name
 from edge.runtime.serve.errors import ApiError, to_api_error
@@ -24,6 +25,10 @@ from edge.runtime.serve.routes_openai import openai_router
 from edge.runtime.serve.schemas import ChatRequest, CompletionRequest, GenerateRequest
 from edge.runtime.serve.service import Service
 from edge.runtime.serve.settings import ServeSettings
+
+_LOG = logging.getLogger("edge.serve")
+# For runs that nobody waits for any more. One that never ends must not hold the process.
+_CLOSE_TIMEOUT_S = 1.0
 
 
 def create_app(
@@ -53,7 +58,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(service.close)
+        await asyncio.to_thread(service.close, _CLOSE_TIMEOUT_S)
 
     # Swagger UI and ReDoc would load scripts from other sites. /openapi.json stays.
     app = FastAPI(title="edge", docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -83,8 +88,8 @@ def _respond(request: Request, error: ApiError) -> Response:
 
 async def _edge_error(request: Request, error: Exception) -> Response:
     api_error = to_api_error(error)
-    if api_error.status == 500:
-        raise error  # the middleware logs it
+    if isinstance(error, EdgeError) and api_error.status == 500:
+        _LOG.error("%s", one_line(error))  # the response has no details
     return _respond(request, api_error)
 
 

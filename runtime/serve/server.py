@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -23,6 +24,8 @@ _KEEP_ALIVE_S = 10
 _MAX_HEAD_BYTES = 32 << 10
 # Time for requests that arrive on open connections after the port has closed.
 _LINGER_S = 0.5
+# Time after the drain time in which an event loop that works has ended.
+_LAST_RESORT_S = 3.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -36,9 +39,10 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of over 63 characters
+        reason = getattr(error, "strerror", None) or "not a host name"
         raise UsageError(
-            f"--host {host!r} is not an address of this machine ({error.strerror})"
+            f"--host {host[:100]!r} is not an address of this machine ({reason})"
         ) from None
     found = socket.socket(family, kind, protocol)
     if os.name == "posix":
@@ -59,13 +63,15 @@ def bind(host: str, port: int) -> socket.socket:
 class DrainingServer(uvicorn.Server):
     """uvicorn server that drains on the first signal and stops on the second.
 
-    While draining, new requests are refused with 503 and accepted ones are answered.
+    While draining, new requests are refused with 503 and accepted ones are answered. If the drain
+    time passes, they are cut. If the event loop itself hangs, a timer ends the process.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
         self._drain_until: float | None = None
+        self._last_resort: threading.Timer | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle SIGINT and SIGTERM."""
@@ -73,15 +79,25 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._service.drain()
-        self._drain_until = time.monotonic() + self._service.settings.drain_timeout
+        seconds = self._service.settings.drain_timeout
+        self._drain_until = time.monotonic() + seconds
+        self._last_resort = threading.Timer(seconds + _LAST_RESORT_S, os._exit, (1,))
+        self._last_resort.daemon = True
+        self._last_resort.start()
 
     async def on_tick(self, counter: int) -> bool:
         """End once the service is idle or the drain time is over. Called every 0.1 s."""
         if self._drain_until is not None:
             timed_out = time.monotonic() > self._drain_until
-            if timed_out and not self._service.idle:
-                _LOG.warning("the drain time is over; some requests were not answered")
-            self.should_exit = self.should_exit or timed_out or self._service.idle
+            if timed_out and self._service.unanswered:
+                _LOG.warning(
+                    "the drain time is over; %d requests were not answered",
+                    self._service.unanswered,
+                )
+                self._service.cut()
+                self.config.timeout_graceful_shutdown = 0
+            # A run that nobody waits for any more does not count.
+            self.should_exit = self.should_exit or timed_out or not self._service.unanswered
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -98,6 +114,14 @@ class DrainingServer(uvicorn.Server):
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until the service has stopped, without waiting for runs that never end."""
+        super().run(sockets)
+        if not self._service.stopped:  # after a second signal
+            self._service.close(timeout=0)
+        if self._last_resort is not None:
+            self._last_resort.cancel()
 
     def _make_protocol(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
@@ -125,14 +149,18 @@ def serve(
     *,
     head_timeout: float = 10.0,
     max_connections: int = 1024,
-) -> None:
-    """Serve until SIGINT or SIGTERM, and return once every accepted request is answered.
+) -> bool:
+    """Serve until SIGINT or SIGTERM, then answer every accepted request within the drain time.
 
     Args:
         app: An app made by `create_app`.
         listener: A bound socket (`bind`).
         head_timeout: Seconds for a client to send its headers.
         max_connections: Connections beyond this number are closed at once.
+
+    Returns:
+        Whether all workers have ended. If not, an engine's call has not returned: its model can't
+        be closed, and only `os._exit` ends the process.
     """
     service: Service = app.state.service
     # Requests are logged by the middleware; clients' connection errors are not worth a line.
@@ -155,3 +183,4 @@ def serve(
         lifespan="on",
     )
     DrainingServer(config, service).run(sockets=[listener])
+    return service.stopped

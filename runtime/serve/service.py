@@ -11,8 +11,10 @@ from starlette.requests import Request
 
 from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.model import Model
+from edge.runtime.options import GenerationOptions
 from edge.runtime.registry import unknown_name
 from edge.runtime.serve.errors import ApiError, deadline_error, to_api_error
+from edge.runtime.serve.estimate import ActiveClock
 from edge.runtime.serve.metrics import Metrics
 from edge.runtime.serve.pool import WorkerPool
 from edge.runtime.serve.queued_request import QueuedRequest, RequestResult
@@ -33,6 +35,8 @@ class Service:
         accepted: Requests admitted so far.
         answered: Requests whose whole response was sent.
         disconnected: Requests whose client left first.
+        lost: Requests that were cut because the drain time was over.
+        stopped: Every worker has ended after `close`.
     """
 
     def __init__(self, models: Mapping[str, Model], settings: ServeSettings) -> None:
@@ -45,11 +49,16 @@ class Service:
             raise UsageError("no models to serve. Give at least one")
         self.settings = settings
         self.metrics = Metrics()
+        self._clock = ActiveClock()
         self.pools = {
-            name: WorkerPool(name, model, settings, self.metrics) for name, model in models.items()
+            name: WorkerPool(name, model, settings, self.metrics, self._clock)
+            for name, model in models.items()
         }
         self.draining = False
         self.accepted = self.answered = self.disconnected = 0
+        self.lost = 0
+        self.stopped = False
+        self._cutting = False
         self._in_flight = 0
 
     # -- admission -------------------------------------------------------------------------------
@@ -74,31 +83,56 @@ class Service:
         self.metrics.in_flight.set(self._in_flight)
 
     def end_request(self, *, answered: bool) -> None:
-        """Count the end of an admitted request; not answered means that the client left."""
+        """Count the end of an admitted request.
+
+        Not answered means that the client left, or that the drain time was over.
+        """
         self._in_flight -= 1
-        self.answered += answered
-        self.disconnected += not answered
+        if answered:
+            self.answered += 1
+        elif self._cutting:
+            self.lost += 1
+        else:
+            self.disconnected += 1
         self.metrics.in_flight.set(self._in_flight)
 
     @property
     def idle(self) -> bool:
         """Whether every admitted request has its whole response."""
-        return self._in_flight == 0 and all(pool.idle for pool in self.pools.values())
+        return self._in_flight == 0 and all(pool.queue.idle for pool in self.pools.values())
+
+    @property
+    def unanswered(self) -> int:
+        """Admitted requests without a whole response."""
+        return self._in_flight
 
     @property
     def ready(self) -> bool:
-        """Whether all models are warmed up and the service is not draining."""
-        return not self.draining and all(pool.ready.is_set() for pool in self.pools.values())
+        """Whether all models can answer and the service is not draining."""
+        return not self.draining and all(pool.ready for pool in self.pools.values())
 
     def drain(self) -> None:
         """Refuse new requests. Those in progress are answered."""
         self.draining = True
 
-    def close(self) -> None:
-        """Stop the workers after their current runs. The models stay open."""
+    def cut(self) -> None:
+        """Count requests that end without an answer as lost from now on: the drain time is over."""
+        self._cutting = True
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Stop the workers after their current runs. The models stay open.
+
+        Args:
+            timeout: Seconds to wait for each model's runs; None waits until they have ended.
+
+        Returns:
+            Whether all workers have ended. If not, the models are in use and can't be closed.
+        """
         self.draining = True
-        for pool in self.pools.values():
-            pool.close()
+        ended = [pool.close(timeout) for pool in self.pools.values()]
+        self.stopped = all(ended)
+        self._clock.close()
+        return self.stopped
 
     def record_request(self, log_values: Mapping[str, Any], status: int, seconds: float) -> None:
         """Update the metrics after a request."""
@@ -155,6 +189,7 @@ class Service:
                 refused.param = "n"
                 refused.message += " (n is num_return_sequences; a temperature above 0 samples)"
             raise refused from None
+        self._check_work(options, len(texts))
         if stream and (len(texts) > 1 or options.num_return_sequences > 1):
             raise ApiError(400, "unsupported_parameter", "stream needs a single text and n=1")
         queued = QueuedRequest(
@@ -168,8 +203,37 @@ class Service:
         )
         if self.settings.log_content:
             request.scope["edge"]["input"] = list(texts)
-        pool.submit(queued)
+        pool.queue.submit(queued)
         return queued
+
+    def _check_work(self, options: GenerationOptions, texts: int) -> None:
+        """Check what a request asks for against the service's limits.
+
+        Raises:
+            ApiError: It asks for too much.
+        """
+        settings = self.settings
+        for param, value, limit in (
+            ("n", options.num_return_sequences, settings.max_n),
+            ("num_beams", options.num_beams, settings.max_beams),
+        ):
+            if value > limit:
+                raise ApiError(
+                    400,
+                    "invalid_value",
+                    f"{param} is {value}, this service's limit is {limit}",
+                    param=param,
+                )
+        sequences = texts * max(options.num_return_sequences, options.num_beams)
+        if sequences * options.max_new_tokens > settings.max_work:
+            raise ApiError(
+                400,
+                "invalid_value",
+                f"{sequences} sequences of {options.max_new_tokens} new tokens are more than this"
+                f" service's limit of {settings.max_work:,} tokens per request. Lower"
+                " max_new_tokens, or send fewer texts",
+                param="max_new_tokens",
+            )
 
     def _timeout(self, request: Request) -> float:
         """Seconds until the request's deadline: the service's, or the client's if shorter."""
@@ -202,7 +266,7 @@ class Service:
             result = await self._wait_while_connected(queued.future, queued, request)
         finally:
             if not queued.future.done():
-                pool.cancel(queued)
+                pool.queue.cancel(queued)
         self.log_result(request, result)
         return result
 
@@ -267,7 +331,7 @@ class Service:
             raise deadline_error(self.settings.deadline) from None
         finally:
             if not queued.future.done():
-                pool.cancel(queued)
+                pool.queue.cancel(queued)
 
     def log_result(self, request: Request, result: RequestResult) -> None:
         """Add token counts and times to the log line, and texts if `log_content` is set."""
