@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edge.runtime.serve.settings import ServeSettings
 
 _KEY_VARIABLE = "EDGE_API_KEY"
+_MAX_KEY_BYTES = 1 << 20
+_MAX_NAME = 64  # of an artifact, in URLs, metrics and the log
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -216,7 +218,7 @@ def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
     """{"small": folder} from ("small=folder",). The default name is the folder's.
 
     Raises:
-        UsageError: A name is empty or given twice.
+        UsageError: A name is empty, too long or given twice.
     """
     from edge.runtime.errors import UsageError
 
@@ -226,7 +228,12 @@ def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
         if not equals or Path(argument).is_dir():
             name, folder = Path(argument).resolve().name, argument
         if not name or not folder:
-            raise UsageError(f"an artifact must be FOLDER or NAME=folder, not {argument!r}")
+            raise UsageError(f"an artifact must be FOLDER or NAME=folder, not {argument!r:.200}")
+        if len(name) > _MAX_NAME or not name.isprintable():
+            raise UsageError(
+                f"the name {name[:_MAX_NAME]!r} of an artifact must have at most {_MAX_NAME}"
+                " printable characters; choose another with NAME=folder"
+            )
         if name in folders:
             raise UsageError(f"two artifacts have the name {name!r}; rename one with NAME=folder")
         folders[name] = Path(folder)
@@ -256,7 +263,11 @@ def read_keys(path: Path | None) -> tuple[str, ...]:
     keys = [os.environ.get(_KEY_VARIABLE, "").strip()]
     if path is not None:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            with path.open("rb") as file:
+                content = file.read(_MAX_KEY_BYTES + 1)
+            if len(content) > _MAX_KEY_BYTES:
+                raise UsageError(f"{path}: larger than {_MAX_KEY_BYTES >> 10} KiB")
+            lines = content.decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: can't be read ({error})") from None
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -132,7 +132,8 @@ def _chunk(
     if chunks is None:
         chunk_size = max(0, limit - len(encoder.tokenize("", fields)))
         raise InputTooLongError(
-            f"the input has {'over ' if cut else ''}{length} tokens, more than {max_chunks} parts of {chunk_size} (the"
+            f"the input has {'over ' if cut else ''}{length} tokens, more than {max_chunks} parts"
+            f" of {chunk_size} (the"
             f" limit of {limit} minus the prompt); shorten it"
         )
     separators = [gap if "\n" in gap else " " if gap else "" for _, gap in chunks[:-1]]
