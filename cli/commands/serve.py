@@ -225,7 +225,7 @@ def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for argument in arguments:
         name, equals, folder = argument.partition("=")
-        if not equals or Path(argument).is_dir():
+        if not equals or os.path.isdir(argument):  # unlike Path.is_dir, never raises
             name, folder = Path(argument).resolve().name, argument
         if not name or not folder:
             raise UsageError(f"an artifact must be FOLDER or NAME=folder, not {argument!r:.200}")
