@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from edge.runtime.errors import EdgeError, one_line
+from edge.runtime.errors import EdgeError
 from edge.runtime.model import Model
 from edge.runtime.registry import unknown_name
 from edge.runtime.serve.errors import ApiError, to_api_error
@@ -26,7 +25,6 @@ from edge.runtime.serve.schemas import ChatRequest, CompletionRequest, GenerateR
 from edge.runtime.serve.service import Service
 from edge.runtime.serve.settings import ServeSettings
 
-_LOG = logging.getLogger("edge.serve")
 # For runs that nobody waits for any more. One that never ends must not hold the process.
 _CLOSE_TIMEOUT_S = 1.0
 
@@ -87,10 +85,7 @@ def _respond(request: Request, error: ApiError) -> Response:
 
 
 async def _edge_error(request: Request, error: Exception) -> Response:
-    api_error = to_api_error(error)
-    if isinstance(error, EdgeError) and api_error.status == 500:
-        _LOG.error("%s", one_line(error))  # the response has no details
-    return _respond(request, api_error)
+    return _respond(request, to_api_error(error))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from edge.runtime.errors import EdgeError, InputTooLongError, first_line
+from edge.runtime.errors import EdgeError, InputTooLongError, first_line, one_line
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model, load
 from edge.runtime.platform.cpu import usable_cores
@@ -125,6 +125,7 @@ class WorkerPool:
         try:
             self._answer(model, requests)
         except (EdgeError, ApiError) as error:
+            self._log_internal([error])
             for queued in requests:
                 queued.set_exception(error)
         except BaseException as error:
@@ -148,6 +149,7 @@ class WorkerPool:
         seconds = ended - started
         self._metrics.observe_run(self.name, seconds, answers)
         self.queue.estimate.add(sum(queued.sequences for queued in requests), seconds, ended)
+        self._log_internal(answers)
         if any(isinstance(answer, Generation) for answer in answers):
             self._warm_up_error = None
         remaining = iter(answers)
@@ -160,6 +162,12 @@ class WorkerPool:
                     batch_texts=len(answers),
                 )
             )
+
+    def _log_internal(self, results: Sequence[Generation | Exception]) -> None:
+        """Log errors of the model, whose details the responses do not contain."""
+        for result in results:
+            if isinstance(result, EdgeError) and to_api_error(result).status == 500:
+                _LOG.error("a request to %s failed: %s", self.name, one_line(result))
 
     def _generate(
         self, model: Model, requests: Sequence[QueuedRequest]

@@ -103,9 +103,11 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port, then refuse what still arrives on open connections."""
         # Connections that the kernel has accepted would be reset by closing the listener.
-        pending = [connection for listener in sockets or [] for connection in _pending(listener)]
+        # A duplicate listens on until the last of them is accepted.
+        listeners = [listener.dup() for listener in sockets or []]
         for server in self.servers:
             server.close()
+        pending = [connection for listener in listeners for connection in _accept_all(listener)]
         loop = asyncio.get_running_loop()
         for connection in pending:
             await loop.connect_accepted_socket(self._make_protocol, connection)
@@ -130,14 +132,15 @@ class DrainingServer(uvicorn.Server):
         return protocol
 
 
-def _pending(listener: socket.socket) -> Iterator[socket.socket]:
-    """Accept the connections in the listener's backlog."""
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept the connections in the listener's backlog, then close it."""
     while True:
         try:
             connection, _ = listener.accept()
         except ConnectionAbortedError:  # this client has left; there may be others
             continue
         except OSError:
+            listener.close()
             return
         connection.setblocking(False)
         yield connection
