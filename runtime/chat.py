@@ -176,7 +176,7 @@ class RemoteChat(Chat):
             try:
                 values = json.loads(response.read(_MAX_BODY_BYTES))
                 names = [str(each["id"]) for each in values["data"]]
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 raise EdgeError(
                     f"{self._url} is not an OpenAI-compatible service: no list at /v1/models"
                 ) from None
@@ -225,7 +225,7 @@ class RemoteChat(Chat):
                 return
             try:
                 event = json.loads(data)
-            except ValueError:
+            except (ValueError, RecursionError):
                 event = None
             if not isinstance(event, dict):
                 raise EdgeError(f"{self._url}: an event is not a JSON object")
@@ -255,7 +255,7 @@ class RemoteChat(Chat):
 def _error_message(response: http.client.HTTPResponse) -> str:
     try:
         message = _printable(json.loads(response.read(_MAX_BODY_BYTES))["error"]["message"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         message = _printable(response.reason)
     wait = response.headers.get("retry-after", "")
     hint = f"; try again in {wait} s" if wait.isdigit() else ""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from edge.runtime.errors import EdgeError, InputTooLongError, first_line, one_line
+from edge.runtime.errors import EdgeError, InputTooLongError, one_line
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model, load
 from edge.runtime.platform.cpu import usable_cores
@@ -60,7 +60,8 @@ class WorkerPool:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._warm_up_error: str | None = None
+        self._warm_up_failed = False
+        self._warm_up_started = clock.now()
         self._closed = False
         self._copies = [] if model.engine.concurrent else _load_copies(model, self.workers - 1)
         self._lock = threading.Lock()  # guards _threads and _closed
@@ -108,9 +109,9 @@ class WorkerPool:
             measured = measure_batch_size(model, max_size=self._settings.max_batch)
             self.max_batch = self._settings.max_batch or measured.batch_size
             self.queue.estimate.set_baseline(measured.seconds_per_text, self._clock.now())
-        except BaseException as error:  # a panic too
+        except BaseException:  # a panic too
             _LOG.exception("warming up %s failed", self.name)
-            self._warm_up_error = f"the warm-up failed ({first_line(error)})"
+            self._warm_up_failed = True
         finally:
             self.warmed_up.set()
 
@@ -151,7 +152,7 @@ class WorkerPool:
         self.queue.estimate.add(sum(queued.sequences for queued in requests), seconds, ended)
         self._log_internal(answers)
         if any(isinstance(answer, Generation) for answer in answers):
-            self._warm_up_error = None
+            self._warm_up_failed = False
         remaining = iter(answers)
         for queued in requests:
             queued.set_result(
@@ -213,8 +214,11 @@ class WorkerPool:
         """Why the model should get no requests, in one sentence."""
         dead = sum(not thread.is_alive() for thread in list(self._threads.values()))
         limit = self._settings.stuck_after
-        if self._warm_up_error is not None:
-            return self._warm_up_error
+        if self._warm_up_failed:
+            return "the warm-up failed; see the log"
+        if not self.warmed_up.is_set():
+            endless = self._clock.now() - self._warm_up_started > limit
+            return f"the warm-up has been running for more than {limit:g} s" if endless else None
         if dead:
             return f"{dead} of {self.workers} workers have stopped"
         if self.queue.running_longer_than(limit) >= self.workers:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -73,8 +75,23 @@ class DrainingServer(uvicorn.Server):
         self._drain_until: float | None = None
         self._last_resort: threading.Timer | None = None
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn, also for SIGHUP unless it is ignored (nohup)."""
+        with super().capture_signals():
+            hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+            in_main_thread = threading.current_thread() is threading.main_thread()
+            if not hangup or not in_main_thread or signal.getsignal(hangup) != signal.SIG_DFL:
+                yield
+                return
+            signal.signal(hangup, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(hangup, signal.SIG_DFL)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Handle SIGINT and SIGTERM."""
+        """Handle SIGINT, SIGTERM and SIGHUP."""
         if self._drain_until is not None:
             self.should_exit = self.force_exit = True
             return
@@ -153,7 +170,7 @@ def serve(
     head_timeout: float = 10.0,
     max_connections: int = 1024,
 ) -> bool:
-    """Serve until SIGINT or SIGTERM, then answer every accepted request within the drain time.
+    """Serve until SIGINT, SIGTERM or SIGHUP; accepted requests are answered in the drain time.
 
     Args:
         app: An app made by `create_app`.

@@ -47,10 +47,12 @@ def wait_idle(address: str) -> None:
     raise AssertionError("a worker is still busy")
 
 
-def end(process: subprocess.Popen[str], within: float) -> tuple[int, str]:
-    """Exit status and last line after SIGTERM."""
+def end(
+    process: subprocess.Popen[str], within: float, number: int = signal.SIGTERM
+) -> tuple[int, str]:
+    """Exit status and last line after a signal."""
     began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=within + 20)
     assert time.monotonic() - began < within
     return process.returncode, errors.strip().splitlines()[-1]
@@ -174,6 +176,14 @@ def test_the_drain_time_ends_a_slow_request(artifacts: Path) -> None:
         assert status == 1
         assert "1 requests accepted, 0 answered" in last
         assert "1 not answered in time" in last
+
+
+def test_a_hangup_drains(artifacts: Path) -> None:
+    with command(artifacts / "onnx-float32") as (process, address):
+        assert_answers(address)
+        status, last = end(process, within=3, number=signal.SIGHUP)
+    assert status == 0
+    assert "1 requests accepted, 1 answered" in last
 
 
 def test_a_second_signal_ends_at_once(artifacts: Path) -> None:
