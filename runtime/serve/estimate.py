@@ -42,7 +42,7 @@ class RunTimeEstimate:
 
     def seconds_per_sequence(self, now: float) -> float:
         """The current estimate; 0 before the first measurement."""
-        fading = 0.5 ** (max(0.0, now - self._updated) / _HALF_LIFE_S)
+        fading: float = 0.5 ** (max(0.0, now - self._updated) / _HALF_LIFE_S)
         return self._baseline + (self._average - self._baseline) * fading
 
 

@@ -205,11 +205,6 @@ class WorkerPool:
 
     # -- state -----------------------------------------------------------------------------------
 
-    @property
-    def ready(self) -> bool:
-        """Whether the model is warmed up and has no problem."""
-        return self.warmed_up.is_set() and self.problem() is None
-
     def problem(self) -> str | None:
         """Why the model should get no requests, in one sentence."""
         dead = sum(not thread.is_alive() for thread in list(self._threads.values()))

@@ -11,19 +11,18 @@ from starlette.requests import Request
 
 from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.model import Model
-from edge.runtime.options import GenerationOptions
 from edge.runtime.registry import unknown_name
 from edge.runtime.serve.errors import ApiError, deadline_error, to_api_error
 from edge.runtime.serve.estimate import ActiveClock
 from edge.runtime.serve.metrics import Metrics
 from edge.runtime.serve.pool import WorkerPool
 from edge.runtime.serve.queued_request import QueuedRequest, RequestResult
+from edge.runtime.serve.request_limits import check_work, request_timeout
 from edge.runtime.serve.schemas import RequestOptions
 from edge.runtime.serve.settings import ServeSettings
 
 T = TypeVar("T")
 
-_TIMEOUT_HEADER = "x-request-timeout"
 _GRACE_S = 0.2
 
 
@@ -106,11 +105,6 @@ class Service:
         """Admitted requests without a whole response."""
         return self._in_flight
 
-    @property
-    def ready(self) -> bool:
-        """Whether all models can answer and the service is not draining."""
-        return not self.draining and all(pool.ready for pool in self.pools.values())
-
     def drain(self) -> None:
         """Refuse new requests. Those in progress are answered."""
         self.draining = True
@@ -189,7 +183,7 @@ class Service:
                 refused.param = "n"
                 refused.message += " (n is num_return_sequences; a temperature above 0 samples)"
             raise refused from None
-        self._check_work(options, len(texts))
+        check_work(options, len(texts), self.settings)
         if stream and (len(texts) > 1 or options.num_return_sequences > 1):
             raise ApiError(400, "unsupported_parameter", "stream needs a single text and n=1")
         queued = QueuedRequest(
@@ -198,60 +192,13 @@ class Service:
             generate_kwargs=generate_kwargs,
             options=options,
             on_long=body.on_long,
-            deadline=time.monotonic() + self._timeout(request),
+            deadline=time.monotonic() + request_timeout(request, self.settings),
             stream=stream,
         )
         if self.settings.log_content:
             request.scope["edge"]["input"] = list(texts)
         pool.queue.submit(queued)
         return queued
-
-    def _check_work(self, options: GenerationOptions, texts: int) -> None:
-        """Check what a request asks for against the service's limits.
-
-        Raises:
-            ApiError: It asks for too much.
-        """
-        settings = self.settings
-        for param, value, limit in (
-            ("n", options.num_return_sequences, settings.max_n),
-            ("num_beams", options.num_beams, settings.max_beams),
-        ):
-            if value > limit:
-                raise ApiError(
-                    400,
-                    "invalid_value",
-                    f"{param} is {value}, this service's limit is {limit}",
-                    param=param,
-                )
-        sequences = texts * max(options.num_return_sequences, options.num_beams)
-        if sequences * options.max_new_tokens > settings.max_work:
-            raise ApiError(
-                400,
-                "invalid_value",
-                f"{sequences} sequences of {options.max_new_tokens} new tokens are more than this"
-                f" service's limit of {settings.max_work:,} tokens per request. Lower"
-                " max_new_tokens, or send fewer texts",
-                param="max_new_tokens",
-            )
-
-    def _timeout(self, request: Request) -> float:
-        """Seconds until the request's deadline: the service's, or the client's if shorter."""
-        given = request.headers.get(_TIMEOUT_HEADER)
-        if given is None:
-            return self.settings.deadline
-        try:
-            seconds = float(given)
-        except ValueError:
-            seconds = 0.0
-        if not 0 < seconds < float("inf"):
-            raise ApiError(
-                400,
-                "invalid_value",
-                f"{_TIMEOUT_HEADER} must be a number of seconds above 0",
-                param=_TIMEOUT_HEADER,
-            )
-        return min(seconds, self.settings.deadline)
 
     async def result(
         self, pool: WorkerPool, queued: QueuedRequest, request: Request
