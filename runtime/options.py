@@ -11,6 +11,8 @@ from typing import Any
 from edge.runtime.errors import UsageError
 from edge.runtime.registry import unknown_name
 
+_SMALLEST = 1e-6  # float32 logits divided by much less overflow
+
 
 @dataclass(frozen=True)
 class GenerationOptions:
@@ -88,9 +90,9 @@ class GenerationOptions:
             whole("no_repeat_ngram_size", 0, 1 << 10),
             whole("prompt_lookup_num_tokens", 0, 64),
             real("length_penalty", -10, 10, open_low=False),
-            real("temperature", 0, 100, open_low=True),
-            real("top_p", 0, 1, open_low=True),
-            real("repetition_penalty", 0, 100, open_low=True),
+            real("temperature", _SMALLEST, 100, open_low=False),
+            real("top_p", _SMALLEST, 1, open_low=False),
+            real("repetition_penalty", _SMALLEST, 100, open_low=False),
         ]
         yield from filter(None, checks)
         if not any(checks):

@@ -51,7 +51,12 @@ class TokenModel:
             vocab_size=manifest.architecture.vocab_size,
             enforce_prefix=self.guardrails.enforce_prefix,
         )
-        self._runner = EngineRunner(engine, self.tokenizer)
+        self._runner = EngineRunner(
+            engine,
+            self.tokenizer,
+            name=str(artifact.folder),
+            vocab_size=manifest.architecture.vocab_size,
+        )
 
     def _default_options(self) -> GenerationOptions:
         """The artifact's options, with the guardrails' profile and limit."""
