@@ -17,6 +17,8 @@ from edge.runtime.artifact import sha256_of
 from edge.runtime.errors import EdgeError
 from edge.runtime.platform.atomic import new_file
 
+# By format: the file that is code and runs when it is loaded.
+CODE_FILES = {"torchscript": "model.ts"}
 _MAX_RECORDS = 4096  # the oldest are forgotten
 
 

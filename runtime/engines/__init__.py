@@ -11,7 +11,9 @@ ENGINES: Registry[Engine] = Registry(
     {
         "onnx": Entry("edge.runtime.engines.onnx.engine:OnnxEngine", "onnx", ("onnxruntime",)),
         "ctranslate2": Entry(
-            "edge.runtime.engines.ctranslate2.engine:CTranslate2Engine", "ctranslate2", ("ctranslate2",)
+            "edge.runtime.engines.ctranslate2.engine:CTranslate2Engine",
+            "ctranslate2",
+            ("ctranslate2",),
         ),
         "gguf": Entry("edge.runtime.engines.gguf.engine:GgufEngine", "gguf", ("llama_cpp",)),
         "torchscript": Entry(

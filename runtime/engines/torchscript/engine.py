@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from edge.runtime.artifact import Artifact
-from edge.runtime.artifact.trust import is_recorded
+from edge.runtime.artifact.trust import CODE_FILES, is_recorded
 from edge.runtime.engines.base import (
     Hypothesis,
     TokenCallback,
@@ -39,7 +39,7 @@ from edge.runtime.engines.torchscript.archive import check_archive
 from edge.runtime.errors import ArtifactError, UnsupportedError
 from edge.runtime.options import GenerationOptions
 
-_MODEL_NAME = "model.ts"
+_MODEL_NAME = CODE_FILES["torchscript"]
 _LIBRARY = f"PyTorch {torch.__version__}"
 _METHODS = ("encode", "step", "greedy")
 
