@@ -22,7 +22,9 @@ from edge.runtime.engines.base import (
     TokenCallback,
     TokenIds,
     Vocabulary,
+    check_logits,
     choose_threads,
+    library_errors,
 )
 from edge.runtime.engines.gguf.compatibility import check_model
 from edge.runtime.engines.gguf.header import read_header
@@ -56,7 +58,7 @@ class GgufEngine(Engine):
                 load it.
         """
         limits = artifact.manifest.limits
-        path = artifact.path(MODEL_NAME)
+        self._path = path = artifact.path(MODEL_NAME)
         self.vocabulary = Vocabulary.of(artifact)
         self._threads = choose_threads(artifact, threads)
         self._max_input = limits.max_input_tokens
@@ -203,8 +205,12 @@ class GgufEngine(Engine):
     def _decode(self, ids: np.ndarray) -> np.ndarray:
         """Append ids [n] (int32); returns logits [n, vocab_size], valid until the next call."""
         self._run(self._library.llama_decode, ids, all_logits=True)
-        pointer = self._library.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, shape=(len(ids), self.vocabulary.size))
+        size = self.vocabulary.size
+        with library_errors(self._path, "llama.cpp"):
+            pointer = self._library.llama_get_logits(self._context)
+            logits = np.ctypeslib.as_array(pointer, shape=(len(ids), size))
+        check_logits(logits[None], 1, len(ids), size, self._path)
+        return logits
 
     def _run(self, function: Callable[..., int], ids: np.ndarray, *, all_logits: bool) -> None:
         """Call llama_encode or llama_decode; `all_logits` requests the logits of all positions.
@@ -222,7 +228,8 @@ class GgufEngine(Engine):
         clear_errors()
         status = function(self._context, batch)
         if status != 0:
-            raise EdgeError(f"llama.cpp failed ({last_error(f'status {status}')})")
+            reason = last_error(f"status {status}")
+            raise EdgeError(f"{self._path}: llama.cpp failed to run it ({reason})")
 
 
 class _RowState(DecoderState):

@@ -143,9 +143,12 @@ def _running(path: Path) -> Iterator[None]:
     the shape of FLAN-T5-small in 8 bits, 194 and 156 ms for the first two and 30 ms afterwards;
     without it, 31 ms from the first.
     """
-    with library_errors(path, _LIBRARY):
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            yield
+    with (
+        library_errors(path, _LIBRARY),
+        torch.inference_mode(),
+        torch.jit.optimized_execution(False),
+    ):
+        yield
 
 
 def _choose_backend() -> None:
