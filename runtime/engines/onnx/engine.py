@@ -25,13 +25,11 @@ from edge.runtime.engines.base import (
     TokenCallback,
     TokenIds,
     Vocabulary,
-    check_logits,
     choose_setting,
     choose_threads,
-    greedy_hypotheses,
-    library_errors,
     pad_batch,
 )
+from edge.runtime.engines.boundary import check_logits, greedy_hypotheses, library_errors
 from edge.runtime.engines.onnx.external_data import check_external_data
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine

@@ -27,12 +27,10 @@ from edge.runtime.engines.base import (
     TokenCallback,
     TokenIds,
     Vocabulary,
-    check_logits,
     choose_threads,
-    greedy_hypotheses,
-    library_errors,
     pad_batch,
 )
+from edge.runtime.engines.boundary import check_logits, greedy_hypotheses, library_errors
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
 from edge.runtime.engines.torchscript.archive import check_archive
