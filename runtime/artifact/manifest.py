@@ -256,7 +256,7 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
         value = getattr(shape, name)
         if not 1 <= value <= highest:
             raise ArtifactError(
-                f"{path}: architecture.{name} is {value}, must be from 1 to {highest:,}"
+                f"{path}: architecture.{name} is {str(value)[:20]}, must be from 1 to {highest:,}"
             )
     if not 0 < shape.layer_norm_epsilon < 1:
         raise ArtifactError(
