@@ -46,17 +46,17 @@ def library_errors(
         raise EdgeError(f"{path}: {library} failed to run it ({reason})") from error
 
 
-def check_logits(logits: np.ndarray, rows: int, steps: int, vocab_size: int, path: Path) -> None:
+def check_logits(logits: np.ndarray, shape: tuple[int, ...], path: Path) -> None:
     """Check logits that a model file computed.
 
     Raises:
-        ArtifactError: They are not float32 [rows, steps, vocab_size].
+        ArtifactError: They are not float32 of this shape.
         EdgeError: They hold values that are not numbers.
     """
-    if logits.shape != (rows, steps, vocab_size) or logits.dtype != np.float32:
+    if logits.shape != shape or logits.dtype != np.float32:
         raise ArtifactError(
             f"{path}: it computes logits of {logits.dtype}{list(logits.shape)}, expected"
-            f" float32{[rows, steps, vocab_size]}; export it again"
+            f" float32{list(shape)}; export it again"
         )
     if np.isnan(logits).any():
         raise EdgeError(f"{path}: the model computed values that are not numbers (NaN)")

@@ -108,7 +108,9 @@ class CTranslate2Engine(Engine):
         suppressed: dict[str, Any] = {"suppress_sequences": self._suppressed}
         if tracker is not None:
             suppressed["callback"] = tracker
-        with library_errors(self._path, _LIBRARY, also=tracker and tracker.reraise):
+        with library_errors(
+            self._path, _LIBRARY, also=None if tracker is None else tracker.reraise
+        ):
             if options.do_sample and options.seed is not None:
                 results = self._translate_seeded(source, arguments | suppressed, options.seed)
             elif options.do_sample or on_token is not None:

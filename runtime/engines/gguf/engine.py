@@ -224,7 +224,7 @@ class GgufEngine(Engine):
         with library_errors(self._path, "llama.cpp"):
             pointer = self._library.llama_get_logits(self._context)
             logits = np.ctypeslib.as_array(pointer, shape=(len(ids), size))
-        check_logits(logits[None], 1, len(ids), size, self._path)
+        check_logits(logits, (len(ids), size), self._path)
         return logits
 
     def _run(self, function: Callable[..., int], ids: np.ndarray, *, all_logits: bool) -> None:

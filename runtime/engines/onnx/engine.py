@@ -264,7 +264,7 @@ class _OnnxState(DecoderState):
             logits, *present = self._decoder.run_with_ort_values(self._outputs, feeds)
             self._past = dict(zip(self._past, present, strict=True))
             result: np.ndarray = logits.numpy()
-        check_logits(result, *tokens.shape, self._vocab_size, self._path)
+        check_logits(result, (*tokens.shape, self._vocab_size), self._path)
         return result
 
     def reorder(self, rows: np.ndarray) -> None:

@@ -121,7 +121,7 @@ class _ScriptState(DecoderState):
         with _running(self._path):
             logits, self._tensors = self._model.step(torch.from_numpy(tokens), self._tensors)
             result: np.ndarray = logits.numpy()
-        check_logits(result, *tokens.shape, self._vocab_size, self._path)
+        check_logits(result, (*tokens.shape, self._vocab_size), self._path)
         return result
 
     def reorder(self, rows: np.ndarray) -> None:

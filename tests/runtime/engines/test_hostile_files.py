@@ -407,11 +407,11 @@ def test_outputs_of_a_greedy_loop_are_checked(place: int, array: np.ndarray) -> 
 
 def test_logits_are_checked() -> None:
     path = Path("model.onnx")
-    check_logits(np.zeros((2, 1, 9), np.float32), 2, 1, 9, path)
+    check_logits(np.zeros((2, 1, 9), np.float32), (2, 1, 9), path)
     with pytest.raises(ArtifactError, match="expected float32"):
-        check_logits(np.zeros((2, 1, 8), np.float32), 2, 1, 9, path)
+        check_logits(np.zeros((2, 1, 8), np.float32), (2, 1, 9), path)
     with pytest.raises(EdgeError, match="NaN"):
-        check_logits(np.full((2, 1, 9), np.nan, np.float32), 2, 1, 9, path)
+        check_logits(np.full((2, 1, 9), np.nan, np.float32), (2, 1, 9), path)
 
 
 def fail(error: Exception, *, loading: bool = False) -> None:
