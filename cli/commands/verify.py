@@ -34,6 +34,7 @@ def command(artifact: Path, source: str | None, threads: int | None, trust_code:
     the tolerance of the manifest.
     """
     from edge.runtime.artifact import Artifact
+    from edge.runtime.errors import UsageError, printable
     from edge.runtime.probe import probe
 
     opened = Artifact.open(artifact, verify=True, trust_code=trust_code)
@@ -41,7 +42,6 @@ def command(artifact: Path, source: str | None, threads: int | None, trust_code:
     click.echo(f"files      {len(manifest.files)} files, {manifest.size:,} bytes: sha256 match")
     if code := _untrusted_code(opened):
         from edge.runtime.engines.torchscript.archive import check_archive
-        from edge.runtime.errors import UsageError
 
         check_archive(opened.path(code))
         if source is not None:
@@ -57,13 +57,13 @@ def command(artifact: Path, source: str | None, threads: int | None, trust_code:
         _measure_parity(artifact, source, threads, trust_code)
         return
     recorded = manifest.parity
-    click.echo(
-        f"parity     recorded at export: {recorded.get('greedy_identical')} of"
-        f" {recorded.get('inputs')} greedy answers identical,"
-        f" mean log-prob error {recorded.get('mean_error')}"
+    line = (
+        f"recorded at export: {recorded.get('greedy_identical')} of {recorded.get('inputs')} greedy"
+        f" answers identical, mean log-prob error {recorded.get('mean_error')}"
         if recorded
-        else "parity     not recorded"
+        else "not recorded"
     )
+    click.echo(f"parity     {printable(line)}")
 
 
 def _untrusted_code(artifact: Artifact) -> str | None:

@@ -51,7 +51,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     options = get_args(kind) or (kind,)
     if float in options and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ArtifactError(f"{where} is too large a number") from None
     if type(value) not in options:
         names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
         raise ArtifactError(f"{where} must be {names}, not {type(value).__name__}")

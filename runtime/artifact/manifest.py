@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime.artifact.from_json import build_dataclass
-from edge.runtime.errors import ArtifactError
+from edge.runtime.errors import ArtifactError, UsageError, one_line
+from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.version import edge_version
@@ -247,6 +248,10 @@ def _check_files(manifest: Manifest, path: Path) -> None:
         if info.size < 0 or not _SHA256.fullmatch(info.sha256):
             raise ArtifactError(f"{path}: size or sha256 of {name!r} is malformed")
     _check_numbers(manifest, path)
+    try:
+        GenerationOptions().override(manifest.generation)
+    except (UsageError, TypeError, OverflowError) as error:
+        raise ArtifactError(f"{path}: generation: {one_line(error)}; export it again") from None
 
 
 def _check_numbers(manifest: Manifest, path: Path) -> None:
