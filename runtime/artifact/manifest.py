@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
-from edge.runtime.errors import ArtifactError
+from edge.runtime.artifact.from_json import build_dataclass
+from edge.runtime.errors import ArtifactError, UsageError, one_line
+from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.version import edge_version
@@ -183,7 +185,7 @@ def read_manifest(folder: str | Path) -> Manifest:
             f"{path}: schema {version} is newer than the schema of edge-t5 {edge_version()}"
             f" ({SCHEMA_VERSION}); {_upgrade_hint(values.get('edge_version'))}"
         )
-    manifest = _build(Manifest, values, str(path))
+    manifest = build_dataclass(Manifest, values, str(path))
     _check_files(manifest, path)
     return manifest
 
@@ -220,45 +222,19 @@ def to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-_T = TypeVar("_T")
-
-
-def _build(cls: type[_T], values: Any, where: str) -> _T:
-    """A dataclass from JSON, with the type of every field checked; unknown fields are ignored."""
-    if not isinstance(values, Mapping):
-        raise ArtifactError(f"{where}: must be an object, not {type(values).__name__}")
-    hints = get_type_hints(cls)
-    known = {}
-    for item in fields(cls):  # type: ignore[arg-type]
-        if item.name in values:
-            known[item.name] = _convert(
-                hints[item.name], values[item.name], f"{where}: {item.name}"
-            )
-    try:
-        return cls(**known)
-    except TypeError as error:
-        raise ArtifactError(f"{where}: {str(error).partition(') ')[2]}") from None
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if hasattr(kind, "__dataclass_fields__"):
-        return _build(kind, value, where)
-    if get_origin(kind) is dict:
-        if not isinstance(value, dict):
-            raise ArtifactError(f"{where} must be an object")
-        _, inner = get_args(kind)
-        return {k: _convert(inner, v, f"{where}.{k}") for k, v in value.items()}
-    if kind is Any:
-        return value
-    options = get_args(kind) or (kind,)
-    if float in options and type(value) is int:
-        return float(value)
-    if type(value) not in options:
-        names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-        raise ArtifactError(f"{where} must be {names}, not {type(value).__name__}")
-    return value
-
-
+# Far above every T5 that exists.
+_MAX_SHAPE = {
+    "vocab_size": 1 << 22,
+    "d_model": 1 << 16,
+    "d_kv": 1 << 12,
+    "d_ff": 1 << 20,
+    "num_heads": 1 << 10,
+    "num_layers": 1 << 10,
+    "num_decoder_layers": 1 << 10,
+    "relative_attention_num_buckets": 1 << 16,
+    "relative_attention_max_distance": 1 << 20,
+}
+_MAX_TOKENS = 1 << 20  # of an input or output
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -271,14 +247,38 @@ def _check_files(manifest: Manifest, path: Path) -> None:
             raise ArtifactError(f"{path}: {name!r} is not a plain file name")
         if info.size < 0 or not _SHA256.fullmatch(info.sha256):
             raise ArtifactError(f"{path}: size or sha256 of {name!r} is malformed")
+    _check_numbers(manifest, path)
+    try:
+        GenerationOptions().override(manifest.generation)
+    except (UsageError, TypeError, OverflowError) as error:
+        raise ArtifactError(f"{path}: generation: {one_line(error)}; export it again") from None
+
+
+def _check_numbers(manifest: Manifest, path: Path) -> None:
+    """Every number in its range: engines allocate by them."""
     shape = manifest.architecture
-    counts = (shape.vocab_size, shape.d_model, shape.d_kv, shape.d_ff, shape.num_heads)
-    if min(counts) < 1 or min(shape.num_layers, shape.num_decoder_layers) < 1:
-        raise ArtifactError(f"{path}: the architecture has a dimension below 1")
+    for name, highest in _MAX_SHAPE.items():
+        value = getattr(shape, name)
+        if not 1 <= value <= highest:
+            raise ArtifactError(
+                f"{path}: architecture.{name} is {str(value)[:20]}, must be from 1 to {highest:,}"
+            )
+    if not 0 < shape.layer_norm_epsilon < 1:
+        raise ArtifactError(
+            f"{path}: architecture.layer_norm_epsilon is {shape.layer_norm_epsilon},"
+            " must be between 0 and 1"
+        )
+    # The embedding alone, at 2 bits a weight.
+    if shape.vocab_size * shape.d_model // 4 > manifest.size:
+        raise ArtifactError(
+            f"{path}: a vocabulary of {shape.vocab_size:,} × {shape.d_model:,} does not fit into"
+            f" files of {manifest.size:,} bytes"
+        )
     special = (shape.pad_token_id, shape.eos_token_id, shape.decoder_start_token_id)
     if not all(0 <= token < shape.vocab_size for token in special):
         raise ArtifactError(f"{path}: a special token's id is outside the vocabulary")
     if not 0 < manifest.tokenizer.pieces <= shape.vocab_size:
         raise ArtifactError(f"{path}: tokenizer.pieces must be from 1 to vocab_size")
-    if min(manifest.limits.max_input_tokens, manifest.limits.max_new_tokens) < 1:
-        raise ArtifactError(f"{path}: limits must be at least 1")
+    limits = (manifest.limits.max_input_tokens, manifest.limits.max_new_tokens)
+    if min(limits) < 1 or max(limits) > _MAX_TOKENS:
+        raise ArtifactError(f"{path}: limits must be from 1 to {_MAX_TOKENS:,} tokens")
