@@ -7,6 +7,7 @@ Every field is checked on reading, because an artifact may come from an untruste
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -23,6 +24,24 @@ MANIFEST_NAME = "edge.json"
 _HUB_ENCODER = "encoder_model.onnx"  # written by `edge export --layout hub`
 _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
+_MAX_TEMPLATE_CHARS = 1 << 14
+_MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
+_MAX_TEXT_CHARS = 1 << 16  # of any other text
+# Inclusive ranges, several times the largest T5 models. What costs memory or time is also bounded
+# by the size of the weights: see `minimum_parameters`.
+DIMENSIONS: Mapping[str, tuple[int, int]] = {
+    "vocab_size": (1, 1 << 22),
+    "d_model": (1, 1 << 16),
+    "d_kv": (1, 1 << 12),
+    "d_ff": (1, 1 << 20),
+    "num_heads": (1, 1 << 10),
+    "num_layers": (1, 1 << 10),
+    "num_decoder_layers": (1, 1 << 10),
+    "relative_attention_num_buckets": (2, 1 << 12),
+    "relative_attention_max_distance": (1, 1 << 16),
+}
+_MAX_LIMITS = {"max_input_tokens": 1 << 20, "max_new_tokens": 1 << 16}
+_BITS_PER_WEIGHT = 2  # fewer than in any format
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
 
 
@@ -53,6 +72,26 @@ class Architecture:
     def inner_dim(self) -> int:
         """Width of all heads together: num_heads × d_kv, which may differ from d_model."""
         return self.num_heads * self.d_kv
+
+    @property
+    def minimum_parameters(self) -> int:
+        """See `minimum_parameters`."""
+        return minimum_parameters({name: getattr(self, name) for name in DIMENSIONS})
+
+
+def minimum_parameters(dimensions: Mapping[str, int]) -> int:
+    """The number of weights of a T5 with these dimensions, biases and norms not counted.
+
+    A file of weights that is too small for them is refused before anything is allocated.
+    """
+    d_model = dimensions["d_model"]
+    attention = 4 * d_model * dimensions["num_heads"] * dimensions["d_kv"]
+    feed_forward = 2 * d_model * dimensions["d_ff"]
+    return (
+        dimensions["vocab_size"] * d_model
+        + dimensions["num_layers"] * (attention + feed_forward)
+        + dimensions["num_decoder_layers"] * (2 * attention + feed_forward)
+    )
 
 
 @dataclass(frozen=True)
@@ -185,6 +224,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         )
     manifest = _build(Manifest, values, str(path))
     _check_files(manifest, path)
+    _check_numbers(manifest, path)
     return manifest
 
 
@@ -247,19 +287,22 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ArtifactError(f"{where} must be an object")
         _, inner = get_args(kind)
-        return {k: _convert(inner, v, f"{where}.{k}") for k, v in value.items()}
+        return {k: _convert(inner, v, f"{where}.{k:.80}") for k, v in value.items()}
     if kind is Any:
         return value
     options = get_args(kind) or (kind,)
     if float in options and type(value) is int:
-        return float(value)
+        value = float(value) if abs(value) < 1 << 53 else math.inf
     if type(value) not in options:
         names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
         raise ArtifactError(f"{where} must be {names}, not {type(value).__name__}")
+    if isinstance(value, str) and len(value) > _MAX_TEXT_CHARS:
+        raise ArtifactError(f"{where} is longer than {_MAX_TEXT_CHARS:,} characters")
     return value
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_NAME_BYTES = 255
 
 
 def _check_files(manifest: Manifest, path: Path) -> None:
@@ -268,17 +311,42 @@ def _check_files(manifest: Manifest, path: Path) -> None:
     for name, info in manifest.files.items():
         # A name with a separator could point outside the artifact.
         if name in ("", ".", "..", MANIFEST_NAME) or "/" in name or "\\" in name or "\0" in name:
-            raise ArtifactError(f"{path}: {name!r} is not a plain file name")
+            raise ArtifactError(f"{path}: {name!r:.300} is not a plain file name")
+        if len(name.encode()) > _MAX_NAME_BYTES:
+            raise ArtifactError(f"{path}: the file name {name!r:.80}… is too long")
         if info.size < 0 or not _SHA256.fullmatch(info.sha256):
             raise ArtifactError(f"{path}: size or sha256 of {name!r} is malformed")
+
+
+def _check_numbers(manifest: Manifest, path: Path) -> None:
+    """Check every number that memory or time depends on, before anything is allocated."""
     shape = manifest.architecture
-    counts = (shape.vocab_size, shape.d_model, shape.d_kv, shape.d_ff, shape.num_heads)
-    if min(counts) < 1 or min(shape.num_layers, shape.num_decoder_layers) < 1:
-        raise ArtifactError(f"{path}: the architecture has a dimension below 1")
-    special = (shape.pad_token_id, shape.eos_token_id, shape.decoder_start_token_id)
-    if not all(0 <= token < shape.vocab_size for token in special):
-        raise ArtifactError(f"{path}: a special token's id is outside the vocabulary")
+    for name, (low, high) in DIMENSIONS.items():
+        _check_range(path, f"architecture.{name}", getattr(shape, name), low, high)
+    if not 0 <= shape.layer_norm_epsilon <= 1:  # also false for NaN
+        raise ArtifactError(f"{path}: architecture.layer_norm_epsilon must be from 0 to 1")
+    if shape.minimum_parameters * _BITS_PER_WEIGHT > 8 * manifest.size:
+        raise ArtifactError(
+            f"{path}: the architecture has {shape.minimum_parameters:,} weights, more than files of"
+            f" {manifest.size:,} bytes can hold"
+        )
+    for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+        if not 0 <= getattr(shape, name) < shape.vocab_size:
+            raise ArtifactError(
+                f"{path}: a special token's id is outside the vocabulary (architecture.{name})"
+            )
     if not 0 < manifest.tokenizer.pieces <= shape.vocab_size:
         raise ArtifactError(f"{path}: tokenizer.pieces must be from 1 to vocab_size")
-    if min(manifest.limits.max_input_tokens, manifest.limits.max_new_tokens) < 1:
-        raise ArtifactError(f"{path}: limits must be at least 1")
+    for name, high in _MAX_LIMITS.items():
+        _check_range(path, f"limits.{name}", getattr(manifest.limits, name), 1, high)
+    template = manifest.prompt_template
+    if len(template) > _MAX_TEMPLATE_CHARS or template.count("{") > _MAX_TEMPLATE_FIELDS:
+        raise ArtifactError(
+            f"{path}: prompt_template must have at most {_MAX_TEMPLATE_CHARS:,} characters and"
+            f" {_MAX_TEMPLATE_FIELDS} fields"
+        )
+
+
+def _check_range(path: Path, name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ArtifactError(f"{path}: {name} must be from {low} to {high}, not {value!r:.40}")
