@@ -105,6 +105,7 @@ def tune(
     rows: Sequence[Row] | None = None,
     threads: Sequence[int] | None = None,
     runs: int = MIN_RUNS,
+    trust_code: bool = False,
     on_progress: Progress | None = None,
 ) -> Tuning:
     """Find an artifact's fastest settings and store them in its manifest.
@@ -114,6 +115,7 @@ def tune(
         rows: inputs of realistic length; None takes one input of 32 tokens.
         threads: the numbers of threads to try; None tries up to the number of physical cores.
         runs: timed answers of each candidate.
+        trust_code: see `edge.runtime.load`.
         on_progress: called with phase, done and total.
 
     Raises:
@@ -123,7 +125,12 @@ def tune(
         EdgeError: the manifest can't be written; it is left unchanged.
     """
     tuning = measure_settings(
-        folder, rows=rows, threads=threads, runs=runs, on_progress=on_progress
+        folder,
+        rows=rows,
+        threads=threads,
+        runs=runs,
+        trust_code=trust_code,
+        on_progress=on_progress,
     )
     store_settings(folder, tuning)
     return tuning
@@ -135,6 +142,7 @@ def measure_settings(
     rows: Sequence[Row] | None = None,
     threads: Sequence[int] | None = None,
     runs: int = MIN_RUNS,
+    trust_code: bool = False,
     on_progress: Progress | None = None,
 ) -> Tuning:
     """Like `tune`, without storing anything."""
@@ -143,9 +151,10 @@ def measure_settings(
     numbers = checked_threads(threads) if threads else thread_numbers(physical_cores())
     settings = ENGINES.load(manifest.format).tunable(numbers)
     new_tokens = min(NEW_TOKENS, manifest.limits.max_new_tokens)
-    with load(folder, threads=1) as model:
+    with load(folder, threads=1, trust_code=trust_code) as model:
         inputs = _inputs(model, rows)
-    timer = _CandidateTimer(folder, inputs, new_tokens, runs, on_progress or (lambda *_: None))
+    notify = on_progress or (lambda *_: None)
+    timer = _CandidateTimer(folder, inputs, new_tokens, runs, trust_code, notify)
     finalists, screened = timer.screen(settings)
     times = timer.confirm(finalists)
     return Tuning(
@@ -196,12 +205,14 @@ class _CandidateTimer:
         inputs: Sequence[Sequence[int]],
         new_tokens: int,
         runs: int,
+        trust_code: bool,
         on_progress: Progress,
     ) -> None:
         self._folder = folder
         self._inputs = inputs
         self._length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
         self._runs = runs
+        self._trust_code = trust_code
         self._on_progress = on_progress
 
     def screen(self, settings: list[Settings]) -> tuple[list[Settings], list[Candidate]]:
@@ -245,7 +256,12 @@ class _CandidateTimer:
 
     def _load(self, settings: Settings) -> Model:
         others = {name: value for name, value in settings.items() if name != "threads"}
-        return load(self._folder, threads=settings["threads"], settings=others)
+        return load(
+            self._folder,
+            threads=settings["threads"],
+            settings=others,
+            trust_code=self._trust_code,
+        )
 
     def _time(self, model: Model, turn: Turn) -> list[float]:
         """Milliseconds of each answer of a turn."""

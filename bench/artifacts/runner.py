@@ -67,6 +67,7 @@ def run_bench(
     data: str | Path | None = None,
     command: str = "",
     on_progress: Progress | None = None,
+    trust_code: bool = False,
 ) -> Report:
     """Measure artifacts on rows that have targets.
 
@@ -85,6 +86,7 @@ def run_bench(
         data: the file of the rows, for the report.
         command: the command line, for the report.
         on_progress: called with the phase, what is measured, the amount done, and the total.
+        trust_code: see `edge.runtime.load`.
 
     Raises:
         UsageError: too few runs, no artifact, or rows that don't fit the artifacts' prompts.
@@ -97,7 +99,7 @@ def run_bench(
     if runs is not None:
         settings = replace(settings, runs=runs)
     notify = on_progress or (lambda *_: None)
-    opened = open_artifacts(artifacts)
+    opened = open_artifacts(artifacts, trust_code=trust_code)
     check_rows(opened, rows)
     contestants = [
         BenchmarkedArtifact(str(name), artifact, choose_threads(artifact, threads))

@@ -84,6 +84,7 @@ class TrialRunner:
         self._argument = argument
         self._on_event = on_event
         self._exporter: Child | None = None
+        self._exported: set[ArtifactSpec] = set()  # in this search, not in an earlier one
         self._running: dict[Candidate, Child] = {}  # paused between their turns
 
     def close(self) -> None:
@@ -161,7 +162,9 @@ class TrialRunner:
             "output": str(place),
         }
         try:
-            return self._ask_source(asked)
+            found = self._ask_source(asked)
+            self._exported.add(spec)
+            return found
         except EngineFailedError as error:
             for unfinished in place.parent.glob(f".{place.name}.*.partial"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -262,7 +265,11 @@ class TrialRunner:
         """Start a candidate's process unless it runs; returns its result without answers."""
         if candidate not in self._running:
             folder = self.store.artifact(candidate.spec).resolve()
-            argument = {**candidate.as_json(), "folder": str(folder)}
+            argument = {
+                **candidate.as_json(),
+                "folder": str(folder),
+                "trust_code": candidate.spec in self._exported,
+            }
             self._running[candidate] = _started("timing_worker", argument, candidate.threads)
         return {
             "ms": [],

@@ -173,7 +173,7 @@ def command(
     if tune:
         from edge.cli.commands.tune import tune_all
 
-        tune_all([exported.folder for exported in done])
+        tune_all([exported.folder for exported in done], trust_code=True)
     click.echo(
         f"\nNext: edge bench {output} --data dev.jsonl, edge run {done[0].folder} 'your text'"
     )
@@ -201,6 +201,8 @@ def print_exported(target: Target, exported: Exported) -> None:
         f"   log-prob error mean {parity.mean_error:.1e} max {parity.max_error:.1e}"
         f"   {exported.folder}"
     )
+    if exported.needs_trust:
+        click.echo("  not recorded as trusted: loading it needs --trust-code (docs/formats.md)")
     if facts := exported.manifest.shortlist:
         from edge.export.shortlist import shortlist_line
 

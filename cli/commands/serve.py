@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli.base import Command
-from edge.cli.options import guardrail_options, guardrails, threads_option
+from edge.cli.options import guardrail_options, guardrails, threads_option, trust_option
 from edge.cli.param_types import PATH, Duration
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 )
 @click.option("--log-content", is_flag=True, help="Log inputs and answers, not only token counts.")
 @click.option("--quiet", is_flag=True, help="Log only problems, not every request.")
+@trust_option
 @guardrail_options
 def command(
     artifacts: tuple[str, ...],
@@ -118,6 +119,7 @@ def command(
     cors_origin: tuple[str, ...],
     threads: int | None,
     quiet: bool,
+    trust_code: bool,
     **options: Any,
 ) -> None:
     """Serve each ARTIFACT, a folder or NAME=folder, over HTTP.
@@ -132,6 +134,7 @@ def command(
     keys = read_keys(api_key_file)
     _require_extra()
     from edge.runtime.model import load
+    from edge.runtime.probe import probe_all
     from edge.runtime.serve import ServeSettings, create_app
     from edge.runtime.serve.server import bind, serve
 
@@ -144,9 +147,16 @@ def command(
     listener = bind(host, port)
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
+        probe_all(folders.values(), trust_code=trust_code)
         models = {
             name: stack.enter_context(
-                load(folder, threads=threads or _threads(folder), verify=True, guardrails=rails)
+                load(
+                    folder,
+                    threads=threads or _threads(folder),
+                    verify=True,
+                    trust_code=trust_code,
+                    guardrails=rails,
+                )
             )
             for name, folder in folders.items()
         }

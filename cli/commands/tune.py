@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.cli.base import Command
-from edge.cli.options import input_column_option
+from edge.cli.options import input_column_option, trust_option
 from edge.cli.param_types import PATH, IntegerList
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     help="Numbers of threads to try, e.g. 1,2.",
 )
 @click.option("--runs", type=int, default=30, metavar="N", help="Timed answers per candidate.")
+@trust_option
 def command(
     artifact: Path,
     data: Path | None,
     input_column: str,
     threads_to_try: tuple[int, ...] | None,
     runs: int,
+    trust_code: bool,
 ) -> None:
     """Choose threads and engine settings of ARTIFACT by measurement, and store them in it.
 
@@ -59,7 +61,7 @@ def command(
     rows = None if data is None else read_inputs(data, input_column)
     folders = find_artifacts(artifact)
     quiet_libraries()
-    tune_all(folders, rows, threads_to_try, runs)
+    tune_all(folders, rows, threads_to_try, runs, trust_code=trust_code)
 
 
 def tune_all(
@@ -67,6 +69,8 @@ def tune_all(
     rows: Sequence[Row] | None = None,
     threads: Sequence[int] | None = None,
     runs: int = 30,
+    *,
+    trust_code: bool = False,
 ) -> None:
     """Tune each artifact with a progress display, and print the measurements and the choice."""
     from edge.bench.tune import tune
@@ -75,7 +79,14 @@ def tune_all(
     for folder in folders:
         with progress_bar() as progress:
             show = _progress_shower(progress, folder.name)
-            tuning = tune(folder, rows=rows, threads=threads, runs=runs, on_progress=show)
+            tuning = tune(
+                folder,
+                rows=rows,
+                threads=threads,
+                runs=runs,
+                trust_code=trust_code,
+                on_progress=show,
+            )
         stdout_console().print(_table(folder, tuning))
         click.echo(f"{folder}: {describe(tuning.chosen)}, stored in edge.json")
 

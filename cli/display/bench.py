@@ -78,6 +78,7 @@ def measure(
     threads: int | None = None,
     data: Path | None = None,
     reference: Path | None = None,
+    trust_code: bool = False,
 ) -> Report:
     """Run the benchmark with a progress display, print the tables and write the reports.
 
@@ -98,7 +99,7 @@ def measure(
     stopped: BenchInterruptedError | None = None
     with signals_as_interrupt():
         try:
-            report = _run(folders, rows, target_ms, settings, threads, data, reference)
+            report = _run(folders, rows, target_ms, settings, threads, data, reference, trust_code)
         except BenchInterruptedError as error:
             stopped, report = error, error.report
         except SignalReceivedError as error:
@@ -126,6 +127,7 @@ def _run(
     threads: int | None,
     data: Path | None,
     reference: Path | None,
+    trust_code: bool,
 ) -> Report:
     from edge.bench.artifacts.runner import run_bench
     from edge.cli.display.console import progress_bar
@@ -153,6 +155,7 @@ def _run(
             data=data,
             command=command_line(),
             on_progress=on_progress,
+            trust_code=trust_code,
         )
     finally:
         with contextlib.suppress(OSError):  # the terminal is gone

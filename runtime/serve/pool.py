@@ -280,6 +280,11 @@ def _default_workers(model: Model) -> int:
 
 def _load_copies(model: Model, number: int) -> list[Model]:
     return [
-        load(model.artifact.folder, threads=model.engine.threads, guardrails=model.guardrails)
+        load(
+            model.artifact.folder,
+            threads=model.engine.threads,
+            guardrails=model.guardrails,
+            trust_code=model.artifact.trust_code,
+        )
         for _ in range(number)
     ]

@@ -181,7 +181,7 @@ def test_bench_refuses_with_one_line(
 def test_a_missing_extra_is_named(
     assert_refused: Refused, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "edge.runtime.engines.ctranslate2", raising=False)
+    monkeypatch.delitem(sys.modules, "edge.runtime.engines.ctranslate2.engine", raising=False)
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     line = assert_refused("run", artifacts / "ctranslate2-int8", "x", status=1)
     assert "pip install 'edge-t5[ctranslate2]'" in line
