@@ -1,4 +1,4 @@
-"""Checks before weights are loaded: safetensors, never a pickle, and large enough for the config."""
+"""Checks before weights are loaded: no pickle, and files large enough for the config."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ def check_capacity(config: PretrainedConfig, folder: Path) -> None:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
     if parameters > size:  # the smallest data type has a byte per weight
         raise ModelError(
-            f"{folder}: config.json describes {parameters:,} weights, more than safetensors files of"
-            f" {size:,} bytes can hold"
+            f"{folder}: config.json describes {parameters:,} weights, more than safetensors"
+            f" files of {size:,} bytes can hold"
         )
