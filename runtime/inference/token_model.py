@@ -46,8 +46,8 @@ class TokenModel:
         )
         if self.tokenizer.pieces != manifest.tokenizer.pieces:
             raise ArtifactError(
-                f"{artifact.path(TOKENIZER_NAME)} has {self.tokenizer.pieces:,} pieces, the manifest"
-                f" says {manifest.tokenizer.pieces:,}; copy or export it again"
+                f"{artifact.path(TOKENIZER_NAME)} has {self.tokenizer.pieces:,} pieces, the"
+                f" manifest says {manifest.tokenizer.pieces:,}; copy or export it again"
             )
         self.encoder = InputEncoder(
             self.tokenizer,
