@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.artifact.manifest import DIMENSIONS, Architecture
+from edge.runtime.artifact.dimensions import DIMENSIONS
+from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import ModelError
 
 MODEL_TYPES = ("t5", "mt5")

@@ -7,13 +7,14 @@ Every field is checked on reading, because an artifact may come from an untruste
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
+from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
+from edge.runtime.artifact.typed_json import build
 from edge.runtime.errors import ArtifactError
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
@@ -26,20 +27,6 @@ _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
 _MAX_TEMPLATE_CHARS = 1 << 14
 _MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
-_MAX_TEXT_CHARS = 1 << 16  # of any other text
-# Inclusive ranges, several times the largest T5 models. What costs memory or time is also bounded
-# by the size of the weights: see `minimum_parameters`.
-DIMENSIONS: Mapping[str, tuple[int, int]] = {
-    "vocab_size": (1, 1 << 22),
-    "d_model": (1, 1 << 16),
-    "d_kv": (1, 1 << 12),
-    "d_ff": (1, 1 << 20),
-    "num_heads": (1, 1 << 10),
-    "num_layers": (1, 1 << 10),
-    "num_decoder_layers": (1, 1 << 10),
-    "relative_attention_num_buckets": (2, 1 << 12),
-    "relative_attention_max_distance": (1, 1 << 16),
-}
 _MAX_LIMITS = {"max_input_tokens": 1 << 20, "max_new_tokens": 1 << 16}
 _BITS_PER_WEIGHT = 2  # fewer than in any format
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
@@ -75,23 +62,8 @@ class Architecture:
 
     @property
     def minimum_parameters(self) -> int:
-        """See `minimum_parameters`."""
+        """See `edge.runtime.artifact.dimensions.minimum_parameters`."""
         return minimum_parameters({name: getattr(self, name) for name in DIMENSIONS})
-
-
-def minimum_parameters(dimensions: Mapping[str, int]) -> int:
-    """The number of weights of a T5 with these dimensions, biases and norms not counted.
-
-    A file of weights that is too small for them is refused before anything is allocated.
-    """
-    d_model = dimensions["d_model"]
-    attention = 4 * d_model * dimensions["num_heads"] * dimensions["d_kv"]
-    feed_forward = 2 * d_model * dimensions["d_ff"]
-    return (
-        dimensions["vocab_size"] * d_model
-        + dimensions["num_layers"] * (attention + feed_forward)
-        + dimensions["num_decoder_layers"] * (2 * attention + feed_forward)
-    )
 
 
 @dataclass(frozen=True)
@@ -222,7 +194,7 @@ def read_manifest(folder: str | Path) -> Manifest:
             f"{path}: schema {version} is newer than the schema of edge-t5 {edge_version()}"
             f" ({SCHEMA_VERSION}); {_upgrade_hint(values.get('edge_version'))}"
         )
-    manifest = _build(Manifest, values, str(path))
+    manifest = build(Manifest, values, str(path))
     _check_files(manifest, path)
     _check_numbers(manifest, path)
     return manifest
@@ -258,47 +230,6 @@ def replace_runtime(folder: str | Path, runtime: Mapping[str, Any]) -> None:
 def to_json(values: Mapping[str, Any]) -> str:
     """Values as the text of a manifest file."""
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
-_T = TypeVar("_T")
-
-
-def _build(cls: type[_T], values: Any, where: str) -> _T:
-    """A dataclass from JSON, with the type of every field checked; unknown fields are ignored."""
-    if not isinstance(values, Mapping):
-        raise ArtifactError(f"{where}: must be an object, not {type(values).__name__}")
-    hints = get_type_hints(cls)
-    known = {}
-    for item in fields(cls):  # type: ignore[arg-type]
-        if item.name in values:
-            known[item.name] = _convert(
-                hints[item.name], values[item.name], f"{where}: {item.name}"
-            )
-    try:
-        return cls(**known)
-    except TypeError as error:
-        raise ArtifactError(f"{where}: {str(error).partition(') ')[2]}") from None
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if hasattr(kind, "__dataclass_fields__"):
-        return _build(kind, value, where)
-    if get_origin(kind) is dict:
-        if not isinstance(value, dict):
-            raise ArtifactError(f"{where} must be an object")
-        _, inner = get_args(kind)
-        return {k: _convert(inner, v, f"{where}.{k:.80}") for k, v in value.items()}
-    if kind is Any:
-        return value
-    options = get_args(kind) or (kind,)
-    if float in options and type(value) is int:
-        value = float(value) if abs(value) < 1 << 53 else math.inf
-    if type(value) not in options:
-        names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-        raise ArtifactError(f"{where} must be {names}, not {type(value).__name__}")
-    if isinstance(value, str) and len(value) > _MAX_TEXT_CHARS:
-        raise ArtifactError(f"{where} is longer than {_MAX_TEXT_CHARS:,} characters")
-    return value
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

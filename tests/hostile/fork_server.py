@@ -1,7 +1,7 @@
 """A fork server: imports the libraries once, then tries each malicious folder in a child process.
 
-Reads one JSON object a line from standard input, `{"folder": PATH, "changed": FILE, "memory": BYTES}`,
-and answers each with one line: outcome, detail, seconds, and the growth of resident memory in bytes.
+Reads one JSON object a line from standard input, `{"folder": …, "changed": FILE, "memory": BYTES}`,
+and answers each with one line: outcome, detail, seconds, and growth of resident memory in bytes.
 `memory` limits the growth of the address space.
 """
 

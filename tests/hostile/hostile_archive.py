@@ -1,4 +1,4 @@
-"""Sweeps over a TorchScript archive: its numbers in code and pickles, its entries and their names."""
+"""Sweeps over a TorchScript archive: numbers in code and pickles, its entries, and their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from hostile_values import Mutant
 
 Entries = dict[str, bytes]
-_NUMBERS = ("0", "-1", "1", "2147483647", "2147483648", "9223372036854775807", "9223372036854775808", "nan")  # fmt: skip
+_NUMBERS = ("0", "-1", "1", *(str(2**bits - less) for bits in (31, 63) for less in (1, 0)), "nan")
 
 
 def torchscript_mutants(path: Path) -> Iterator[Mutant]:

@@ -12,7 +12,8 @@ from hostile_values import FLOATS, INTEGERS, Mutant
 
 _RAW = "@raw@"
 # Text that Python's json module would not write.
-_RAW_VALUES = ("9" * 5000, "1e999", "[" * 5000 + "]" * 5000, '{"a":' * 150 + "1" + "}" * 150, '"\\ud800"')  # fmt: skip
+_DEEP = ("[" * 5000 + "]" * 5000, '{"a":' * 150 + "1" + "}" * 150)
+_RAW_VALUES = ("9" * 5000, "1e999", '"\\ud800"', *_DEEP)
 _VALUES: tuple[Any, ...] = (
     None, True, False, "", "x", "a\0b", "../x", "x" * 300, "x" * 200_000, "e" * 1000, "[bold]",
     [], {}, [[]], {"": 1}, [0] * 10_000, ["x"], {"type": "x"},

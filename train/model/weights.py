@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.runtime.artifact.manifest import DIMENSIONS, minimum_parameters
+from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
 from edge.runtime.errors import ModelError
 
 if TYPE_CHECKING:
