@@ -148,6 +148,7 @@ def check_destination(destination: str | Path, *, force: bool, file: bool = Fals
     Raises:
         OutputExistsError: The output exists and `force` is off, or it is a folder where a file is
             needed or the other way round.
+        EdgeError: It can't be written.
     """
     destination = Path(destination)
     with readable_os_errors(destination):
@@ -159,6 +160,24 @@ def check_destination(destination: str | Path, *, force: bool, file: bool = Fals
     is_empty = is_folder and not any(destination.iterdir())
     if destination.exists() and not is_empty and not force:
         raise _exists_already(destination)
+    check_writable(destination)
+
+
+def check_writable(destination: str | Path) -> None:
+    """Check that a file or folder can be created beside `destination`, or where that will be.
+
+    Raises:
+        EdgeError: It can't.
+    """
+    folder = Path(os.path.abspath(destination)).parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        # What a filesystem permits is known only by trying.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise EdgeError(f"{destination} can't be written: {folder}: {error.strerror}") from None
 
 
 def _exists_already(destination: Path) -> OutputExistsError:
