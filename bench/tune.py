@@ -6,11 +6,13 @@ alone, and the fastest are then timed interleaved.
 
 from __future__ import annotations
 
+# A little over 300 lines: one search, whose steps share settings and measurements.
 import contextlib
 import datetime
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +153,11 @@ def measure_settings(
     numbers = checked_threads(threads) if threads else thread_numbers(physical_cores())
     settings = ENGINES.load(manifest.format).tunable(numbers)
     new_tokens = min(NEW_TOKENS, manifest.limits.max_new_tokens)
-    with load(folder, threads=1, trust_code=trust_code) as model:
+    open_model = partial(load, folder, trust_code=trust_code)
+    with open_model(threads=1) as model:
         inputs = _inputs(model, rows)
     notify = on_progress or (lambda *_: None)
-    timer = _CandidateTimer(folder, inputs, new_tokens, runs, trust_code, notify)
+    timer = _CandidateTimer(open_model, inputs, new_tokens, runs, notify)
     finalists, screened = timer.screen(settings)
     times = timer.confirm(finalists)
     return Tuning(
@@ -201,18 +204,16 @@ class _CandidateTimer:
 
     def __init__(
         self,
-        folder: str | Path,
+        open_model: Callable[..., Model],
         inputs: Sequence[Sequence[int]],
         new_tokens: int,
         runs: int,
-        trust_code: bool,
         on_progress: Progress,
     ) -> None:
-        self._folder = folder
+        self._open = open_model
         self._inputs = inputs
         self._length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
         self._runs = runs
-        self._trust_code = trust_code
         self._on_progress = on_progress
 
     def screen(self, settings: list[Settings]) -> tuple[list[Settings], list[Candidate]]:
@@ -256,12 +257,7 @@ class _CandidateTimer:
 
     def _load(self, settings: Settings) -> Model:
         others = {name: value for name, value in settings.items() if name != "threads"}
-        return load(
-            self._folder,
-            threads=settings["threads"],
-            settings=others,
-            trust_code=self._trust_code,
-        )
+        return self._open(threads=settings["threads"], settings=others)
 
     def _time(self, model: Model, turn: Turn) -> list[float]:
         """Milliseconds of each answer of a turn."""

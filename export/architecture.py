@@ -108,10 +108,10 @@ class _ConfigReader:
 
     def _epsilon(self) -> float:
         value = self._config.get("layer_norm_epsilon", 1e-6)
-        if type(value) not in (int, float) or not 0 <= value <= 1:
+        if type(value) not in (int, float) or not 0 < value < 1:
             raise ModelError(
                 f"{self._folder}/config.json: layer_norm_epsilon is {value!r:.80}, not a number"
-                " from 0 to 1"
+                " between 0 and 1"
             )
         return float(value)
 

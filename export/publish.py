@@ -40,14 +40,9 @@ __all__ = ["ExportOptions", "Exported", "Publisher", "Target", "plan_targets", "
 
 @dataclass(frozen=True)
 class Exported:
-    """A published artifact.
+    """A published artifact: its folder, its manifest, and the parity that was measured.
 
-    Attributes:
-        folder: the artifact folder.
-        manifest: its manifest.
-        parity: the parity that was measured.
-        needs_trust: whether it is code that could not be recorded as exported here: loading it
-            needs `trust_code`.
+    `needs_trust`: it is code that could not be recorded as exported here; see `edge.runtime.load`.
     """
 
     folder: Path

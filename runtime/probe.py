@@ -113,9 +113,9 @@ def _error(
         )
     try:
         found = json.loads(ended.stdout[-_MAX_MESSAGE:])
-        kind = getattr(errors, found["type"], EdgeError)
-        return kind(found["message"])  # type: ignore[no-any-return]
-    except (ValueError, KeyError, TypeError):
+        kind: type[EdgeError] = getattr(errors, found["type"])
+        return kind(found["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         lines = ended.stderr[-_MAX_MESSAGE:].decode("utf-8", "replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), name)
         return ArtifactError(f"{folder}: the trial load failed ({last[:300].strip()})")

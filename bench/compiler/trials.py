@@ -140,6 +140,7 @@ class TrialRunner:
         if known is None or ("size" in known and not self._is_intact(spec)):
             self._on_event(f"exporting {spec.name}")
             known = self._export_new(spec)
+            self._exported.add(spec)
             self.store.put(name, known)
         if "size" in known:
             return known
@@ -162,9 +163,7 @@ class TrialRunner:
             "output": str(place),
         }
         try:
-            found = self._ask_source(asked)
-            self._exported.add(spec)
-            return found
+            return self._ask_source(asked)
         except EngineFailedError as error:
             for unfinished in place.parent.glob(f".{place.name}.*.partial"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -265,11 +264,8 @@ class TrialRunner:
         """Start a candidate's process unless it runs; returns its result without answers."""
         if candidate not in self._running:
             folder = self.store.artifact(candidate.spec).resolve()
-            argument = {
-                **candidate.as_json(),
-                "folder": str(folder),
-                "trust_code": candidate.spec in self._exported,
-            }
+            trust = candidate.spec in self._exported
+            argument = {**candidate.as_json(), "folder": str(folder), "trust_code": trust}
             self._running[candidate] = _started("timing_worker", argument, candidate.threads)
         return {
             "ms": [],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
-from edge.runtime.artifact.typed_json import build
+from edge.runtime.artifact.from_json import build_dataclass
 from edge.runtime.errors import ArtifactError
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
@@ -194,7 +194,7 @@ def read_manifest(folder: str | Path) -> Manifest:
             f"{path}: schema {version} is newer than the schema of edge-t5 {edge_version()}"
             f" ({SCHEMA_VERSION}); {_upgrade_hint(values.get('edge_version'))}"
         )
-    manifest = build(Manifest, values, str(path))
+    manifest = build_dataclass(Manifest, values, str(path))
     _check_files(manifest, path)
     _check_numbers(manifest, path)
     return manifest
@@ -254,12 +254,15 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
     shape = manifest.architecture
     for name, (low, high) in DIMENSIONS.items():
         _check_range(path, f"architecture.{name}", getattr(shape, name), low, high)
-    if not 0 <= shape.layer_norm_epsilon <= 1:  # also false for NaN
-        raise ArtifactError(f"{path}: architecture.layer_norm_epsilon must be from 0 to 1")
+    if not 0 < shape.layer_norm_epsilon < 1:  # also refuses NaN
+        raise ArtifactError(
+            f"{path}: architecture.layer_norm_epsilon is {shape.layer_norm_epsilon}, must be"
+            " between 0 and 1"
+        )
     if shape.minimum_parameters * _BITS_PER_WEIGHT > 8 * manifest.size:
         raise ArtifactError(
-            f"{path}: the architecture has {shape.minimum_parameters:,} weights, more than files of"
-            f" {manifest.size:,} bytes can hold"
+            f"{path}: an architecture of {shape.minimum_parameters:,} weights does not fit into"
+            f" files of {manifest.size:,} bytes"
         )
     for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
         if not 0 <= getattr(shape, name) < shape.vocab_size:
@@ -280,4 +283,4 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
 
 def _check_range(path: Path, name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ArtifactError(f"{path}: {name} must be from {low} to {high}, not {value!r:.40}")
+        raise ArtifactError(f"{path}: {name} is {value!r:.40}, must be from {low} to {high:,}")

@@ -72,7 +72,7 @@ def is_recorded(path: Path) -> bool:
             return False
         record = (folder / sha256_of(path)).lstat()
         return stat.S_ISREG(record.st_mode) and _is_private(record)
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return False
 
 

@@ -13,12 +13,10 @@ with every engine: if an option changes the distribution, the answer is scored a
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ctranslate2
@@ -33,14 +31,17 @@ from edge.runtime.engines.base import (
     Vocabulary,
     choose_setting,
     choose_threads,
-    library_errors,
 )
-from edge.runtime.engines.ctranslate2.model_file import read_model_file
-from edge.runtime.engines.ctranslate2.variables import check_variables
-from edge.runtime.errors import ArtifactError, EdgeError
+from edge.runtime.engines.boundary import library_errors
+from edge.runtime.engines.ctranslate2.files import (
+    MODEL_NAME,
+    model_files,
+    source_names,
+    target_name,
+)
+from edge.runtime.errors import EdgeError
 from edge.runtime.options import GenerationOptions
 
-_MODEL_NAME = "model.bin"
 # The exporter writes one of these into the manifest.
 _COMPUTE_TYPES = ("default", "float32", "int8_float32")
 _LIBRARY = f"CTranslate2 {ctranslate2.__version__}"
@@ -67,10 +68,10 @@ class CTranslate2Engine(Engine):
         self.vocabulary = Vocabulary.of(artifact)
         self._artifact = artifact
         self._threads = choose_threads(artifact, threads)
-        self._path = artifact.path(_MODEL_NAME)
-        unused = range(self.vocabulary.pieces, self.vocabulary.size)
-        self._suppressed = [[_target_name(token)] for token in unused] or None
+        self._path = artifact.path(MODEL_NAME)
         self._translator: Any = self._open()
+        unused = range(self.vocabulary.pieces, self.vocabulary.size)
+        self._suppressed = [[target_name(token)] for token in unused] or None
 
     @property
     def threads(self) -> int:
@@ -79,7 +80,7 @@ class CTranslate2Engine(Engine):
 
     def _open(self) -> Any:
         """A new Translator; its worker thread has a separate random generator."""
-        files = _model_files(self._artifact, self.vocabulary, self._path)
+        files = model_files(self._artifact, self.vocabulary, self._path)
         compute_type = choose_setting(self._artifact, "compute_type", _COMPUTE_TYPES)
         with library_errors(self._path, _LIBRARY, loading=True):
             return ctranslate2.Translator(
@@ -103,11 +104,13 @@ class CTranslate2Engine(Engine):
         self.check_options(options)
         tracker = None if on_token is None else _Callback(on_token, options)
         arguments = self._arguments(options)
-        source = _source_names(input_ids)
+        source = source_names(input_ids)
         suppressed: dict[str, Any] = {"suppress_sequences": self._suppressed}
         if tracker is not None:
             suppressed["callback"] = tracker
-        with library_errors(self._path, _LIBRARY, also=tracker and tracker.reraise):
+        with library_errors(
+            self._path, _LIBRARY, also=None if tracker is None else tracker.reraise
+        ):
             if options.do_sample and options.seed is not None:
                 results = self._translate_seeded(source, arguments | suppressed, options.seed)
             elif options.do_sample or on_token is not None:
@@ -197,8 +200,8 @@ class CTranslate2Engine(Engine):
         """See `Engine.score`."""
         with library_errors(self._path, _LIBRARY):
             results = self._translator.score_batch(
-                _source_names(input_ids),
-                [[_target_name(token) for token in row] for row in target_ids],
+                source_names(input_ids),
+                [[target_name(token) for token in row] for row in target_ids],
                 max_input_length=0,
             )
         # CTranslate2 also scores an eos after the target.
@@ -265,45 +268,3 @@ class _Callback:
         """Raise the exception of `on_token`, if it raised one."""
         if self._error is not None:
             raise self._error
-
-
-def _target_name(token: int) -> str:
-    return str(token)
-
-
-def _source_names(rows: Sequence[TokenIds]) -> list[list[str]]:
-    return [[f"source {token}" for token in row] for row in rows]
-
-
-def _model_files(artifact: Artifact, vocabulary: Vocabulary, path: Path) -> dict[str, bytes]:
-    """The checked model file for CTranslate2, and the other files, made from the manifest.
-
-    config.json and the vocabulary in the folder are for use with CTranslate2 alone; they are not
-    read.
-
-    Raises:
-        ArtifactError: The file can't be read, is damaged, or does not match the manifest.
-    """
-    try:
-        weights = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path}: can't be read ({error.strerror})") from error
-    check_variables(read_model_file(weights, path), artifact.manifest, path)
-    config = {
-        "add_source_bos": False,
-        "add_source_eos": False,
-        "bos_token": _target_name(vocabulary.start),
-        "eos_token": _target_name(vocabulary.eos),
-        "unk_token": _target_name(vocabulary.pad),  # never used: no name is unknown
-        "decoder_start_token": _target_name(vocabulary.start),
-        "layer_norm_epsilon": artifact.manifest.architecture.layer_norm_epsilon,
-        "multi_query_attention": False,
-    }
-    ids = range(vocabulary.size)
-    values = {
-        "config.json": config,
-        "source_vocabulary.json": _source_names([ids])[0],
-        "target_vocabulary.json": [_target_name(token) for token in ids],
-    }
-    files = {name: json.dumps(value).encode() for name, value in values.items()}
-    return {_MODEL_NAME: weights, **files}

@@ -25,13 +25,11 @@ from edge.runtime.engines.base import (
     TokenCallback,
     TokenIds,
     Vocabulary,
-    check_logits,
     choose_setting,
     choose_threads,
-    greedy_hypotheses,
-    library_errors,
     pad_batch,
 )
+from edge.runtime.engines.boundary import check_logits, greedy_hypotheses, library_errors
 from edge.runtime.engines.onnx.external_data import check_external_data
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
@@ -266,7 +264,7 @@ class _OnnxState(DecoderState):
             logits, *present = self._decoder.run_with_ort_values(self._outputs, feeds)
             self._past = dict(zip(self._past, present, strict=True))
             result: np.ndarray = logits.numpy()
-        check_logits(result, *tokens.shape, self._vocab_size, self._path)
+        check_logits(result, (*tokens.shape, self._vocab_size), self._path)
         return result
 
     def reorder(self, rows: np.ndarray) -> None:

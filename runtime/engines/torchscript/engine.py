@@ -27,12 +27,10 @@ from edge.runtime.engines.base import (
     TokenCallback,
     TokenIds,
     Vocabulary,
-    check_logits,
     choose_threads,
-    greedy_hypotheses,
-    library_errors,
     pad_batch,
 )
+from edge.runtime.engines.boundary import check_logits, greedy_hypotheses, library_errors
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
 from edge.runtime.engines.torchscript.archive import check_archive
@@ -123,7 +121,7 @@ class _ScriptState(DecoderState):
         with _running(self._path):
             logits, self._tensors = self._model.step(torch.from_numpy(tokens), self._tensors)
             result: np.ndarray = logits.numpy()
-        check_logits(result, *tokens.shape, self._vocab_size, self._path)
+        check_logits(result, (*tokens.shape, self._vocab_size), self._path)
         return result
 
     def reorder(self, rows: np.ndarray) -> None:
@@ -143,9 +141,12 @@ def _running(path: Path) -> Iterator[None]:
     the shape of FLAN-T5-small in 8 bits, 194 and 156 ms for the first two and 30 ms afterwards;
     without it, 31 ms from the first.
     """
-    with library_errors(path, _LIBRARY):
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            yield
+    with (
+        library_errors(path, _LIBRARY),
+        torch.inference_mode(),
+        torch.jit.optimized_execution(False),
+    ):
+        yield
 
 
 def _choose_backend() -> None:

@@ -1,4 +1,4 @@
-"""Dataclasses from JSON of an untrusted place."""
+"""Conversion of parsed JSON to dataclasses, with the type of every field checked."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from edge.runtime.errors import ArtifactError
 
-_MAX_TEXT_CHARS = 1 << 16  # of one value
-
 _T = TypeVar("_T")
+_MAX_TEXT_CHARS = 1 << 16
 
 
-def build(cls: type[_T], values: Any, where: str) -> _T:
-    """A dataclass from JSON values, with all types checked; unknown fields are ignored.
+def build_dataclass(cls: type[_T], values: Any, where: str) -> _T:
+    """A dataclass from parsed JSON, with the type of every field checked.
+
+    Unknown fields are ignored.
 
     Args:
-        cls: The dataclass; its fields may be dataclasses and dictionaries of them.
-        values: A JSON object.
-        where: The file and the place in it, for error messages.
+        cls: The dataclass.
+        values: The JSON object.
+        where: What is read, for error messages.
 
     Raises:
-        ArtifactError: A field is missing or has the wrong type, or a text is very long.
+        ArtifactError: A field is missing, has another type, or is a very long text.
     """
     if not isinstance(values, Mapping):
         raise ArtifactError(f"{where}: must be an object, not {type(values).__name__}")
@@ -42,7 +43,7 @@ def build(cls: type[_T], values: Any, where: str) -> _T:
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
     if hasattr(kind, "__dataclass_fields__"):
-        return build(kind, value, where)
+        return build_dataclass(kind, value, where)
     if get_origin(kind) is dict:
         if not isinstance(value, dict):
             raise ArtifactError(f"{where} must be an object")
