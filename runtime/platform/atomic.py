@@ -59,7 +59,9 @@ def new_file(destination: str | Path) -> Iterator[Path]:
         EdgeError: The disk is full, or `destination` can't be written.
     """
     destination = Path(destination)
-    if destination.exists() and not destination.is_file() and not destination.is_dir():
+    with readable_os_errors(destination):
+        special = destination.exists() and not (destination.is_file() or destination.is_dir())
+    if special:
         with tempfile.TemporaryDirectory(prefix="edge-") as folder:
             staging = Path(folder) / "content"
             with readable_os_errors(destination):
