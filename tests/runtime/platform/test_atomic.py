@@ -177,7 +177,7 @@ def test_names_that_are_too_long_and_files_in_the_path(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for destination, reason in (
         (tmp_path / ("x" * 300), "the name is too long"),
-        (tmp_path / "file" / "out", "not a folder"),
+        (tmp_path / "file" / "out", "[Nn]ot a (folder|directory)"),
     ):
         for kind in (new_folder, new_file):
             with pytest.raises(EdgeError, match=reason), kind(destination):
