@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.platform.json_file import parse_json
 from edge.runtime.registry import unknown_name
 
 if TYPE_CHECKING:
@@ -174,9 +175,9 @@ class RemoteChat(Chat):
     def _list_models(self) -> list[str]:
         with self._request("GET", "/models") as response:
             try:
-                values = json.loads(response.read(_MAX_BODY_BYTES))
+                values = parse_json(response.read(_MAX_BODY_BYTES))
                 names = [str(each["id"]) for each in values["data"]]
-            except (ValueError, TypeError, KeyError, RecursionError):
+            except (ValueError, TypeError, KeyError):
                 raise EdgeError(
                     f"{self._url} is not an OpenAI-compatible service: no list at /v1/models"
                 ) from None
@@ -224,8 +225,8 @@ class RemoteChat(Chat):
             if data == b"[DONE]":
                 return
             try:
-                event = json.loads(data)
-            except (ValueError, RecursionError):
+                event = parse_json(data)
+            except ValueError:
                 event = None
             if not isinstance(event, dict):
                 raise EdgeError(f"{self._url}: an event is not a JSON object")
@@ -254,8 +255,8 @@ class RemoteChat(Chat):
 
 def _error_message(response: http.client.HTTPResponse) -> str:
     try:
-        message = _printable(json.loads(response.read(_MAX_BODY_BYTES))["error"]["message"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+        message = _printable(parse_json(response.read(_MAX_BODY_BYTES))["error"]["message"])
+    except (ValueError, TypeError, KeyError):
         message = _printable(response.reason)
     wait = response.headers.get("retry-after", "")
     hint = f"; try again in {wait} s" if wait.isdigit() else ""

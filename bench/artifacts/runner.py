@@ -18,8 +18,8 @@ from edge.bench.artifacts.accuracy import Accuracy, copy_baseline, measure_accur
 from edge.bench.artifacts.agreement import agree
 from edge.bench.artifacts.compatibility import check_rows, notes_on, open_artifacts
 from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Data, Report, Result
-from edge.bench.artifacts.signals import signal_of
 from edge.bench.engines.process_model import RemoteModel
+from edge.bench.signals import signal_of
 from edge.bench.timing.interleaved import FailureIsolated, Turn, time_interleaved
 from edge.bench.timing.latency import Latency, Samples, spread_rows
 from edge.bench.timing.machine import machine_info

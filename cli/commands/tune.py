@@ -72,23 +72,52 @@ def tune_all(
     *,
     trust_code: bool = False,
 ) -> None:
-    """Tune each artifact with a progress display, and print the measurements and the choice."""
+    """Tune each artifact with a progress display, and print the measurements and the choice.
+
+    Raises:
+        EdgeError: A manifest can't be written; checked before anything is measured.
+        TerminatedError: SIGTERM or SIGHUP; the artifacts that were tuned keep their settings.
+    """
+    from edge.bench.signals import signals_end_command
+    from edge.runtime.artifact.manifest import MANIFEST_NAME
+    from edge.runtime.platform.atomic import check_writable
+
+    for folder in folders:
+        check_writable(folder / MANIFEST_NAME)
+    tuned: list[Path] = []
+
+    def kept() -> str:
+        return f"settings are stored in {len(tuned)} of {len(folders)} artifacts"
+
+    with signals_end_command(kept):
+        for folder in folders:
+            _tune_one(folder, rows, threads, runs, trust_code=trust_code)
+            tuned.append(folder)
+
+
+def _tune_one(
+    folder: Path,
+    rows: Sequence[Row] | None,
+    threads: Sequence[int] | None,
+    runs: int,
+    *,
+    trust_code: bool,
+) -> None:
     from edge.bench.tune import tune
     from edge.cli.display.console import progress_bar, stdout_console
 
-    for folder in folders:
-        with progress_bar() as progress:
-            show = _progress_shower(progress, folder.name)
-            tuning = tune(
-                folder,
-                rows=rows,
-                threads=threads,
-                runs=runs,
-                trust_code=trust_code,
-                on_progress=show,
-            )
-        stdout_console().print(_table(folder, tuning))
-        click.echo(f"{folder}: {describe(tuning.chosen)}, stored in edge.json")
+    with progress_bar() as progress:
+        show = _progress_shower(progress, folder.name)
+        tuning = tune(
+            folder,
+            rows=rows,
+            threads=threads,
+            runs=runs,
+            trust_code=trust_code,
+            on_progress=show,
+        )
+    stdout_console().print(_table(folder, tuning))
+    click.echo(f"{folder}: {describe(tuning.chosen)}, stored in edge.json")
 
 
 def _progress_shower(progress: Progress, name: str) -> Callable[[str, int, int], None]:

@@ -89,12 +89,12 @@ def measure(
         TerminatedError: after SIGTERM or SIGHUP; it exits with 128 + the signal's number.
     """
     from edge.bench.artifacts.results import BenchInterruptedError
-    from edge.bench.artifacts.signals import (
+    from edge.bench.report.write import STDOUT, write_reports
+    from edge.bench.signals import (
         SignalReceivedError,
         TerminatedError,
         signals_as_interrupt,
     )
-    from edge.bench.report.write import STDOUT, write_reports
 
     stopped: BenchInterruptedError | None = None
     with signals_as_interrupt():

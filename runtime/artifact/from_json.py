@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from edge.runtime.errors import ArtifactError
 
 _T = TypeVar("_T")
+_MAX_TEXT_CHARS = 1 << 16
 
 
 def build_dataclass(cls: type[_T], values: Any, where: str) -> _T:
@@ -22,7 +23,7 @@ def build_dataclass(cls: type[_T], values: Any, where: str) -> _T:
         where: What is read, for error messages.
 
     Raises:
-        ArtifactError: A field is missing or has another type.
+        ArtifactError: A field is missing, has another type, or is a very long text.
     """
     if not isinstance(values, Mapping):
         raise ArtifactError(f"{where}: must be an object, not {type(values).__name__}")
@@ -46,7 +47,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ArtifactError(f"{where} must be an object")
         _, inner = get_args(kind)
-        return {k: _convert(inner, v, f"{where}.{k}") for k, v in value.items()}
+        return {k: _convert(inner, v, f"{where}.{k:.80}") for k, v in value.items()}
     if kind is Any:
         return value
     options = get_args(kind) or (kind,)
@@ -58,4 +59,6 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if type(value) not in options:
         names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
         raise ArtifactError(f"{where} must be {names}, not {type(value).__name__}")
+    if isinstance(value, str) and len(value) > _MAX_TEXT_CHARS:
+        raise ArtifactError(f"{where} is longer than {_MAX_TEXT_CHARS:,} characters")
     return value

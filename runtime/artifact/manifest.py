@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
 from edge.runtime.artifact.from_json import build_dataclass
 from edge.runtime.errors import ArtifactError, UsageError, one_line
 from edge.runtime.options import GenerationOptions
@@ -25,6 +26,10 @@ MANIFEST_NAME = "edge.json"
 _HUB_ENCODER = "encoder_model.onnx"  # written by `edge export --layout hub`
 _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
+_MAX_TEMPLATE_CHARS = 1 << 14
+_MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
+_MAX_LIMITS = {"max_input_tokens": 1 << 20, "max_new_tokens": 1 << 16}
+_BITS_PER_WEIGHT = 2  # fewer than in any format
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
 
 
@@ -55,6 +60,11 @@ class Architecture:
     def inner_dim(self) -> int:
         """Width of all heads together: num_heads × d_kv, which may differ from d_model."""
         return self.num_heads * self.d_kv
+
+    @property
+    def minimum_parameters(self) -> int:
+        """See `edge.runtime.artifact.dimensions.minimum_parameters`."""
+        return minimum_parameters({name: getattr(self, name) for name in DIMENSIONS})
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,8 @@ def read_manifest(folder: str | Path) -> Manifest:
         )
     manifest = build_dataclass(Manifest, values, str(path))
     _check_files(manifest, path)
+    _check_numbers(manifest, path)
+    _check_generation(manifest, path)
     return manifest
 
 
@@ -222,20 +234,8 @@ def to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-# Far above every T5 that exists.
-_MAX_SHAPE = {
-    "vocab_size": 1 << 22,
-    "d_model": 1 << 16,
-    "d_kv": 1 << 12,
-    "d_ff": 1 << 20,
-    "num_heads": 1 << 10,
-    "num_layers": 1 << 10,
-    "num_decoder_layers": 1 << 10,
-    "relative_attention_num_buckets": 1 << 16,
-    "relative_attention_max_distance": 1 << 20,
-}
-_MAX_TOKENS = 1 << 20  # of an input or output
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_NAME_BYTES = 255
 
 
 def _check_files(manifest: Manifest, path: Path) -> None:
@@ -244,10 +244,14 @@ def _check_files(manifest: Manifest, path: Path) -> None:
     for name, info in manifest.files.items():
         # A name with a separator could point outside the artifact.
         if name in ("", ".", "..", MANIFEST_NAME) or "/" in name or "\\" in name or "\0" in name:
-            raise ArtifactError(f"{path}: {name!r} is not a plain file name")
+            raise ArtifactError(f"{path}: {name!r:.300} is not a plain file name")
+        if len(name.encode()) > _MAX_NAME_BYTES:
+            raise ArtifactError(f"{path}: the file name {name!r:.80}… is too long")
         if info.size < 0 or not _SHA256.fullmatch(info.sha256):
             raise ArtifactError(f"{path}: size or sha256 of {name!r} is malformed")
-    _check_numbers(manifest, path)
+
+
+def _check_generation(manifest: Manifest, path: Path) -> None:
     try:
         GenerationOptions().override(manifest.generation)
     except (UsageError, TypeError, OverflowError) as error:
@@ -255,30 +259,37 @@ def _check_files(manifest: Manifest, path: Path) -> None:
 
 
 def _check_numbers(manifest: Manifest, path: Path) -> None:
-    """Every number in its range: engines allocate by them."""
+    """Check every number that memory or time depends on, before anything is allocated."""
     shape = manifest.architecture
-    for name, highest in _MAX_SHAPE.items():
-        value = getattr(shape, name)
-        if not 1 <= value <= highest:
-            raise ArtifactError(
-                f"{path}: architecture.{name} is {str(value)[:20]}, must be from 1 to {highest:,}"
-            )
-    if not 0 < shape.layer_norm_epsilon < 1:
+    for name, (low, high) in DIMENSIONS.items():
+        _check_range(path, f"architecture.{name}", getattr(shape, name), low, high)
+    if not 0 < shape.layer_norm_epsilon < 1:  # also refuses NaN
         raise ArtifactError(
-            f"{path}: architecture.layer_norm_epsilon is {shape.layer_norm_epsilon},"
-            " must be between 0 and 1"
+            f"{path}: architecture.layer_norm_epsilon is {shape.layer_norm_epsilon}, must be"
+            " between 0 and 1"
         )
-    # The embedding alone, at 2 bits a weight.
-    if shape.vocab_size * shape.d_model // 4 > manifest.size:
+    if shape.minimum_parameters * _BITS_PER_WEIGHT > 8 * manifest.size:
         raise ArtifactError(
-            f"{path}: a vocabulary of {shape.vocab_size:,} × {shape.d_model:,} does not fit into"
+            f"{path}: an architecture of {shape.minimum_parameters:,} weights does not fit into"
             f" files of {manifest.size:,} bytes"
         )
-    special = (shape.pad_token_id, shape.eos_token_id, shape.decoder_start_token_id)
-    if not all(0 <= token < shape.vocab_size for token in special):
-        raise ArtifactError(f"{path}: a special token's id is outside the vocabulary")
+    for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+        if not 0 <= getattr(shape, name) < shape.vocab_size:
+            raise ArtifactError(
+                f"{path}: a special token's id is outside the vocabulary (architecture.{name})"
+            )
     if not 0 < manifest.tokenizer.pieces <= shape.vocab_size:
         raise ArtifactError(f"{path}: tokenizer.pieces must be from 1 to vocab_size")
-    limits = (manifest.limits.max_input_tokens, manifest.limits.max_new_tokens)
-    if min(limits) < 1 or max(limits) > _MAX_TOKENS:
-        raise ArtifactError(f"{path}: limits must be from 1 to {_MAX_TOKENS:,} tokens")
+    for name, high in _MAX_LIMITS.items():
+        _check_range(path, f"limits.{name}", getattr(manifest.limits, name), 1, high)
+    template = manifest.prompt_template
+    if len(template) > _MAX_TEMPLATE_CHARS or template.count("{") > _MAX_TEMPLATE_FIELDS:
+        raise ArtifactError(
+            f"{path}: prompt_template must have at most {_MAX_TEMPLATE_CHARS:,} characters and"
+            f" {_MAX_TEMPLATE_FIELDS} fields"
+        )
+
+
+def _check_range(path: Path, name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ArtifactError(f"{path}: {name} is {value!r:.40}, must be from {low} to {high:,}")
