@@ -15,7 +15,8 @@ ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-slow interop baselines bench-engines bench-serve bench-compile bench-quantization \
+.PHONY: demo install test test-slow test-hostile interop baselines bench-engines bench-serve \
+  bench-compile bench-quantization \
   lint typed types docs format help-docs package clean
 
 install: $(VENV)/.installed
@@ -44,6 +45,11 @@ test: install
 # Endurance: dozens of killed trainings, a Ray cluster, emulated CPUs, the baselines' environment.
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
+
+# Thousands of mutated artifacts and model folders for each format: an hour. Table and failures are
+# in build/hostile; EDGE_HOSTILE_CASES repeats single cases by their names.
+test-hostile: install
+	$(BIN)/python -m pytest -q -m slow tests/hostile
 
 # Load exports with Optimum, in the baselines' environment, and with transformers.js in Node.js.
 interop: install $(BASELINES)

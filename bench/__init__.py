@@ -35,6 +35,7 @@ def bench(
     columns: Columns | None = None,
     command: str = "",
     on_progress: Callable[[str, str, int, int], None] | None = None,
+    trust_code: bool = False,
 ) -> Report:
     """Measure the accuracy and latency of artifacts on rows with targets.
 
@@ -67,6 +68,7 @@ def bench(
         command: the command line, for the report.
         on_progress: called with the phase ("load", "latency" or "accuracy"), what is measured, the
             amount done, and the total.
+        trust_code: see `edge.runtime.load`.
 
     Returns:
         The report: `results`, `winner`, and `as_json()` for the JSON document.
@@ -104,6 +106,7 @@ def bench(
         data=path,
         command=command,
         on_progress=on_progress,
+        trust_code=trust_code,
     )
 
 

@@ -6,12 +6,12 @@ Every document is an object with `kind` and `schema_version`. Those of the kinds
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edge.runtime.errors import DataError, UsageError
+from edge.runtime.platform.json_file import parse_json
 from edge.runtime.registry import missing_extra
 
 ARTIFACTS, ENGINES, SPECULATION = "artifacts", "engines", "speculation"
@@ -36,9 +36,9 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if len(content) > MAX_BYTES:
         raise DataError(f"larger than {MAX_BYTES >> 20} MiB: not a benchmark report", path=path)
     try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON ({error})", path=path) from None
+        values = parse_json(content)
+    except ValueError as error:
+        raise DataError(str(error), path=path) from None
     if not isinstance(values, dict):
         raise DataError("not a benchmark report: no JSON object", path=path)
     return values

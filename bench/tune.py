@@ -6,11 +6,13 @@ alone, and the fastest are then timed interleaved.
 
 from __future__ import annotations
 
+# A little over 300 lines: one search, whose steps share settings and measurements.
 import contextlib
 import datetime
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,7 @@ def tune(
     rows: Sequence[Row] | None = None,
     threads: Sequence[int] | None = None,
     runs: int = MIN_RUNS,
+    trust_code: bool = False,
     on_progress: Progress | None = None,
 ) -> Tuning:
     """Find an artifact's fastest settings and store them in its manifest.
@@ -114,6 +117,7 @@ def tune(
         rows: inputs of realistic length; None takes one input of 32 tokens.
         threads: the numbers of threads to try; None tries up to the number of physical cores.
         runs: timed answers of each candidate.
+        trust_code: see `edge.runtime.load`.
         on_progress: called with phase, done and total.
 
     Raises:
@@ -123,7 +127,12 @@ def tune(
         EdgeError: the manifest can't be written; it is left unchanged.
     """
     tuning = measure_settings(
-        folder, rows=rows, threads=threads, runs=runs, on_progress=on_progress
+        folder,
+        rows=rows,
+        threads=threads,
+        runs=runs,
+        trust_code=trust_code,
+        on_progress=on_progress,
     )
     store_settings(folder, tuning)
     return tuning
@@ -135,6 +144,7 @@ def measure_settings(
     rows: Sequence[Row] | None = None,
     threads: Sequence[int] | None = None,
     runs: int = MIN_RUNS,
+    trust_code: bool = False,
     on_progress: Progress | None = None,
 ) -> Tuning:
     """Like `tune`, without storing anything."""
@@ -143,9 +153,11 @@ def measure_settings(
     numbers = checked_threads(threads) if threads else thread_numbers(physical_cores())
     settings = ENGINES.load(manifest.format).tunable(numbers)
     new_tokens = min(NEW_TOKENS, manifest.limits.max_new_tokens)
-    with load(folder, threads=1) as model:
+    open_model = partial(load, folder, trust_code=trust_code)
+    with open_model(threads=1) as model:
         inputs = _inputs(model, rows)
-    timer = _CandidateTimer(folder, inputs, new_tokens, runs, on_progress or (lambda *_: None))
+    notify = on_progress or (lambda *_: None)
+    timer = _CandidateTimer(open_model, inputs, new_tokens, runs, notify)
     finalists, screened = timer.screen(settings)
     times = timer.confirm(finalists)
     return Tuning(
@@ -192,13 +204,13 @@ class _CandidateTimer:
 
     def __init__(
         self,
-        folder: str | Path,
+        open_model: Callable[..., Model],
         inputs: Sequence[Sequence[int]],
         new_tokens: int,
         runs: int,
         on_progress: Progress,
     ) -> None:
-        self._folder = folder
+        self._open = open_model
         self._inputs = inputs
         self._length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
         self._runs = runs
@@ -245,7 +257,7 @@ class _CandidateTimer:
 
     def _load(self, settings: Settings) -> Model:
         others = {name: value for name, value in settings.items() if name != "threads"}
-        return load(self._folder, threads=settings["threads"], settings=others)
+        return self._open(threads=settings["threads"], settings=others)
 
     def _time(self, model: Model, turn: Turn) -> list[float]:
         """Milliseconds of each answer of a turn."""

@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from edge.cli.base import Group, Invocation
-from edge.runtime.errors import EdgeError, one_line
+from edge.runtime.errors import EdgeError, one_line, printable
 from edge.runtime.registry import unknown_name
 from edge.runtime.version import edge_version
 
@@ -131,5 +131,5 @@ def _run(invocation: Invocation) -> int:
 
 
 def _print_error(message: str, status: int) -> int:
-    click.echo(f"edge: {' '.join(message.split())}", err=True)
+    click.echo(f"edge: {printable(' '.join(message.split()))}", err=True)
     return status

@@ -124,6 +124,15 @@ def threads_option(default: str = "from edge tune, else 1") -> Decorator:
     )
 
 
+def trust_option(function: F) -> F:
+    """Add `--trust-code`."""
+    return click.option(
+        "--trust-code",
+        is_flag=True,
+        help="Load TorchScript that you did not export on this machine. It is code, and runs.",
+    )(function)
+
+
 _guardrail = partial(click.option, cls=GroupedOption, section="Input and output checks")
 _GUARDRAILS = (
     _guardrail(

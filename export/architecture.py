@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edge.runtime.artifact.dimensions import DIMENSIONS
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import ModelError
 
 MODEL_TYPES = ("t5", "mt5")
 ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
-_MAX_DIMENSION = 1 << 24
 # T5 has a position bias in the first layer of each stack; umT5, say, has one in every layer.
 _OTHER_BIAS = re.compile(r"(encoder|decoder)\.block\.[1-9]\d*\..*relative_attention_bias\.weight")
 
@@ -47,27 +47,25 @@ class _ConfigReader:
         model_type = config.get("model_type")
         if model_type not in MODEL_TYPES:
             raise ModelError(
-                f"{self._folder}: model_type is {model_type!r}, not a T5-family model"
+                f"{self._folder}: model_type is {model_type!r:.80}, not a T5-family model"
                 f" ({', '.join(MODEL_TYPES)})"
             )
         t5 = model_type == "t5"
         activation, gated = self._activation("relu" if t5 else "gated-gelu")
-        layers = self._positive_int("num_layers", 6 if t5 else 8)
-        vocab_size = self._positive_int("vocab_size", 32128 if t5 else 250112)
+        layers = self._dimension("num_layers", 6 if t5 else 8)
+        vocab_size = self._dimension("vocab_size", 32128 if t5 else 250112)
         return Architecture(
             model_type=model_type,
             vocab_size=vocab_size,
-            d_model=self._positive_int("d_model", 512),
-            d_kv=self._positive_int("d_kv", 64),
-            d_ff=self._positive_int("d_ff", 2048 if t5 else 1024),
-            num_heads=self._positive_int("num_heads", 8 if t5 else 6),
+            d_model=self._dimension("d_model", 512),
+            d_kv=self._dimension("d_kv", 64),
+            d_ff=self._dimension("d_ff", 2048 if t5 else 1024),
+            num_heads=self._dimension("num_heads", 8 if t5 else 6),
             num_layers=layers,
-            num_decoder_layers=self._positive_int("num_decoder_layers", layers),
-            relative_attention_num_buckets=self._positive_int("relative_attention_num_buckets", 32),
-            relative_attention_max_distance=self._positive_int(
-                "relative_attention_max_distance", 128
-            ),
-            layer_norm_epsilon=float(config.get("layer_norm_epsilon", 1e-6)),
+            num_decoder_layers=self._dimension("num_decoder_layers", layers),
+            relative_attention_num_buckets=self._dimension("relative_attention_num_buckets", 32),
+            relative_attention_max_distance=self._dimension("relative_attention_max_distance", 128),
+            layer_norm_epsilon=self._epsilon(),
             dense_act_fn=activation,
             is_gated_act=gated,
             tied_head=tied_head,
@@ -84,7 +82,7 @@ class _ConfigReader:
         function = "gelu_new" if projection == "gated-gelu" else function
         if gate not in ("", "gated") or function not in ACTIVATIONS:
             raise ModelError(
-                f"{self._folder}: feed_forward_proj {projection!r} is not supported"
+                f"{self._folder}: feed_forward_proj {projection!r:.80} is not supported"
                 f" (supported: {', '.join(ACTIVATIONS)}, each also with the prefix gated-)"
             )
         return function, gate == "gated"
@@ -96,15 +94,26 @@ class _ConfigReader:
         # transformers 4 scaled where the embeddings were tied, and its T5Config's default was tied.
         return self._config.get("tie_word_embeddings", True) is not False
 
-    def _positive_int(self, name: str, default: int) -> int:
+    def _dimension(self, name: str, default: int) -> int:
         value = self._config.get(name)
         if value is None:
             value = default
-        if type(value) is not int or not 1 <= value <= _MAX_DIMENSION:
+        low, high = DIMENSIONS[name]
+        if type(value) is not int or not low <= value <= high:
             raise ModelError(
-                f"{self._folder}/config.json: {name} is {value!r}, not a positive integer"
+                f"{self._folder}/config.json: {name} is {value!r:.80}, not a whole number from"
+                f" {low} to {high}"
             )
         return value
+
+    def _epsilon(self) -> float:
+        value = self._config.get("layer_norm_epsilon", 1e-6)
+        if type(value) not in (int, float) or not 0 < value < 1:
+            raise ModelError(
+                f"{self._folder}/config.json: layer_norm_epsilon is {value!r:.80}, not a number"
+                " between 0 and 1"
+            )
+        return float(value)
 
     def _token_id(self, name: str, default: int, vocab_size: int) -> int:
         value = self._config.get(name)
@@ -114,7 +123,7 @@ class _ConfigReader:
             value = default
         if type(value) is not int or not 0 <= value < vocab_size:
             raise ModelError(
-                f"{self._folder}/config.json: {name} is {value!r}, not an id below {vocab_size}"
+                f"{self._folder}/config.json: {name} is {value!r:.80}, not an id below {vocab_size}"
             )
         return value
 
@@ -163,6 +172,12 @@ def check_shapes(
         raise ModelError(
             f"{folder}: {name} is not a weight of T5, whose layers share one position bias;"
             f" this is not {architecture.model_type} but another architecture, such as umT5"
+        )
+    layers = architecture.num_layers + architecture.num_decoder_layers
+    if layers > len(found):  # before a list of their names is made
+        raise ModelError(
+            f"{folder}: config.json asks for {layers} layers, but there are only"
+            f" {len(found)} weights"
         )
     for name, expected in expected_shapes(architecture).items():
         if name not in found:

@@ -21,6 +21,7 @@ _DEFAULT_NEW_TOKENS = 64
 # T5 itself has no maximum length; these bound the cost of untrusted input.
 _DEFAULT_INPUT_LIMIT = 512
 _DEFAULT_NEW_TOKENS_LIMIT = 512
+_MAX_LENGTH = 1 << 16
 # The fields of generation_config.json that become an artifact's defaults.
 _SAVED_OPTIONS = (
     "max_new_tokens",
@@ -98,7 +99,8 @@ def resolve_generation(
     if "max_new_tokens" not in saved:
         trained = _positive_int(source.training.get("max_target_length"))
         saved["max_new_tokens"] = trained or _DEFAULT_NEW_TOKENS
-    saved["max_new_tokens"] = min(saved["max_new_tokens"], limits.max_new_tokens)
+    if type(saved["max_new_tokens"]) is int:
+        saved["max_new_tokens"] = min(saved["max_new_tokens"], limits.max_new_tokens)
     try:
         defaults = GenerationOptions().override(saved)
     except UsageError as error:
@@ -134,4 +136,5 @@ def resolve_text_fingerprint(
 
 
 def _positive_int(value: Any) -> int | None:
-    return value if type(value) is int and value > 0 else None
+    """A length of the training record, unless it is no length."""
+    return value if type(value) is int and 0 < value <= _MAX_LENGTH else None

@@ -29,6 +29,7 @@ from edge.export.source import SourceModel
 from edge.export.target import Target, plan_targets
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Manifest, Source, TokenizerInfo
+from edge.runtime.artifact.trust import CODE_FILES, record_trust
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import ParityError, UsageError
 from edge.runtime.generation import Generation
@@ -41,11 +42,15 @@ __all__ = ["ExportOptions", "Exported", "Publisher", "Target", "plan_targets"]
 
 @dataclass(frozen=True)
 class Exported:
-    """A published artifact: its folder, its manifest, and the parity that was measured."""
+    """A published artifact: its folder, its manifest, and the parity that was measured.
+
+    `needs_trust`: it is code that could not be recorded as exported here; see `edge.runtime.load`.
+    """
 
     folder: Path
     manifest: Manifest
     parity: Parity
+    needs_trust: bool = False
 
 
 class Publisher:
@@ -196,7 +201,7 @@ class Publisher:
         shortlist = self.shortlist
         with new_folder(output, force=force) as staging:
             manifest = self.write(target, staging)
-            with load(staging) as model:
+            with load(staging, trust_code=True) as model:
                 parity = check.measure(model)
                 answers = shortlist.answers(model) if shortlist else []
                 check_tolerance(parity, tolerance, target.name)
@@ -210,7 +215,9 @@ class Publisher:
             files = {**manifest.files, CARD_NAME: file_info(staging / CARD_NAME)}
             manifest = dataclasses.replace(manifest, files=files)
             write_manifest(staging, manifest)
-        return Exported(Path(output), manifest, parity)
+        code = CODE_FILES.get(manifest.format)
+        needs_trust = code is not None and not record_trust(Path(output) / code)
+        return Exported(Path(output), manifest, parity, needs_trust)
 
     def _restrict(
         self,
@@ -238,7 +245,7 @@ class Publisher:
         write_manifest(staging, manifest)
         check = ParityCheck(self.source, self.prompt, self.limits, staging, shortlist.ids)
         tolerance = self._tolerance(exporter, quantization)
-        with load(staging) as model:
+        with load(staging, trust_code=True) as model:
             parity = check.measure(model)
             check_tolerance(parity, tolerance, f"{manifest.format} with a shortlist")
             report = shortlist.compare(model, before, tolerance)

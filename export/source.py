@@ -21,7 +21,7 @@ from edge.export.architecture import check_shapes, expected_shapes, read_archite
 from edge.export.model_folder import download, read_config
 from edge.export.weights import SafetensorsWeights
 from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.errors import ModelError
+from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.text.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -168,8 +168,9 @@ class SourceModel:
             raise ModelError(f"{self.folder}: no {TOKENIZER_NAME} and no spiece.model")
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_NAME))
+        with library_errors(ModelError, self.folder, "the tokenizer can't be converted"):
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+            tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_NAME))
 
     @contextlib.contextmanager
     def tokenizer_folder(self) -> Iterator[Path]:
@@ -199,7 +200,7 @@ class SourceModel:
         import torch
         from transformers import AutoModelForSeq2SeqLM
 
-        with _quiet_transformers():
+        with _quiet_transformers(), library_errors(ModelError, self.folder):
             model = AutoModelForSeq2SeqLM.from_pretrained(
                 self.folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
@@ -216,9 +217,9 @@ class SourceModel:
         mt5 = self.architecture.model_type == "mt5"
         cls = MT5ForConditionalGeneration if mt5 else T5ForConditionalGeneration
         settings = {name: value for name, value in self.config.items() if name != "model_type"}
-        config = AutoConfig.for_model(self.architecture.model_type, **settings)
         state_dict = {name: torch.from_numpy(array) for name, array in self.state_dict().items()}
-        with _quiet_transformers():
+        with _quiet_transformers(), library_errors(ModelError, self.folder):
+            config = AutoConfig.for_model(self.architecture.model_type, **settings)
             model = cls.from_pretrained(
                 None, config=config, state_dict=state_dict, dtype=torch.float32
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 
 from edge.export.model_folder import read_config
 from edge.runtime.artifact import sha256_of
-from edge.runtime.errors import ModelError
+from edge.runtime.errors import ModelError, library_errors
 
 _SINGLE_NAME = "model.safetensors"
 _INDEX_NAME = "model.safetensors.index.json"
+_PLAIN_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
 
 
 class SafetensorsWeights(Mapping[str, np.ndarray]):
@@ -43,7 +45,11 @@ class SafetensorsWeights(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         from safetensors import safe_open
 
-        with safe_open(self._index[name], framework="pt") as handle:
+        path = self._index[name]
+        with (
+            library_errors(ModelError, path, f"{name} can't be read"),
+            safe_open(path, framework="pt") as handle,
+        ):
             # Through torch, because numpy has no bfloat16.
             tensor: np.ndarray = handle.get_tensor(name).float().numpy()
         return tensor
@@ -73,8 +79,11 @@ def _weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     index = read_config(folder / _INDEX_NAME, optional=True)
-    names = sorted({str(name) for name in index.get("weight_map", {}).values()})
-    if any("/" in name or "\\" in name or not name.endswith(".safetensors") for name in names):
+    weight_map = index.get("weight_map", {})
+    if not isinstance(weight_map, dict):
+        raise ModelError(f"{folder / _INDEX_NAME}: weight_map must be a JSON object")
+    names = sorted({str(name) for name in weight_map.values()})
+    if not all(_PLAIN_NAME.fullmatch(name) for name in names):
         raise ModelError(f"{folder}: {_INDEX_NAME} names files outside of the folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -91,10 +100,10 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as handle:
-            return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ModelError(f"{path}: damaged, or not a safetensors file ({error})") from None
+    with (
+        library_errors(ModelError, path, "damaged, or not a safetensors file"),
+        safe_open(path, framework="pt") as handle,
+    ):
+        return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118

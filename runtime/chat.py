@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.platform.json_file import parse_json
 from edge.runtime.registry import unknown_name
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _MAX_MESSAGES = 100
 _MAX_LINE_BYTES = 1 << 20
 _MAX_BODY_BYTES = 4 << 20
+_MAX_ANSWER_S = 3600.0
 Message = Mapping[str, str]
 
 
@@ -153,18 +155,11 @@ class RemoteChat(Chat):
             EdgeError: The service can't be reached, or it has no models.
         """
         super().__init__()
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise UsageError(f"--url must look like http://127.0.0.1:8080, not {url!r}")
-        try:
-            port = parts.port
-        except ValueError:
-            raise UsageError(f"--url {url!r}: the port must be from 0 to 65535") from None
         self._url = url
-        self._address: tuple[str, int | None] = (parts.hostname, port)
-        self._tls = parts.scheme == "https"
-        self._path = parts.path.rstrip("/").removesuffix("/v1") + "/v1"
+        self._tls, self._address, self._path = _parse_url(url)
         self._headers = {"content-type": "application/json", "accept": "text/event-stream"}
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise UsageError("an API key must have printable ASCII characters only")
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._timeout = timeout
@@ -180,7 +175,7 @@ class RemoteChat(Chat):
     def _list_models(self) -> list[str]:
         with self._request("GET", "/models") as response:
             try:
-                values = json.loads(response.read(_MAX_BODY_BYTES))
+                values = parse_json(response.read(_MAX_BODY_BYTES))
                 names = [str(each["id"]) for each in values["data"]]
             except (ValueError, TypeError, KeyError):
                 raise EdgeError(
@@ -188,6 +183,8 @@ class RemoteChat(Chat):
                 ) from None
         if not names:
             raise EdgeError(f"{self._url} serves no models")
+        if not all(name.isprintable() for name in names):
+            raise EdgeError(f"{self._url}: a model's name has control characters")
         return names
 
     def _stream(self, messages: Sequence[Message]) -> Generator[str, None, None]:
@@ -205,23 +202,30 @@ class RemoteChat(Chat):
                 usage = event.get("usage")
                 if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
                     self._tokens = usage["completion_tokens"]
-                for choice in event.get("choices") or []:
-                    if piece := (choice.get("delta") or {}).get("content"):
-                        yield str(piece)
+                try:
+                    deltas = [choice.get("delta") or {} for choice in event.get("choices") or []]
+                    pieces = [delta.get("content") for delta in deltas]
+                except (AttributeError, TypeError):
+                    raise EdgeError(f"{self._url}: an event has an unknown form") from None
+                yield from (_visible(str(piece)) for piece in pieces if piece)
 
     def _events(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
         """Yield the data of server-sent events, up to [DONE].
 
         Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
         """
+        size, until = 0, time.monotonic() + _MAX_ANSWER_S
         while raw := response.readline(_MAX_LINE_BYTES):
+            size += len(raw)
+            if size > _MAX_BODY_BYTES or time.monotonic() > until:
+                raise EdgeError(f"{self._url}: the answer is endless")
             if not raw.startswith(b"data:"):
                 continue
             data = raw[len(b"data:") :].strip()
             if data == b"[DONE]":
                 return
             try:
-                event = json.loads(data)
+                event = parse_json(data)
             except ValueError:
                 event = None
             if not isinstance(event, dict):
@@ -242,7 +246,7 @@ class RemoteChat(Chat):
             if response.status != 200:
                 raise EdgeError(f"{self._url}: {_error_message(response)}")
             yield response
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise EdgeError(f"{self._url}: no answer ({reason})") from error
         finally:
@@ -251,12 +255,39 @@ class RemoteChat(Chat):
 
 def _error_message(response: http.client.HTTPResponse) -> str:
     try:
-        message = _printable(json.loads(response.read(_MAX_BODY_BYTES))["error"]["message"])
+        message = _printable(parse_json(response.read(_MAX_BODY_BYTES))["error"]["message"])
     except (ValueError, TypeError, KeyError):
-        message = response.reason
+        message = _printable(response.reason)
     wait = response.headers.get("retry-after", "")
     hint = f"; try again in {wait} s" if wait.isdigit() else ""
     return f"{message} (HTTP {response.status}{hint})"
+
+
+def _parse_url(url: str) -> tuple[bool, tuple[str, int | None], str]:
+    """Whether the URL is https, its host and port, and the path of the API.
+
+    Raises:
+        UsageError: The URL is invalid.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host = parts.hostname or ""
+        host.encode("idna")  # fails for labels of over 63 characters
+    except ValueError:  # UnicodeError is one
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or parts.query or not url.isprintable():
+        raise UsageError(f"--url must look like http://127.0.0.1:8080, not {url[:200]!r}")
+    try:
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"--url {url[:200]!r}: the port must be from 0 to 65535") from None
+    path = parts.path.rstrip("/").removesuffix("/v1") + "/v1"
+    return parts.scheme == "https", (host, port), path
+
+
+def _visible(text: str) -> str:
+    """The text without control characters, which could change a terminal's state."""
+    return "".join(c for c in text if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) < 160))
 
 
 def _printable(message: object) -> str:

@@ -7,6 +7,9 @@ its traceback.
 
 from __future__ import annotations
 
+import contextlib
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -101,6 +104,48 @@ class TargetMissedError(EdgeError):
     exit_code = 3
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether an exception is a panic of a Rust library, which is not an `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
+@contextlib.contextmanager
+def library_errors(
+    kind: type[EdgeError], where: str | Path, action: str = "can't be loaded"
+) -> Iterator[None]:
+    """The boundary around a call of a library that reads a file from an untrusted place.
+
+    Whatever the library raises, panics of Rust libraries included, becomes one sentence that names
+    the file. An EdgeError passes unchanged.
+
+    Args:
+        kind: Class of the error, such as `ModelError`.
+        where: The file or folder.
+        action: What failed.
+
+    Raises:
+        EdgeError: An error of class `kind`.
+    """
+    try:
+        yield
+    except EdgeError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise  # Ctrl-C, for example
+        raise kind(f"{where}: {action} ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """An error's message, with the name of its type where the message alone says little."""
+    text = one_line(error)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if not text or isinstance(error, LookupError | TypeError | AttributeError):
+        return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text
+
+
 def first_line(error: BaseException | str, max_chars: int = 300) -> str:
     """The first line of an error's message.
 
@@ -113,6 +158,16 @@ def first_line(error: BaseException | str, max_chars: int = 300) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:max_chars].rstrip(".")
+
+
+def printable(text: str) -> str:
+    """Text from a file for a terminal: control characters but line ends and tabs as escapes."""
+    return "".join(
+        char
+        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs")
+        else ascii(char)[1:-1]
+        for char in text
+    )
 
 
 def one_line(error: BaseException | str, max_chars: int = 300) -> str:

@@ -30,6 +30,7 @@ def load(
     threads: int | None = None,
     settings: Mapping[str, Any] | None = None,
     verify: bool = False,
+    trust_code: bool = False,
     guardrails: Guardrails | None = None,
 ) -> Model:
     """Open an artifact folder with the engine of its format.
@@ -41,13 +42,16 @@ def load(
         settings: Engine settings that replace those in the manifest's `runtime` section, such as
             `{"spinning": False}`; docs/runtime.md lists them.
         verify: Also check the sha256 of every file. Sizes are always checked.
+        trust_code: Load a TorchScript artifact that this user did not export on this machine.
+            TorchScript is code, and loading it runs it. The other formats hold data.
         guardrails: Lower limits, what to do with long inputs, and a check of the answers.
 
     Returns:
         The loaded model. Close it, or use it in a `with` statement.
 
     Raises:
-        ArtifactError: The artifact is missing, truncated, altered or of a newer schema.
+        ArtifactError: The artifact is missing, truncated, altered, of a newer schema, or
+            TorchScript that is not trusted.
         MissingExtraError: The engine's library is not installed.
         UnsupportedError: The engine's library can't run this artifact on this machine.
         UsageError: Invalid thread count or unknown setting.
@@ -59,7 +63,7 @@ def load(
     """
     if threads is not None and not 1 <= threads <= 1024:
         raise UsageError(f"threads must be from 1 to 1024, not {threads}")
-    artifact = Artifact.open(path, verify=verify)
+    artifact = Artifact.open(path, verify=verify, trust_code=trust_code)
     engine_class = ENGINES.load(artifact.manifest.format)
     if settings:
         engine_class.check_settings(settings)

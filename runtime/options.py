@@ -11,6 +11,10 @@ from typing import Any
 from edge.runtime.errors import UsageError
 from edge.runtime.registry import unknown_name
 
+_SMALLEST = 1e-6  # float32 logits divided by much less overflow
+MAX_STOP_STRINGS = 64  # each is searched for after every token
+MAX_STOP_CHARS = 1000
+
 
 @dataclass(frozen=True)
 class GenerationOptions:
@@ -63,7 +67,7 @@ class GenerationOptions:
         def whole(name: str, low: int, high: int) -> str | None:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
-                return f"{name} must be a whole number from {low} to {high}, not {value!r}"
+                return f"{name} must be a whole number from {low} to {high}, not {value!r:.80}"
             return None
 
         def real(name: str, low: float, high: float, *, open_low: bool) -> str | None:
@@ -76,7 +80,9 @@ class GenerationOptions:
                 or (open_low and value == low)
             ):
                 least = "above" if open_low else "at least"
-                return f"{name} must be a number {least} {low} and at most {high}, not {value!r}"
+                return (
+                    f"{name} must be a number {least} {low} and at most {high}, not {value!r:.80}"
+                )
             return None
 
         checks = [
@@ -88,11 +94,14 @@ class GenerationOptions:
             whole("no_repeat_ngram_size", 0, 1 << 10),
             whole("prompt_lookup_num_tokens", 0, 64),
             real("length_penalty", -10, 10, open_low=False),
-            real("temperature", 0, 100, open_low=True),
-            real("top_p", 0, 1, open_low=True),
-            real("repetition_penalty", 0, 100, open_low=True),
+            real("temperature", _SMALLEST, 100, open_low=False),
+            real("top_p", _SMALLEST, 1, open_low=False),
+            real("repetition_penalty", _SMALLEST, 100, open_low=False),
         ]
         yield from filter(None, checks)
+        for name in ("early_stopping", "do_sample"):
+            if type(getattr(self, name)) is not bool:
+                yield f"{name} must be true or false, not {getattr(self, name)!r:.80}"
         if not any(checks):
             if self.min_new_tokens > self.max_new_tokens:
                 yield (
@@ -104,9 +113,19 @@ class GenerationOptions:
             if not self.do_sample and self.num_return_sequences > self.num_beams:
                 yield "num_return_sequences above num_beams needs do_sample"
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 1 << 32):
-            yield f"seed must be a whole number from 0 to 2**32-1, not {self.seed!r}"
-        if not all(isinstance(text, str) and text for text in self.stop_strings):
+            yield f"seed must be a whole number from 0 to 2**32-1, not {self.seed!r:.80}"
+        if not isinstance(self.stop_strings, tuple) or not all(
+            isinstance(text, str) and text for text in self.stop_strings
+        ):
             yield "stop_strings must be non-empty strings"
+        elif (
+            len(self.stop_strings) > MAX_STOP_STRINGS
+            or max(map(len, self.stop_strings), default=0) > MAX_STOP_CHARS
+        ):
+            yield (
+                f"stop_strings must be at most {MAX_STOP_STRINGS} strings of at most"
+                f" {MAX_STOP_CHARS} characters"
+            )
 
     @property
     def is_plain_greedy(self) -> bool:
@@ -137,7 +156,8 @@ class GenerationOptions:
             if value is None:
                 continue
             if name == "stop_strings":
-                value = (value,) if isinstance(value, str) else tuple(value)
+                value = (value,) if isinstance(value, str) else value
+                value = tuple(value) if isinstance(value, list | set | frozenset) else value
             changes[name] = value
         if "max_new_tokens" in changes and "min_new_tokens" not in changes:
             limit = changes["max_new_tokens"]

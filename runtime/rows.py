@@ -5,13 +5,13 @@ Training, the benchmark and `edge run --input` share this reader.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge.runtime.errors import DataError, UsageError
+from edge.runtime.platform.json_file import parse_json
 
 MAX_LINE_BYTES = 8 << 20  # longer lines are rejected before they fill the memory
 SPLITS = ("train", "dev", "test")
@@ -120,8 +120,8 @@ def iter_rows_with_errors(path: str | Path, columns: Columns = Columns()) -> Ite
 def _columns_of(raw: bytes) -> Mapping[str, object]:
     text = raw.decode("utf-8", errors="replace")
     try:
-        values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        values = parse_json(text)
+    except ValueError:
         values = None
     return values if isinstance(values, dict) else {"raw": text.rstrip("\r\n")}
 
@@ -185,11 +185,11 @@ def parse_row(
     """
     text_line = _decode(raw, path, line)
     try:
-        values = json.loads(text_line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
-        column = getattr(error, "colno", 1)
-        raise DataError(f"not JSON: {reason} (column {column})", path=path, line=line) from None
+        values = parse_json(text_line)
+    except ValueError as error:
+        raise DataError(
+            str(error).replace("line 1 column", "column"), path=path, line=line
+        ) from None
     if not isinstance(values, dict):
         raise DataError(
             f'a row must be a JSON object like {{"{columns.input}": …}},'

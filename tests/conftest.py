@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from samples import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# The record of exported code (edge.runtime.artifact.trust) is the run's own, in all its processes.
+if "EDGE_TESTS_STATE" not in os.environ:
+    os.environ["EDGE_TESTS_STATE"] = tempfile.mkdtemp(prefix="edge-tests-")
+os.environ["XDG_STATE_HOME"] = os.environ["EDGE_TESTS_STATE"]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import readable_os_errors
+from edge.runtime.platform.json_file import parse_json
 from edge.runtime.platform.lock import is_locked, lock_file
 from edge.train.checkpoint.store import prune, steps_in
 from edge.train.events import Event
@@ -216,7 +217,7 @@ def read_run(log: Path) -> RunView:
     with log.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 kind, step = entry["kind"], entry.get("step", 0)
             except (ValueError, KeyError, TypeError):
                 continue  # empty, or cut off by a crash

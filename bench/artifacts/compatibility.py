@@ -19,7 +19,7 @@ _SAMPLE = 500  # rows that are checked for unknown characters
 _MANY_UNKNOWN = 0.05  # of these
 
 
-def open_artifacts(folders: Sequence[str | Path]) -> list[Artifact]:
+def open_artifacts(folders: Sequence[str | Path], *, trust_code: bool = False) -> list[Artifact]:
     """Open artifacts, without their engines.
 
     Raises:
@@ -29,7 +29,7 @@ def open_artifacts(folders: Sequence[str | Path]) -> list[Artifact]:
     """
     if not folders:
         raise UsageError("no artifact to measure; give at least one artifact folder")
-    opened = [Artifact.open(folder) for folder in folders]
+    opened = [Artifact.open(folder, trust_code=trust_code) for folder in folders]
     for artifact in opened:
         ENGINES.entry(artifact.manifest.format)
         check_text_path(artifact)

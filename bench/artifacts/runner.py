@@ -18,8 +18,8 @@ from edge.bench.artifacts.accuracy import Accuracy, copy_baseline, measure_accur
 from edge.bench.artifacts.agreement import agree
 from edge.bench.artifacts.compatibility import check_rows, notes_on, open_artifacts
 from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Data, Report, Result
-from edge.bench.artifacts.signals import signal_of
 from edge.bench.engines.process_model import RemoteModel
+from edge.bench.signals import signal_of
 from edge.bench.timing.interleaved import FailureIsolated, Turn, time_interleaved
 from edge.bench.timing.latency import Latency, Samples, spread_rows
 from edge.bench.timing.machine import machine_info
@@ -67,6 +67,7 @@ def run_bench(
     data: str | Path | None = None,
     command: str = "",
     on_progress: Progress | None = None,
+    trust_code: bool = False,
 ) -> Report:
     """Measure artifacts on rows that have targets.
 
@@ -85,6 +86,7 @@ def run_bench(
         data: the file of the rows, for the report.
         command: the command line, for the report.
         on_progress: called with the phase, what is measured, the amount done, and the total.
+        trust_code: see `edge.runtime.load`.
 
     Raises:
         UsageError: too few runs, no artifact, or rows that don't fit the artifacts' prompts.
@@ -97,7 +99,7 @@ def run_bench(
     if runs is not None:
         settings = replace(settings, runs=runs)
     notify = on_progress or (lambda *_: None)
-    opened = open_artifacts(artifacts)
+    opened = open_artifacts(artifacts, trust_code=trust_code)
     check_rows(opened, rows)
     contestants = [
         BenchmarkedArtifact(str(name), artifact, choose_threads(artifact, threads))

@@ -1,6 +1,7 @@
 """The worker that runs one candidate: it answers rows one at a time and times each.
 
-    argument     {"folder": artifact, "threads": 1, "settings": {…}, "draft_tokens": 0}
+    argument     {"folder": artifact, "threads": 1, "settings": {…}, "draft_tokens": 0,
+                  "trust_code": whether this search exported it}
     line in      {"texts": […], "fields": […]}
     line out     {"ms": […], "answers": […], "new_tokens": […], "truncated": n, "peak_rss": bytes}
 
@@ -24,7 +25,11 @@ from edge.runtime.model import Model, load
 def _start(argument: Values) -> tuple[Values, Answer]:
     started = time.perf_counter()
     model = load(
-        argument["folder"], threads=argument["threads"], settings=argument["settings"], verify=False
+        argument["folder"],
+        threads=argument["threads"],
+        settings=argument["settings"],
+        verify=False,
+        trust_code=argument["trust_code"],
     )
     loaded = (time.perf_counter() - started) * 1000
     check_text_path(model.artifact)

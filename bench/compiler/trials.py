@@ -84,6 +84,7 @@ class TrialRunner:
         self._argument = argument
         self._on_event = on_event
         self._exporter: Child | None = None
+        self._exported: set[ArtifactSpec] = set()  # in this search, not in an earlier one
         self._running: dict[Candidate, Child] = {}  # paused between their turns
 
     def close(self) -> None:
@@ -139,6 +140,7 @@ class TrialRunner:
         if known is None or ("size" in known and not self._is_intact(spec)):
             self._on_event(f"exporting {spec.name}")
             known = self._export_new(spec)
+            self._exported.add(spec)
             self.store.put(name, known)
         if "size" in known:
             return known
@@ -262,7 +264,8 @@ class TrialRunner:
         """Start a candidate's process unless it runs; returns its result without answers."""
         if candidate not in self._running:
             folder = self.store.artifact(candidate.spec).resolve()
-            argument = {**candidate.as_json(), "folder": str(folder)}
+            trust = candidate.spec in self._exported
+            argument = {**candidate.as_json(), "folder": str(folder), "trust_code": trust}
             self._running[candidate] = _started("timing_worker", argument, candidate.threads)
         return {
             "ms": [],

@@ -39,7 +39,9 @@ class RemoteModel:
         self.artifact = artifact
         self.threads = threads
         try:
-            self._process = start(Spec(TEXT, folder, folder, folder, threads, target))
+            self._process = start(
+                Spec(TEXT, folder, folder, folder, threads, target, artifact.trust_code)
+            )
         except EngineMissingError as error:
             extra = ENGINES.entry(manifest.format).extra
             raise EngineMissingError(f"{error} (pip install 'edge-t5[{extra}]')") from None

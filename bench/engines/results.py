@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,11 +180,15 @@ class EngineReport:
 
 
 class EnginesInterruptedError(KeyboardInterrupt):
-    """Ctrl-C during the benchmark; `report` holds what was measured before."""
+    """A benchmark stopped by Ctrl-C or another signal.
 
-    def __init__(self, report: EngineReport) -> None:
+    `report` holds what was measured until then; `number` is the signal's.
+    """
+
+    def __init__(self, report: EngineReport, number: int = signal.SIGINT) -> None:
         super().__init__("interrupted")
         self.report = report
+        self.number = int(number)
 
 
 def engines_document(reports: Sequence[EngineReport]) -> dict[str, Any]:

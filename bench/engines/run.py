@@ -22,6 +22,7 @@ from edge.bench.engines.results import (
 from edge.bench.engines.roofline import Roofline, read_bandwidth, roofline_of
 from edge.bench.engines.runner import EngineRunner, Point, time_points, with_first
 from edge.bench.engines.scaling import Scaling, scaling_points, scaling_table
+from edge.bench.signals import signal_of
 from edge.bench.timing.machine import machine_info
 from edge.export.publish import Target
 from edge.runtime.artifact.manifest import Architecture
@@ -60,7 +61,7 @@ def run_engines(
         on_progress: called with phase, engine, done and total.
 
     Raises:
-        EnginesInterruptedError: Ctrl-C; it has the report of what was measured.
+        EnginesInterruptedError: Ctrl-C or another signal; it has the report of what was measured.
     """
     settings = settings or Settings()
     notify = on_progress or (lambda *_: None)
@@ -73,7 +74,8 @@ def run_engines(
     point: Point = (ids.of_length(settings.input_tokens), settings.new_tokens)
     bandwidth = 0.0
     tables: list[Scaling] = []
-    interrupted = measured = False
+    stopped_by: int | None = None
+    measured = False
     with contextlib.ExitStack() as stack:
         for runner in runners:
             stack.callback(runner.close)
@@ -91,8 +93,8 @@ def run_engines(
             if scaling:
                 artifacts = [one for one in runners if not one.row.is_baseline and one.process]
                 tables = _measure_scaling(artifacts, ids, settings, notify)
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as error:
+            stopped_by = signal_of(error)
             if not measured:
                 rows = [runner.summary(point) for runner in runners]
     report = EngineReport(
@@ -105,10 +107,10 @@ def run_engines(
         scaling=tables,
         machine=machine_info(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        interrupted=interrupted,
+        interrupted=stopped_by is not None,
     )
-    if interrupted:
-        raise EnginesInterruptedError(report)
+    if stopped_by is not None:
+        raise EnginesInterruptedError(report, stopped_by)
     return report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edge.bench.report.plots import check_matplotlib, plot_style
 from edge.runtime.errors import DataError, UsageError
 from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.json_file import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,14 +85,12 @@ def read_panels(source: str | Path) -> list[Panel]:
     """
     path = Path(source)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"larger than {_MAX_BYTES >> 20} MiB: not a report", path=path)
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path, _MAX_BYTES)
         panels = [_panel(report) for report in document["reports"]]
     except OSError as error:
         raise DataError(f"can't be read ({error.strerror})", path=path) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON ({error})", path=path) from None
+    except ValueError as error:
+        raise DataError(str(error), path=path) from None
     except (KeyError, TypeError, AttributeError):
         raise DataError(
             "not a report of edge bench-engines; --plot draws only those", path=path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from edge.bench.report.html import html, page_template
 from edge.bench.report.markdown import markdown
 from edge.bench.report.plots import check_matplotlib, write_plots
 from edge.bench.report.results import Document
-from edge.runtime.errors import UsageError
-from edge.runtime.platform.atomic import new_file
+from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.platform.atomic import check_writable, new_file
 
 STDOUT = Path("-")
 
@@ -63,17 +62,11 @@ def _check_writable(option: str, destination: Path, folder: Path) -> None:
     Raises:
         UsageError: it can't.
     """
-    folder = folder.absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     try:
-        # What a file system permits is known only by trying.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"{option} {destination} can't be written: {folder}: {error.strerror}"
-        ) from None
+        check_writable(folder / "file")
+    except EdgeError as error:
+        reason = str(error).partition(" can't be written: ")[2]
+        raise UsageError(f"{option} {destination} can't be written: {reason}") from None
 
 
 def write_reports(document: Document, outputs: Outputs) -> None:

@@ -15,6 +15,7 @@ from edge.cli.options import (
     json_option,
     limit_option,
     threads_option,
+    trust_option,
 )
 from edge.cli.param_types import PATH, Duration, IntegerList
 
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 @report_options
 @column_options
 @threads_option()
+@trust_option
 def command(
     artifacts: tuple[Path, ...],
     data: Path,
@@ -84,6 +86,7 @@ def command(
     input_column: str,
     target_column: str,
     threads: int | None,
+    trust_code: bool,
     **reports: Any,
 ) -> None:
     """Compare the accuracy and latency of each ARTIFACT on --data.
@@ -123,6 +126,7 @@ def command(
         threads=threads,
         data=path,
         reference=reference,
+        trust_code=trust_code,
     )
     if old is not None:
         with tables_beside(json_file):

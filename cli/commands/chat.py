@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli.base import Command
-from edge.cli.options import generation_options, given, threads_option
+from edge.cli.options import generation_options, given, threads_option, trust_option
 from edge.cli.param_types import PATH
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ Ctrl-C stops an answer. Start a line with // to send a line that begins with /."
     help="Target latency of an answer.",
 )
 @threads_option()
+@trust_option
 @generation_options
 def command(
     artifact: Path | None,
@@ -60,6 +61,7 @@ def command(
     mode: str,
     target_ms: float,
     threads: int | None,
+    trust_code: bool,
     **generation: Any,
 ) -> int:
     """Chat with ARTIFACT, or with a service that has an OpenAI-compatible API.
@@ -75,7 +77,7 @@ def command(
         raise UsageError("--threads and --chat need ARTIFACT; with --url the service sets them")
     if url is None and model_name is not None:
         raise UsageError("--model needs --url")
-    with _opened(artifact, url, model_name, mode, threads, given(generation)) as chat:
+    with _opened(artifact, url, model_name, mode, threads, trust_code, given(generation)) as chat:
         if sys.stdin.isatty() and sys.stdout.isatty():
             return _Terminal(chat, target_ms).run(str(artifact or url))
         return _Pipe(chat, target_ms).run()
@@ -88,6 +90,7 @@ def _opened(
     model_name: str | None,
     mode: str,
     threads: int | None,
+    trust_code: bool,
     call: dict[str, Any],
 ) -> Iterator[Chat]:
     from edge.runtime.chat import LocalChat, RemoteChat
@@ -98,7 +101,7 @@ def _opened(
         key = os.environ.get("EDGE_API_KEY")
         yield RemoteChat(url, model=model_name, api_key=key, options=call)
         return
-    with load(artifact, threads=threads) as model:
+    with load(artifact, threads=threads, trust_code=trust_code) as model:
         yield LocalChat(model, call, whole_conversation=mode == "conversation")
 
 

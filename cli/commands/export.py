@@ -191,7 +191,7 @@ def command(
     if tune:
         from edge.cli.commands.tune import tune_all
 
-        tune_all([exported.folder for exported in done])
+        tune_all([exported.folder for exported in done], trust_code=True)
     click.echo(
         f"\nNext: edge bench {output} --data dev.jsonl, edge run {done[0].folder} 'your text'"
     )
@@ -212,6 +212,8 @@ def print_exported(target: Target, exported: Exported) -> None:
     if held_out := exported.manifest.parity.get("held_out"):
         changed = held_out["rows"] - held_out["identical"]
         click.echo(f"  {changed} of {held_out['rows']} answers to calibration rows changed")
+    if exported.needs_trust:
+        click.echo("  not recorded as trusted: loading it needs --trust-code (docs/formats.md)")
     if facts := exported.manifest.shortlist:
         from edge.export.shortlist import shortlist_line
 

@@ -45,6 +45,8 @@ def _table(artifact: Path, manifest: Manifest) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from edge.runtime.errors import printable
+
     shape, parity = manifest.architecture, manifest.parity
     feed_forward = f"{'gated ' if shape.is_gated_act else ''}{shape.dense_act_fn} {shape.d_ff}"
     lines = {
@@ -84,9 +86,9 @@ def _table(artifact: Path, manifest: Manifest) -> Table:
     }
     table = Table(show_header=False, box=None, title=str(artifact), title_justify="left")
     for name, value in lines.items():
-        table.add_row(name, Text(value))  # Text: brackets in the manifest are not markup
+        table.add_row(name, Text(printable(value)))  # Text: brackets in the manifest are not markup
     for name, info in manifest.files.items():
-        table.add_row(f"  {name}", f"{info.size:,} bytes")
+        table.add_row(Text(f"  {printable(name)}"), f"{info.size:,} bytes")
     return table
 
 

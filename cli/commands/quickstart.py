@@ -68,7 +68,13 @@ def command(
     rows = _held_out(data)
     folders = [one.folder for one in exported]
     report = measure(
-        folders, rows, target_ms, BenchSettings(runs=runs), files, data=data / "test.jsonl"
+        folders,
+        rows,
+        target_ms,
+        BenchSettings(runs=runs),
+        files,
+        data=data / "test.jsonl",
+        trust_code=True,
     )
     _show_unseen(report, rows)
     click.echo(f"Total time: {time.monotonic() - started:.0f} s. All files are in {output}/.")

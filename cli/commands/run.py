@@ -18,6 +18,7 @@ from edge.cli.options import (
     guardrails,
     input_column_option,
     threads_option,
+    trust_option,
 )
 from edge.cli.param_types import PATH
 
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     help="Workers for many files. Each loads the model.",
 )
 @threads_option()
+@trust_option
 @guardrail_options
 @generation_options
 def command(
@@ -89,6 +91,7 @@ def command(
     workers: int | None,
     as_json: bool,
     threads: int | None,
+    trust_code: bool,
     **options: Any,
 ) -> None:
     """Answer TEXT, every row of --input, or every line of standard input.
@@ -115,7 +118,7 @@ def command(
     rails = guardrails(options)
     call = given(options)
     values = parse_fields(fields)
-    job = BatchJob(artifact, input_column, values, as_json, call, threads, rails)
+    job = BatchJob(artifact, input_column, values, as_json, call, threads, rails, trust_code)
     if input_file is not None and is_dataset(input_file):
         if output_file is None:
             raise UsageError(f"--input {input_file} names many files; give a folder with --output")
@@ -123,7 +126,7 @@ def command(
         return
     if workers is not None or executor != "local":
         raise UsageError("--workers and --executor need a folder or pattern as --input")
-    with load(artifact, threads=threads, guardrails=rails) as model:
+    with load(artifact, threads=threads, guardrails=rails, trust_code=trust_code) as model:
         if text is not None and stream:
             with model.stream(text, fields=values, **call) as pieces:
                 for piece in pieces:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge.cli.base import Command
-from edge.cli.options import guardrail_options, guardrails, threads_option
+from edge.cli.options import guardrail_options, guardrails, threads_option, trust_option
 from edge.cli.param_types import PATH, Duration
 
 if TYPE_CHECKING:
     from edge.runtime.serve.settings import ServeSettings
 
 _KEY_VARIABLE = "EDGE_API_KEY"
+_MAX_KEY_BYTES = 1 << 20
+_MAX_NAME = 64  # of an artifact, in URLs, metrics and the log
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -74,6 +77,34 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
     help="Time to finish accepted requests after SIGTERM.",
 )
 @click.option(
+    "--max-n",
+    type=click.IntRange(1, 64),
+    default=8,
+    metavar="N",
+    help="Maximum answers per text that a request may ask for.",
+)
+@click.option(
+    "--max-beams",
+    type=click.IntRange(1, 64),
+    default=8,
+    metavar="N",
+    help="Maximum beams that a request may ask for.",
+)
+@click.option(
+    "--max-work",
+    type=click.IntRange(1, 1 << 30),
+    default=32_768,
+    metavar="TOKENS",
+    help="Maximum texts × answers or beams × new tokens of a request.",
+)
+@click.option(
+    "--allowed-host",
+    multiple=True,
+    metavar="NAME",
+    show_default="the names of this machine if --host is one of them, else any",
+    help="Name in the Host header that is answered, such as app.example or *; repeatable.",
+)
+@click.option(
     "--api-key-file",
     type=PATH,
     metavar="FILE",
@@ -107,6 +138,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 )
 @click.option("--log-content", is_flag=True, help="Log inputs and answers, not only token counts.")
 @click.option("--quiet", is_flag=True, help="Log only problems, not every request.")
+@trust_option
 @guardrail_options
 def command(
     artifacts: tuple[str, ...],
@@ -116,8 +148,10 @@ def command(
     max_body: int,
     max_new_tokens_limit: int,
     cors_origin: tuple[str, ...],
+    allowed_host: tuple[str, ...],
     threads: int | None,
     quiet: bool,
+    trust_code: bool,
     **options: Any,
 ) -> None:
     """Serve each ARTIFACT, a folder or NAME=folder, over HTTP.
@@ -132,55 +166,84 @@ def command(
     keys = read_keys(api_key_file)
     _require_extra()
     from edge.runtime.model import load
+    from edge.runtime.probe import probe_all
     from edge.runtime.serve import ServeSettings, create_app
+    from edge.runtime.serve.hosts import allowed_hosts
     from edge.runtime.serve.server import bind, serve
 
     settings: ServeSettings = ServeSettings(
-        api_keys=keys, cors_origins=cors_origin, max_body_bytes=max_body, **options
+        api_keys=keys,
+        cors_origins=cors_origin,
+        max_body_bytes=max_body,
+        allowed_hosts=allowed_hosts(host, allowed_host),
+        **options,
     )
+    logging.raiseExceptions = False  # a full disk under the log must not end the service
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(message)s"
     )
     listener = bind(host, port)
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
+        probe_all(folders.values(), trust_code=trust_code)
         models = {
             name: stack.enter_context(
-                load(folder, threads=threads or _threads(folder), verify=True, guardrails=rails)
+                load(
+                    folder,
+                    threads=threads or _threads(folder),
+                    verify=True,
+                    trust_code=trust_code,
+                    guardrails=rails,
+                )
             )
             for name, folder in folders.items()
         }
         if host not in _LOCAL and not keys:
             message = f"edge: warning: {host} is open to other machines without an API key"
-            click.echo(message, err=True)
+            _say(message)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
-        click.echo(f"edge: serving {', '.join(models)} on {address}", err=True)
+        _say(f"edge: serving {', '.join(models)} on {address}")
         app = create_app(models, settings)
-        serve(app, listener)
+        workers_ended = serve(app, listener)
         service = app.state.service
-        click.echo(
+        _say(
             f"edge: stopped; {service.accepted} requests accepted, {service.answered} answered,"
-            f" {service.disconnected} canceled by their clients",
-            err=True,
+            f" {service.disconnected} canceled by their clients"
+            + (f", {service.lost} not answered in time" if service.lost else "")
         )
+        if not workers_ended:  # closing the models would wait for them
+            os._exit(1 if service.lost else 0)
+    if service.lost:
+        sys.exit(1)
+
+
+def _say(message: str) -> None:
+    """Print a line on stderr, if that is possible."""
+    with contextlib.suppress(OSError):
+        click.echo(message, err=True)
 
 
 def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
     """{"small": folder} from ("small=folder",). The default name is the folder's.
 
     Raises:
-        UsageError: A name is empty or given twice.
+        UsageError: A name is empty, too long or given twice.
     """
     from edge.runtime.errors import UsageError
 
     folders: dict[str, Path] = {}
     for argument in arguments:
         name, equals, folder = argument.partition("=")
-        if not equals or Path(argument).is_dir():
+        if not equals or os.path.isdir(argument):  # unlike Path.is_dir, never raises
             name, folder = Path(argument).resolve().name, argument
         if not name or not folder:
-            raise UsageError(f"an artifact must be FOLDER or NAME=folder, not {argument!r}")
+            raise UsageError(f"an artifact must be FOLDER or NAME=folder, not {argument!r:.200}")
+        if len(name) > _MAX_NAME or not name.isprintable():
+            raise UsageError(
+                f"the name {name[:_MAX_NAME]!r} of an artifact must have at most {_MAX_NAME}"
+                " printable characters; choose another with NAME=folder"
+            )
         if name in folders:
             raise UsageError(f"two artifacts have the name {name!r}; rename one with NAME=folder")
         folders[name] = Path(folder)
@@ -210,7 +273,11 @@ def read_keys(path: Path | None) -> tuple[str, ...]:
     keys = [os.environ.get(_KEY_VARIABLE, "").strip()]
     if path is not None:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            with path.open("rb") as file:
+                content = file.read(_MAX_KEY_BYTES + 1)
+            if len(content) > _MAX_KEY_BYTES:
+                raise UsageError(f"{path}: larger than {_MAX_KEY_BYTES >> 10} KiB")
+            lines = content.decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: can't be read ({error})") from None
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.cli.base import Command
-from edge.cli.options import input_column_option
+from edge.cli.options import input_column_option, trust_option
 from edge.cli.param_types import PATH, IntegerList
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     help="Numbers of threads to try, e.g. 1,2.",
 )
 @click.option("--runs", type=int, default=30, metavar="N", help="Timed answers per candidate.")
+@trust_option
 def command(
     artifact: Path,
     data: Path | None,
     input_column: str,
     threads_to_try: tuple[int, ...] | None,
     runs: int,
+    trust_code: bool,
 ) -> None:
     """Choose threads and engine settings of ARTIFACT by measurement, and store them in it.
 
@@ -59,7 +61,7 @@ def command(
     rows = None if data is None else read_inputs(data, input_column)
     folders = find_artifacts(artifact)
     quiet_libraries()
-    tune_all(folders, rows, threads_to_try, runs)
+    tune_all(folders, rows, threads_to_try, runs, trust_code=trust_code)
 
 
 def tune_all(
@@ -67,17 +69,55 @@ def tune_all(
     rows: Sequence[Row] | None = None,
     threads: Sequence[int] | None = None,
     runs: int = 30,
+    *,
+    trust_code: bool = False,
 ) -> None:
-    """Tune each artifact with a progress display, and print the measurements and the choice."""
+    """Tune each artifact with a progress display, and print the measurements and the choice.
+
+    Raises:
+        EdgeError: A manifest can't be written; checked before anything is measured.
+        TerminatedError: SIGTERM or SIGHUP; the artifacts that were tuned keep their settings.
+    """
+    from edge.bench.signals import signals_end_command
+    from edge.runtime.artifact.manifest import MANIFEST_NAME
+    from edge.runtime.platform.atomic import check_writable
+
+    for folder in folders:
+        check_writable(folder / MANIFEST_NAME)
+    tuned: list[Path] = []
+
+    def kept() -> str:
+        return f"settings are stored in {len(tuned)} of {len(folders)} artifacts"
+
+    with signals_end_command(kept):
+        for folder in folders:
+            _tune_one(folder, rows, threads, runs, trust_code=trust_code)
+            tuned.append(folder)
+
+
+def _tune_one(
+    folder: Path,
+    rows: Sequence[Row] | None,
+    threads: Sequence[int] | None,
+    runs: int,
+    *,
+    trust_code: bool,
+) -> None:
     from edge.bench.tune import tune
     from edge.cli.display.console import progress_bar, stdout_console
 
-    for folder in folders:
-        with progress_bar() as progress:
-            show = _progress_shower(progress, folder.name)
-            tuning = tune(folder, rows=rows, threads=threads, runs=runs, on_progress=show)
-        stdout_console().print(_table(folder, tuning))
-        click.echo(f"{folder}: {describe(tuning.chosen)}, stored in edge.json")
+    with progress_bar() as progress:
+        show = _progress_shower(progress, folder.name)
+        tuning = tune(
+            folder,
+            rows=rows,
+            threads=threads,
+            runs=runs,
+            trust_code=trust_code,
+            on_progress=show,
+        )
+    stdout_console().print(_table(folder, tuning))
+    click.echo(f"{folder}: {describe(tuning.chosen)}, stored in edge.json")
 
 
 def _progress_shower(progress: Progress, name: str) -> Callable[[str, int, int], None]:

@@ -78,6 +78,7 @@ def measure(
     threads: int | None = None,
     data: Path | None = None,
     reference: Path | None = None,
+    trust_code: bool = False,
 ) -> Report:
     """Run the benchmark with a progress display, print the tables and write the reports.
 
@@ -88,17 +89,17 @@ def measure(
         TerminatedError: after SIGTERM or SIGHUP; it exits with 128 + the signal's number.
     """
     from edge.bench.artifacts.results import BenchInterruptedError
-    from edge.bench.artifacts.signals import (
+    from edge.bench.report.write import STDOUT, write_reports
+    from edge.bench.signals import (
         SignalReceivedError,
         TerminatedError,
         signals_as_interrupt,
     )
-    from edge.bench.report.write import STDOUT, write_reports
 
     stopped: BenchInterruptedError | None = None
     with signals_as_interrupt():
         try:
-            report = _run(folders, rows, target_ms, settings, threads, data, reference)
+            report = _run(folders, rows, target_ms, settings, threads, data, reference, trust_code)
         except BenchInterruptedError as error:
             stopped, report = error, error.report
         except SignalReceivedError as error:
@@ -126,6 +127,7 @@ def _run(
     threads: int | None,
     data: Path | None,
     reference: Path | None,
+    trust_code: bool,
 ) -> Report:
     from edge.bench.artifacts.runner import run_bench
     from edge.cli.display.console import progress_bar
@@ -153,6 +155,7 @@ def _run(
             data=data,
             command=command_line(),
             on_progress=on_progress,
+            trust_code=trust_code,
         )
     finally:
         with contextlib.suppress(OSError):  # the terminal is gone

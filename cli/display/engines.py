@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,22 +42,53 @@ def bench_engines(
     Raises:
         UsageError: A name is neither a shape nor a model.
         ModelError: A model can't be read.
+        TerminatedError: SIGTERM or SIGHUP; what was measured is printed and written.
         TargetMissedError: On some model, none of edge's engines meets the target.
     """
     from edge.bench.engines.baselines.table import BASELINES
     from edge.bench.engines.cache import default_cache
+    from edge.bench.report.write import Outputs
+    from edge.bench.signals import signals_end_command
+    from edge.runtime.errors import TargetMissedError
+
+    Outputs(json=json_file).check()
+    sources = {model: _open_source(model) for model in models}  # finds wrong names before any work
+    reports: list[EngineReport] = []
+
+    def kept() -> str:
+        return "the report holds what was measured" if reports else "nothing was measured yet"
+
+    more = {"baselines": tuple(BASELINES) if baselines else (), "scaling": scaling}
+    with signals_end_command(kept):
+        _measure_all(sources, targets, settings, reports, cache or default_cache(), json_file, more)
+    missed = [report for report in reports if not report.any_meets_target]
+    if missed:
+        raise TargetMissedError("; ".join(_missed(report) for report in missed))
+
+
+def _measure_all(
+    sources: Mapping[str, SourceModel | None],
+    targets: Sequence[Target],
+    settings: Settings,
+    reports: list[EngineReport],
+    cache: Path,
+    json_file: Path | None,
+    more: dict[str, Any],
+) -> None:
+    """Measure each model, print its tables and write the reports; `reports` gets each report.
+
+    Raises:
+        EnginesInterruptedError: A signal; what was measured is printed and written.
+    """
     from edge.bench.engines.results import EnginesInterruptedError, engines_document
     from edge.bench.engines.run import run_engines
     from edge.cli.display.console import progress_bar, status
-    from edge.runtime.errors import TargetMissedError
 
-    sources = {model: _open_source(model) for model in models}  # finds wrong names before any work
-    reports: list[EngineReport] = []
     stopped: EnginesInterruptedError | None = None
     for model, source in sources.items():
         action = "writing random weights of" if source is None else "reading"
         with status(f"{action} {model}"):
-            prepared, shape = _prepare(model, source, cache or default_cache())
+            prepared, shape = _prepare(model, source, cache)
         with progress_bar() as progress:
             try:
                 report = run_engines(
@@ -66,14 +98,15 @@ def bench_engines(
                     targets,
                     settings,
                     random_weights=source is None,
-                    baselines=tuple(BASELINES) if baselines else (),
-                    scaling=scaling,
+                    **more,
                     on_progress=_progress_shower(progress),
                 )
             except EnginesInterruptedError as error:
                 stopped, report = error, error.report
         reports.append(report)
-        with tables_beside(json_file):
+        # After a hang-up there is no terminal to print to.
+        lost = contextlib.suppress(OSError) if stopped else contextlib.nullcontext()
+        with tables_beside(json_file), lost:
             print_report(report)
         if json_file is not None and json_file != STDOUT:
             # After each model, since a later one may be interrupted.
@@ -84,9 +117,6 @@ def bench_engines(
         write_json(engines_document(reports), STDOUT)
     if stopped is not None:
         raise stopped
-    missed = [report for report in reports if not report.any_meets_target]
-    if missed:
-        raise TargetMissedError("; ".join(_missed(report) for report in missed))
 
 
 def _progress_shower(progress: Progress) -> Callable[[str, str, int, int], None]:

@@ -33,37 +33,54 @@ def bench_speculation(
 
     Raises:
         UnsupportedError: The engine of an artifact does not support drafts.
-        UsageError: An unknown shape, or too few runs.
+        UsageError: An unknown shape, too few runs, or `json_file` can't be written.
+        TerminatedError: SIGTERM or SIGHUP; the reports of measured artifacts are written.
     """
     from edge.bench.engines.cache import default_cache
+    from edge.bench.report.write import Outputs
+    from edge.bench.signals import signals_end_command
     from edge.bench.speculation.results import speculation_document
     from edge.bench.speculation.run import run_speculation
-    from edge.cli.display.console import progress_bar, stdout_console
+    from edge.cli.display.console import progress_bar
 
-    reports = []
-    for artifact in artifacts:
-        with progress_bar() as progress:
-            task = progress.add_task("rows", total=len(rows))
-            report = run_speculation(
-                artifact,
-                rows,
-                draft_tokens=draft_tokens,
-                replay=replay,
-                cache=default_cache(),
-                runs=runs,
-                threads=threads,
-                on_progress=partial(_show, progress, task),
-            )
-        reports.append(report)
-        with tables_beside(json_file):
-            stdout_console().print(speculation_table(report))
-            click.echo(
-                f"{report.identical}/{report.rows} answers identical with drafts of up to"
-                f" {report.draft_tokens} tokens; {report.tokens_per_step:.2f} tokens per decoder"
-                f" step over all rows; {report.threads} thread(s)."
-            )
-    if json_file is not None:
-        write_json(speculation_document(reports), json_file)
+    Outputs(json=json_file).check()
+    reports: list[SpeculationReport] = []
+
+    def kept() -> str:
+        return f"{len(reports)} of {len(artifacts)} artifacts were measured"
+
+    with signals_end_command(kept):
+        try:
+            for artifact in artifacts:
+                with progress_bar() as progress:
+                    task = progress.add_task("rows", total=len(rows))
+                    report = run_speculation(
+                        artifact,
+                        rows,
+                        draft_tokens=draft_tokens,
+                        replay=replay,
+                        cache=default_cache(),
+                        runs=runs,
+                        threads=threads,
+                        on_progress=partial(_show, progress, task),
+                    )
+                reports.append(report)
+                with tables_beside(json_file):
+                    _print_report(report)
+        finally:  # also what was measured before an error or a signal
+            if json_file is not None and reports:
+                write_json(speculation_document(reports), json_file)
+
+
+def _print_report(report: SpeculationReport) -> None:
+    from edge.cli.display.console import stdout_console
+
+    stdout_console().print(speculation_table(report))
+    click.echo(
+        f"{report.identical}/{report.rows} answers identical with drafts of up to"
+        f" {report.draft_tokens} tokens; {report.tokens_per_step:.2f} tokens per decoder step over"
+        f" all rows; {report.threads} thread(s)."
+    )
 
 
 def _show(progress: Progress, task: TaskID, phase: str, done: int, of: int) -> None:

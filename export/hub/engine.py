@@ -11,7 +11,7 @@ import onnxruntime as ort
 from edge.export.hub.graphs import DECODER_NAME, DECODER_WITH_PAST_NAME, ENCODER_NAME, MERGED_NAME
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.base import TokenIds, Vocabulary, pad_batch
-from edge.runtime.engines.onnx import open_session
+from edge.runtime.engines.onnx.engine import open_session
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
-from edge.runtime.errors import ArtifactError
+from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
+from edge.runtime.artifact.from_json import build_dataclass
+from edge.runtime.errors import ArtifactError, UsageError, one_line
+from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.version import edge_version
@@ -23,6 +26,10 @@ MANIFEST_NAME = "edge.json"
 _HUB_ENCODER = "encoder_model.onnx"  # written by `edge export --layout hub`
 _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
+_MAX_TEMPLATE_CHARS = 1 << 14
+_MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
+_MAX_LIMITS = {"max_input_tokens": 1 << 20, "max_new_tokens": 1 << 16}
+_BITS_PER_WEIGHT = 2  # fewer than in any format
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
 
 
@@ -53,6 +60,11 @@ class Architecture:
     def inner_dim(self) -> int:
         """Width of all heads together: num_heads × d_kv, which may differ from d_model."""
         return self.num_heads * self.d_kv
+
+    @property
+    def minimum_parameters(self) -> int:
+        """See `edge.runtime.artifact.dimensions.minimum_parameters`."""
+        return minimum_parameters({name: getattr(self, name) for name in DIMENSIONS})
 
 
 @dataclass(frozen=True)
@@ -186,8 +198,10 @@ def read_manifest(folder: str | Path) -> Manifest:
             f"{path}: schema {version} is newer than the schema of edge-t5 {edge_version()}"
             f" ({SCHEMA_VERSION}); {_upgrade_hint(values.get('edge_version'))}"
         )
-    manifest = _build(Manifest, values, str(path))
+    manifest = build_dataclass(Manifest, values, str(path))
     _check_files(manifest, path)
+    _check_numbers(manifest, path)
+    _check_generation(manifest, path)
     return manifest
 
 
@@ -223,46 +237,8 @@ def to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-_T = TypeVar("_T")
-
-
-def _build(cls: type[_T], values: Any, where: str) -> _T:
-    """A dataclass from JSON, with the type of every field checked; unknown fields are ignored."""
-    if not isinstance(values, Mapping):
-        raise ArtifactError(f"{where}: must be an object, not {type(values).__name__}")
-    hints = get_type_hints(cls)
-    known = {}
-    for item in fields(cls):  # type: ignore[arg-type]
-        if item.name in values:
-            known[item.name] = _convert(
-                hints[item.name], values[item.name], f"{where}: {item.name}"
-            )
-    try:
-        return cls(**known)
-    except TypeError as error:
-        raise ArtifactError(f"{where}: {str(error).partition(') ')[2]}") from None
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if hasattr(kind, "__dataclass_fields__"):
-        return _build(kind, value, where)
-    if get_origin(kind) is dict:
-        if not isinstance(value, dict):
-            raise ArtifactError(f"{where} must be an object")
-        _, inner = get_args(kind)
-        return {k: _convert(inner, v, f"{where}.{k}") for k, v in value.items()}
-    if kind is Any:
-        return value
-    options = get_args(kind) or (kind,)
-    if float in options and type(value) is int:
-        return float(value)
-    if type(value) not in options:
-        names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-        raise ArtifactError(f"{where} must be {names}, not {type(value).__name__}")
-    return value
-
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_NAME_BYTES = 255
 
 
 def _check_files(manifest: Manifest, path: Path) -> None:
@@ -271,17 +247,52 @@ def _check_files(manifest: Manifest, path: Path) -> None:
     for name, info in manifest.files.items():
         # A name with a separator could point outside the artifact.
         if name in ("", ".", "..", MANIFEST_NAME) or "/" in name or "\\" in name or "\0" in name:
-            raise ArtifactError(f"{path}: {name!r} is not a plain file name")
+            raise ArtifactError(f"{path}: {name!r:.300} is not a plain file name")
+        if len(name.encode()) > _MAX_NAME_BYTES:
+            raise ArtifactError(f"{path}: the file name {name!r:.80}… is too long")
         if info.size < 0 or not _SHA256.fullmatch(info.sha256):
             raise ArtifactError(f"{path}: size or sha256 of {name!r} is malformed")
+
+
+def _check_generation(manifest: Manifest, path: Path) -> None:
+    try:
+        GenerationOptions().override(manifest.generation)
+    except (UsageError, TypeError, OverflowError) as error:
+        raise ArtifactError(f"{path}: generation: {one_line(error)}; export it again") from None
+
+
+def _check_numbers(manifest: Manifest, path: Path) -> None:
+    """Check every number that memory or time depends on, before anything is allocated."""
     shape = manifest.architecture
-    counts = (shape.vocab_size, shape.d_model, shape.d_kv, shape.d_ff, shape.num_heads)
-    if min(counts) < 1 or min(shape.num_layers, shape.num_decoder_layers) < 1:
-        raise ArtifactError(f"{path}: the architecture has a dimension below 1")
-    special = (shape.pad_token_id, shape.eos_token_id, shape.decoder_start_token_id)
-    if not all(0 <= token < shape.vocab_size for token in special):
-        raise ArtifactError(f"{path}: a special token's id is outside the vocabulary")
+    for name, (low, high) in DIMENSIONS.items():
+        _check_range(path, f"architecture.{name}", getattr(shape, name), low, high)
+    if not 0 < shape.layer_norm_epsilon < 1:  # also refuses NaN
+        raise ArtifactError(
+            f"{path}: architecture.layer_norm_epsilon is {shape.layer_norm_epsilon}, must be"
+            " between 0 and 1"
+        )
+    if shape.minimum_parameters * _BITS_PER_WEIGHT > 8 * manifest.size:
+        raise ArtifactError(
+            f"{path}: an architecture of {shape.minimum_parameters:,} weights does not fit into"
+            f" files of {manifest.size:,} bytes"
+        )
+    for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+        if not 0 <= getattr(shape, name) < shape.vocab_size:
+            raise ArtifactError(
+                f"{path}: a special token's id is outside the vocabulary (architecture.{name})"
+            )
     if not 0 < manifest.tokenizer.pieces <= shape.vocab_size:
         raise ArtifactError(f"{path}: tokenizer.pieces must be from 1 to vocab_size")
-    if min(manifest.limits.max_input_tokens, manifest.limits.max_new_tokens) < 1:
-        raise ArtifactError(f"{path}: limits must be at least 1")
+    for name, high in _MAX_LIMITS.items():
+        _check_range(path, f"limits.{name}", getattr(manifest.limits, name), 1, high)
+    template = manifest.prompt_template
+    if len(template) > _MAX_TEMPLATE_CHARS or template.count("{") > _MAX_TEMPLATE_FIELDS:
+        raise ArtifactError(
+            f"{path}: prompt_template must have at most {_MAX_TEMPLATE_CHARS:,} characters and"
+            f" {_MAX_TEMPLATE_FIELDS} fields"
+        )
+
+
+def _check_range(path: Path, name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ArtifactError(f"{path}: {name} is {value!r:.40}, must be from {low} to {high:,}")

@@ -38,6 +38,7 @@ class BatchJob:
         generate_kwargs: Keyword arguments of `Model.generate`.
         threads: Threads that each engine computes with. None: the artifact's tuned value.
         guardrails: Limits and output checks. Functions in them must be importable by name.
+        trust_code: See `edge.runtime.load`.
     """
 
     artifact: Path
@@ -47,6 +48,7 @@ class BatchJob:
     generate_kwargs: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     guardrails: Guardrails = field(default_factory=Guardrails)
+    trust_code: bool = False
 
     def load(self) -> Model:
         """Load the artifact and check the generation options against it.
@@ -57,7 +59,12 @@ class BatchJob:
         """
         from edge.runtime.model import load
 
-        model = load(self.artifact, threads=self.threads, guardrails=self.guardrails)
+        model = load(
+            self.artifact,
+            threads=self.threads,
+            guardrails=self.guardrails,
+            trust_code=self.trust_code,
+        )
         model.generate([], **self.generate_kwargs)
         return model
 

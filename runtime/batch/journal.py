@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.platform.json_file import parse_json
 from edge.runtime.platform.lock import lock_file
 
 _VERSION = 1
@@ -67,7 +68,7 @@ class Journal:
                 self.reset(fingerprint)  # a new file, or a crash while the header was written
                 return None
             try:
-                found = json.loads(header)
+                found = parse_json(header)
                 known = found["edge_journal"] == _VERSION and isinstance(found["identity"], dict)
             except (ValueError, TypeError, KeyError):
                 known = False

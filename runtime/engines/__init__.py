@@ -9,13 +9,15 @@ ENGINES: Registry[Engine] = Registry(
     "format",
     "edge.runtime.engines.base:Engine",
     {
-        "onnx": Entry("edge.runtime.engines.onnx:OnnxEngine", "onnx", ("onnxruntime",)),
+        "onnx": Entry("edge.runtime.engines.onnx.engine:OnnxEngine", "onnx", ("onnxruntime",)),
         "ctranslate2": Entry(
-            "edge.runtime.engines.ctranslate2:CTranslate2Engine", "ctranslate2", ("ctranslate2",)
+            "edge.runtime.engines.ctranslate2.engine:CTranslate2Engine",
+            "ctranslate2",
+            ("ctranslate2",),
         ),
         "gguf": Entry("edge.runtime.engines.gguf.engine:GgufEngine", "gguf", ("llama_cpp",)),
         "torchscript": Entry(
-            "edge.runtime.engines.torchscript:TorchScriptEngine", "torchscript", ("torch",)
+            "edge.runtime.engines.torchscript.engine:TorchScriptEngine", "torchscript", ("torch",)
         ),
     },
 )

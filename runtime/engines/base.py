@@ -220,33 +220,6 @@ def _invalid_setting(artifact: Artifact, name: str, wanted: str, found: object) 
     )
 
 
-def greedy_hypotheses(
-    tokens: np.ndarray,
-    lengths: np.ndarray,
-    log_probs: np.ndarray,
-    finished: np.ndarray,
-    length_penalty: float,
-) -> list[list[Hypothesis]]:
-    """Hypotheses from the outputs of a greedy loop inside a model file.
-
-    Args:
-        tokens: Ids [batch, steps].
-        lengths: Number of tokens [batch], eos included.
-        log_probs: Sums of log-probabilities [batch].
-        finished: Whether each row ended with eos [batch].
-        length_penalty: Exponent of the length that divides the score.
-
-    Returns:
-        One hypothesis per row.
-    """
-    groups = []
-    for row, length, total, ended in zip(tokens, lengths, log_probs, finished, strict=True):
-        ids = row[: length - 1] if ended else row[:length]
-        score = float(total) / int(length) ** length_penalty
-        groups.append([Hypothesis(tuple(ids.tolist()), score, "eos" if ended else "length")])
-    return groups
-
-
 def pad_batch(
     rows: Sequence[TokenIds], pad: int, *, dtype: type = np.int64
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,11 @@ from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer
 
 Fields = Mapping[str, object]
+# More than the tokens of any text have on average; T5's longest piece has 48. Only white space,
+# which is collapsed, and runs of characters that the vocabulary lacks can have more.
+_MAX_BYTES_PER_TOKEN = 64
+# The same for many inputs' worth of tokens.
+_MAX_BYTES_PER_TOKEN_IN_PARTS = 16
 
 
 class InputEncoder:
@@ -57,6 +62,36 @@ class InputEncoder:
             ) from None
         return prompted
 
+    def tokenize_start(
+        self, text: str, fields: Fields, *, parts: int = 1
+    ) -> tuple[list[int], bool]:
+        """Token ids of one text with its prompt, or of its start if it can't fit.
+
+        Tokenizing takes time in proportion to the length, so that a text far over the limit is cut
+        before it.
+
+        Args:
+            text: The text.
+            fields: Values of the prompt's other fields.
+            parts: Number of inputs that the text may be split into.
+
+        Returns:
+            The ids, eos last, of any length; and whether the text was cut.
+
+        Raises:
+            UsageError: See `apply_prompt`.
+        """
+        prompted, cut = self._cut(self.apply_prompt(text, fields), parts)
+        return self.tokenizer.encode([prompted])[0], cut
+
+    def _cut(self, prompted: str, parts: int = 1) -> tuple[str, bool]:
+        per_token = _MAX_BYTES_PER_TOKEN if parts == 1 else _MAX_BYTES_PER_TOKEN_IN_PARTS
+        limit = self.limits.max_input_tokens * max(_MAX_BYTES_PER_TOKEN, parts * per_token)
+        content = prompted.encode()
+        if len(content) <= limit:
+            return prompted, False
+        return content[:limit].decode(errors="ignore"), True
+
     def tokenize(self, text: str, fields: Fields) -> list[int]:
         """Token ids of one text with its prompt, eos last, of any length.
 
@@ -76,30 +111,36 @@ class InputEncoder:
         """
         check_on_long(on_long)
         pairs = zip(texts, fields_per_text(texts, fields), strict=True)
-        rows = self.tokenizer.encode([self.apply_prompt(text, values) for text, values in pairs])
+        starts = [self._cut(self.apply_prompt(text, values)) for text, values in pairs]
+        rows = self.tokenizer.encode([start for start, _ in starts])
         limit = self.limits.max_input_tokens
-        truncated = [len(row) > limit for row in rows]
         if on_long != "truncate":
-            for row in rows:
-                self.check_length(len(row))
-        return [
-            self.truncate(row) if cut else row for row, cut in zip(rows, truncated, strict=True)
-        ], truncated
+            for row, (_, cut) in zip(rows, starts, strict=True):
+                self.check_length(len(row), cut=cut)
+        truncated = [cut or len(row) > limit for row, (_, cut) in zip(rows, starts, strict=True)]
+        return [self.truncate(row) for row in rows], truncated
 
     def truncate(self, ids: Sequence[int]) -> list[int]:
-        """The first tokens up to the limit, the last of them replaced by eos."""
+        """The first tokens up to the limit; if there are more, the last of them becomes eos."""
+        if len(ids) <= self.limits.max_input_tokens:
+            return list(ids)
         return [*ids[: self.limits.max_input_tokens - 1], self.tokenizer.eos]
 
-    def check_length(self, length: int) -> None:
+    def check_length(self, length: int, *, cut: bool = False) -> None:
         """Check a number of input tokens against the limit.
 
+        Args:
+            length: Number of tokens.
+            cut: Whether they are only the start of the input.
+
         Raises:
-            InputTooLongError: It is over the limit.
+            InputTooLongError: It is over the limit, or the input was cut.
         """
         limit = self.limits.max_input_tokens
-        if length > limit:
+        if cut or length > limit:
+            count = f"more than {max(length, limit)}" if cut else str(length)
             raise InputTooLongError(
-                f"the input has {length} tokens, this artifact takes {limit}; shorten it, or set"
+                f"the input has {count} tokens, this artifact takes {limit}; shorten it, or set"
                 " on_long (--on-long) to 'truncate' or 'chunk'"
             )
 

@@ -88,16 +88,17 @@ def answer_each(
 
 def _plan(encoder: InputEncoder, text: str, fields: Fields, call: Call) -> _Plan:
     try:
-        ids = encoder.tokenize(text, fields)
-        if len(ids) <= encoder.limits.max_input_tokens:
+        parts = call.guardrails.max_parts if call.on_long == "chunk" else 1
+        ids, cut = encoder.tokenize_start(text, fields, parts=parts)
+        if len(ids) <= encoder.limits.max_input_tokens and not cut:
             return _Plan([ids], [])
         if call.on_long == "truncate":
             return _Plan([encoder.truncate(ids)], [], truncated=True)
         if call.on_long == "fallback":
             return _Plan([], [], result=_fallback(call.guardrails, text, len(ids)))
         if call.on_long == "chunk":
-            return _chunk(encoder, text, fields, len(ids), call.guardrails.max_parts)
-        encoder.check_length(len(ids))
+            return _chunk(encoder, text, fields, len(ids), parts, cut=cut)
+        encoder.check_length(len(ids), cut=cut)
         raise AssertionError("an input over the limit passed its check")
     except EdgeError as error:
         return _Plan([], [], result=error)
@@ -115,7 +116,9 @@ def _fallback(guardrails: Guardrails, text: str, length: int) -> Generation:
     )
 
 
-def _chunk(encoder: InputEncoder, text: str, fields: Fields, length: int, max_chunks: int) -> _Plan:
+def _chunk(
+    encoder: InputEncoder, text: str, fields: Fields, length: int, max_chunks: int, *, cut: bool
+) -> _Plan:
     limit = encoder.limits.max_input_tokens
 
     def fits(chunk: str) -> bool:
@@ -124,11 +127,13 @@ def _chunk(encoder: InputEncoder, text: str, fields: Fields, length: int, max_ch
             and len(encoder.tokenize(chunk, fields)) <= limit
         )
 
-    chunks = split(text, fits, max_chunks) if length <= max_chunks * limit else None
+    fits_parts = not cut and length <= max_chunks * limit
+    chunks = split(text, fits, max_chunks) if fits_parts else None
     if chunks is None:
         chunk_size = max(0, limit - len(encoder.tokenize("", fields)))
         raise InputTooLongError(
-            f"the input has {length} tokens, more than {max_chunks} parts of {chunk_size} (the"
+            f"the input has {'over ' if cut else ''}{length} tokens, more than {max_chunks} parts"
+            f" of {chunk_size} (the"
             f" limit of {limit} minus the prompt); shorten it"
         )
     separators = [gap if "\n" in gap else " " if gap else "" for _, gap in chunks[:-1]]

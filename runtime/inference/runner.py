@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
-from edge.runtime.errors import UsageError
+from edge.runtime.errors import EdgeError, UsageError, first_line
 from edge.runtime.generation import Generation, Timings
 from edge.runtime.inference.call_lock import EngineLock
 from edge.runtime.options import GenerationOptions
@@ -27,12 +28,21 @@ def milliseconds_since(started: float) -> float:
 class EngineRunner:
     """Splits rows into batches, runs the engine under its lock and decodes the answers.
 
-    The runner owns the engine: `close` frees it.
+    The runner owns the engine: `close` frees it. What the engine's library raises, and an answer
+    that no intact model gives, become an `EdgeError`.
+
+    Args:
+        engine: The engine.
+        tokenizer: The artifact's tokenizer.
+        name: Name of the model in error messages, such as the artifact's folder.
+        vocab_size: Number of ids that the engine may return.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, *, name: str, vocab_size: int) -> None:
         self.engine = engine
         self._tokenizer = tokenizer
+        self._name = name
+        self._vocab_size = vocab_size
         self._lock = EngineLock(exclusive=not engine.thread_safe, owned=engine)
 
     def generate(
@@ -60,6 +70,7 @@ class EngineRunner:
         Raises:
             UsageError: `batch_size` is below 1, or the model is closed.
             UnsupportedError: The engine can't do what the options ask for.
+            EdgeError: The engine failed.
         """
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -72,8 +83,10 @@ class EngineRunner:
             callback = StopStringCriteria.for_options(
                 options, self._tokenizer.decode, then=on_token
             )
-            with self._lock.call():
-                found = self.engine.generate([input_ids[row] for row in batch], options, callback)
+            rows = [input_ids[row] for row in batch]
+            with self._lock.call(), self._library_errors():
+                found = self.engine.generate(rows, options, self._checked(callback))
+            self._check(found, len(batch))
             for row, hypotheses in zip(batch, found, strict=True):
                 groups[row] = hypotheses
         generate_ms = milliseconds_since(started)
@@ -114,17 +127,55 @@ class EngineRunner:
 
         Raises:
             UsageError: The model is closed.
+            EdgeError: The engine failed.
         """
         results: list[np.ndarray] = [np.empty(0, np.float32)] * len(input_ids)
         lengths = [len(s) + len(t) for s, t in zip(input_ids, target_ids, strict=True)]
         for batch in _batches(lengths, batch_size):
-            with self._lock.call():
+            with self._lock.call(), self._library_errors():
                 scores = self.engine.score(
                     [input_ids[row] for row in batch], [target_ids[row] for row in batch]
                 )
             for row, values in zip(batch, scores, strict=True):
                 results[row] = values
         return results
+
+    @contextlib.contextmanager
+    def _library_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except EdgeError:
+            raise
+        except Exception as error:  # the libraries' exceptions have no common base class
+            raise EdgeError(
+                f"{self._name}: the {self.engine.format} engine failed ({first_line(error)})."
+                " Check the artifact with edge verify"
+            ) from error
+
+    def _checked(self, callback: TokenCallback | None) -> TokenCallback | None:
+        """The callback, called with valid token ids only."""
+        if callback is None:
+            return None
+
+        def call(row: int, token: int) -> bool:
+            self._check_ids((token,))
+            return callback(row, token)
+
+        return call
+
+    def _check(self, found: Sequence[Sequence[Hypothesis]], rows: int) -> None:
+        if len(found) != rows or not all(found):
+            raise EdgeError(f"{self._name}: the engine returned too few answers")
+        for group in found:
+            for hypothesis in group:
+                self._check_ids(hypothesis.token_ids)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if ids and not 0 <= min(ids) <= max(ids) < self._vocab_size:
+            raise EdgeError(
+                f"{self._name}: the engine returned a token id outside the vocabulary of"
+                f" {self._vocab_size}; the model's files are damaged"
+            )
 
     @property
     def closed(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
 from edge.runtime.engines.base import Engine
-from edge.runtime.errors import UsageError
+from edge.runtime.errors import ArtifactError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.guardrails import Guardrails, OnLong, check_on_long, profile_options
 from edge.runtime.inference.encoder import Fields, InputEncoder
@@ -44,6 +44,11 @@ class TokenModel:
         self.tokenizer = Tokenizer(
             artifact.path(TOKENIZER_NAME), eos=manifest.architecture.eos_token_id
         )
+        if self.tokenizer.pieces != manifest.tokenizer.pieces:
+            raise ArtifactError(
+                f"{artifact.path(TOKENIZER_NAME)} has {self.tokenizer.pieces:,} pieces, the"
+                f" manifest says {manifest.tokenizer.pieces:,}; copy or export it again"
+            )
         self.encoder = InputEncoder(
             self.tokenizer,
             Prompt(manifest.prompt_template),
@@ -51,7 +56,12 @@ class TokenModel:
             vocab_size=manifest.architecture.vocab_size,
             enforce_prefix=self.guardrails.enforce_prefix,
         )
-        self._runner = EngineRunner(engine, self.tokenizer)
+        self._runner = EngineRunner(
+            engine,
+            self.tokenizer,
+            name=str(artifact.folder),
+            vocab_size=manifest.architecture.vocab_size,
+        )
 
     def _default_options(self) -> GenerationOptions:
         """The artifact's options, with the guardrails' profile and limit."""

@@ -2,6 +2,9 @@
 
 An output is built beside its destination, on the same filesystem, flushed to disk and renamed into
 place. Readers see the old or the new output; after a crash or on a full disk the old one remains.
+
+The writer holds a lock (flock) on what it builds. The next writer in the same folder deletes what
+killed processes left unfinished: it has the name and no lock.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -21,6 +25,8 @@ from edge.runtime.errors import EdgeError, OutputExistsError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_MAX_NAME_BYTES = 255  # of a file name, on all common filesystems
+_STAGING = re.compile(r"\..*\.edge-[a-z0-9_]{8}\.partial")
 
 
 @contextlib.contextmanager
@@ -35,48 +41,101 @@ def new_folder(destination: str | Path, *, force: bool = False) -> Iterator[Path
     """
     destination = Path(destination)
     check_destination(destination, force=force)
-    with readable_os_errors(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(
-            tempfile.mkdtemp(
-                prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent
-            )
-        )
-    try:
-        with readable_os_errors(destination):
-            yield staging
-            os.chmod(staging, 0o777 & ~_umask())  # mkdtemp creates it with mode 0700
-            _flush_tree(staging)
-            _publish(staging, destination)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with _staging(destination, folder=True) as staging:
+        yield staging
+        os.chmod(staging, 0o777 & ~_umask())  # mkdtemp creates it with mode 0700
+        _flush_tree(staging)
+        _publish(staging, destination, force=force)
 
 
 @contextlib.contextmanager
 def new_file(destination: str | Path) -> Iterator[Path]:
     """Yield a path to write; on success it becomes `destination`, on error it is deleted.
 
-    An existing file is replaced.
+    An existing file is replaced. What is not a regular file, such as /dev/stdout or a pipe, is
+    written to once the content is complete.
 
     Raises:
         EdgeError: The disk is full, or `destination` can't be written.
     """
     destination = Path(destination)
     with readable_os_errors(destination):
+        special = destination.exists() and not (destination.is_file() or destination.is_dir())
+    if special:
+        with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+            staging = Path(folder) / "content"
+            with readable_os_errors(destination):
+                yield staging
+                with staging.open("rb") as source, destination.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+        return
+    with _staging(destination, folder=False) as staging:
+        yield staging
+        os.chmod(staging, 0o666 & ~_umask())
+        _flush(staging)
+        os.replace(staging, destination)
+
+
+@contextlib.contextmanager
+def _staging(destination: Path, *, folder: bool) -> Iterator[Path]:
+    """A new file or folder beside `destination`, locked; deleted at the end if it is still there.
+
+    Raises:
+        EdgeError: It can't be created or filled for a reason that the user can fix.
+    """
+    with readable_os_errors(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent
-        )
-        os.close(handle)
-    staging = Path(name)
+        _sweep(destination.parent)
+        staging, lock = _create_locked(destination, folder=folder)
     try:
         with readable_os_errors(destination):
             yield staging
-            os.chmod(staging, 0o666 & ~_umask())
-            _flush(staging)
-            os.replace(staging, destination)
     finally:
-        staging.unlink(missing_ok=True)
+        _delete(staging)
+        os.close(lock)
+
+
+def _create_locked(destination: Path, *, folder: bool) -> tuple[Path, int]:
+    """Create a staging file or folder, and return it with the descriptor that locks it."""
+    if len(os.fsencode(destination.name)) > _MAX_NAME_BYTES:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    # At most 4 bytes per character, with space for the rest of the name.
+    name = {"prefix": f".{destination.name[:50]}.edge-", "suffix": ".partial"}
+    while True:
+        if folder:
+            staging = Path(tempfile.mkdtemp(**name, dir=destination.parent))
+            lock = os.open(staging, os.O_RDONLY)
+        else:
+            lock, path = tempfile.mkstemp(**name, dir=destination.parent)
+            staging = Path(path)
+        with contextlib.suppress(OSError):  # some network filesystems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if staging.exists():
+            return staging, lock
+        os.close(lock)  # swept by another process before it was locked
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed processes of this user left unfinished in `folder`."""
+    for path in folder.glob(".*.partial"):
+        if not _STAGING.fullmatch(path.name):
+            continue
+        with contextlib.suppress(OSError):
+            if path.lstat().st_uid != os.geteuid():
+                continue
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _delete(path)
+            finally:
+                os.close(lock)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check_destination(destination: str | Path, *, force: bool, file: bool = False) -> None:
@@ -91,17 +150,42 @@ def check_destination(destination: str | Path, *, force: bool, file: bool = Fals
     Raises:
         OutputExistsError: The output exists and `force` is off, or it is a folder where a file is
             needed or the other way round.
+        EdgeError: It can't be written.
     """
     destination = Path(destination)
+    with readable_os_errors(destination):
+        destination.exists()  # raises for a name that is too long
     is_folder = destination.is_dir()
     if is_folder if file else destination.exists() and not is_folder:
         found, needed = ("folder", "file") if file else ("file", "folder")
         raise OutputExistsError(f"{destination} is a {found}; --output must name a {needed}")
     is_empty = is_folder and not any(destination.iterdir())
     if destination.exists() and not is_empty and not force:
-        raise OutputExistsError(
-            f"{destination} already exists; choose another --output, or --force to replace it"
-        )
+        raise _exists_already(destination)
+    check_writable(destination)
+
+
+def check_writable(destination: str | Path) -> None:
+    """Check that a file or folder can be created beside `destination`, or where that will be.
+
+    Raises:
+        EdgeError: It can't.
+    """
+    folder = Path(os.path.abspath(destination)).parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        # What a filesystem permits is known only by trying.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise EdgeError(f"{destination} can't be written: {folder}: {error.strerror}") from None
+
+
+def _exists_already(destination: Path) -> OutputExistsError:
+    return OutputExistsError(
+        f"{destination} already exists; choose another --output, or --force to replace it"
+    )
 
 
 @contextlib.contextmanager
@@ -135,6 +219,12 @@ _READABLE: dict[int | None, str] = {
     errno.EACCES: "no permission to write",
     errno.EPERM: "no permission to write",
     errno.EROFS: "the filesystem is read-only",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOTDIR: "a part of the path is not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.ELOOP: "too many symbolic links",
+    errno.EIO: "the disk reports an error",
+    errno.EPIPE: "the reader has closed the pipe",
 }
 
 
@@ -159,9 +249,14 @@ def _flush_tree(folder: Path) -> None:
     _flush(folder)
 
 
-def _publish(staging: Path, destination: Path) -> None:
-    if not destination.exists():
-        os.rename(staging, destination)
+def _publish(staging: Path, destination: Path, *, force: bool) -> None:
+    if not force or not destination.exists():
+        try:
+            os.rename(staging, destination)  # replaces an empty folder only
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # made by another process meanwhile
+                raise _exists_already(destination) from None
+            raise
     elif _exchange(staging, destination):
         pass  # the old folder now has the staging name and is removed with it
     else:

@@ -1,10 +1,15 @@
-"""JSON files of limited size."""
+"""JSON of limited size and depth: the one parser for files and lines from untrusted places."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+# Far deeper than any file of ours; well below what exhausts the stack of Python's copy and json.
+MAX_DEPTH = 100
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: str | Path, max_bytes: int) -> Any:
@@ -19,14 +24,62 @@ def read_json(path: str | Path, max_bytes: int) -> Any:
         ValueError: The file is larger than `max_bytes`, or not JSON. The message says which and
             does not name the file.
     """
-    path = Path(path)
-    if (size := path.stat().st_size) > max_bytes:
-        raise ValueError(f"larger than the limit: {size:,} bytes, at most {max_bytes:,}")
+    with Path(path).open("rb") as file:
+        content = file.read(max_bytes + 1)  # not by its size: /dev/zero has none
+        if len(content) > max_bytes:
+            size = max(len(content), Path(path).stat().st_size)
+            raise ValueError(f"larger than the limit: {size:,} bytes, at most {max_bytes:,}")
+    values = parse_json(content)
+    if _SURROGATE.search(content.decode()) and not _is_unicode(values):
+        raise ValueError("not JSON: a lone surrogate is not valid Unicode")
+    return values
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON from an untrusted place.
+
+    Args:
+        text: The JSON; bytes are in UTF-8.
+
+    Raises:
+        ValueError: Not JSON, nested more than `MAX_DEPTH` levels deep, or with a number of
+            thousands of digits. The message says which.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("not JSON: nested too deeply") from None
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        values = json.loads(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"not JSON: not UTF-8 (byte {error.start})") from None
-    except ValueError as error:
+    except RecursionError:
+        raise ValueError("not JSON: nested too deeply") from None
+    except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+    except ValueError:  # of int(), which has its own limit
+        raise ValueError("not JSON: a number has thousands of digits") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and not _is_shallow(values):
+        raise ValueError(f"not JSON: nested too deeply (more than {MAX_DEPTH} levels)")
+    return values
+
+
+def _is_shallow(values: Any) -> bool:
+    """Whether lists and objects are nested at most `MAX_DEPTH` levels deep."""
+    level = [values] if isinstance(values, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def _is_unicode(values: Any) -> bool:
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

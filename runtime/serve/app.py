@@ -25,6 +25,9 @@ from edge.runtime.serve.schemas import ChatRequest, CompletionRequest, GenerateR
 from edge.runtime.serve.service import Service
 from edge.runtime.serve.settings import ServeSettings
 
+# For runs that nobody waits for any more. One that never ends must not hold the process.
+_CLOSE_TIMEOUT_S = 1.0
+
 
 def create_app(
     models: Model | Mapping[str, Model], settings: ServeSettings | None = None
@@ -53,7 +56,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(service.close)
+        await asyncio.to_thread(service.close, _CLOSE_TIMEOUT_S)
 
     # Swagger UI and ReDoc would load scripts from other sites. /openapi.json stays.
     app = FastAPI(title="edge", docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -82,10 +85,7 @@ def _respond(request: Request, error: ApiError) -> Response:
 
 
 async def _edge_error(request: Request, error: Exception) -> Response:
-    api_error = to_api_error(error)
-    if api_error.status == 500:
-        raise error  # the middleware logs it
-    return _respond(request, api_error)
+    return _respond(request, to_api_error(error))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -37,6 +37,12 @@ class Metrics:
         self.errors = self._counter(
             "edge_requests_error", "Requests refused or failed.", ["model", "kind"]
         )
+        self.admitted = self._counter(
+            "edge_requests_admitted", "Requests admitted to the queue.", model
+        )
+        self.worker_restarts = self._counter(
+            "edge_worker_restarts", "Workers that died and were replaced.", model
+        )
         self.in_flight = Gauge(
             "edge_requests_in_flight", "Requests in progress.", registry=self.registry
         )
@@ -79,7 +85,7 @@ class Metrics:
         for metric in (
             self.success, self.queue_size, self.workers_busy, self.queue_wait, self.inference,
             self.request_seconds, self.token_seconds, self.batch_texts, self.input_tokens,
-            self.output_tokens, self.speculative,
+            self.output_tokens, self.speculative, self.admitted, self.worker_restarts,
         ):  # fmt: skip
             metric.labels(name)
 

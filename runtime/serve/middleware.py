@@ -15,11 +15,14 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.runtime.serve.errors import ApiError, to_api_error
+from edge.runtime.serve.hosts import host_name, is_allowed
 from edge.runtime.serve.service import Service
 
 _LOG = logging.getLogger("edge.serve")
 # No key needed: probes, and the page that asks for the key.
 _PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
+# Answered under every name: probes use the machine's address.
+_PROBES = frozenset({"/health", "/ready"})
 # Answered while the service drains; not counted as requests.
 _UNCOUNTED_PATHS = frozenset({"/health", "/ready", "/metrics"})
 # A body up to this multiple of the limit is read and discarded, because a client that is still
@@ -33,6 +36,7 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, *, service: Service) -> None:
         self._app = app
         self._service = service
+        self._hosts = service.settings.allowed_hosts
         self._keys = [_digest(key.encode()) for key in service.settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +50,8 @@ class RequestMiddleware:
         log_values: dict[str, Any] = scope.setdefault("edge", {})
         admitted = False
         try:
+            _check_framing(scope)
+            self._check_host(scope, path)
             self._check_key(scope, path)
             if path not in _UNCOUNTED_PATHS:
                 self._service.begin_request()
@@ -68,6 +74,17 @@ class RequestMiddleware:
                 elapsed = time.perf_counter() - started
                 self._service.record_request(log_values, response.status, elapsed)
                 _log(scope, response, log_values, elapsed)
+
+    def _check_host(self, scope: Scope, path: str) -> None:
+        if self._hosts is None or path in _PROBES:
+            return
+        host = host_name(dict(scope["headers"]).get(b"host", b"").decode("latin-1"))
+        if not is_allowed(host, self._hosts):
+            raise ApiError(
+                421,
+                "host_not_allowed",
+                f"the host {host[:100]!r} is not served here. Use --allowed-host to add it",
+            )
 
     def _check_key(self, scope: Scope, path: str) -> None:
         if not self._keys or path in _PUBLIC_PATHS:
@@ -113,6 +130,17 @@ class RequestMiddleware:
         if size > limit:
             raise too_large
         return bytes(body)
+
+
+def _check_framing(scope: Scope) -> None:
+    """Refuse a request whose body has two lengths; proxies could disagree on where it ends.
+
+    Source: RFC 9112, section 6.1.
+    """
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+        raise ApiError(
+            400, "invalid_request", "a request must not have Content-Length and Transfer-Encoding"
+        )
 
 
 class _Response:

@@ -70,6 +70,11 @@ class QueuedRequest:
         return time.monotonic() >= self.deadline
 
     @property
+    def sequences(self) -> int:
+        """Sequences that the engine computes: every text has its beams or its samples."""
+        return len(self.texts) * max(self.options.num_beams, self.options.num_return_sequences)
+
+    @property
     def streams_pieces(self) -> bool:
         """Whether text can be sent before the end: not with beams or several sequences."""
         return self.stream and self.options.num_beams == self.options.num_return_sequences == 1

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from edge.runtime.errors import EdgeError
 from edge.runtime.generation import Generation
 from edge.runtime.serve.errors import to_api_error
+from edge.runtime.serve.pool import WorkerPool
 from edge.runtime.serve.schemas import GenerateRequest, as_text_list
 from edge.runtime.serve.service import Service
 
@@ -41,18 +42,27 @@ def native_router(service: Service) -> APIRouter:
 
     @router.get("/ready")
     async def ready() -> Response:
-        models = {
-            name: {"ready": pool.ready.is_set(), "queued": pool.queued_texts}
-            for name, pool in service.pools.items()
-        }
-        state = "draining" if service.draining else "ready" if service.ready else "starting"
-        return JSONResponse({"status": state, "models": models}, 200 if service.ready else 503)
+        models = {name: _state(pool) for name, pool in service.pools.items()}
+        is_ready = not service.draining and all(state["ready"] for state in models.values())
+        if service.draining:
+            status = "draining"
+        elif not all(pool.warmed_up.is_set() for pool in service.pools.values()):
+            status = "starting"
+        else:
+            status = "ready" if is_ready else "failing"
+        return JSONResponse({"status": status, "models": models}, 200 if is_ready else 503)
 
     @router.get("/metrics")
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def _state(pool: WorkerPool) -> dict[str, Any]:
+    problem = pool.problem()
+    state = {"ready": pool.warmed_up.is_set() and problem is None, "queued": pool.queue.texts}
+    return state if problem is None else {**state, "problem": problem}
 
 
 def _to_json(answer: Generation | EdgeError) -> dict[str, Any]:

@@ -13,15 +13,16 @@ from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.model import Model
 from edge.runtime.registry import unknown_name
 from edge.runtime.serve.errors import ApiError, deadline_error, to_api_error
+from edge.runtime.serve.estimate import ActiveClock
 from edge.runtime.serve.metrics import Metrics
 from edge.runtime.serve.pool import WorkerPool
 from edge.runtime.serve.queued_request import QueuedRequest, RequestResult
+from edge.runtime.serve.request_limits import check_work, request_timeout
 from edge.runtime.serve.schemas import RequestOptions
 from edge.runtime.serve.settings import ServeSettings
 
 T = TypeVar("T")
 
-_TIMEOUT_HEADER = "x-request-timeout"
 _GRACE_S = 0.2
 
 
@@ -33,6 +34,8 @@ class Service:
         accepted: Requests admitted so far.
         answered: Requests whose whole response was sent.
         disconnected: Requests whose client left first.
+        lost: Requests that were cut because the drain time was over.
+        stopped: Every worker has ended after `close`.
     """
 
     def __init__(self, models: Mapping[str, Model], settings: ServeSettings) -> None:
@@ -45,11 +48,16 @@ class Service:
             raise UsageError("no models to serve. Give at least one")
         self.settings = settings
         self.metrics = Metrics()
+        self._clock = ActiveClock()
         self.pools = {
-            name: WorkerPool(name, model, settings, self.metrics) for name, model in models.items()
+            name: WorkerPool(name, model, settings, self.metrics, self._clock)
+            for name, model in models.items()
         }
         self.draining = False
         self.accepted = self.answered = self.disconnected = 0
+        self.lost = 0
+        self.stopped = False
+        self._cutting = False
         self._in_flight = 0
 
     # -- admission -------------------------------------------------------------------------------
@@ -74,31 +82,51 @@ class Service:
         self.metrics.in_flight.set(self._in_flight)
 
     def end_request(self, *, answered: bool) -> None:
-        """Count the end of an admitted request; not answered means that the client left."""
+        """Count the end of an admitted request.
+
+        Not answered means that the client left, or that the drain time was over.
+        """
         self._in_flight -= 1
-        self.answered += answered
-        self.disconnected += not answered
+        if answered:
+            self.answered += 1
+        elif self._cutting:
+            self.lost += 1
+        else:
+            self.disconnected += 1
         self.metrics.in_flight.set(self._in_flight)
 
     @property
     def idle(self) -> bool:
         """Whether every admitted request has its whole response."""
-        return self._in_flight == 0 and all(pool.idle for pool in self.pools.values())
+        return self._in_flight == 0 and all(pool.queue.idle for pool in self.pools.values())
 
     @property
-    def ready(self) -> bool:
-        """Whether all models are warmed up and the service is not draining."""
-        return not self.draining and all(pool.ready.is_set() for pool in self.pools.values())
+    def unanswered(self) -> int:
+        """Admitted requests without a whole response."""
+        return self._in_flight
 
     def drain(self) -> None:
         """Refuse new requests. Those in progress are answered."""
         self.draining = True
 
-    def close(self) -> None:
-        """Stop the workers after their current runs. The models stay open."""
+    def cut(self) -> None:
+        """Count requests that end without an answer as lost from now on: the drain time is over."""
+        self._cutting = True
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Stop the workers after their current runs. The models stay open.
+
+        Args:
+            timeout: Seconds to wait for each model's runs; None waits until they have ended.
+
+        Returns:
+            Whether all workers have ended. If not, the models are in use and can't be closed.
+        """
         self.draining = True
-        for pool in self.pools.values():
-            pool.close()
+        ended = [pool.close(timeout) for pool in self.pools.values()]
+        self.stopped = all(ended)
+        self._clock.close()
+        return self.stopped
 
     def record_request(self, log_values: Mapping[str, Any], status: int, seconds: float) -> None:
         """Update the metrics after a request."""
@@ -155,6 +183,7 @@ class Service:
                 refused.param = "n"
                 refused.message += " (n is num_return_sequences; a temperature above 0 samples)"
             raise refused from None
+        check_work(options, len(texts), self.settings)
         if stream and (len(texts) > 1 or options.num_return_sequences > 1):
             raise ApiError(400, "unsupported_parameter", "stream needs a single text and n=1")
         queued = QueuedRequest(
@@ -163,31 +192,13 @@ class Service:
             generate_kwargs=generate_kwargs,
             options=options,
             on_long=body.on_long,
-            deadline=time.monotonic() + self._timeout(request),
+            deadline=time.monotonic() + request_timeout(request, self.settings),
             stream=stream,
         )
         if self.settings.log_content:
             request.scope["edge"]["input"] = list(texts)
-        pool.submit(queued)
+        pool.queue.submit(queued)
         return queued
-
-    def _timeout(self, request: Request) -> float:
-        """Seconds until the request's deadline: the service's, or the client's if shorter."""
-        given = request.headers.get(_TIMEOUT_HEADER)
-        if given is None:
-            return self.settings.deadline
-        try:
-            seconds = float(given)
-        except ValueError:
-            seconds = 0.0
-        if not 0 < seconds < float("inf"):
-            raise ApiError(
-                400,
-                "invalid_value",
-                f"{_TIMEOUT_HEADER} must be a number of seconds above 0",
-                param=_TIMEOUT_HEADER,
-            )
-        return min(seconds, self.settings.deadline)
 
     async def result(
         self, pool: WorkerPool, queued: QueuedRequest, request: Request
@@ -202,7 +213,7 @@ class Service:
             result = await self._wait_while_connected(queued.future, queued, request)
         finally:
             if not queued.future.done():
-                pool.cancel(queued)
+                pool.queue.cancel(queued)
         self.log_result(request, result)
         return result
 
@@ -267,7 +278,7 @@ class Service:
             raise deadline_error(self.settings.deadline) from None
         finally:
             if not queued.future.done():
-                pool.cancel(queued)
+                pool.queue.cancel(queued)
 
     def log_result(self, request: Request, result: RequestResult) -> None:
         """Add token counts and times to the log line, and texts if `log_content` is set."""

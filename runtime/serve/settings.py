@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from edge.runtime.errors import UsageError
+
+_COUNTS = (
+    "queue_size",
+    "workers",
+    "max_batch",
+    "max_body_bytes",
+    "max_requests",
+    "max_n",
+    "max_beams",
+    "max_work",
+)
+_MIN_STUCK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,13 @@ class ServeSettings:
         write_timeout: Most time for a client to read a piece of the response.
         max_requests: Requests in progress over all models; more are refused with 503.
         drain_timeout: How long SIGTERM waits for accepted requests.
+        max_n: Most answers per text that a request may ask for.
+        max_beams: Most beams that a request may ask for.
+        max_work: Most tokens that a request may ask for: texts × answers or beams, whichever is
+            more, × new tokens.
+        allowed_hosts: Names in the Host header that are answered, without port; "*" allows all.
+            None: all. A page whose name resolves to this machine could otherwise call a service
+            that has no API key (DNS rebinding).
         api_keys: If not empty, requests need one of them as a bearer token.
         cors_origins: Origins whose pages may call the service.
         chat: What the model reads of a chat: the last user message or the whole conversation.
@@ -47,6 +67,10 @@ class ServeSettings:
     write_timeout: float = 30.0
     max_requests: int = 512
     drain_timeout: float = 30.0
+    max_n: int = 8
+    max_beams: int = 8
+    max_work: int = 32_768
+    allowed_hosts: tuple[str, ...] | None = None
     api_keys: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     chat: Literal["last", "conversation"] = "last"
@@ -54,14 +78,19 @@ class ServeSettings:
     log_content: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("queue_size", "workers", "max_batch", "max_body_bytes", "max_requests"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
         for name in ("deadline", "body_timeout", "write_timeout", "drain_timeout", "target_ms"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be above 0, not {getattr(self, name)!r}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be a number above 0, not {getattr(self, name)!r}")
         if self.chat not in ("last", "conversation"):
             raise UsageError(f"chat must be 'last' or 'conversation', not {self.chat!r}")
         if not all(key.strip() == key and key.isprintable() and key for key in self.api_keys):
             raise UsageError("an API key must not be empty or have spaces around it")
+
+    @property
+    def stuck_after(self) -> float:
+        """Seconds after which a run counts as one that never ends."""
+        return max(_MIN_STUCK_S, 2 * self.deadline)

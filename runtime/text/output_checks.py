@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from edge.runtime.errors import UsageError
+from edge.runtime.errors import UsageError, one_line
 from edge.runtime.registry import missing_extra
 
 
@@ -80,7 +80,7 @@ class JsonOutput:
         try:
             value = json.loads(text, parse_constant=_reject_constant)
         except (ValueError, RecursionError) as error:
-            return f"it is not JSON ({error})"
+            return f"it is not JSON ({one_line(error)})"
         try:
             found = best_match(self._validator.iter_errors(value))
         except self._unresolvable as missing:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edge.runtime.artifact import TOKENIZER_MAX_BYTES
-from edge.runtime.errors import ArtifactError
+from edge.runtime.errors import ArtifactError, InputTooLongError, library_errors
 from edge.runtime.platform.memory import give_back_free_memory
+from edge.runtime.text.tokenizer_checks import check_components, check_vocabulary
+
+MAX_TEXT_CHARS = 8 << 20  # as long as the longest line of a data file
+# Ids times the longest piece: the most text that decoding may give.
+_MAX_DECODED_CHARS = 64 << 20
 
 
 class Tokenizer:
@@ -18,23 +24,23 @@ class Tokenizer:
         eos: The id of eos.
 
     Raises:
-        ArtifactError: The file is missing, too large, or not a tokenizer.
+        ArtifactError: The file is missing, too large, not a tokenizer, or one that multiplies the
+            length of texts or can take very long on them.
     """
 
     def __init__(self, path: str | Path, *, eos: int) -> None:
         from tokenizers import Tokenizer as RustTokenizer
 
-        path = Path(path)
+        self._path = path = Path(path)
         try:
             if path.stat().st_size > TOKENIZER_MAX_BYTES:
                 raise ArtifactError(f"{path}: larger than {TOKENIZER_MAX_BYTES >> 20} MiB")
-            self._tokenizer = RustTokenizer.from_file(str(path))
         except OSError as error:
             raise ArtifactError(f"{path}: can't be read ({error.strerror})") from error
-        except ArtifactError:
-            raise
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ArtifactError(f"{path}: not a tokenizer.json ({error})") from None
+        with library_errors(ArtifactError, path, "not a tokenizer.json"):
+            self._tokenizer: Any = RustTokenizer.from_file(str(path))
+            self._growth = check_components(self._tokenizer, path)
+            self._pieces, self._longest_piece = check_vocabulary(self._tokenizer, path)
         # Truncation saved in the file would silently cut inputs.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -44,15 +50,33 @@ class Tokenizer:
     @property
     def pieces(self) -> int:
         """Number of ids with a piece of text, special tokens included."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        return self._pieces
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, eos last; rows are not padded."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        """Token ids of each text, eos last; rows are not padded.
+
+        Raises:
+            InputTooLongError: A text of many megabytes.
+            ArtifactError: The tokenizers library fails on a text.
+        """
+        texts = list(texts)
+        limit = MAX_TEXT_CHARS // self._growth
+        if (longest := max(map(len, texts), default=0)) > limit:
+            raise InputTooLongError(
+                f"the text has {longest:,} characters, the tokenizer takes at most {limit:,}"
+            )
+        with library_errors(ArtifactError, self._path, "the tokenizer fails on this text"):
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [[*encoding.ids, self.eos] for encoding in encodings]
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each row of ids, without special tokens."""
-        return list(
-            self._tokenizer.decode_batch([list(row) for row in rows], skip_special_tokens=True)
-        )
+        """The text of each row of ids, without special tokens.
+
+        Raises:
+            ArtifactError: An id is not a token's, or the tokenizers library fails on the ids.
+        """
+        ids = [list(row) for row in rows]
+        if sum(map(len, ids)) * self._longest_piece > _MAX_DECODED_CHARS:
+            raise ArtifactError(f"{self._path}: its pieces are too long to decode this many tokens")
+        with library_errors(ArtifactError, self._path, "token ids can't be decoded"):
+            return list(self._tokenizer.decode_batch(ids, skip_special_tokens=True))

@@ -10,7 +10,7 @@ import pytest
 
 _SLOW = """
 import time
-from edge.runtime.engines.onnx import OnnxEngine
+from edge.runtime.engines.onnx.engine import OnnxEngine
 answer = OnnxEngine.generate
 def slowed(self, *arguments, **options):
     time.sleep({seconds})
@@ -60,7 +60,7 @@ def crashing_gguf(engines_with: Callable[[str], None]) -> Callable[..., None]:
 
 _MARKING = """
 from pathlib import Path
-from edge.runtime.engines.onnx import OnnxEngine
+from edge.runtime.engines.onnx.engine import OnnxEngine
 answer = OnnxEngine.generate
 calls = 0
 def marked(self, *arguments, **options):

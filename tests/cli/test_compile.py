@@ -100,7 +100,7 @@ def test_a_missed_target_leaves_what_a_further_call_goes_on_from(
     assert ended.status == 3
     # Artifacts that can't be exported are skipped.
     assert "not available: onnx-float32-shortlist, onnx-int8-shortlist: " in ended.out
-    assert "too few to hold a tenth out" in ended.out
+    assert "too few to hold out a tenth" in ended.out
     assert "× the target of 0.01 ms" in ended.err
     assert "What would help" in ended.out
     assert "4 bit: --quantize" in ended.out

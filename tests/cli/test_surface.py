@@ -150,7 +150,7 @@ def test_verbose_goes_before_or_after_the_command(edge: Edge) -> None:
         with pytest.raises(ArtifactError):
             _raising(arguments)
     # As the value of an option it is no flag.
-    assert "no artifact" in edge("run", "x", "y", "--stop", "-v").err
+    assert "is not an artifact" in edge("run", "x", "y", "--stop", "-v").err
 
 
 def _raising(arguments: Words) -> None:

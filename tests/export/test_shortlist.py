@@ -20,7 +20,7 @@ from edge.export.shortlist import Shortlist, ShortlistRequest, read_shortlist
 from edge.export.source import SourceModel
 from edge.runtime import Artifact, Model, load
 from edge.runtime.engines import ENGINES
-from edge.runtime.engines.onnx import OnnxEngine
+from edge.runtime.engines.onnx.engine import OnnxEngine
 from edge.runtime.errors import ParityError
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Row, read_rows

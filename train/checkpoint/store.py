@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.platform.atomic import new_folder
+from edge.runtime.platform.json_file import parse_json, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,7 @@ class Checkpoint:
 
     def json_state(self) -> dict[str, Any]:
         """The state that is not tensors."""
-        content: dict[str, Any] = json.loads((self.folder / _JSON).read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json((self.folder / _JSON).read_bytes())
         return content
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -90,9 +91,7 @@ def open_checkpoint(folder: Path, step: int) -> Checkpoint:
     """
     path = _path(folder, step)
     try:
-        if (path / _MANIFEST).stat().st_size > _MAX_MANIFEST_BYTES:
-            raise ValueError("its manifest is too large")
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(path / _MANIFEST, _MAX_MANIFEST_BYTES)
         if manifest["schema"] != SCHEMA or manifest["step"] != step:
             raise ValueError("its manifest is of another version or step")
         for name in (_TENSORS, _JSON):

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.errors import ModelError, first_line
+from edge.runtime.errors import ModelError, library_errors, one_line
+from edge.runtime.platform.json_file import read_json
 from edge.train.model.from_scratch import get_shape, new_model
 from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
-from edge.train.model.weights import require_safetensors
+from edge.train.model.weights import check_capacity, check_dimensions, require_safetensors
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from edge.train.config import ResolvedTrainConfig, RunConfig
 
 FAMILY = ("t5", "mt5")
+_MAX_CONFIG_BYTES = 64 << 20
 
 
 @dataclass
@@ -103,13 +105,32 @@ def load_model_config(name: str) -> PretrainedConfig:
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name}: not a model folder; it has no config.json")
     with _as_model_error(name), quiet():
+        _check_config_file(Path(name))
         model_config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if model_config.model_type not in FAMILY:
         raise ModelError(
             f"{name}: is a {model_config.model_type} model. Only the T5 family"
             f" ({', '.join(FAMILY)}) can be trained, such as google/flan-t5-small"
         )
+    check_dimensions(model_config, name)
     return model_config
+
+
+def _check_config_file(folder: Path) -> None:
+    """Check that the config.json of a local folder is a JSON object of limited size and depth.
+
+    Raises:
+        ModelError: It is not.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    try:
+        values = read_json(path, _MAX_CONFIG_BYTES)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: {one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: must be a JSON object")
 
 
 def load_pretrained(
@@ -139,6 +160,7 @@ def load_pretrained(
     model_config: Any = load_model_config(name)
     if Path(name).is_dir():
         require_safetensors(Path(name))
+        check_capacity(model_config, Path(name))
     if dropout is not None:
         model_config.dropout_rate = dropout
     is_t5 = model_config.model_type == "t5"
@@ -209,21 +231,12 @@ def parameter_count(model: PreTrainedModel, *, trained: bool = False) -> int:
 @contextmanager
 def _as_model_error(name: str) -> Iterator[None]:
     """Turn the errors of transformers and huggingface_hub into one line."""
-    from safetensors import SafetensorError
-
-    try:
+    if Path(name).is_dir():
+        action = "the folder can't be loaded"
+    else:
+        action = "no such folder, and it can't be downloaded from the hub"
+    with library_errors(ModelError, name, action):
         yield
-    except ModelError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        if Path(name).is_dir():
-            message = f"{name}: the folder can't be loaded ({first_line(error)})"
-        else:
-            message = (
-                f"{name}: no such folder, and it can't be downloaded from the hub"
-                f" ({first_line(error)})"
-            )
-        raise ModelError(message) from error
 
 
 @contextmanager

@@ -1,10 +1,15 @@
-"""A check that weights are safetensors: pickle files can run code when they are loaded."""
+"""Checks before weights are loaded: no pickle, and files large enough for the config."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
 from edge.runtime.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 def require_safetensors(folder: Path, name: str = "model.safetensors") -> None:
@@ -27,3 +32,37 @@ def require_safetensors(folder: Path, name: str = "model.safetensors") -> None:
             " Convert them to safetensors"
         )
     raise ModelError(f"{folder}: no {name}")
+
+
+def check_dimensions(config: PretrainedConfig, name: str) -> None:
+    """Check the dimensions in the config of a T5-family model.
+
+    Args:
+        config: The config.
+        name: The model, for error messages.
+
+    Raises:
+        ModelError: A dimension is not a whole number, or far larger than any T5's.
+    """
+    for field, (low, high) in DIMENSIONS.items():
+        value = getattr(config, field, None)
+        if type(value) is not int or not low <= value <= high:
+            raise ModelError(
+                f"{name}: {field} in config.json is {value!r:.80}, not a whole number from {low} to"
+                f" {high}"
+            )
+
+
+def check_capacity(config: PretrainedConfig, folder: Path) -> None:
+    """Check that the weight files are large enough for the config, before memory is allocated.
+
+    Raises:
+        ModelError: The config describes a larger model than the files hold.
+    """
+    parameters = minimum_parameters({field: getattr(config, field) for field in DIMENSIONS})
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
+    if parameters > size:  # the smallest data type has a byte per weight
+        raise ModelError(
+            f"{folder}: config.json describes {parameters:,} weights, more than safetensors"
+            f" files of {size:,} bytes can hold"
+        )

@@ -33,6 +33,7 @@ def main(argument: str) -> None:
         Path(values["base"]),
         values["threads"],
         values["target"],
+        values["trust_code"],
     )
     answers = redirect_stdout()
 

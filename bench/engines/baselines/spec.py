@@ -22,6 +22,7 @@ class Spec:
         base: the conversion that `cache` is made from (see `Baseline.made_from`).
         threads: that the engine computes with.
         target: "format-quantization" of edge's artifacts.
+        trust_code: see `edge.runtime.load`.
     """
 
     engine: str
@@ -30,6 +31,7 @@ class Spec:
     base: Path
     threads: int
     target: str = ""
+    trust_code: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ def open_artifact(spec: Spec) -> Any:
     """Load the artifact in `spec.cache` as an `edge.runtime.Model`."""
     from edge.runtime.model import load
 
-    model = load(spec.cache, threads=spec.threads)
+    model = load(spec.cache, threads=spec.threads, trust_code=spec.trust_code)
     # The libraries' objects stay alive: the collection before every turn need not scan them.
     gc.freeze()
     return model

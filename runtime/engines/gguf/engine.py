@@ -24,6 +24,7 @@ from edge.runtime.engines.base import (
     Vocabulary,
     choose_threads,
 )
+from edge.runtime.engines.boundary import check_logits, library_errors
 from edge.runtime.engines.gguf.compatibility import check_model
 from edge.runtime.engines.gguf.header import read_header
 from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library
@@ -31,6 +32,7 @@ from edge.runtime.engines.logits import log_softmax
 from edge.runtime.engines.search import DecoderState, sample_search
 from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError
 from edge.runtime.options import GenerationOptions
+from edge.runtime.platform.memory import free_memory
 
 MODEL_NAME = "model.gguf"
 _CACHE_BLOCK = 256  # llama.cpp rounds its cache up to multiples of this
@@ -56,13 +58,15 @@ class GgufEngine(Engine):
                 load it.
         """
         limits = artifact.manifest.limits
-        path = artifact.path(MODEL_NAME)
+        self._path = path = artifact.path(MODEL_NAME)
         self.vocabulary = Vocabulary.of(artifact)
         self._threads = choose_threads(artifact, threads)
         self._max_input = limits.max_input_tokens
         self._max_output = -(-limits.max_new_tokens // _CACHE_BLOCK) * _CACHE_BLOCK
         positions = max(self._max_input, self._max_output)
-        check_model(read_header(path), artifact.manifest.architecture, positions, path)
+        shape = artifact.manifest.architecture
+        check_model(read_header(path), shape, positions, path)
+        self._check_cache(shape.num_decoder_layers * shape.inner_dim)
         self._library = llama_library()
         model = _load_model(self._library, path)
         self._free: weakref.finalize[..., Any] = weakref.finalize(
@@ -73,6 +77,19 @@ class GgufEngine(Engine):
         self._free.detach()
         self._free = weakref.finalize(self, _free, self._library, self._context, model)
         self._memory = self._library.llama_get_memory(self._context)
+
+    def _check_cache(self, width: int) -> None:
+        """Check that the key-value cache, which llama.cpp fills with zeros, fits into memory.
+
+        Args:
+            width: Keys of all decoder layers for one token.
+        """
+        needed, free = 2 * 4 * width * self._max_output, free_memory()
+        if needed > free:
+            raise ArtifactError(
+                f"{self._path}: a cache for {self._max_output:,} tokens takes {needed >> 20:,} MiB"
+                f" and {free >> 20:,} MiB are free; export it with a lower --max-new-tokens-limit"
+            )
 
     def _check_loaded(self, model: object, path: Path) -> None:
         """Check that llama.cpp read the same vocabulary as the manifest states."""
@@ -203,8 +220,12 @@ class GgufEngine(Engine):
     def _decode(self, ids: np.ndarray) -> np.ndarray:
         """Append ids [n] (int32); returns logits [n, vocab_size], valid until the next call."""
         self._run(self._library.llama_decode, ids, all_logits=True)
-        pointer = self._library.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, shape=(len(ids), self.vocabulary.size))
+        size = self.vocabulary.size
+        with library_errors(self._path, "llama.cpp"):
+            pointer = self._library.llama_get_logits(self._context)
+            logits = np.ctypeslib.as_array(pointer, shape=(len(ids), size))
+        check_logits(logits, (len(ids), size), self._path)
+        return logits
 
     def _run(self, function: Callable[..., int], ids: np.ndarray, *, all_logits: bool) -> None:
         """Call llama_encode or llama_decode; `all_logits` requests the logits of all positions.
@@ -222,7 +243,8 @@ class GgufEngine(Engine):
         clear_errors()
         status = function(self._context, batch)
         if status != 0:
-            raise EdgeError(f"llama.cpp failed ({last_error(f'status {status}')})")
+            reason = last_error(f"status {status}")
+            raise EdgeError(f"{self._path}: llama.cpp failed to run it ({reason})")
 
 
 class _RowState(DecoderState):

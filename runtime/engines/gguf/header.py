@@ -16,9 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge.runtime.errors import ArtifactError
 
 TOKENS = "tokenizer.ggml.tokens"
+SCORES = "tokenizer.ggml.scores"
+TOKEN_TYPES = "tokenizer.ggml.token_type"
+CHARSMAP = "tokenizer.ggml.precompiled_charsmap"
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -27,7 +32,9 @@ _MAX_KEY = (1 << 16) - 1  # bytes, by the format's specification
 _MAX_NAME = 63  # bytes; GGML_MAX_NAME without its final zero
 _MAX_DIMENSIONS = 4
 _MAX_ALIGNMENT = 1 << 16
-_STRING, _ARRAY = 8, 9
+_MAX_CHARSMAP = 16 << 20  # bytes
+_LAST_TOKEN_TYPE = 6  # llama_token_type: 1 to 6
+_INT32, _FLOAT32, _STRING, _ARRAY = 5, 6, 8, 9
 # Value type → struct code.
 _SCALARS = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
@@ -143,7 +150,7 @@ class _Reader:
         if kind in _SCALARS:
             width = struct.calcsize("<" + _SCALARS[kind])
             self.expect(count, width, f"values of {key!r}")
-            self.at += count * width
+            self.check_values(key, kind, self.take(count * width, "value"))
         elif kind == _STRING:
             self.expect(count, 8, f"values of {key!r}")
             self.strings(key, count)
@@ -151,10 +158,27 @@ class _Reader:
             raise self.fail(f"{key!r} is an array of type {kind}")
         return ArrayInfo(kind, count)
 
+    def check_values(self, key: str, kind: int, values: bytes) -> None:
+        """Check the arrays that llama.cpp uses without checks of its own."""
+        if key == SCORES and kind == _FLOAT32:
+            if not np.isfinite(np.frombuffer(values, "<f4")).all():
+                raise self.fail("a score of the vocabulary is not finite")
+        elif key == TOKEN_TYPES and kind == _INT32:
+            types = np.frombuffer(values, "<i4")
+            if types.size and not 1 <= types.min() <= types.max() <= _LAST_TOKEN_TYPE:
+                raise self.fail("a type of the vocabulary is unknown")
+        elif key == CHARSMAP and values:
+            # The size of a table, the table in words of 4 bytes, and strings that end with zero.
+            table = int.from_bytes(values[:4], "little")
+            is_sound = len(values) > 4 and table % 4 == 0 and table < len(values) - 4
+            if not is_sound or values[-1] != 0 or len(values) > _MAX_CHARSMAP:
+                raise self.fail("the table of character replacements is malformed")
+
     def strings(self, key: str, count: int) -> None:
         """Skip an array of strings.
 
-        llama.cpp aborts the process if a vocabulary's pieces are repeated or empty.
+        llama.cpp aborts the process if a vocabulary's pieces are repeated or empty. It ends them at
+        a zero, which can make two alike.
         """
         pieces: set[bytes] = set()
         length_of: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
@@ -172,6 +196,8 @@ class _Reader:
         self.at = at
         if key == TOKENS and (len(pieces) != count or b"" in pieces):
             raise self.fail("the vocabulary has repeated or empty pieces")
+        if any(0 in piece for piece in pieces):
+            raise self.fail("a piece of the vocabulary contains a zero byte")
 
     def alignment(self, metadata: dict[str, Any]) -> int:
         value = metadata.get("general.alignment", 32)
@@ -234,9 +260,12 @@ class _Reader:
         if length > longest or (length == 0 and what in ("key", "tensor's name")):
             raise self.fail(f"a {what} of {length} bytes")
         try:
-            return self.take(length, what).decode("utf-8")
+            text = self.take(length, what).decode("utf-8")
         except UnicodeDecodeError:
             raise self.fail(f"a {what} is not UTF-8") from None
+        if "\0" in text:
+            raise self.fail(f"a {what} contains a zero byte")
+        return text
 
     def expect(self, count: int, width: int, what: str) -> None:
         if count * width > self.size - self.at:

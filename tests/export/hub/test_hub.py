@@ -245,7 +245,7 @@ def test_the_command(edge: Callable[..., Any], trained: Path, tmp_path: Path) ->
     for command in (("run", output, "hello"), ("info", output), ("verify", output)):
         refused = edge(*command)
         assert refused.status == 2
-        assert "hub's layout" in refused.err
+        assert "ONNX files in the hub layout" in refused.err
         assert "ORTModelForSeq2SeqLM" in refused.err
         assert "without --layout hub" in refused.err
 
@@ -253,8 +253,8 @@ def test_the_command(edge: Callable[..., Any], trained: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--format", "gguf"), "--format onnx only, not for gguf"),
-        (("--format", "all"), "--format onnx only, not for all"),
+        (("--format", "gguf"), "supports only --format onnx, not gguf"),
+        (("--format", "all"), "supports only --format onnx, not all"),
         (("--format", "onnx", "--prefix", "rewrite: "), "does not support --prefix"),
         (("--format", "onnx", "--max-input-tokens", "9"), "does not support --max-input-tokens"),
         (("--format", "onnx", "--stop", "."), "stop_strings"),

@@ -105,11 +105,14 @@ def test_file_names_can_not_leave_the_folder(copy: Path, name: str) -> None:
         (lambda m: m.pop("format"), "format"),
         (lambda m: m.update(format=3), "format must be str"),
         (lambda m: m["architecture"].update(d_kv="x"), "d_kv must be int"),
-        (lambda m: m["architecture"].update(d_kv=0), "below 1"),
+        (lambda m: m["architecture"].update(d_kv=0), "d_kv is 0, must be from 1"),
         (lambda m: m["architecture"].update(eos_token_id=10**6), "outside the vocabulary"),
         (lambda m: m["tokenizer"].update(pieces=10**6), "pieces"),
         (lambda m: m.update(files={}), "0 files"),
-        (lambda m: m.update(limits={"max_input_tokens": 0}), "at least 1"),
+        (
+            lambda m: m.update(limits={"max_input_tokens": 0}),
+            "max_input_tokens is 0, must be from 1",
+        ),
         (lambda m: m.update(schema_version=None), "schema_version"),
     ],
 )

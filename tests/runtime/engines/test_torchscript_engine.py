@@ -12,7 +12,7 @@ import torch
 from edge.export.publish import Publisher, Target
 from edge.export.source import SourceModel
 from edge.runtime.artifact import Artifact
-from edge.runtime.engines.torchscript import TorchScriptEngine
+from edge.runtime.engines.torchscript.engine import TorchScriptEngine
 from edge.runtime.errors import ArtifactError
 
 

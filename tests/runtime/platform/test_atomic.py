@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.runtime.errors import OutputExistsError
+from edge.runtime.errors import EdgeError, OutputExistsError
 from edge.runtime.platform.atomic import check_destination, new_file, new_folder
 
 
@@ -116,3 +116,82 @@ def test_the_check_before_the_work(tmp_path: Path) -> None:
     for path, file in ((tmp_path, False), (tmp_path / "file", True)):
         with pytest.raises(OutputExistsError, match="--force"):
             check_destination(path, force=False, file=file)
+
+
+_KILLED = """
+import os, signal, sys
+from edge.runtime.platform.atomic import new_file, new_folder
+kind = new_folder if sys.argv[2] == "folder" else new_file
+with kind(sys.argv[1]) as staging:
+    if sys.argv[2] == "folder":
+        (staging / "half").touch()
+    print("ready", flush=True)
+    if sys.argv[3] == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdin.read()
+"""
+
+
+def start(output: Path, kind: str, end: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _KILLED, str(output), kind, end],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_killed_processes_left_is_swept_and_live_ones_are_not(
+    tmp_path: Path, kind: str
+) -> None:
+    alive = start(tmp_path / "alive", kind, "wait")
+    start(tmp_path / "killed", kind, "die").communicate()
+    (tmp_path / ".journal.partial").touch()  # of another kind
+    assert len(names(tmp_path)) == 3
+    with new_file(tmp_path / "new") as staging:
+        assert not any("killed" in name for name in names(tmp_path))
+        staging.write_text("x")
+    out, err = alive.communicate()
+    assert alive.returncode == 0, (out, err)
+    assert names(tmp_path) == [".journal.partial", "alive", "new"]
+
+
+def test_a_second_process_never_replaces_the_first_without_force(tmp_path: Path) -> None:
+    first, second = (start(tmp_path / "out", "folder", "wait") for _ in range(2))
+    first.communicate()
+    assert first.returncode == 0
+    inode = (tmp_path / "out").stat().st_ino
+    _, err = second.communicate()
+    assert second.returncode == 1
+    assert "already exists; choose another --output, or --force" in err
+    assert (tmp_path / "out").stat().st_ino == inode
+    assert names(tmp_path) == ["out"]
+
+
+def test_names_that_are_too_long_and_files_in_the_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for destination, reason in (
+        (tmp_path / ("x" * 300), "the name is too long"),
+        (tmp_path / "file" / "out", "[Nn]ot a (folder|directory)"),
+    ):
+        for kind in (new_folder, new_file):
+            with pytest.raises(EdgeError, match=reason), kind(destination):
+                pass
+    for name in ("y" * 250, "é" * 125):
+        with new_file(tmp_path / name) as staging:
+            staging.touch()
+    assert len(names(tmp_path)) == 3
+
+
+def test_devices_are_written_to_and_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(EdgeError, match="/dev/full: no space left"), new_file("/dev/full") as file:
+        file.write_text("x")
+    assert Path("/dev/full").is_char_device()
+    with new_file("/dev/null") as file:
+        file.write_text("x")
+    assert Path("/dev/null").is_char_device()

@@ -64,8 +64,8 @@ def wait_ready(client: httpx2.Client) -> None:
 
 
 @contextlib.contextmanager
-def command(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`edge serve` as a process; yields it and its address."""
+def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`edge serve` as a process; yields it and its first line."""
     process = subprocess.Popen(
         [sys.executable, "-m", "edge.cli", "serve", *map(str, arguments), "--port", "0"],
         stderr=subprocess.PIPE,
@@ -75,12 +75,20 @@ def command(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
     )
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()
+        yield process, process.stderr.readline()
+    finally:
+        process.kill()
+        if process.stderr is not None and not process.stderr.closed:
+            process.communicate()
+
+
+@contextlib.contextmanager
+def command(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`edge serve` as a process that is ready; yields it and its address."""
+    with started(*arguments, **environment) as (process, line):
+        assert process.stderr is not None
         assert " on http" in line, line + process.stderr.read()
         address = line.split(" on ")[1].strip()
         with httpx2.Client(base_url=address) as client:
             wait_ready(client)
         yield process, address
-    finally:
-        process.kill()
-        process.communicate()

@@ -443,15 +443,15 @@ def test_a_client_that_leaves_the_queue_is_not_answered(model: Model) -> None:
         long = {"input": [TEXTS[0]] * 20, **SLOW}
         with ThreadPoolExecutor(1) as threads:
             busy = threads.submit(client.post, GENERATE, json=long)
-            while pool.idle:
+            while pool.queue.idle:
                 time.sleep(0.001)
             for body in ({"stream": True}, {}):
                 with pytest.raises(httpx2.TimeoutException):
                     client.post(CHAT, json={"messages": user("a"), **body}, timeout=0.1)
             until = time.monotonic() + 2
-            while pool.queued_texts and time.monotonic() < until:
+            while pool.queue.texts and time.monotonic() < until:
                 time.sleep(0.001)
-            assert pool.queued_texts == 0
+            assert pool.queue.texts == 0
             assert not busy.done()
             assert busy.result().status_code == 200
 

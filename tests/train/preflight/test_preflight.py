@@ -241,7 +241,7 @@ def test_export_refuses_another_tokenizer_than_that_of_training(
     assert publisher.text_fingerprint.as_record() == record
     asked_for = Publisher(SourceModel.open(trained), ExportOptions(prompt="fix: "))
     assert asked_for.text_fingerprint.prompt_template == "fix: {input}"
-    with pytest.raises(ModelError, match="normalizes text otherwise than in training"):
+    with pytest.raises(ModelError, match="normalizes text differently than in training"):
         Publisher(SourceModel.open(_altered(trained, tmp_path / "model")))
     # A later training on it is warned of a prompt that is another one.
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -251,7 +251,7 @@ def test_export_refuses_another_tokenizer_than_that_of_training(
     )  # fmt: skip
     status, detail = _by_name(preflight(config))["evaluation parity"][0]
     assert status == "warning"
-    assert "'fix: {input}', that of training was '{input}'" in detail
+    assert "'fix: {input}', but was '{input}' in training" in detail
 
 
 def test_bench_refuses_an_artifact_whose_prompt_was_changed(
@@ -267,5 +267,5 @@ def test_bench_refuses_an_artifact_whose_prompt_was_changed(
     assert manifest["text_path"]["tokenizer"]
     path.write_text(json.dumps(manifest | {"prompt_template": "fix: {input}"}))
     rows = read_rows(dataset / "dev.jsonl")[:2]
-    with pytest.raises(ArtifactError, match="the prompt is 'fix: {input}', that of training was"):
+    with pytest.raises(ArtifactError, match="the prompt is 'fix: {input}', but was"):
         run_bench([folder], rows, runs=30)

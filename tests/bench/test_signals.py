@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from edge.bench.artifacts.signals import SignalReceivedError, signals_as_interrupt
 from edge.bench.report.document import read_document
 from edge.bench.report.write import Outputs
+from edge.bench.signals import SignalReceivedError, signals_as_interrupt
 from edge.runtime.errors import UsageError
 
 

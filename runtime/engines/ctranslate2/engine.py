@@ -13,10 +13,10 @@ with every engine: if an option changes the distribution, the answer is scored a
 
 from __future__ import annotations
 
-import json
+import math
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ctranslate2
@@ -29,15 +29,22 @@ from edge.runtime.engines.base import (
     TokenCallback,
     TokenIds,
     Vocabulary,
+    choose_setting,
     choose_threads,
 )
-from edge.runtime.errors import ArtifactError, one_line
+from edge.runtime.engines.boundary import library_errors
+from edge.runtime.engines.ctranslate2.files import (
+    MODEL_NAME,
+    model_files,
+    source_names,
+    target_name,
+)
+from edge.runtime.errors import EdgeError
 from edge.runtime.options import GenerationOptions
-from edge.runtime.platform.json_file import read_json
 
-_CONFIG_NAME = "config.json"
-_MODEL_NAME = "model.bin"
-_MAX_CONFIG_BYTES = 1 << 20
+# The exporter writes one of these into the manifest.
+_COMPUTE_TYPES = ("default", "float32", "int8_float32")
+_LIBRARY = f"CTranslate2 {ctranslate2.__version__}"
 # Without early_stopping, a row continues until this many times num_beams hypotheses have ended
 # (Kasai et al. 2022, arXiv:2204.05424); transformers continues while a running beam may still win.
 # Of 100 questions with 3 beams, 1 gave the answer of transformers to 77, 2 to 94 and 3 to 99, at
@@ -61,9 +68,10 @@ class CTranslate2Engine(Engine):
         self.vocabulary = Vocabulary.of(artifact)
         self._artifact = artifact
         self._threads = choose_threads(artifact, threads)
-        unused = range(self.vocabulary.pieces, self.vocabulary.size)
-        self._suppressed = [[_target_name(token)] for token in unused] or None
+        self._path = artifact.path(MODEL_NAME)
         self._translator: Any = self._open()
+        unused = range(self.vocabulary.pieces, self.vocabulary.size)
+        self._suppressed = [[target_name(token)] for token in unused] or None
 
     @property
     def threads(self) -> int:
@@ -72,22 +80,17 @@ class CTranslate2Engine(Engine):
 
     def _open(self) -> Any:
         """A new Translator; its worker thread has a separate random generator."""
-        folder = self._artifact.folder
-        files = _model_files(self._artifact, self.vocabulary)
-        compute_type = self._artifact.manifest.runtime.get("compute_type", "default")
-        try:
+        files = model_files(self._artifact, self.vocabulary, self._path)
+        compute_type = choose_setting(self._artifact, "compute_type", _COMPUTE_TYPES)
+        with library_errors(self._path, _LIBRARY, loading=True):
             return ctranslate2.Translator(
-                str(folder),
+                str(self._artifact.folder),
                 device="cpu",
                 compute_type=compute_type,
                 inter_threads=1,
                 intra_threads=self._threads,
                 files=files,
             )
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise ArtifactError(
-                f"{folder}: CTranslate2 can't load it ({one_line(error)}); copy or export it again"
-            ) from error
 
     # -- generating ------------------------------------------------------------------------------
 
@@ -99,18 +102,22 @@ class CTranslate2Engine(Engine):
     ) -> list[list[Hypothesis]]:
         """See `Engine.generate`."""
         self.check_options(options)
-        stopped: set[int] = set()
+        tracker = None if on_token is None else _Callback(on_token, options)
         arguments = self._arguments(options)
-        source = _source_names(input_ids)
+        source = source_names(input_ids)
         suppressed: dict[str, Any] = {"suppress_sequences": self._suppressed}
-        if on_token is not None:
-            suppressed["callback"] = _callback(on_token, options, stopped)
-        if options.do_sample and options.seed is not None:
-            results = self._translate_seeded(source, arguments | suppressed, options.seed)
-        elif options.do_sample or on_token is not None:
-            results = self._translator.translate_batch(source, **arguments, **suppressed)
-        else:
-            results, suppressed = self._search(source, arguments, suppressed)
+        if tracker is not None:
+            suppressed["callback"] = tracker
+        with library_errors(
+            self._path, _LIBRARY, also=None if tracker is None else tracker.reraise
+        ):
+            if options.do_sample and options.seed is not None:
+                results = self._translate_seeded(source, arguments | suppressed, options.seed)
+            elif options.do_sample or on_token is not None:
+                results = self._translator.translate_batch(source, **arguments, **suppressed)
+            else:
+                results, suppressed = self._search(source, arguments, suppressed)
+        stopped = set() if tracker is None else tracker.stopped
         copies = options.num_return_sequences
         answers = [_answers(result) for result in results]
         if _changes_scores(options) or suppressed.get("suppress_sequences"):
@@ -178,6 +185,8 @@ class CTranslate2Engine(Engine):
     def _hypothesis(
         self, tokens: list[int], total: float, stopped: bool, options: GenerationOptions
     ) -> Hypothesis:
+        if math.isnan(total):
+            raise EdgeError(f"{self._path}: the model computed values that are not numbers (NaN)")
         score = total / max(1, len(tokens)) ** options.length_penalty
         if tokens and tokens[-1] == self.vocabulary.eos:
             return Hypothesis(tuple(tokens[:-1]), score, "eos")
@@ -189,11 +198,12 @@ class CTranslate2Engine(Engine):
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
     ) -> list[np.ndarray]:
         """See `Engine.score`."""
-        results = self._translator.score_batch(
-            _source_names(input_ids),
-            [[_target_name(token) for token in row] for row in target_ids],
-            max_input_length=0,
-        )
+        with library_errors(self._path, _LIBRARY):
+            results = self._translator.score_batch(
+                source_names(input_ids),
+                [[target_name(token) for token in row] for row in target_ids],
+                max_input_length=0,
+            )
         # CTranslate2 also scores an eos after the target.
         return [
             np.asarray(result.log_probs[: len(target)], dtype=np.float32)
@@ -230,60 +240,31 @@ def _changes_scores(options: GenerationOptions) -> bool:
     )
 
 
-def _callback(
-    on_token: TokenCallback, options: GenerationOptions, stopped: set[int]
-) -> Callable[[Any], bool]:
-    """CTranslate2's callback around `on_token`; rows that it ends are added to `stopped`."""
-    copies = options.num_return_sequences
+class _Callback:
+    """CTranslate2's callback around `on_token`.
 
-    def step(result: Any) -> bool:
-        row = result.batch_id * copies + result.hypothesis_id
-        if on_token(row, result.token_id):
-            stopped.add(row)
-            return True
-        return False
-
-    return step
-
-
-def _target_name(token: int) -> str:
-    return str(token)
-
-
-def _source_names(rows: Sequence[TokenIds]) -> list[list[str]]:
-    return [[f"source {token}" for token in row] for row in rows]
-
-
-def _model_files(artifact: Artifact, vocabulary: Vocabulary) -> dict[str, bytes]:
-    """The model's files for CTranslate2, with vocabularies of names made from the ids.
-
-    Raises:
-        ArtifactError: A file is missing, or config.json is damaged.
+    Attributes:
+        stopped: The rows that `on_token` ended.
     """
-    path = artifact.path(_CONFIG_NAME)
-    model = artifact.path(_MODEL_NAME)
-    try:
-        config = read_json(path, _MAX_CONFIG_BYTES)
-        weights = model.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{artifact.folder}: can't be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path}: {error}; export it again") from None
-    if not isinstance(config, dict):
-        raise ArtifactError(f"{path}: must be a JSON object; export it again")
-    config |= {
-        "add_source_bos": False,
-        "add_source_eos": False,
-        "bos_token": _target_name(vocabulary.start),
-        "eos_token": _target_name(vocabulary.eos),
-        "unk_token": _target_name(vocabulary.pad),  # never used: no name is unknown
-        "decoder_start_token": _target_name(vocabulary.start),
-    }
-    ids = range(vocabulary.size)
-    values = {
-        _CONFIG_NAME: config,
-        "source_vocabulary.json": _source_names([ids])[0],
-        "target_vocabulary.json": [_target_name(token) for token in ids],
-    }
-    files = {name: json.dumps(value).encode() for name, value in values.items()}
-    return {_MODEL_NAME: weights, **files}
+
+    def __init__(self, on_token: TokenCallback, options: GenerationOptions) -> None:
+        self._on_token = on_token
+        self._copies = options.num_return_sequences
+        self._error: Exception | None = None
+        self.stopped: set[int] = set()
+
+    def __call__(self, result: Any) -> bool:
+        row = result.batch_id * self._copies + result.hypothesis_id
+        try:
+            ended = self._on_token(row, result.token_id)
+        except Exception as error:
+            self._error = error
+            raise
+        if ended:
+            self.stopped.add(row)
+        return ended
+
+    def reraise(self) -> None:
+        """Raise the exception of `on_token`, if it raised one."""
+        if self._error is not None:
+            raise self._error

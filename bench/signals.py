@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -40,6 +40,27 @@ class TerminatedError(EdgeError):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}: {message}")
         self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def signals_end_command(kept: Callable[[], str]) -> Iterator[None]:
+    """Like `signals_as_interrupt`, and SIGTERM and SIGHUP end the command with one line.
+
+    Args:
+        kept: Says what was kept, such as "the report holds what was measured".
+
+    Raises:
+        TerminatedError: SIGTERM or SIGHUP was received.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    with signals_as_interrupt():
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            number = getattr(error, "number", int(signal.SIGINT))
+            if number == signal.SIGINT:
+                raise
+            raise TerminatedError(number, kept()) from None
 
 
 @contextlib.contextmanager

@@ -27,18 +27,20 @@ from edge.runtime.engines.base import (
     Vocabulary,
     choose_setting,
     choose_threads,
-    greedy_hypotheses,
     pad_batch,
 )
+from edge.runtime.engines.boundary import check_logits, greedy_hypotheses, library_errors
+from edge.runtime.engines.onnx.external_data import check_external_data
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
-from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError, first_line
+from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
 from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.memory import give_back_free_memory
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
 _ENCODER, _DECODER, _SCORING = "encoder.onnx", "decoder.onnx", "scoring.onnx"
 _MIN_VERSION = (1, 22)  # of ONNX Runtime
+_LIBRARY = f"ONNX Runtime {ort.__version__}"
 
 
 class OnnxEngine(SteppingEngine):
@@ -83,6 +85,7 @@ class OnnxEngine(SteppingEngine):
             return self._graphs[name]
 
     def _open(self, name: str) -> ort.InferenceSession:
+        check_external_data(self._artifact, name)
         return open_session(self._artifact.path(name), self._threads, spinning=self._spinning)
 
     @classmethod
@@ -112,18 +115,40 @@ class OnnxEngine(SteppingEngine):
             return [[self._speculate(input_ids, options)]]
         feeds = self._feeds(input_ids, options)
         names = ["tokens", "lengths", "log_probs", "finished"]
-        tokens, lengths, log_probs, finished = self._graph(_GREEDY).run(names, feeds)
-        return greedy_hypotheses(tokens, lengths, log_probs, finished, options.length_penalty)
+        outputs = self._run(_GREEDY, names, feeds)
+        return self._hypotheses(_GREEDY, outputs, options, len(input_ids))
 
     def _speculate(self, input_ids: Sequence[TokenIds], options: GenerationOptions) -> Hypothesis:
         """Greedy search of one row with drafts from the input; the answer is the same."""
         feeds = self._feeds(input_ids, options)
         feeds["draft_tokens"] = np.array(options.prompt_lookup_num_tokens)
         names = ["tokens", "log_probs", "finished", "steps"]
-        tokens, log_probs, finished, steps = self._graph(_SPECULATIVE).run(names, feeds)
-        lengths = np.array([tokens.shape[1]])
-        [[found]] = greedy_hypotheses(tokens, lengths, log_probs, finished, options.length_penalty)
-        return dataclasses.replace(found, steps=int(steps))
+        tokens, log_probs, finished, steps = self._run(_SPECULATIVE, names, feeds)
+        if steps.size != 1 or steps.dtype.kind not in "iu" or tokens.ndim != 2:
+            path = self._artifact.path(_SPECULATIVE)
+            raise ArtifactError(f"{path}: it computes outputs of other shapes; export it again")
+        outputs = [tokens, np.array([tokens.shape[1]]), log_probs, finished]
+        [[found]] = self._hypotheses(_SPECULATIVE, outputs, options, 1)
+        return dataclasses.replace(found, steps=int(steps.item()))
+
+    def _run(
+        self, name: str, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """Run a whole graph.
+
+        Raises:
+            EdgeError: ONNX Runtime failed.
+        """
+        graph = self._graph(name)
+        with library_errors(self._artifact.path(name), _LIBRARY):
+            # A graph may declare outputs that are not arrays.
+            return [np.asarray(value) for value in graph.run(outputs, feeds)]
+
+    def _hypotheses(
+        self, name: str, outputs: list[np.ndarray], options: GenerationOptions, rows: int
+    ) -> list[list[Hypothesis]]:
+        path = self._artifact.path(name)
+        return greedy_hypotheses(outputs, options, self.vocabulary, rows=rows, path=path)
 
     def _feeds(
         self, input_ids: Sequence[TokenIds], options: GenerationOptions
@@ -148,12 +173,14 @@ class OnnxEngine(SteppingEngine):
 
     def _start(self, input_ids: Sequence[TokenIds], decoder_name: str) -> DecoderState:
         encoder, decoder = self._graph(_ENCODER), self._graph(decoder_name)
+        path = self._artifact.path(decoder_name)
         ids, mask = pad_batch(input_ids, self.vocabulary.pad)
         taken = {value.name for value in decoder.get_inputs()}
         names = [value.name for value in encoder.get_outputs() if value.name in taken]
         feeds = {"input_ids": _value(ids), "attention_mask": _value(mask)}
-        cross = encoder.run_with_ort_values(names, feeds)
-        values = dict(zip(names, cross, strict=True)) | {"encoder_attention_mask": _value(mask)}
+        with library_errors(self._artifact.path(_ENCODER), _LIBRARY):
+            cross = encoder.run_with_ort_values(names, feeds)
+            values = dict(zip(names, cross, strict=True)) | {"encoder_attention_mask": _value(mask)}
         shape = self._shape
         empty = np.zeros((len(ids), shape.num_heads, 0, shape.d_kv), dtype=np.float32)
         past = {
@@ -161,7 +188,7 @@ class OnnxEngine(SteppingEngine):
             for layer in range(shape.num_decoder_layers)
             for kind in ("key", "value")
         }
-        return _OnnxState(decoder, values, past)
+        return _OnnxState(decoder, values, past, self.vocabulary.size, path)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -203,14 +230,12 @@ def open_session(path: Path, threads: int, *, spinning: bool = True) -> ort.Infe
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    # Never the other format that ONNX Runtime reads, whatever the file begins with.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # Sessions whose pools spin between calls would compete for the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
+    with library_errors(path, _LIBRARY, loading=True):
         opened = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        raise ArtifactError(
-            f"{path}: ONNX Runtime {ort.__version__} can't load it ({first_line(error)})"
-        ) from error
     give_back_free_memory()  # the file as read, and the unpacked weights
     return opened
 
@@ -223,22 +248,29 @@ class _OnnxState(DecoderState):
         decoder: ort.InferenceSession,
         encoded: dict[str, ort.OrtValue],
         past: dict[str, ort.OrtValue],
+        vocab_size: int,
+        path: Path,
     ) -> None:
         self._decoder = decoder
+        self._vocab_size = vocab_size
+        self._path = path
         self._encoded = encoded
         self._past = past
         self._outputs = ["logits", *(name.replace("past", "present") for name in past)]
 
     def advance(self, tokens: np.ndarray) -> np.ndarray:
         feeds = {"decoder_input_ids": _value(tokens), **self._encoded, **self._past}
-        logits, *present = self._decoder.run_with_ort_values(self._outputs, feeds)
-        self._past = dict(zip(self._past, present, strict=True))
-        result: np.ndarray = logits.numpy()
+        with library_errors(self._path, _LIBRARY):
+            logits, *present = self._decoder.run_with_ort_values(self._outputs, feeds)
+            self._past = dict(zip(self._past, present, strict=True))
+            result: np.ndarray = logits.numpy()
+        check_logits(result, (*tokens.shape, self._vocab_size), self._path)
         return result
 
     def reorder(self, rows: np.ndarray) -> None:
-        self._encoded = _take(self._encoded, rows)
-        self._past = _take(self._past, rows)
+        with library_errors(self._path, _LIBRARY):
+            self._encoded = _take(self._encoded, rows)
+            self._past = _take(self._past, rows)
 
 
 def _value(array: np.ndarray) -> ort.OrtValue:

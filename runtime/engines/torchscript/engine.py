@@ -1,7 +1,7 @@
 """The TorchScript engine.
 
-`torch.jit.load` reads no pickle, but a TorchScript archive is a program: loading an untrusted file
-runs untrusted code. Load only files that you exported yourself or verified by hash.
+A TorchScript archive is a program, and loading it runs it. The engine loads only files that this
+installation exported, by their sha256 (`edge.runtime.artifact.trust`), or that the caller trusts.
 
 PyTorch has one number of threads and one quantized backend per process. This engine sets the number
 of threads before each call if it differs, so that engines with different numbers can share a
@@ -14,27 +14,31 @@ import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from edge.runtime.artifact import Artifact
+from edge.runtime.artifact.trust import CODE_FILES, is_recorded
 from edge.runtime.engines.base import (
     Hypothesis,
     TokenCallback,
     TokenIds,
     Vocabulary,
     choose_threads,
-    greedy_hypotheses,
     pad_batch,
 )
+from edge.runtime.engines.boundary import check_logits, greedy_hypotheses, library_errors
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
-from edge.runtime.errors import ArtifactError, UnsupportedError, first_line
+from edge.runtime.engines.torchscript.archive import check_archive
+from edge.runtime.errors import ArtifactError, UnsupportedError
 from edge.runtime.options import GenerationOptions
 
-_MODEL_NAME = "model.ts"
+_MODEL_NAME = CODE_FILES["torchscript"]
+_LIBRARY = f"PyTorch {torch.__version__}"
 _METHODS = ("encode", "step", "greedy")
 
 
@@ -49,11 +53,13 @@ class TorchScriptEngine(SteppingEngine):
         """Load the model.
 
         Raises:
-            ArtifactError: The file is missing from the manifest, damaged, or another program.
+            ArtifactError: The file is missing from the manifest, not trusted, damaged, or another
+                program.
             UnsupportedError: The model is quantized and this PyTorch has no quantized backend.
         """
         self.vocabulary = Vocabulary.of(artifact)
         self._threads = choose_threads(artifact, threads)
+        self._path = artifact.path(_MODEL_NAME)
         if artifact.manifest.quantization != "float32":
             _choose_backend()
         self._model: Any = _load(artifact)
@@ -65,7 +71,8 @@ class TorchScriptEngine(SteppingEngine):
 
     def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:
         """See `SteppingEngine.start`."""
-        return _ScriptState(self._model, *self._inputs(input_ids))
+        inputs = self._inputs(input_ids)
+        return _ScriptState(self._model, *inputs, self.vocabulary.size, self._path)
 
     def generate(
         self,
@@ -77,12 +84,13 @@ class TorchScriptEngine(SteppingEngine):
         if on_token is not None or not options.is_plain_greedy:
             return super().generate(input_ids, options, on_token)
         ids, mask = self._inputs(input_ids)
-        with _running():
+        with _running(self._path):
             tokens, sums, lengths, finished = self._model.greedy(
                 ids, mask, options.max_new_tokens, options.min_new_tokens
             )
+            outputs = [one.numpy() for one in (tokens, lengths, sums, finished)]
         return greedy_hypotheses(
-            tokens.numpy(), lengths.numpy(), sums.numpy(), finished.numpy(), options.length_penalty
+            outputs, options, self.vocabulary, rows=len(input_ids), path=self._path
         )
 
     def _inputs(self, input_ids: Sequence[TokenIds]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,15 +108,20 @@ class TorchScriptEngine(SteppingEngine):
 class _ScriptState(DecoderState):
     """The list of tensors that the script's `encode` and `step` return, batch first."""
 
-    def __init__(self, model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    def __init__(
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, vocab_size: int, path: Path
+    ) -> None:
         self._model = model
-        with _running():
+        self._vocab_size = vocab_size
+        self._path = path
+        with _running(path):
             self._tensors: list[torch.Tensor] = model.encode(ids, mask)
 
     def advance(self, tokens: np.ndarray) -> np.ndarray:
-        with _running():
+        with _running(self._path):
             logits, self._tensors = self._model.step(torch.from_numpy(tokens), self._tensors)
-        result: np.ndarray = logits.numpy()
+            result: np.ndarray = logits.numpy()
+        check_logits(result, (*tokens.shape, self._vocab_size), self._path)
         return result
 
     def reorder(self, rows: np.ndarray) -> None:
@@ -116,19 +129,23 @@ class _ScriptState(DecoderState):
         if np.array_equal(rows, np.arange(batch)):
             return
         index = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
-        with _running():
+        with _running(self._path):
             self._tensors = [tensor.index_select(0, index) for tensor in self._tensors]
 
 
 @contextmanager
-def _running() -> Iterator[None]:
-    """Disable gradients and the profiling executor.
+def _running(path: Path) -> Iterator[None]:
+    """Disable gradients and the profiling executor, and convert PyTorch's errors.
 
     Profiling makes the first calls of a script several times slower and later ones no faster: with
     the shape of FLAN-T5-small in 8 bits, 194 and 156 ms for the first two and 30 ms afterwards;
     without it, 31 ms from the first.
     """
-    with torch.inference_mode(), torch.jit.optimized_execution(False):
+    with (
+        library_errors(path, _LIBRARY),
+        torch.inference_mode(),
+        torch.jit.optimized_execution(False),
+    ):
         yield
 
 
@@ -154,16 +171,28 @@ def _choose_backend() -> None:
 
 def _load(artifact: Artifact) -> Any:
     path = artifact.path(_MODEL_NAME)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated upstream; users can't act on it
-            model = torch.jit.load(str(path), map_location="cpu").eval()
-    except (RuntimeError, ValueError, OSError, EOFError) as error:
-        raise ArtifactError(
-            f"{path}: PyTorch {torch.__version__} can't load it as TorchScript"
-            f" ({first_line(error)}); copy or export it again"
-        ) from error
+    _check_trust(artifact, path)
+    check_archive(path)
+    with library_errors(path, _LIBRARY, loading=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated upstream; users can't act on it
+        model = torch.jit.load(str(path), map_location="cpu").eval()
     missing = [name for name in _METHODS if not hasattr(model, name)]
     if missing:
         raise ArtifactError(f"{path}: method {missing[0]} is missing; export it again")
     return model
+
+
+def _check_trust(artifact: Artifact, path: Path) -> None:
+    """Refuse code that neither the caller nor the record of exports trusts.
+
+    Raises:
+        ArtifactError: The file is not trusted, or altered.
+    """
+    if artifact.trust_code or is_recorded(path):
+        return
+    artifact.check_hashes()  # a damaged copy needs another copy, not trust
+    raise ArtifactError(
+        f"{path} is TorchScript, which runs code when it is loaded, and was not exported by this"
+        " user on this machine: if you trust its author, use --trust-code (in Python:"
+        " trust_code=True); else use an onnx, ctranslate2 or gguf artifact"
+    )

@@ -1,0 +1,1 @@
+"""The TorchScript engine, and checks of its archives that do not run them."""
