@@ -224,4 +224,4 @@ def test_wrong_values_are_refused(
 
 
 def test_a_model_folder_is_no_artifact(assert_refused: Callable[..., str], trained: Path) -> None:
-    assert "is no artifact" in assert_refused("tune", trained)
+    assert "is not an artifact" in assert_refused("tune", trained)
