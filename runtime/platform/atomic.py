@@ -100,13 +100,13 @@ def _create_locked(destination: Path, *, folder: bool) -> tuple[Path, int]:
     if len(os.fsencode(destination.name)) > _MAX_NAME_BYTES:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     # At most 4 bytes per character, with space for the rest of the name.
-    name = {"prefix": f".{destination.name[:50]}.edge-", "suffix": ".partial"}
+    prefix, suffix, parent = f".{destination.name[:50]}.edge-", ".partial", destination.parent
     while True:
         if folder:
-            staging = Path(tempfile.mkdtemp(**name, dir=destination.parent))
+            staging = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
             lock = os.open(staging, os.O_RDONLY)
         else:
-            lock, path = tempfile.mkstemp(**name, dir=destination.parent)
+            lock, path = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=parent)
             staging = Path(path)
         with contextlib.suppress(OSError):  # some network filesystems have no locks
             fcntl.flock(lock, fcntl.LOCK_EX)

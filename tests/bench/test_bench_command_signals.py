@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.bench.report.document import read_document
+from edge.bench.documents import read_json
 
 
 def stop_after(words: list[object], file: Path, number: signal.Signals) -> tuple[int, str]:
@@ -43,7 +43,7 @@ def test_bench_engines_keeps_what_was_measured(
     status, err = stop_after(words, tmp_path / "answered", signal.SIGTERM)
     assert status == 128 + signal.SIGTERM, err
     assert "edge: stopped by SIGTERM: the report holds what was measured" in err
-    [found] = read_document(report)["reports"]
+    [found] = read_json(report)["reports"]
     assert found["interrupted"]
 
 
@@ -58,7 +58,7 @@ def test_bench_speculation_keeps_the_artifacts_that_were_measured(
     status, err = stop_after(words, tmp_path / "answered", signal.SIGHUP)
     assert status == 128 + signal.SIGHUP, err
     assert "edge: stopped by SIGHUP: 1 of 2 artifacts were measured" in err
-    assert len(read_document(report)["reports"]) == 1
+    assert len(read_json(report)["reports"]) == 1
 
 
 def test_tune_leaves_the_manifest_whole(

@@ -29,7 +29,7 @@ FORMATS = ("onnx", "ctranslate2", "torchscript")
 STEPPING = ("onnx", "torchscript")
 FILES = {  # what is read when the engine is made
     "onnx": ("model.onnx",),
-    "ctranslate2": ("model.bin", "config.json"),
+    "ctranslate2": ("model.bin",),
     "torchscript": ("model.ts",),
 }
 Publish = Callable[[SourceModel, str], Artifact]

@@ -325,10 +325,12 @@ def test_another_shape_than_the_manifests(change: dict[str, int], match: str, fo
 
 
 def test_what_llama_cpp_refuses(folder: Path, tmp_path: Path) -> None:
-    """A sound file whose tensors have other names: llama.cpp's own reason is in the message."""
-    data = (folder / "model.gguf").read_bytes()
-    (tmp_path / "model.gguf").write_bytes(data.replace(b"dec.blk.0.attn_q", b"dec.blk.0.attn_w"))
-    with pytest.raises(ArtifactError, match=r"llama\.cpp can't load it \(.*dec\.blk\.0\.attn_q"):
+    """A file that only llama.cpp refuses, here a signed number: its reason is in the message."""
+    data = bytearray((folder / "model.gguf").read_bytes())
+    key = b"t5.context_length"
+    data[data.index(key) + len(key)] = 5  # int32
+    (tmp_path / "model.gguf").write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"llama\.cpp can't load it \(.*context_length"):
         GgufEngine(Artifact(tmp_path, Artifact.open(folder).manifest))
 
 

@@ -27,4 +27,4 @@ def test_a_wrong_program_is_one_line(random_model: Callable[..., Path], tmp_path
     (other / "model.ts").unlink()
     torch.jit.script(torch.nn.Identity()).save(str(other / "model.ts"))
     with pytest.raises(ArtifactError, match="method encode is missing"):
-        TorchScriptEngine(Artifact(other, artifact.manifest))
+        TorchScriptEngine(Artifact(other, artifact.manifest, trust_code=True))
