@@ -221,6 +221,7 @@ _READABLE: dict[int | None, str] = {
     errno.EROFS: "the filesystem is read-only",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ENOTDIR: "a part of the path is not a folder",
+    errno.EEXIST: "a part of the path is not a folder",  # of mkdir, where a file has the name
     errno.EISDIR: "it is a folder",
     errno.ELOOP: "too many symbolic links",
     errno.EIO: "the disk reports an error",
