@@ -63,7 +63,7 @@ def input_moments(
             sums[name] = values.T @ values
         counts[name] = counts.get(name, 0) + values.shape[0]
 
-    first_reader = {}
+    first_reader: dict[str, str] = {}
     for weight, name in inputs.items():
         first_reader.setdefault(name, weight)
     layers = {weight: name for name, weight in first_reader.items()}

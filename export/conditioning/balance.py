@@ -33,4 +33,5 @@ def balance_factors(activation: np.ndarray, weight: np.ndarray, alpha: float = 0
     reading = np.maximum(reading, _FLOOR * reading.max())
     exponents = (1 - alpha) * np.log2(reading) - alpha * np.log2(seen)
     exponents = np.rint(exponents - exponents.mean())
-    return np.exp2(np.clip(exponents, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
+    factors: np.ndarray = np.exp2(np.clip(exponents, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
+    return factors

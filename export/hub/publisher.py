@@ -65,7 +65,7 @@ class HubPublisher(Publisher):
             source = self.source_for(exporter, target.quantization)
             settings = exporter.write(source, target.quantization, staging)
             write_hub_files(source, self.generation, staging)
-            manifest = self._manifest(target, staging, settings)
+            manifest = self._manifest(target, source, staging, settings)
             for model in _models(Artifact(staging, manifest)):
                 with model:
                     parity = check.measure(model)

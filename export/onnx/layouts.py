@@ -35,7 +35,7 @@ def quantize_blocks(
     middle = 1 << (bits - 1)
     grid = Grid(-middle if bits == 4 else 1 - middle, middle - 1, block)
     integers, scales = quantize(weight, grid, moments if bits == 4 else None)
-    values = (integers.astype(np.int16) + middle).astype(np.uint8)
+    values: np.ndarray = (integers.astype(np.int16) + middle).astype(np.uint8)
     if bits == 4:
         values = values[..., 0::2] | (values[..., 1::2] << 4)
     return np.ascontiguousarray(values), scales

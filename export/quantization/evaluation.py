@@ -146,4 +146,5 @@ def mcnemar_test(losses: int, gains: int) -> float:
         gains: Rows that only the second model has right.
     """
     changes = losses + gains
-    return sum(math.comb(changes, k) for k in range(losses, changes + 1)) / 2**changes
+    tail = sum(math.comb(changes, k) for k in range(losses, changes + 1))
+    return float(tail / 2**changes)

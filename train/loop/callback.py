@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge.train.loop.training_state import TrainingState
 
 
-class TrainingCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+class TrainingCallback(TrainerCallback):
     """Drives the parts of `TrainingState` at each step of a transformers Trainer.
 
     It outlives the Trainer: when a batch runs out of memory, the step is undone and a new Trainer

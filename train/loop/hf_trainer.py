@@ -77,7 +77,7 @@ class TrainerParts:
     on_loss: Callable[[torch.Tensor], None]
 
 
-class CustomTrainer(Seq2SeqTrainer):  # type: ignore[misc]  # transformers is untyped
+class CustomTrainer(Seq2SeqTrainer):
     """A Seq2SeqTrainer with the parts of `use`, which must be called before `train`."""
 
     def use(self, parts: TrainerParts) -> None:
