@@ -40,7 +40,7 @@ def _verbose_options() -> list[click.Parameter]:
 
 
 class GroupedOption(click.Option):
-    """An option listed in a section of its own in `--help`.
+    """An option listed in a separate section of `--help`.
 
     Args:
         section: The heading of the section.

@@ -37,7 +37,7 @@ _BATCH = 32
 
 
 class ExactPublisher(Publisher):
-    """Exports the requested quantization or fails: other ones are candidates of their own."""
+    """Exports the requested quantization or fails: other quantizations are separate candidates."""
 
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
         """As `Publisher.publish`, without falling back to a higher-precision quantization."""

@@ -97,35 +97,28 @@ def command(
     Exits with 3 if no artifact meets the target: a p95 of at most --target-ms with 99 % confidence,
     which takes at least 90 runs.
     """
-    from edge.bench.artifacts.results import BenchSettings
     from edge.bench.report.document import read_document
     from edge.cli.display.comparison import print_comparison
     from edge.cli.display.console import quiet_libraries
-    from edge.runtime.artifact import find_artifacts
-    from edge.runtime.rows import Columns, dev_file, read_rows
+    from edge.runtime.rows import Columns
 
     outputs = report_outputs(reports, json_file)
     quiet_libraries()
-    path = dev_file(data)
-    rows = read_rows(path, Columns(input=input_column, target=target_column))[:limit]
-    folders = [folder for given in artifacts for folder in find_artifacts(given)]
     old = read_document(old_file) if old_file is not None else None
-    settings = BenchSettings(
+    report = measure(
+        outputs,
+        artifacts=artifacts,
+        data=data,
+        target_ms=target_ms,
         runs=runs,
-        seconds=min_time,
+        min_time=min_time,
         batch=batch,
         concurrency=concurrency,
         new_tokens=new_tokens,
-    )
-    report = measure(
-        folders,
-        rows,
-        target_ms,
-        settings,
-        outputs,
         threads=threads,
-        data=path,
         reference=reference,
+        limit=limit,
+        columns=Columns(input=input_column, target=target_column),
         trust_code=trust_code,
     )
     if old is not None:

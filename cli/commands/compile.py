@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edge.cli.base import Command
 from edge.cli.options import FORCE_HELP, column_options, limit_option, output_option
 from edge.cli.param_types import COUNT, PATH, Duration, IntegerList
-
-if TYPE_CHECKING:
-    from edge.bench.compiler.run import Request
 
 
 @click.command(cls=Command)
@@ -92,13 +89,14 @@ def command(**options: Any) -> None:
     Run the same command again to resume an interrupted search. The report is written beside the
     artifact. Exits with 3 if no candidate is accurate enough and meets the target.
     """
-    from edge.bench.compiler.run import compile_model
+    from edge.bench import compile as compile_model
     from edge.cli.display.compile import notes, outcome_table
     from edge.cli.display.console import quiet_libraries, status, stdout_console
     from edge.runtime.errors import TargetMissedError
+    from edge.runtime.rows import Columns
 
     quiet_libraries()
-    request = _request(options)
+    output: Path = options["output"]
     with status("reading the model") as progress:
 
         def show(event: str) -> None:
@@ -106,52 +104,38 @@ def command(**options: Any) -> None:
             if event.startswith(("skipped", "going on")):
                 click.echo(event, err=True)
 
-        outcome = compile_model(request, show)
+        outcome = compile_model(
+            options["model"],
+            options["data"],
+            output,
+            target_ms=options["target_ms"],
+            metric=options["metric"],
+            max_drop=options["max_drop"],
+            time_limit=options["time_limit"],
+            formats=options["formats"],
+            quantizations=options["quantizations"],
+            threads=options["threads_to_try"],
+            shortlist=options["shortlist"],
+            drafts=not options["no_drafts"],
+            exhaustive=options["exhaustive"],
+            keep_best=options["keep_best"],
+            force=options["force"],
+            prompt=options["prefix"],
+            max_input_tokens=options["max_input_tokens"],
+            max_new_tokens=options["max_new_tokens"],
+            limit=options["limit"],
+            columns=Columns(input=options["input_column"], target=options["target_column"]),
+            revision=options["revision"],
+            command=_command_line(options),
+            on_event=show,
+        )
     stdout_console().print(outcome_table(outcome))
     for note in notes(outcome):
         click.echo(note)
     if not outcome.meets_target:
-        written = f"; it was written to {request.output}" if outcome.published else ""
+        written = f"; it was written to {output}" if outcome.published else ""
         raise TargetMissedError(f"no artifact meets the target: {outcome.verdict}{written}")
-    click.echo(f"\nNext: edge info {request.output}, edge run {request.output} 'your text'")
-
-
-def _request(options: dict[str, Any]) -> Request:
-    from edge.bench.compiler.run import Request
-    from edge.export.source import SourceModel
-    from edge.runtime.rows import Columns, dev_file, read_rows, split_file
-
-    data: Path = options["data"]
-    shortlist: Path | None = options["shortlist"]
-    path = dev_file(data)
-    if shortlist is None and data.is_dir():
-        shortlist = split_file(data, "train")
-    columns = Columns(input=options["input_column"], target=options["target_column"])
-    rows = read_rows(path, columns)[: options["limit"]]
-    max_new_tokens = options["max_new_tokens"]
-    return Request(
-        source=SourceModel.open(options["model"], revision=options["revision"]),
-        rows=rows,
-        data=path,
-        output=options["output"],
-        target_ms=options["target_ms"],
-        metric=options["metric"],
-        max_drop=options["max_drop"],
-        formats=options["formats"],
-        quantizations=options["quantizations"],
-        threads=options["threads_to_try"],
-        shortlist=shortlist,
-        drafts=not options["no_drafts"],
-        budget=options["time_limit"],
-        exhaustive=options["exhaustive"],
-        keep_best=options["keep_best"],
-        force=options["force"],
-        prompt=options["prefix"],
-        max_input_tokens=options["max_input_tokens"],
-        generation={} if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
-        columns=columns,
-        command=_command_line(options),
-    )
+    click.echo(f"\nNext: edge info {output}, edge run {output} 'your text'")
 
 
 def _command_line(options: dict[str, Any]) -> str:

@@ -48,7 +48,6 @@ def command(
     The task is to clean spoken questions: remove restarts, corrections, repeats and fillers.
     Nothing is downloaded.
     """
-    from edge.bench.artifacts.results import BenchSettings
     from edge.bench.report.write import Outputs
     from edge.cli.display.console import quiet_libraries
 
@@ -66,14 +65,12 @@ def command(
     exported = _export(model, artifacts)
     _heading("4/4 bench", "accuracy and latency on the held-out test split")
     rows = _held_out(data)
-    folders = [one.folder for one in exported]
     report = measure(
-        folders,
-        rows,
-        target_ms,
-        BenchSettings(runs=runs),
         files,
+        artifacts=[one.folder for one in exported],
         data=data / "test.jsonl",
+        target_ms=target_ms,
+        runs=runs,
         trust_code=True,
     )
     _show_unseen(report, rows)

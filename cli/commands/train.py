@@ -45,8 +45,8 @@ def _train(processes: Processes, check: bool, options: dict[str, Any]) -> None:
 
     run = config_from(**options)  # before the slow imports, so that wrong options fail at once
     quiet_libraries()
+    from edge.train import train
     from edge.train.preflight import require_ready
-    from edge.train.trainer import train
 
     if check:
         processes.on_main_process(lambda: require_ready(run))

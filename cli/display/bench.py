@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,9 +14,8 @@ import click
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from edge.bench.artifacts.results import BenchInterruptedError, BenchSettings, Report
+    from edge.bench.artifacts.results import BenchInterruptedError, Report
     from edge.bench.report.write import Outputs
-    from edge.runtime.rows import Row
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,21 +67,14 @@ def report_outputs(values: Mapping[str, Any], json_file: Path | None = None) -> 
     return outputs
 
 
-def measure(
-    folders: Sequence[Path],
-    rows: Sequence[Row],
-    target_ms: float,
-    settings: BenchSettings,
-    outputs: Outputs,
-    *,
-    threads: int | None = None,
-    data: Path | None = None,
-    reference: Path | None = None,
-    trust_code: bool = False,
-) -> Report:
+def measure(outputs: Outputs, **options: Any) -> Report:
     """Run the benchmark with a progress display, print the tables and write the reports.
 
     After Ctrl-C, SIGTERM or SIGHUP the same is done with what was measured until then.
+
+    Args:
+        outputs: The files to write.
+        options: Arguments of `edge.bench.bench`.
 
     Raises:
         BenchInterruptedError: after Ctrl-C.
@@ -99,7 +91,7 @@ def measure(
     stopped: BenchInterruptedError | None = None
     with signals_as_interrupt():
         try:
-            report = _run(folders, rows, target_ms, settings, threads, data, reference, trust_code)
+            report = _run(options)
         except BenchInterruptedError as error:
             stopped, report = error, error.report
         except SignalReceivedError as error:
@@ -119,17 +111,8 @@ def measure(
     raise stopped
 
 
-def _run(
-    folders: Sequence[Path],
-    rows: Sequence[Row],
-    target_ms: float,
-    settings: BenchSettings,
-    threads: int | None,
-    data: Path | None,
-    reference: Path | None,
-    trust_code: bool,
-) -> Report:
-    from edge.bench.artifacts.runner import run_bench
+def _run(options: Mapping[str, Any]) -> Report:
+    from edge.bench import bench
     from edge.cli.display.console import progress_bar
     from edge.cli.options import command_line
 
@@ -145,18 +128,7 @@ def _run(
 
     progress.start()
     try:
-        return run_bench(
-            folders,
-            rows,
-            target_ms=target_ms,
-            settings=settings,
-            threads=threads,
-            reference=reference,
-            data=data,
-            command=command_line(),
-            on_progress=on_progress,
-            trust_code=trust_code,
-        )
+        return bench(**options, command=command_line(), on_progress=on_progress)
     finally:
         with contextlib.suppress(OSError):  # the terminal is gone
             progress.stop()

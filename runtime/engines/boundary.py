@@ -14,7 +14,7 @@ from edge.runtime.options import GenerationOptions
 
 
 @contextlib.contextmanager
-def library_errors(
+def engine_errors(
     path: Path, library: str, *, loading: bool = False, also: Callable[[], None] | None = None
 ) -> Iterator[None]:
     """Convert what a library raises into one sentence with the file's name.

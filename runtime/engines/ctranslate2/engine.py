@@ -32,7 +32,7 @@ from edge.runtime.engines.base import (
     choose_setting,
     choose_threads,
 )
-from edge.runtime.engines.boundary import library_errors
+from edge.runtime.engines.boundary import engine_errors
 from edge.runtime.engines.ctranslate2.files import (
     MODEL_NAME,
     model_files,
@@ -82,7 +82,7 @@ class CTranslate2Engine(Engine):
         """A new Translator; its worker thread has a separate random generator."""
         files = model_files(self._artifact, self.vocabulary, self._path)
         compute_type = choose_setting(self._artifact, "compute_type", _COMPUTE_TYPES)
-        with library_errors(self._path, _LIBRARY, loading=True):
+        with engine_errors(self._path, _LIBRARY, loading=True):
             return ctranslate2.Translator(
                 str(self._artifact.folder),
                 device="cpu",
@@ -108,9 +108,7 @@ class CTranslate2Engine(Engine):
         suppressed: dict[str, Any] = {"suppress_sequences": self._suppressed}
         if tracker is not None:
             suppressed["callback"] = tracker
-        with library_errors(
-            self._path, _LIBRARY, also=None if tracker is None else tracker.reraise
-        ):
+        with engine_errors(self._path, _LIBRARY, also=None if tracker is None else tracker.reraise):
             if options.do_sample and options.seed is not None:
                 results = self._translate_seeded(source, arguments | suppressed, options.seed)
             elif options.do_sample or on_token is not None:
@@ -198,7 +196,7 @@ class CTranslate2Engine(Engine):
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
     ) -> list[np.ndarray]:
         """See `Engine.score`."""
-        with library_errors(self._path, _LIBRARY):
+        with engine_errors(self._path, _LIBRARY):
             results = self._translator.score_batch(
                 source_names(input_ids),
                 [[target_name(token) for token in row] for row in target_ids],

@@ -24,7 +24,7 @@ from edge.runtime.engines.base import (
     Vocabulary,
     choose_threads,
 )
-from edge.runtime.engines.boundary import check_logits, library_errors
+from edge.runtime.engines.boundary import check_logits, engine_errors
 from edge.runtime.engines.gguf.compatibility import check_model
 from edge.runtime.engines.gguf.header import read_header
 from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library
@@ -221,7 +221,7 @@ class GgufEngine(Engine):
         """Append ids [n] (int32); returns logits [n, vocab_size], valid until the next call."""
         self._run(self._library.llama_decode, ids, all_logits=True)
         size = self.vocabulary.size
-        with library_errors(self._path, "llama.cpp"):
+        with engine_errors(self._path, "llama.cpp"):
             pointer = self._library.llama_get_logits(self._context)
             logits = np.ctypeslib.as_array(pointer, shape=(len(ids), size))
         check_logits(logits, (len(ids), size), self._path)

@@ -159,7 +159,7 @@ class _Reader:
         return ArrayInfo(kind, count)
 
     def check_values(self, key: str, kind: int, values: bytes) -> None:
-        """Check the arrays that llama.cpp uses without checks of its own."""
+        """Check the arrays that llama.cpp uses unchecked."""
         if key == SCORES and kind == _FLOAT32:
             if not np.isfinite(np.frombuffer(values, "<f4")).all():
                 raise self.fail("a score of the vocabulary is not finite")

@@ -29,7 +29,7 @@ from edge.runtime.engines.base import (
     choose_threads,
     pad_batch,
 )
-from edge.runtime.engines.boundary import check_logits, greedy_hypotheses, library_errors
+from edge.runtime.engines.boundary import check_logits, engine_errors, greedy_hypotheses
 from edge.runtime.engines.onnx.external_data import check_external_data
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
@@ -140,7 +140,7 @@ class OnnxEngine(SteppingEngine):
             EdgeError: ONNX Runtime failed.
         """
         graph = self._graph(name)
-        with library_errors(self._artifact.path(name), _LIBRARY):
+        with engine_errors(self._artifact.path(name), _LIBRARY):
             # A graph may declare outputs that are not arrays.
             return [np.asarray(value) for value in graph.run(outputs, feeds)]
 
@@ -178,7 +178,7 @@ class OnnxEngine(SteppingEngine):
         taken = {value.name for value in decoder.get_inputs()}
         names = [value.name for value in encoder.get_outputs() if value.name in taken]
         feeds = {"input_ids": _value(ids), "attention_mask": _value(mask)}
-        with library_errors(self._artifact.path(_ENCODER), _LIBRARY):
+        with engine_errors(self._artifact.path(_ENCODER), _LIBRARY):
             cross = encoder.run_with_ort_values(names, feeds)
             values = dict(zip(names, cross, strict=True)) | {"encoder_attention_mask": _value(mask)}
         shape = self._shape
@@ -234,7 +234,7 @@ def open_session(path: Path, threads: int, *, spinning: bool = True) -> ort.Infe
     options.add_session_config_entry("session.load_model_format", "ONNX")
     # Sessions whose pools spin between calls would compete for the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    with library_errors(path, _LIBRARY, loading=True):
+    with engine_errors(path, _LIBRARY, loading=True):
         opened = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     give_back_free_memory()  # the file as read, and the unpacked weights
     return opened
@@ -260,7 +260,7 @@ class _OnnxState(DecoderState):
 
     def advance(self, tokens: np.ndarray) -> np.ndarray:
         feeds = {"decoder_input_ids": _value(tokens), **self._encoded, **self._past}
-        with library_errors(self._path, _LIBRARY):
+        with engine_errors(self._path, _LIBRARY):
             logits, *present = self._decoder.run_with_ort_values(self._outputs, feeds)
             self._past = dict(zip(self._past, present, strict=True))
             result: np.ndarray = logits.numpy()
@@ -268,7 +268,7 @@ class _OnnxState(DecoderState):
         return result
 
     def reorder(self, rows: np.ndarray) -> None:
-        with library_errors(self._path, _LIBRARY):
+        with engine_errors(self._path, _LIBRARY):
             self._encoded = _take(self._encoded, rows)
             self._past = _take(self._past, rows)
 

@@ -30,7 +30,7 @@ from edge.runtime.engines.base import (
     choose_threads,
     pad_batch,
 )
-from edge.runtime.engines.boundary import check_logits, greedy_hypotheses, library_errors
+from edge.runtime.engines.boundary import check_logits, engine_errors, greedy_hypotheses
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
 from edge.runtime.engines.torchscript.archive import check_archive
@@ -142,7 +142,7 @@ def _running(path: Path) -> Iterator[None]:
     without it, 31 ms from the first.
     """
     with (
-        library_errors(path, _LIBRARY),
+        engine_errors(path, _LIBRARY),
         torch.inference_mode(),
         torch.jit.optimized_execution(False),
     ):
@@ -173,7 +173,7 @@ def _load(artifact: Artifact) -> Any:
     path = artifact.path(_MODEL_NAME)
     _check_trust(artifact, path)
     check_archive(path)
-    with library_errors(path, _LIBRARY, loading=True), warnings.catch_warnings():
+    with engine_errors(path, _LIBRARY, loading=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated upstream; users can't act on it
         model = torch.jit.load(str(path), map_location="cpu").eval()
     missing = [name for name in _METHODS if not hasattr(model, name)]

@@ -17,7 +17,7 @@ from edge.export.publish import Publisher, Target
 from edge.runtime import load
 from edge.runtime.artifact import Artifact
 from edge.runtime.engines.base import Vocabulary
-from edge.runtime.engines.boundary import check_logits, greedy_hypotheses, library_errors
+from edge.runtime.engines.boundary import check_logits, engine_errors, greedy_hypotheses
 from edge.runtime.engines.ctranslate2.model_file import ModelFile, Variable, read_model_file
 from edge.runtime.engines.ctranslate2.variables import check_variables
 from edge.runtime.engines.gguf.header import read_header
@@ -415,7 +415,7 @@ def test_logits_are_checked() -> None:
 
 
 def fail(error: Exception, *, loading: bool = False) -> None:
-    with library_errors(Path("m.bin"), "Library 1", loading=loading):
+    with engine_errors(Path("m.bin"), "Library 1", loading=loading):
         raise error
 
 
