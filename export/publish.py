@@ -255,7 +255,8 @@ class Publisher:
     def _manifest(
         self, target: Target, source: SourceModel, staging: Path, settings: Mapping[str, Any]
     ) -> Manifest:
-        conditioned = source is not self.source and self.conditioned
+        quantized = target.quantization not in EXPORTERS.load(target.format).full_precision
+        conditioned = self.conditioned if quantized else None
         generation = self.generation
         if not ENGINES.load(target.format).supports_beams:
             # With a default that the engine does not support, every plain call would fail.

@@ -51,7 +51,8 @@ def quantize_file(
         target.unlink()
     if shutil.disk_usage(target.parent).free < source.stat().st_size:
         raise EdgeError(f"{target.parent}: no space left on the disk for the quantized file")
-    raise EdgeError(f"{target}: llama.cpp could not quantize to {file_type.name} ({reason})")
+    name = file_type.name.removeprefix("MOSTLY_").lower()
+    raise EdgeError(f"{target}: llama.cpp could not quantize to {name} ({reason})")
 
 
 def _importance_entries(library: Any, importance: Mapping[str, np.ndarray]) -> Any:

@@ -42,7 +42,8 @@ def use_artifact(folder: str, changed: str) -> None:
     from edge.cli.commands.info import _table
     from edge.runtime.model import load
 
-    with load(folder, trust_code=True) as model:
+    # A changed model.ts is a stranger's program, which is never loaded.
+    with load(folder, trust_code=changed != "model.ts") as model:
         fields = dict.fromkeys(model.prompt.fields, "x")
         new_tokens = min(6, model.limits.max_new_tokens)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,9 @@ def attack(exported: Exported, victim: Path, tmp_path: Path) -> Path:
 
     def change(folder: Path) -> None:
         torch.jit.script(Attack(str(victim))).save(str(folder / "model.ts"))
+        with zipfile.ZipFile(folder / "model.ts", "a") as archive:
+            root = archive.namelist()[0].split("/")[0]
+            archive.writestr(f"{root}/data/999", bytes(1 << 18))  # as large as its manifest says
 
     return forge(exported.folder, tmp_path / "attack", change)
 
