@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -93,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Without the program's name; by default those of the process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:  # closed by the caller, as `>&-` does
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
     sys.exit(_run(Invocation(arguments, verbose=bool(os.environ.get("EDGE_DEBUG")))))
 
 
@@ -117,10 +121,13 @@ def _run(invocation: Invocation) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _print_error("interrupted", _INTERRUPTED)
     except BrokenPipeError:
-        # The reader, such as head, has closed the pipe. Keep Python from reporting it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader, such as head, has closed the pipe.
+        _discard_stdout()
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _discard_stdout()
+            return _print_error("standard output can't be written: no space left on device", 1)
         if invocation.verbose:
             raise
         return _print_error(
@@ -128,6 +135,11 @@ def _run(invocation: Invocation) -> int:
             " (run the command again with --verbose and report the traceback)",
             1,
         )
+
+
+def _discard_stdout() -> None:
+    """Keep Python from reporting a failed write once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_error(message: str, status: int) -> int:

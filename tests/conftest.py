@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tiny models gain nothing by a second thread, and lose much when another process has the core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Under nohup, SIGHUP would be ignored by the commands that tests start too.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -247,3 +251,34 @@ def _write_as(folder: Path, version: int, tied: bool) -> None:
     else:
         assert "scale_decoder_outputs" in config
     path.write_text(json.dumps(config))
+
+
+_SLOW = """
+import time
+from edge.runtime.engines.onnx.engine import OnnxEngine
+answer = OnnxEngine.generate
+def slowed(self, *arguments, **options):
+    time.sleep({seconds})
+    return answer(self, *arguments, **options)
+OnnxEngine.generate = slowed
+"""
+
+
+@pytest.fixture
+def engines_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Run code at the start of every process that is started from now on."""
+
+    def change(code: str) -> None:
+        folder = tmp_path / "changed"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(code)
+        before = os.environ.get("PYTHONPATH", "")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), before]))
+
+    return change
+
+
+@pytest.fixture
+def slow_onnx(engines_with: Callable[[str], None]) -> Callable[[float], None]:
+    """Delay every answer of an onnx artifact by a number of seconds."""
+    return lambda seconds: engines_with(_SLOW.format(seconds=seconds))

@@ -90,7 +90,7 @@ def test_fastapi_app(artifacts: Path, model: Model, monkeypatch: pytest.MonkeyPa
         assert client.get("/rewrite", params={"text": TEXTS[0]}).json() == {"text": expected}
         answer = client.post("/edge/v1/completions", json={"model": "rewrite", "prompt": TEXTS[0]})
         assert answer.json()["choices"][0]["text"] == expected
-        assert "<title>edge</title>" in client.get("/edge/").text
+        assert "<title>edge playground</title>" in client.get("/edge/").text
     assert fastapi_app.model.closed
 
 

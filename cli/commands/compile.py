@@ -90,6 +90,7 @@ def command(**options: Any) -> None:
     artifact. Exits with 3 if no candidate is accurate enough and meets the target.
     """
     from edge.bench import compile as compile_model
+    from edge.bench.signals import signals_end_command
     from edge.cli.display.compile import notes, outcome_table
     from edge.cli.display.console import quiet_libraries, status, stdout_console
     from edge.runtime.errors import TargetMissedError
@@ -97,7 +98,11 @@ def command(**options: Any) -> None:
 
     quiet_libraries()
     output: Path = options["output"]
-    with status("reading the model") as progress:
+
+    def kept() -> str:
+        return "the results so far are kept; the same command goes on from them"
+
+    with signals_end_command(kept), status("reading the model") as progress:
 
         def show(event: str) -> None:
             progress(event)

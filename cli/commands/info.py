@@ -68,6 +68,7 @@ def _table(artifact: Path, manifest: Manifest) -> Table:
             f"{manifest.limits.max_input_tokens} input tokens,"
             f" {manifest.limits.max_new_tokens} new tokens"
         ),
+        "conditioning": _conditioning(manifest.conditioning),
         "parity": (
             f"{parity.get('greedy_identical')} of {parity.get('inputs')} greedy answers identical,"
             f" log-prob error mean {parity.get('mean_error')} max {parity.get('max_error')}"
@@ -90,6 +91,20 @@ def _table(artifact: Path, manifest: Manifest) -> Table:
     for name, info in manifest.files.items():
         table.add_row(Text(f"  {printable(name)}"), f"{info.size:,} bytes")
     return table
+
+
+def _conditioning(record: dict[str, Any]) -> str:
+    """How the weights were rewritten before they were quantized, and the calibration rows."""
+    if not record:
+        return "none: the source's weights"
+    rows = record.get("calibration")
+    calibration = rows if isinstance(rows, dict) else {}
+    return (
+        f"{record.get('balanced_pairs')} pairs balanced, {record.get('folded_norms')} norms folded,"
+        f" residual and heads rotated (seed {record.get('seed')});"
+        f" {calibration.get('rows')} rows of {calibration.get('data')};"
+        f" logit error {record.get('max_relative_logit_error')}"
+    )
 
 
 def _runtime(settings: dict[str, Any]) -> str:

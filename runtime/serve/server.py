@@ -128,8 +128,10 @@ class DrainingServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for connection in pending:
             await loop.connect_accepted_socket(self._make_protocol, connection)
-        # Requests that arrive now get a 503 instead of a closed connection.
+        # Requests that arrive now get a 503 instead of a closed connection. asyncio makes the
+        # protocol of an accepted connection some turns of the loop later.
         until = time.monotonic() + _LINGER_S
+        await asyncio.sleep(0.05)
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)

@@ -1,22 +1,13 @@
-"""Real engines that are slow, crash or are missing: code that runs first in their processes."""
+"""Real engines that crash, are missing or leave a mark: code that runs first in their processes."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-_SLOW = """
-import time
-from edge.runtime.engines.onnx.engine import OnnxEngine
-answer = OnnxEngine.generate
-def slowed(self, *arguments, **options):
-    time.sleep({seconds})
-    return answer(self, *arguments, **options)
-OnnxEngine.generate = slowed
-"""
 _CRASHING = """
 import os
 from edge.runtime.engines.gguf.engine import GgufEngine
@@ -26,26 +17,6 @@ _MISSING = """
 import sys
 sys.modules["ctranslate2"] = None
 """
-
-
-@pytest.fixture
-def engines_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Run code at the start of every process that is started from now on."""
-
-    def change(code: str) -> None:
-        folder = tmp_path / "changed"
-        folder.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(code)
-        before = os.environ.get("PYTHONPATH", "")
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), before]))
-
-    return change
-
-
-@pytest.fixture
-def slow_onnx(engines_with: Callable[[str], None]) -> Callable[[float], None]:
-    """Delay every answer of an onnx artifact by a number of seconds."""
-    return lambda seconds: engines_with(_SLOW.format(seconds=seconds))
 
 
 @pytest.fixture
@@ -74,6 +45,17 @@ OnnxEngine.generate = marked
 
 
 @pytest.fixture
-def mark_onnx(engines_with: Callable[[str], None]) -> Callable[[Path, int], None]:
+def commands_end() -> Iterator[None]:
+    """Commands that the test starts end with it, also where it fails."""
+    others = set(psutil.Process().children(recursive=True))
+    yield
+    for process in set(psutil.Process().children(recursive=True)) - others:
+        process.kill()
+
+
+@pytest.fixture
+def mark_onnx(
+    engines_with: Callable[[str], None], commands_end: None
+) -> Callable[[Path, int], None]:
     """Create a file once an onnx artifact has answered a number of calls."""
     return lambda file, calls: engines_with(_MARKING.format(file=str(file), calls=calls))

@@ -105,6 +105,8 @@ def test_info_shows_the_manifest(edge: Edge, artifacts: Path, assert_refused: Re
     ended = edge("info", artifacts / "gguf-q8_0")
     for word in ("gguf, q8_0", "model.gguf", "encoder + ", "parity", "sha256"):
         assert word in ended.out
+    assert "norms folded" in ended.out
+    assert "none: the source's weights" in edge("info", artifacts / "gguf-f32").out
     values = json.loads(edge("info", artifacts / "gguf-q8_0", "--json").out)
     assert values["format"] == "gguf"
     assert "not an artifact" in assert_refused("info", artifacts.parent / "none")
@@ -206,3 +208,18 @@ def test_a_closed_pipe_is_not_an_error(artifacts: Path) -> None:
     )
     assert ended.stderr == ""
     assert len(ended.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said", "status"),
+    [
+        (">/dev/full", "edge: standard output can't be written: no space left on device\n", 1),
+        (">&-", "", 0),
+    ],
+)
+def test_a_standard_output_that_cant_be_written(
+    artifacts: Path, redirection: str, said: str, status: int
+) -> None:
+    command = f"{sys.executable} -m edge.cli info {artifacts / 'onnx-int8'} {redirection}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ended.stderr, ended.returncode) == (said, status)

@@ -79,7 +79,7 @@ def test_the_winner_is_published_with_its_evidence(
     written = (tmp_path / "best.report.md").read_text(encoding="utf-8")
     assert line["name"] in written
     assert line["name"] in ended.out
-    assert report["verdict"] in edge("info", output).out.replace("\n", " ")
+    assert report["verdict"] in " ".join(edge("info", output).out.split())  # lines are wrapped
     # Nothing else is left beside it, and it is not replaced unasked.
     assert {path.name for path in tmp_path.iterdir()} == {
         "best",
@@ -129,17 +129,24 @@ def test_a_missed_target_leaves_what_a_further_call_goes_on_from(
 
 
 def test_a_search_that_was_cut_off_goes_on(
-    call: Callable[..., list[str]], edge: Edge, tmp_path: Path
+    call: Callable[..., list[str]], edge: Edge, tmp_path: Path, slow_onnx: Callable[[float], None]
 ) -> None:
-    """Twice: killed once it has timed something, then by Ctrl-C once it has gone on."""
+    """Killed once it has timed something, then by Ctrl-C and by SIGTERM once it has gone on."""
     output, work = tmp_path / "best", tmp_path / "best.work"
+    slow_onnx(0.01)  # so that no search ends before it is cut off
     output.mkdir()
     (output / "old").write_text("what was there")
     arguments = call(output, "--target-ms", "0.01", "--force")
-    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
+    stops = (
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+        (signal.SIGINT, 130, "edge: interrupted"),
+        (signal.SIGTERM, 128 + signal.SIGTERM, "edge: stopped by SIGTERM: the results so far are"),
+    )
+    for number, status, said in stops:
         before = entries(work)
         ended, err = cut_off(arguments, work, number, len(before))
         assert ended == status, err
+        assert said in err
         assert ("going on with" in err) is bool(before)
         assert (output / "old").read_text() == "what was there"
         assert entries(work).items() >= before.items()  # nothing is done again

@@ -177,3 +177,21 @@ def test_the_model_card_has_the_hubs_metadata(artifacts: Path) -> None:
     assert metadata["pipeline_tag"] == "text2text-generation"
     assert metadata["base_model"] == "tiny"
     assert "edge.runtime" in body
+
+
+def test_of_two_exports_to_one_new_folder_one_is_refused(trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "edge.cli", "export", str(trained), "-f", "ctranslate2"]
+    exports = [
+        subprocess.Popen(
+            [*command, "-q", quantization, "-o", str(output)], stderr=subprocess.PIPE, text=True
+        )
+        for quantization in ("none", "int8")
+    ]
+    messages = [process.communicate()[1] for process in exports]
+    assert sorted(process.returncode for process in exports) == [0, 2], messages
+    [refused] = [text for text in messages if "--force" in text]
+    assert f"edge: {output} already exists" in refused
+    published = "float32" if exports[0].returncode == 0 else "int8"
+    assert Artifact.open(output, verify=True).manifest.quantization == published
+    assert list(tmp_path.iterdir()) == [output]

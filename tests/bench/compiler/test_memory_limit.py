@@ -22,8 +22,8 @@ def test_trials_run_together_within_the_containers_limit(
     (tmp_path / "memory.current").write_text("0")
     within = partial(free_memory, proc=tmp_path, cgroups=tmp_path)
     monkeypatch.setattr(trials, "free_memory", within)
-    monkeypatch.setattr(trials.TrialRunner, "make", lambda self, variant: {"size": 64 << 20})
+    monkeypatch.setattr(trials.TrialRunner, "export", lambda self, spec: {"size": 64 << 20})
     unused: Any = None
     runner = trials.TrialRunner(unused, [], {}, lambda _: None)
-    candidates: list[Any] = [SimpleNamespace(variant=number) for number in range(8)]
+    candidates: list[Any] = [SimpleNamespace(spec=number) for number in range(8)]
     assert len(runner.groups(candidates)) == groups
