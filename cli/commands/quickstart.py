@@ -32,8 +32,8 @@ _QUANTIZATIONS = ("auto", "none")
 @click.option(
     "--time-limit",
     type=Duration(),
-    show_default="171s",
-    help="Time for training.",
+    show_default="15m",
+    help="Time for training, at most.",
 )
 @click.option("--seed", type=int, default=0, help="Seed of data and training.")
 @click.option(

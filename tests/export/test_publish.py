@@ -57,13 +57,14 @@ def test_a_model_that_fails_with_4_bits_gets_the_next_higher_precision(
 ) -> None:
     source = SourceModel.open(trained)
     [target] = plan_targets("onnx", ("int4",))
+    publisher = Publisher(source)
     errors = {
-        name: Publisher(source).publish(Target("onnx", name), tmp_path / name).parity.mean_error
+        name: publisher.publish(Target("onnx", name), tmp_path / name).parity.mean_error
         for name in ("int4", "int8")
     }
     assert errors["int8"] < errors["int4"]
     between = (errors["int8"] + errors["int4"]) / 2
-    publisher = Publisher(source, ExportOptions(mean_error=between))
+    publisher.options = ExportOptions(mean_error=between)
     exported = publisher.publish(target, tmp_path / "out")
     made = exported.manifest.quantization
     assert made in ("int4_mixed", "int8")
