@@ -39,7 +39,9 @@ bench-serve: install
 WORKERS ?= 2
 
 test: install
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not alone"
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export EDGE_TESTS_FOLDER=$$folder && \
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  -m "not slow and not alone" && \
 	$(BIN)/python -m pytest -q -m "not slow and alone"
 
 # Endurance: dozens of killed trainings, a Ray cluster, emulated CPUs, the baselines' environment.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -18,18 +19,35 @@ from samples import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The record of exported code (edge.runtime.artifact.trust) is the run's own, in all its processes.
-if "EDGE_TESTS_STATE" not in os.environ:
-    os.environ["EDGE_TESTS_STATE"] = tempfile.mkdtemp(prefix="edge-tests-")
-os.environ["XDG_STATE_HOME"] = os.environ["EDGE_TESTS_STATE"]
+# What all processes of a run share: models, artifacts, and the record of code that was exported
+# (edge.runtime.artifact.trust). `make test` sets it, for its two runs.
+if "EDGE_TESTS_FOLDER" not in os.environ:
+    os.environ["EDGE_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="edge-tests-")
+    atexit.register(shutil.rmtree, os.environ["EDGE_TESTS_FOLDER"], ignore_errors=True)
+FOLDER = Path(os.environ["EDGE_TESTS_FOLDER"])
+os.environ["XDG_STATE_HOME"] = str(FOLDER)
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tiny models gain nothing by a second thread, and lose much when another process has the core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Under nohup, SIGHUP would be ignored by the commands that tests start too.
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, lambda *_: None)
+# What nohup or a shell's background job ignores would be ignored by the commands of tests too.
+for _number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
+
+# Files that take minutes come first: one that starts last would keep a single process busy.
+_LONGEST = ("cli/test_quickstart.py", "test_readme.py", "cli/test_compile.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the longest files to the front."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(ROOT / "tests").as_posix()
+        return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -53,21 +71,17 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def build_once() -> Callable[..., Path]:
     """Make a folder that all processes of a run share: `build_once(name, build)`.
 
     `build` gets the folder's path and makes it; who comes second waits, and finds it made.
     """
     from filelock import FileLock
 
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # each worker's own folder lies in the run's
-
     def once(name: str, build: Callable[[Path], None]) -> Path:
-        folder = root / "shared" / name
+        folder = FOLDER / "shared" / name
         folder.parent.mkdir(exist_ok=True)
-        with FileLock(root / "shared" / f"{name}.lock"):
+        with FileLock(folder.with_name(f"{name}.lock")):
             made = folder.with_name(f"{name}.made")
             if not made.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed

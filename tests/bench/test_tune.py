@@ -57,6 +57,7 @@ def set_runtime(folder: Path, **settings: Any) -> None:
     (folder / "edge.json").write_text(json.dumps(values), encoding="utf-8")
 
 
+@pytest.mark.alone  # it tries two threads, which wait for each other where another test has a core
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_settings_are_stored_with_what_was_measured(
     format_name: str, artifacts: Path, tmp_path: Path

@@ -261,7 +261,7 @@ def test_real_questions_are_learned_from(shared: Path, tmp_path: Path) -> None:
         data=shared / "data" / "disfl_qa",
         output=tmp_path / "out",
         from_scratch="tiny",
-        epochs=0.3,
+        epochs=0.15,
         max_eval_rows=16,
         max_target_length=48,
     )

@@ -182,7 +182,13 @@ def test_a_baseline_that_meets_the_target_is_not_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["onnx-int4", "ctranslate2-int8", "gguf-q8_0", "torchscript-int8"]
+    "target",
+    [
+        "onnx-int4",
+        "gguf-q8_0",
+        pytest.param("ctranslate2-int8", marks=pytest.mark.slow),
+        pytest.param("torchscript-int8", marks=pytest.mark.slow),
+    ],
 )
 def test_every_format_is_made_and_gives_exactly_so_many_tokens(tiny: Prepared, target: str) -> None:
     name, _, quantization = target.partition("-")
