@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge.export.quantization.grid import SEVEN_BIT_ROWS, Grid, Quantized
+from edge.export.quantization.grid import INTEGER_ROWS, Grid, Quantized
 from edge.export.quantization.rounding import quantize
 
 # Weights per scale in a block-quantized row, largest first.
@@ -42,14 +42,14 @@ def quantize_blocks(
 
 
 def quantize_columns(weight: np.ndarray, moments: np.ndarray | None = None) -> Quantized:
-    """Symmetric 7-bit columns.
+    """Symmetric 8-bit columns for integer products.
 
     Args:
         weight: float32 [in, out].
         moments: second moments of the inputs [in, in]; rounding errors are then compensated.
 
     Returns:
-        int8 values from -63 to 63 [in, out], and scales [out].
+        int8 values on the grid `INTEGER_ROWS` [in, out], and scales [out].
     """
-    integers, scales = quantize(np.ascontiguousarray(weight.T), SEVEN_BIT_ROWS, moments)
+    integers, scales = quantize(np.ascontiguousarray(weight.T), INTEGER_ROWS, moments)
     return np.ascontiguousarray(integers[:, 0].T), scales[:, 0]

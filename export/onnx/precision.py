@@ -13,7 +13,6 @@ from edge.export.onnx.layouts import block_size, quantize_blocks, quantize_colum
 from edge.export.quantization.grid import Quantized
 from edge.export.source import SourceModel
 
-_MAX_INT7 = 63
 _SHORTLIST_HEAD = "lm_head.weight:shortlist"
 
 WeightFactory = Callable[[], np.ndarray]  # reads a weight [out, in] on demand
@@ -219,14 +218,13 @@ class RowInt8(BlockInt8):
     """8-bit products with one scale per output and one per row of activations, for encoders.
 
     Each row is first scaled to the range -1 to 1, so that other rows of the batch have no influence
-    (DynamicQuantizeMatMul has one scale for all rows). Weights use 7 of their 8 bits: without VNNI
-    instructions, processors add pairs of products in 16 bits, which would silently overflow.
-    Layers named in `block_quantized`, whose activations have outliers, are computed as `BlockInt8`.
+    (DynamicQuantizeMatMul has one scale for all rows). The feed-forward output, whose input has
+    outliers unless the weights are conditioned, is computed as `BlockInt8` in that case.
     """
 
-    def __init__(self, source: SourceModel, block_quantized: Sequence[str] = ("wo",)) -> None:
+    def __init__(self, source: SourceModel) -> None:
         super().__init__(source)
-        self._block_quantized = tuple(block_quantized)
+        self._block_quantized = () if source.is_conditioned else ("wo",)
         self._quantized: dict[tuple[Graph, str], tuple[str, str]] = {}
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:

@@ -47,6 +47,7 @@ def gptq(weight: np.ndarray, grid: Grid, moments: np.ndarray) -> Quantized:
     inverse = _inverse_factor(moments[np.ix_(order, order)])
     remaining = torch.from_numpy(weight[:, order]).T.contiguous()  # a column is a row in memory
     rounded = torch.empty((width, rows), dtype=torch.float32)
+    place = np.argsort(order)  # of each column among the ordered ones
     for start in range(0, width, _COLUMNS_AT_ONCE):
         end = min(start + _COLUMNS_AT_ONCE, width)
         part = remaining[start:end]
@@ -54,6 +55,13 @@ def gptq(weight: np.ndarray, grid: Grid, moments: np.ndarray) -> Quantized:
         for column in range(end - start):
             at = start + column
             values = (part[column] / column_scales[at]).round_().clamp_(grid.lowest, grid.highest)
+            partner = order[at] ^ 1
+            if grid.pair_limit is not None and partner < width and place[partner] < at:
+                other = rounded[place[partner]]
+                values.clamp_(
+                    min=-grid.pair_limit - other.clamp(max=0),
+                    max=grid.pair_limit - other.clamp(min=0),
+                )
             rounded[at] = values
             error = (part[column] - values * column_scales[at]) / inverse[at, at]
             part[column + 1 :] -= torch.outer(inverse[at, at + 1 : end], error)

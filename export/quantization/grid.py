@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Fractions of a block's range that are tried as its scale: clipping the largest weights a little
-# can cost less than a coarse grid for all others. With 7 bits or more it never does.
+# can cost less than a coarse grid for all others. With 8 bits it never does.
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 _COARSE = 15
 
@@ -24,11 +24,13 @@ class Grid:
         lowest: Smallest integer, such as -8.
         highest: Largest integer, such as 7.
         block: Weights of a row that share a scale; None for whole rows.
+        pair_limit: Limit of |a + b| for each two neighbors in a row, at 2i and 2i + 1.
     """
 
     lowest: int
     highest: int
     block: int | None = None
+    pair_limit: int | None = None
 
     def blocks(self, weight: np.ndarray) -> np.ndarray:
         """Rows split into blocks, the last one padded with zeros: [rows, blocks, block]."""
@@ -70,6 +72,12 @@ class Grid:
     def _range_scales(self, blocks: np.ndarray) -> np.ndarray:
         if self.lowest == -self.highest:
             scales: np.ndarray = np.abs(blocks).max(axis=-1) / self.highest
+            if self.pair_limit is not None:
+                even = blocks.shape[-1] // 2 * 2
+                sums = np.abs(blocks[..., 0:even:2] + blocks[..., 1:even:2])
+                # Rounding adds up to 1 to a sum.
+                sums_scales = sums.max(axis=-1, initial=0) / (self.pair_limit - 1)
+                scales = np.maximum(scales, sums_scales)
             return scales.astype(np.float32)
         # The weight of largest magnitude gets the end that reaches further (llama.cpp's Q4_0).
         place = np.abs(blocks).argmax(axis=-1)[..., None]
@@ -82,9 +90,10 @@ class Grid:
         return total
 
 
-# Rows for integer products: without VNNI instructions, a processor adds pairs of products of 8-bit
-# activations and weights in 16 bits, which saturate unless the weights leave one bit free.
-SEVEN_BIT_ROWS = Grid(-63, 63)
+# Rows for integer products. Without VNNI instructions, a processor multiplies 8-bit activations (0
+# to 255) with weights and adds the products of two neighbors in 16 bits, which saturate at 32,767.
+# 255 times a sum of 128 does not. Weights of 7 bits, the usual remedy, have up to twice the error.
+INTEGER_ROWS = Grid(-127, 127, pair_limit=128)
 
 
 def dequantize(values: np.ndarray, scales: np.ndarray, width: int) -> np.ndarray:

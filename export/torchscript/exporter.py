@@ -19,7 +19,7 @@ from torch import nn
 
 from edge.export.base import EIGHT_BIT, EXACT, Exporter, Tolerance
 from edge.export.position_bias import decoder_bias_by_distance, encoder_bias_by_distance
-from edge.export.quantization.grid import SEVEN_BIT_ROWS
+from edge.export.quantization.grid import INTEGER_ROWS
 from edge.export.quantization.rounding import quantize
 from edge.export.source import SourceModel
 from edge.export.torchscript.layers import Int8Embedding, PositionBias, RowInt8Linear
@@ -36,7 +36,7 @@ class TorchScriptExporter(Exporter):
     format = "torchscript"
     quantizations: ClassVar[Mapping[str, str]] = {
         "float32": "no quantization",
-        "int8": "7-bit weights per output row, 8-bit activations per token",
+        "int8": "8-bit weights per output row, 8-bit activations per token",
     }
     full_precision: ClassVar[Collection[str]] = ("float32",)
     auto = "int8"
@@ -105,7 +105,7 @@ def quantize_linear(model: ScriptedT5, weights: _Weights) -> ScriptedT5:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
                 values, scales = quantize(
-                    layer.weight.numpy(), SEVEN_BIT_ROWS, weights.input_moments(layer)
+                    layer.weight.numpy(), INTEGER_ROWS, weights.input_moments(layer)
                 )
                 setattr(parent, name, RowInt8Linear(values[:, 0], scales[:, 0]))
     model.shared = Int8Embedding(model.shared.weight.detach())

@@ -48,11 +48,11 @@ class Int8Embedding(nn.Module):
 
 
 class RowInt8Linear(nnqd.Linear):
-    """A linear layer with 7-bit rows, whose input is quantized to 8 bits token by token.
+    """A linear layer with 8-bit rows, whose input is quantized to 8 bits token by token.
 
     torch's dynamic quantization has one scale for a whole batch, so each token is first brought to
-    the range from -1 to 1. The weights leave one of 8 bits free, since without VNNI instructions
-    the sums of two products saturate at 16 bits; torch would leave it out of the activations.
+    the range from -1 to 1. The weights are such that no sum of two products saturates at 16 bits
+    (`edge.export.quantization.grid.INTEGER_ROWS`); torch would take a bit from the activations.
     """
 
     def __init__(self, values: np.ndarray, scales: np.ndarray) -> None:

@@ -86,7 +86,7 @@ def check_variables(model: ModelFile, manifest: Manifest, path: str | Path) -> N
 
     if (model.specification, model.revision) != (_SPECIFICATION, _REVISION):
         raise fail(
-            f"it holds a {model.specification!r} of revision {model.revision},"
+            f"it holds a {model.specification!r:.80} of revision {model.revision},"
             f" not a {_SPECIFICATION} of revision {_REVISION}"
         )
     if manifest.quantization not in _WEIGHT_TYPES:

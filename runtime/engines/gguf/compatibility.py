@@ -128,16 +128,16 @@ def _check_shape(data: dict[str, Any], shape: Architecture, path: str | Path) ->
     for key, value in expected.items():
         found = data.get(f"t5.{key}")
         if type(found) is not int or found != value:
-            raise ArtifactError(f"{path}: t5.{key} is {found!r}, the manifest says {value}")
+            raise ArtifactError(f"{path}: t5.{key} is {found!r:.80}, the manifest says {value}")
     epsilon = shape.layer_norm_epsilon
     for key in ("t5.attention.layer_norm_rms_epsilon", "t5.attention.layer_norm_epsilon"):
         found = data.get(key, epsilon if key.endswith("norm_epsilon") else None)
         if found is None or not math.isclose(found, epsilon, rel_tol=1e-6):
-            raise ArtifactError(f"{path}: {key} is {found!r}, the manifest says {epsilon:g}")
+            raise ArtifactError(f"{path}: {key} is {found!r:.80}, the manifest says {epsilon:g}")
     context = data.get("t5.context_length")
     if context is None or not 1 <= context <= _MAX_CONTEXT:
         raise ArtifactError(
-            f"{path}: t5.context_length is {context!r}, must be from 1 to {_MAX_CONTEXT:,}"
+            f"{path}: t5.context_length is {context!r:.80}, must be from 1 to {_MAX_CONTEXT:,}"
         )
 
 
@@ -150,7 +150,7 @@ def _check_vocabulary(data: dict[str, Any], shape: Architecture, path: str | Pat
         arrays = {f"tokenizer.ggml.{name}": data.get(f"tokenizer.ggml.{name}") for name in names}
         sizes = {key: getattr(array, "count", None) for key, array in arrays.items()}
     else:
-        raise ArtifactError(f"{path}: the vocabulary is of type {model!r}, not 't5' or 'none'")
+        raise ArtifactError(f"{path}: the vocabulary is of type {model!r:.80}, not 't5' or 'none'")
     for key, size in sizes.items():
         if size != shape.vocab_size:
             raise ArtifactError(

@@ -33,6 +33,7 @@ _MAX_NAME = 63  # bytes; GGML_MAX_NAME without its final zero
 _MAX_DIMENSIONS = 4
 _MAX_ALIGNMENT = 1 << 16
 _MAX_CHARSMAP = 16 << 20  # bytes
+_MAX_PIECE = 4000  # bytes; llama.cpp's prefix tree overflows the stack with a piece of 1 MiB
 _LAST_TOKEN_TYPE = 6  # llama_token_type: 1 to 6
 _INT32, _FLOAT32, _STRING, _ARRAY = 5, 6, 8, 9
 # Value type → struct code.
@@ -178,7 +179,7 @@ class _Reader:
         """Skip an array of strings.
 
         llama.cpp aborts the process if a vocabulary's pieces are repeated or empty. It ends them at
-        a zero, which can make two alike.
+        a zero, which can make two alike. Long ones crash it.
         """
         pieces: set[bytes] = set()
         length_of: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
@@ -198,6 +199,8 @@ class _Reader:
             raise self.fail("the vocabulary has repeated or empty pieces")
         if any(0 in piece for piece in pieces):
             raise self.fail("a piece of the vocabulary contains a zero byte")
+        if max(map(len, pieces), default=0) > _MAX_PIECE:
+            raise self.fail(f"a piece of the vocabulary has more than {_MAX_PIECE:,} bytes")
 
     def alignment(self, metadata: dict[str, Any]) -> int:
         value = metadata.get("general.alignment", 32)

@@ -30,7 +30,7 @@ from edge.runtime.engines.base import (
     pad_batch,
 )
 from edge.runtime.engines.boundary import check_logits, engine_errors, greedy_hypotheses
-from edge.runtime.engines.onnx.external_data import check_external_data
+from edge.runtime.engines.onnx.graph_reader import check_graph
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
 from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
@@ -85,7 +85,7 @@ class OnnxEngine(SteppingEngine):
             return self._graphs[name]
 
     def _open(self, name: str) -> ort.InferenceSession:
-        check_external_data(self._artifact, name)
+        check_graph(self._artifact, name)
         return open_session(self._artifact.path(name), self._threads, spinning=self._spinning)
 
     @classmethod

@@ -60,11 +60,45 @@ def _tensor(weights: Weights, name: str):  # type: ignore[no-untyped-def]
     return numpy_helper.from_array(weights.array(name), name)
 
 
-def test_two_products_of_a_column_fit_into_16_bits() -> None:
+def test_weights_keep_to_within_half_a_step() -> None:
     weight = np.random.default_rng(0).standard_normal((64, 40)).astype(np.float32)
     values, scales = quantize_columns(weight)
-    assert 255 * 2 * np.abs(values.astype(np.int32)).max() <= np.iinfo(np.int16).max
     np.testing.assert_allclose(values * scales, weight, atol=scales.max() / 2 * 1.001)
+
+
+@pytest.mark.parametrize("width", [64, 66, 67, 512, 1000])
+@pytest.mark.parametrize("count", [1, 16, 33])
+def test_products_do_not_saturate_on_any_processor(width: int, count: int) -> None:
+    """The largest activations, and weights whose neighbors add up to the limit."""
+    from onnx import TensorProto, helper
+
+    columns = 24
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 127, (width, columns), endpoint=True)
+    weight = np.where(np.arange(width)[:, None] % 2 == 0, first, np.roll(128 - first, 1, axis=0))
+    weight = np.minimum(weight, 127) * rng.choice([-1, 1], columns)
+    steps = ("a_scale", "w_scale", "a_zero")
+    node = helper.make_node(
+        "MatMulIntegerToFloat", ["a", "w", *steps], ["y"], domain="com.microsoft"
+    )
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [helper.make_tensor_value_info("a", TensorProto.UINT8, ["rows", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", columns])],
+        [
+            helper.make_tensor("w", TensorProto.INT8, weight.shape, weight.ravel()),
+            helper.make_tensor("a_scale", TensorProto.FLOAT, [], [1.0]),
+            helper.make_tensor("w_scale", TensorProto.FLOAT, [], [1.0]),
+            helper.make_tensor("a_zero", TensorProto.UINT8, [], [128]),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString())
+    a = rng.choice([0, 1, 255, 255, 255], (count, width)).astype(np.uint8)
+    expected = (a.astype(np.int64) - 128) @ weight
+    np.testing.assert_array_equal(session.run(["y"], {"a": a})[0], expected)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from edge.export.publish import Publisher, Target
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
 from edge.export.torchscript.exporter import MODEL_NAME, TorchScriptExporter
+from edge.export.torchscript.layers import RowInt8Linear
 from edge.runtime.options import GenerationOptions
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -112,3 +114,13 @@ def test_int8_is_smaller_and_within_its_limits(
 def test_names_of_quantizations() -> None:
     assert TorchScriptExporter.resolve("auto") == "int8"
     assert TorchScriptExporter.resolve("none") == "float32"
+
+
+def test_products_of_8_bit_rows_do_not_saturate() -> None:
+    """The largest activations, and weights whose neighbors add up to the limit."""
+    first = np.random.default_rng(0).integers(0, 127, (24, 512), endpoint=True)
+    values = np.where(np.arange(512) % 2 == 0, first, np.roll(128 - first, 1, axis=1))
+    values = np.minimum(values, 127).astype(np.int8)
+    layer = RowInt8Linear(values, np.ones(24, dtype=np.float32))
+    found = layer(torch.ones(3, 512)).numpy()
+    np.testing.assert_allclose(found, np.broadcast_to(values.sum(axis=1), (3, 24)), rtol=1e-5)

@@ -21,7 +21,7 @@ from edge.runtime.engines.boundary import check_logits, engine_errors, greedy_hy
 from edge.runtime.engines.ctranslate2.model_file import ModelFile, Variable, read_model_file
 from edge.runtime.engines.ctranslate2.variables import check_variables
 from edge.runtime.engines.gguf.header import read_header
-from edge.runtime.engines.onnx.external_data import external_files
+from edge.runtime.engines.onnx.graph_reader import external_files
 from edge.runtime.errors import ArtifactError, EdgeError
 from edge.runtime.options import GenerationOptions
 from edge.runtime.probe import probe
@@ -109,6 +109,64 @@ def test_nested_graphs_and_attributes_are_searched(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
     assert external_files(path) == {"a", "b", "c"}
+
+
+def node_of(folder: Path, operator: str) -> tuple[Any, Any]:
+    """model.onnx, and the first node of an operator in its graphs."""
+    import onnx
+
+    model = onnx.load(str(folder / "model.onnx"))
+    pending = [model.graph]
+    while pending:
+        graph = pending.pop()
+        for node in graph.node:
+            if node.op_type == operator:
+                return model, node
+            pending += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    raise AssertionError(f"no {operator}")
+
+
+@pytest.mark.parametrize(
+    ("operator", "change", "said"),
+    [
+        # Each ends the process of ONNX Runtime 1.31: SIGABRT, 4 × the memory, SIGSEGV.
+        ("Split", lambda node: setattr(attribute(node, "num_outputs"), "i", 1), "has 3 outputs"),
+        ("Split", lambda node: setattr(attribute(node, "num_outputs"), "i", 10**7), "10000000"),
+        ("Max", lambda node: node.input.__setitem__(1, ""), "an input of Max is missing"),
+        ("Split", lambda node: node.attribute.append(node.attribute[0]), "an attribute twice"),
+    ],
+)
+def test_nodes_that_onnx_runtime_crashes_by(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    operator: str,
+    change: Callable[[Any], None],
+    said: str,
+) -> None:
+    import onnx
+
+    def edit(folder: Path) -> None:
+        model, node = node_of(folder, operator)
+        change(node)
+        onnx.save(model, str(folder / "model.onnx"))
+
+    assert_refused(forge(folders["onnx"], tmp_path / "artifact", edit), said)
+
+
+def attribute(node: Any, name: str) -> Any:
+    [found] = [one for one in node.attribute if one.name == name]
+    return found
+
+
+def test_batch_dimensions_out_of_range(tmp_path: Path) -> None:
+    from onnx import helper
+
+    node = helper.make_node("GatherND", ["x", "i"], ["y"], batch_dims=-(2**31))
+    model = helper.make_model(helper.make_graph([node], "g", [], []))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match=r"batch_dims is -2147483648"):
+        external_files(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\x3a\xff", b"\xff" * 20, b"\x3b", b"<html>"])
@@ -318,6 +376,21 @@ def test_gguf_values_are_held(
         folders["gguf"], tmp_path / "artifact", lambda folder: patch_gguf(folder, key, value)
     )
     assert_refused(folder, r"model\.gguf")
+
+
+def test_a_long_gguf_piece_is_refused(tmp_path: Path) -> None:
+    """llama.cpp overflows the stack with one of 1 MiB."""
+    import gguf
+
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "t5")
+    writer.add_token_list(["<pad>", "x" * 4001])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ArtifactError, match="more than 4,000 bytes"):
+        read_header(path)
 
 
 def test_gguf_tensor_types_are_held(folders: dict[str, Path], tmp_path: Path) -> None:
