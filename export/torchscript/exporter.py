@@ -126,8 +126,9 @@ class _Weights:
             self._read[layer] = f"{names[0]}.weight"
 
     def input_moments(self, layer: nn.Linear) -> np.ndarray | None:
-        """Second moments of what a layer reads, where they are known."""
-        return self._source.input_moments(self._read[layer])
+        """Second moments of what a layer reads; None where they are unknown, as for a tied head."""
+        name = self._read.get(layer)
+        return self._source.input_moments(name) if name is not None else None
 
     def __call__(self, *names: str) -> torch.Tensor:
         """One weight, or several concatenated along the output dimension."""

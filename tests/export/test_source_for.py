@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.export.base import EXPORTERS
-from edge.export.publish import Publisher, Target, plan_targets
+from edge.export.publish import ExportOptions, Publisher, Target, plan_targets
 from edge.export.source import SourceModel
 from edge.runtime.errors import ModelError, ParityError
 from samples import FORMATS
@@ -86,3 +86,15 @@ def test_weights_that_do_not_fit_the_config_are_refused(random_model: Callable[.
     weights = source.state_dict() | {"shared.weight": np.zeros((3, 3), np.float32)}
     with pytest.raises(ModelError, match=r"shared\.weight has the shape"):
         source.with_weights(weights)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_every_format_quantizes_the_weights_as_they_are(
+    format_name: str, tied: bool, random_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With --no-condition."""
+    options = ExportOptions(condition=False, max_error=9, mean_error=9)
+    publisher = Publisher(SourceModel.open(random_model(tied=tied)), options)
+    [target] = plan_targets(format_name, ("auto",))
+    assert publisher.publish(target, tmp_path / "out").manifest.conditioning == {}
