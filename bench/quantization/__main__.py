@@ -80,7 +80,7 @@ def _train_on(folder: Path, data: Path) -> Path:
         epochs=_STEPS * _BATCH_SIZE / rows,
         batch_size=_BATCH_SIZE,
         learning_rate=_LEARNING_RATE,
-        max_source_length=64,
+        max_source_length=128,  # the artifacts' limit, too
         max_target_length=64,
         max_eval_rows=50,
     )

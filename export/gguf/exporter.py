@@ -95,7 +95,13 @@ class GgufExporter(Exporter):
             unquantized = folder / _UNQUANTIZED_NAME
             try:
                 _write_file(source, "f32", unquantized)
-                quantize_file(unquantized, target, _FILE_TYPES[quantization], _importance(source))
+                quantize_file(
+                    unquantized,
+                    target,
+                    _FILE_TYPES[quantization],
+                    _importance(source),
+                    source.architecture,
+                )
             finally:
                 unquantized.unlink(missing_ok=True)
         return {}

@@ -9,7 +9,7 @@ from typing import Any
 from edge.runtime.artifact import TOKENIZER_MAX_BYTES
 from edge.runtime.errors import ArtifactError, InputTooLongError, library_errors
 from edge.runtime.platform.memory import give_back_free_memory
-from edge.runtime.text.tokenizer_checks import check_components, check_vocabulary
+from edge.runtime.text.tokenizer_checks import check_components, check_strings, check_vocabulary
 
 MAX_TEXT_CHARS = 8 << 20  # as long as the longest line of a data file
 # Ids times the longest piece: the most text that decoding may give.
@@ -35,6 +35,7 @@ class Tokenizer:
         try:
             if path.stat().st_size > TOKENIZER_MAX_BYTES:
                 raise ArtifactError(f"{path}: larger than {TOKENIZER_MAX_BYTES >> 20} MiB")
+            check_strings(path.read_bytes(), path)
         except OSError as error:
             raise ArtifactError(f"{path}: can't be read ({error.strerror})") from error
         with library_errors(ArtifactError, path, "not a tokenizer.json"):

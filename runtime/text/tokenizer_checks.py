@@ -19,11 +19,33 @@ _MAX_GROWTH = 8  # factor by which all replacements together may lengthen a text
 _MAX_ADDED_CHARS = 64  # put before, after or around a text
 _MAX_CHARSMAP_BYTES = 48  # of one replacement; the longest of NFKC has 33
 _MAX_PIECE_CHARS = 1000  # sentencepiece makes pieces of at most 16
+_MAX_STRING_BYTES = 12 * _MAX_PIECE_CHARS  # each character may be written as two \uXXXX
+_JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_TABLE = (b'"precompiled_charsmap":', b'"precompiled_charsmap": ')
 _ADDED_TEXT = ("prepend", "prefix", "suffix", "cls", "sep", "unk_token", "replacement")
 # What a regular expression consists of, for the count of quantifiers.
 _LITERAL = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 _UNBOUNDED = re.compile(r"(?:[*+]|\{\d*,\d*\})(?!\+)")
 _LARGE_REPEAT = re.compile(r"\{\d*,?\d{3,}\}")
+
+
+def check_strings(data: bytes, path: Path) -> None:
+    """Check the length of all strings but the table of character replacements.
+
+    Before the tokenizers library reads the file: freeing its tree of pieces is recursive, and a
+    piece of 200,000 characters overflows the stack.
+
+    Args:
+        data: The file.
+        path: Its name, for error messages.
+
+    Raises:
+        ArtifactError: A string is very long.
+    """
+    for found in _JSON_STRING.finditer(data):
+        length = found.end() - found.start()
+        if length > _MAX_STRING_BYTES and not data.endswith(_TABLE, 0, found.start()):
+            raise ArtifactError(f"{path}: a string of {length:,} bytes, refused")
 
 
 def check_components(tokenizer: Any, path: Path) -> int:
