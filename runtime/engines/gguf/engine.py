@@ -27,7 +27,7 @@ from edge.runtime.engines.base import (
 from edge.runtime.engines.boundary import check_logits, engine_errors
 from edge.runtime.engines.gguf.compatibility import check_model
 from edge.runtime.engines.gguf.header import read_header
-from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library
+from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library, load_model
 from edge.runtime.engines.logits import log_softmax
 from edge.runtime.engines.search import DecoderState, sample_search
 from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError
@@ -36,6 +36,7 @@ from edge.runtime.platform.memory import free_memory
 
 MODEL_NAME = "model.gguf"
 _CACHE_BLOCK = 256  # llama.cpp rounds its cache up to multiples of this
+_FIRST_CACHE = 1024  # tokens; a longer answer gets a larger cache when it is asked for
 _SCORE_CHUNK = 64  # positions scored at once: limits the memory of the logits
 
 
@@ -68,15 +69,13 @@ class GgufEngine(Engine):
         check_model(read_header(path), shape, positions, path)
         self._check_cache(shape.num_decoder_layers * shape.inner_dim)
         self._library = llama_library()
-        model = _load_model(self._library, path)
+        self._model = model = load_model(path)
         self._free: weakref.finalize[..., Any] = weakref.finalize(
             self, self._library.llama_model_free, model
         )
         self._check_loaded(model, path)
-        self._context = self._new_context(model, path)
-        self._free.detach()
-        self._free = weakref.finalize(self, _free, self._library, self._context, model)
-        self._memory = self._library.llama_get_memory(self._context)
+        self._context: object = None
+        self._open_context(min(self._max_output, max(_FIRST_CACHE, self._max_input)))
 
     def _check_cache(self, width: int) -> None:
         """Check that the key-value cache, which llama.cpp fills with zeros, fits into memory.
@@ -102,10 +101,23 @@ class GgufEngine(Engine):
                 f" {self.vocabulary.size} and {self.vocabulary.start}; export it again"
             )
 
-    def _new_context(self, model: object, path: Path) -> object:
+    def _open_context(self, length: int) -> None:
+        """Replace the context, if there is one, by one with a cache for `length` tokens."""
+        library = self._library
+        self._free.detach()
+        self._free = weakref.finalize(self, library.llama_model_free, self._model)
+        if self._context:
+            library.llama_free(self._context)
+        self._context = self._new_context(length)
+        self._cache_length = length
+        self._free.detach()
+        self._free = weakref.finalize(self, _free, library, self._context, self._model)
+        self._memory = library.llama_get_memory(self._context)
+
+    def _new_context(self, length: int) -> object:
         library = self._library
         params = library.llama_context_default_params()
-        params.n_ctx = self._max_output
+        params.n_ctx = length
         # The encoder needs its whole input in one batch.
         params.n_batch = params.n_ubatch = max(self._max_input, _SCORE_CHUNK)
         params.n_seq_max = 1
@@ -116,10 +128,11 @@ class GgufEngine(Engine):
         params.offload_kqv = params.op_offload = False
         params.no_perf = True
         clear_errors()
-        context = library.llama_init_from_model(model, params)
+        context = library.llama_init_from_model(self._model, params)
         if not context:
             self._free()
-            raise ArtifactError(f"{path}: llama.cpp can't run it ({last_error('no reason given')})")
+            reason = last_error("no reason given")
+            raise ArtifactError(f"{self._path}: llama.cpp can't run it ({reason})")
         return context
 
     # -- Engine ----------------------------------------------------------------------------------
@@ -137,7 +150,7 @@ class GgufEngine(Engine):
             InputTooLongError: A row over the artifact's limit.
         """
         self.check_options(options)
-        self._check_output(options.max_new_tokens)
+        self._reserve(options.max_new_tokens)
         return [
             self._generate_row(row, ids, options, on_token) for row, ids in enumerate(input_ids)
         ]
@@ -175,7 +188,7 @@ class GgufEngine(Engine):
         ]
 
     def _score_row(self, source: TokenIds, target: TokenIds) -> np.ndarray:
-        self._check_output(len(target))
+        self._reserve(len(target))
         self._encode(source)
         state = _RowState(self)
         wanted = np.asarray(target, dtype=np.int64)
@@ -206,12 +219,17 @@ class GgufEngine(Engine):
             )
         self._run(self._library.llama_encode, np.array(ids, dtype=np.int32), all_logits=False)
 
-    def _check_output(self, length: int) -> None:
+    def _reserve(self, length: int) -> None:
+        """Make sure that the cache has room for an output of `length` tokens."""
+        if not self._free.alive:
+            raise EdgeError("the engine is closed")
         if length > self._max_output:
             raise InputTooLongError(
                 f"an output of {length} tokens is longer than this artifact's limit of"
                 f" {self._max_output}; export it again with a higher --max-new-tokens-limit"
             )
+        if length > self._cache_length:
+            self._open_context(min(self._max_output, max(2 * self._cache_length, length)))
 
     def _clear(self) -> None:
         """Empty the decoder's cache."""
@@ -261,18 +279,6 @@ class _RowState(DecoderState):
     def reorder(self, rows: np.ndarray) -> None:
         if rows.tolist() != [0]:
             raise NotImplementedError("a GGUF model decodes one sequence at a time")
-
-
-def _load_model(library: ModuleType, path: Path) -> object:
-    params = library.llama_model_default_params()
-    params.n_gpu_layers = 0
-    params.load_mode = library.LLAMA_LOAD_MODE_MMAP
-    clear_errors()
-    model = library.llama_model_load_from_file(str(path).encode(), params)
-    if not model:
-        reason = last_error("no reason given")
-        raise ArtifactError(f"{path}: llama.cpp can't load it ({reason}); export it again")
-    return model
 
 
 def _free(library: ModuleType, context: object, model: object) -> None:

@@ -9,9 +9,10 @@ import collections
 import ctypes
 import threading
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from types import ModuleType
 
-from edge.runtime.errors import UnsupportedError
+from edge.runtime.errors import ArtifactError, UnsupportedError
 from edge.runtime.platform.cpu import cpu_info
 
 _ERROR = 4  # enum ggml_log_level
@@ -109,3 +110,21 @@ def _keep_errors(level: int, text: bytes, _: object) -> None:
     # "function_name: what happened" → "what happened"
     head, colon, rest = line.partition(": ")
     _errors.append(rest if colon and " " not in head else line)
+
+
+def load_model(path: Path) -> object:
+    """Load a GGUF file, mapped into memory.
+
+    Raises:
+        ArtifactError: llama.cpp can't load it.
+    """
+    library = llama_library()
+    params = library.llama_model_default_params()
+    params.n_gpu_layers = 0
+    params.load_mode = library.LLAMA_LOAD_MODE_MMAP
+    clear_errors()
+    model = library.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        reason = last_error("no reason given")
+        raise ArtifactError(f"{path}: llama.cpp can't load it ({reason}); export it again")
+    return model

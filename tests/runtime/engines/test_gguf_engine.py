@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge.export.publish import Publisher, Target
+from edge.export.publish import ExportOptions, Publisher, Target
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.artifact import Artifact
@@ -342,3 +342,17 @@ def test_limits_bound_the_context(folder: Path) -> None:
     with pytest.raises(InputTooLongError, match="takes 8"):
         engine.score([[1] * 9], [[4]])
     engine.close()
+
+
+def test_a_long_answer_gets_a_larger_cache(source: SourceModel, tmp_path: Path) -> None:
+    """The cache of the limit, 12,000 tokens here, is not allocated before it is needed."""
+    options = ExportOptions(max_new_tokens_limit=12_000)
+    Publisher(source, options).publish(Target("gguf", "f32"), tmp_path / "out")
+    with load(tmp_path / "out") as opened:
+        [short] = generate(opened, [ROWS[1]], max_new_tokens=20, min_new_tokens=20)
+        [long] = generate(opened, [ROWS[1]], max_new_tokens=1100, min_new_tokens=1100)
+        assert long.token_ids[:20] == short.token_ids
+        assert len(long.token_ids) == 1100
+        assert tokens(generate(opened, [ROWS[1]], max_new_tokens=20, min_new_tokens=20)) == [
+            short.token_ids
+        ]
