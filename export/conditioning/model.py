@@ -81,7 +81,9 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
         "head_hadamard": [shape.d_kv & -shape.d_kv, shape.d_kv],
         "separate_head": shape.tied_head,
         "seed": seed,
-        "max_relative_logit_error": _check_function(source, conditioned, calibration),
+        "max_relative_logit_error": float(
+            f"{_check_function(source, conditioned, calibration):.1e}"
+        ),
         "calibration": calibration.as_manifest(),
     }
     return Conditioned(conditioned, record)
