@@ -104,11 +104,6 @@ class SourceModel:
         """The sha256 of the folder's weights (see `SafetensorsWeights.sha256`)."""
         return self._stored.sha256
 
-    @property
-    def is_conditioned(self) -> bool:
-        """Whether the weights were rewritten for quantization (`edge.export.conditioning`)."""
-        return self._input_moments is not None
-
     def input_moments(self, name: str) -> np.ndarray | None:
         """Second moments XᵀX / tokens of what a linear layer reads [in, in], if they are known.
 

