@@ -100,7 +100,7 @@ def command(**options: Any) -> None:
     output: Path = options["output"]
 
     def kept() -> str:
-        return "the results so far are kept; the same command goes on from them"
+        return "the results so far are kept; run the same command again to resume"
 
     with signals_end_command(kept), status("reading the model") as progress:
 

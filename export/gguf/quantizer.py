@@ -51,13 +51,11 @@ def quantize_file(
     entries = _importance_entries(library, importance)
     if importance:
         params.imatrix = entries
-    overrides = None
     if file_type in _FOUR_BITS:
         embedding = _precise_type(shape.d_model)
         if embedding is not None:
             params.token_embedding_type = int(embedding)
-        overrides = _overrides(library, shape)
-        params.tt_overrides = overrides
+        params.tt_overrides = _overrides(library, shape)
     clear_errors()
     status = library.llama_model_quantize(
         str(source).encode(), str(target).encode(), ctypes.byref(params)

@@ -35,11 +35,13 @@ class Tokenizer:
         try:
             if path.stat().st_size > TOKENIZER_MAX_BYTES:
                 raise ArtifactError(f"{path}: larger than {TOKENIZER_MAX_BYTES >> 20} MiB")
-            check_strings(path.read_bytes(), path)
+            data = path.read_bytes()
         except OSError as error:
             raise ArtifactError(f"{path}: can't be read ({error.strerror})") from error
+        check_strings(data, path)
         with library_errors(ArtifactError, path, "not a tokenizer.json"):
-            self._tokenizer: Any = RustTokenizer.from_file(str(path))
+            # What was checked, not the file again.
+            self._tokenizer: Any = RustTokenizer.from_buffer(data)
             self._growth = check_components(self._tokenizer, path)
             self._pieces, self._longest_piece = check_vocabulary(self._tokenizer, path)
         # Truncation saved in the file would silently cut inputs.

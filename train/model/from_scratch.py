@@ -230,7 +230,7 @@ def quickstart_config(
         data=data,
         output=output,
         from_scratch="tiny",
-        epochs=1.7,
+        epochs=1.7,  # exact match on test of 0.81 to 0.82
         time_limit=time_limit,
         max_source_length=64,
         max_target_length=48,

@@ -219,10 +219,13 @@ class GgufEngine(Engine):
             )
         self._run(self._library.llama_encode, np.array(ids, dtype=np.int32), all_logits=False)
 
-    def _reserve(self, length: int) -> None:
-        """Make sure that the cache has room for an output of `length` tokens."""
+    def _check_open(self) -> None:
         if not self._free.alive:
             raise EdgeError("the engine is closed")
+
+    def _reserve(self, length: int) -> None:
+        """Make sure that the cache has room for an output of `length` tokens."""
+        self._check_open()
         if length > self._max_output:
             raise InputTooLongError(
                 f"an output of {length} tokens is longer than this artifact's limit of"
@@ -250,8 +253,7 @@ class GgufEngine(Engine):
 
         The batch's null fields mean: positions continue from the cache, and the sequence is 0.
         """
-        if not self._free.alive:
-            raise EdgeError("the engine is closed")
+        self._check_open()
         flags = np.ones(len(ids), dtype=np.int8)
         batch = self._library.llama_batch()
         batch.n_tokens = len(ids)

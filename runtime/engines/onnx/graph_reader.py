@@ -1,4 +1,4 @@
-"""A reader of what ONNX Runtime does not check in a graph, and could crash by.
+"""Checks of an ONNX graph that ONNX Runtime does not make: files that it reads, and crashes.
 
 A tensor may name another file in the graph's folder that holds its values. ONNX Runtime reads any
 such file. Some attributes and inputs that are out of range end the process. This reader walks the
@@ -69,7 +69,7 @@ def external_files(path: Path) -> set[str]:
 
     Raises:
         ArtifactError: The file can't be read, is not an ONNX graph, or has a node that ONNX Runtime
-            would crash by.
+            is known to crash on.
     """
     try:
         with path.open("rb") as handle:

@@ -280,7 +280,7 @@ def kill_until_done(questions: Path, output: Path, kills: int, seed: int) -> int
     return killed
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(22, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(22, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(
     questions: Path, uninterrupted: Path, tmp_path: Path, kills: int
 ) -> None:
