@@ -44,6 +44,8 @@ class SourceModel:
         generation: generation_config.json, or {}.
         weights_sha256: the hash of the folder's weight files; the same for a copy with other
             weights, since it identifies what an artifact was made from.
+        head_projection: a matrix P, float32 [d_model, d_model], with lm_head = shared · P, where
+            the weights were made from a tied model; else None.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class SourceModel:
         self._stored = SafetensorsWeights(self.folder)
         self._weights: Mapping[str, np.ndarray] = self._stored
         self._input_moments: Callable[[str], np.ndarray | None] | None = None
+        self.head_projection: np.ndarray | None = None
         self.architecture = read_architecture(
             self.config, tied_head=self._head_is_tied(), folder=self.folder
         )
@@ -119,6 +122,7 @@ class SourceModel:
         weights: Mapping[str, np.ndarray],
         config_changes: Mapping[str, Any] | None = None,
         input_moments: Callable[[str], np.ndarray | None] | None = None,
+        head_projection: np.ndarray | None = None,
     ) -> SourceModel:
         """A copy of this model with other weights; exporters treat it like one on disk.
 
@@ -130,6 +134,7 @@ class SourceModel:
             config_changes: values of config.json that the new weights ask for, such as
                 {"layer_norm_epsilon": 1e-4}. Whether the head is tied follows from the weights.
             input_moments: see the method of that name.
+            head_projection: see the attribute of that name.
 
         Raises:
             ModelError: the weights do not fit the config.
@@ -139,6 +144,7 @@ class SourceModel:
         model.config = {**self.config, **(config_changes or {})}
         model._weights = weights
         model._input_moments = input_moments
+        model.head_projection = head_projection
         model.architecture = read_architecture(
             model.config, tied_head=model._head_is_tied(), folder=self.folder
         )

@@ -14,6 +14,7 @@ from edge.export.conditioning.balance import balance_factors
 from edge.export.conditioning.calibration import Calibration
 from edge.export.conditioning.hadamard import Rotation
 from edge.export.conditioning.structure import (
+    DECODER_NORM,
     EMBEDDING,
     HEAD,
     attentions,
@@ -55,7 +56,8 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
 
     The new weights compute the same function and lose less by quantization. Source, calibration
     rows and seed decide the result; nothing else does. A tied head becomes a matrix apart from the
-    embedding, since the decoder's last gain is folded into the head alone.
+    embedding, since the decoder's last gain is folded into the head alone. Formats that can multiply
+    by `head_projection` first need no second matrix.
 
     Raises:
         ModelError: A weight is not finite; the message names it.
@@ -72,14 +74,17 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
     _rotate_residual(source, weights, rotation)
     _rotate_heads(source, weights, rng)
     moments = _Moments(source, weights, calibration)
-    conditioned = source.with_weights(weights, input_moments=moments)
+    conditioned = source.with_weights(
+        weights,
+        input_moments=moments,
+        head_projection=_head_projection(source, rotation) if shape.tied_head else None,
+    )
     conditioned.torch_model = shared_torch_model(source, weights)
     record = {
         "balanced_pairs": balanced,
         "folded_norms": sum(1 for _ in norms(shape)),
         "residual_hadamard": [rotation.hadamard_size, shape.d_model],
         "head_hadamard": [shape.d_kv & -shape.d_kv, shape.d_kv],
-        "separate_head": shape.tied_head,
         "seed": seed,
         "max_relative_logit_error": float(
             f"{_check_function(source, conditioned, calibration):.1e}"
@@ -162,6 +167,12 @@ def _rotate_residual(source: SourceModel, weights: Weights, rotation: Rotation) 
         weights[name] = _rotate_columns(weights[name], rotation)
     for name in residual_writers(source.architecture):
         weights[name] = np.ascontiguousarray(_rotate_columns(weights[name].T, rotation).T)
+
+
+def _head_projection(source: SourceModel, rotation: Rotation) -> np.ndarray:
+    """Qᵀ · diag(gain) · Q: the rotated embedding times this is the head of a tied model."""
+    gain = np.diag(source.tensor(DECODER_NORM).astype(np.float64))
+    return rotation.rows(rotation.columns(gain)).astype(np.float32)
 
 
 def _rotate_heads(source: SourceModel, weights: Weights, rng: np.random.Generator) -> None:

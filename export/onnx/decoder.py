@@ -64,7 +64,7 @@ class DecoderEmitter(Emitter):
         if self.shape.scale_decoder_outputs:
             scale = self.graph.constant(self.shape.d_model**-0.5, np.float32)
             x = self.graph.op("Mul", x, scale)
-        return head.logits(self.graph, x)
+        return head.logits(self.graph, self.precision.head_input(self.graph, x))
 
     def position_bias(self, token_ids: str, past_key: str) -> str:
         """The position bias of new tokens; it also masks later tokens of the same call."""

@@ -7,6 +7,7 @@ build/hostile.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,4 +44,4 @@ def test_a_slice_of_the_mutants(name: str, artifacts: Path, trained: Path, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_all_mutants(name: str, artifacts: Path, trained: Path, tmp_path: Path) -> None:
-    run(name, artifacts, trained, tmp_path, 0)
+    run(name, artifacts, trained, tmp_path, int(os.environ.get("EDGE_HOSTILE_COUNT", "0")))
