@@ -24,6 +24,7 @@ from edge.export.options import (
 )
 from edge.export.parity import Parity, ParityCheck, check_tolerance
 from edge.export.quantization.evaluation import HeldOutCheck
+from edge.export.quantization.sensitivity import precise_weights
 from edge.export.shortlist import Shortlist
 from edge.export.source import SourceModel
 from edge.export.target import Target, plan_targets
@@ -126,7 +127,12 @@ class Publisher:
         """
         if not self.options.condition:
             return None
-        return condition(self.source, self.calibration.fitted)
+        rows = self.calibration.fitted
+        conditioned = condition(self.source, rows)
+        conditioned.source.precise_weights = functools.cache(
+            lambda: precise_weights(conditioned.source, rows)
+        )
+        return conditioned
 
     @functools.cached_property
     def calibration(self) -> Calibration:

@@ -46,6 +46,8 @@ class SourceModel:
             weights, since it identifies what an artifact was made from.
         head_projection: a matrix P, float32 [d_model, d_model], with lm_head = shared · P, where
             the weights were made from a tied model; else None.
+        precise_weights: gives the names of weights that 4-bit formats keep in 8 bits, if a
+            calibration has chosen them; else None.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class SourceModel:
         self._weights: Mapping[str, np.ndarray] = self._stored
         self._input_moments: Callable[[str], np.ndarray | None] | None = None
         self.head_projection: np.ndarray | None = None
+        self.precise_weights: Callable[[], frozenset[str]] | None = None
         self.architecture = read_architecture(
             self.config, tied_head=self._head_is_tied(), folder=self.folder
         )

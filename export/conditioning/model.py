@@ -56,8 +56,8 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
 
     The new weights compute the same function and lose less by quantization. Source, calibration
     rows and seed decide the result; nothing else does. A tied head becomes a matrix apart from the
-    embedding, since the decoder's last gain is folded into the head alone. Formats that can multiply
-    by `head_projection` first need no second matrix.
+    embedding, since the decoder's last gain is folded into the head alone. Formats that can
+    multiply by `head_projection` first need no second matrix.
 
     Raises:
         ModelError: A weight is not finite; the message names it.

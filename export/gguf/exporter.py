@@ -13,7 +13,7 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, LlamaFileType, get_te
 from edge.export.architecture import expected_shapes
 from edge.export.base import EIGHT_BIT, FOUR_BIT, HALF, Exporter, Tolerance
 from edge.export.gguf.position_buckets import BiasTables, bias_tables
-from edge.export.gguf.quantizer import quantize_file
+from edge.export.gguf.quantizer import FOUR_BITS, quantize_file
 from edge.export.gguf.vocabulary import read_vocabulary
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
@@ -100,7 +100,8 @@ class GgufExporter(Exporter):
                     target,
                     _FILE_TYPES[quantization],
                     _importance(source),
-                    source.architecture,
+                    _precise(source) if _FILE_TYPES[quantization] in FOUR_BITS else {},
+                    source.architecture.d_model,
                 )
             finally:
                 unquantized.unlink(missing_ok=True)
@@ -254,3 +255,17 @@ def _importance(source: SourceModel) -> dict[str, np.ndarray]:
         if moments is not None:
             importance[gguf_name] = np.ascontiguousarray(np.diag(moments), dtype=np.float32)
     return importance
+
+
+def _precise(source: SourceModel) -> dict[str, int]:
+    """GGUF name → row width of the matrices that keep more than 4 bits."""
+    weights = expected_shapes(source.architecture)
+    if source.precise_weights is not None:
+        chosen = source.precise_weights()
+    else:  # a seventh of what a step reads, and two fifths of the error
+        chosen = frozenset(
+            name
+            for name in weights
+            if name.endswith(("EncDecAttention.q.weight", "EncDecAttention.o.weight"))
+        )
+    return {gguf: weights[name][1] for name, gguf in _tensor_names(weights) if name in chosen}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +13,12 @@ from typing import Any
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
-from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library
 from edge.runtime.errors import EdgeError
 
-# Mixes whose embedding and cross-attention get more bits. An answer reads few rows of the
-# embedding, so that they cost no time there. The cross-attention's query and output projections
-# are a seventh of what a step reads, and two fifths of the error (see BlockInt4 for onnx).
-_FOUR_BITS = (LlamaFileType.MOSTLY_Q4_K_M, LlamaFileType.MOSTLY_Q4_0)
+# Mixes whose embedding and most sensitive matrices get more bits. An answer reads few rows of the
+# embedding, so that they cost no time there.
+FOUR_BITS = (LlamaFileType.MOSTLY_Q4_K_M, LlamaFileType.MOSTLY_Q4_0)
 
 
 def quantize_file(
@@ -27,7 +26,8 @@ def quantize_file(
     target: Path,
     file_type: LlamaFileType,
     importance: Mapping[str, np.ndarray],
-    shape: Architecture,
+    precise: Mapping[str, int],
+    d_model: int,
 ) -> None:
     """Quantize a GGUF file.
 
@@ -40,7 +40,8 @@ def quantize_file(
         file_type: llama.cpp's name of the mix of types.
         importance: GGUF name → mean square of each input of that matrix, float32 [in]: errors of
             inputs that are large count more. Empty: all count the same.
-        shape: the model's shape.
+        precise: GGUF name → row width of the matrices that mixes of 4 bits keep in 6 or 8.
+        d_model: the width of the embedding.
 
     Raises:
         EdgeError: the disk is full, or llama.cpp can't quantize the model.
@@ -51,11 +52,11 @@ def quantize_file(
     entries = _importance_entries(library, importance)
     if importance:
         params.imatrix = entries
-    if file_type in _FOUR_BITS:
-        embedding = _precise_type(shape.d_model)
+    if file_type in FOUR_BITS:
+        embedding = _precise_type(d_model)
         if embedding is not None:
             params.token_embedding_type = int(embedding)
-        params.tt_overrides = _overrides(library, shape)
+        params.tt_overrides = _overrides(library, precise)
     clear_errors()
     status = library.llama_model_quantize(
         str(source).encode(), str(target).encode(), ctypes.byref(params)
@@ -79,13 +80,12 @@ def _precise_type(width: int) -> GGMLQuantizationType | None:
     return None
 
 
-def _overrides(library: Any, shape: Architecture) -> Any:
+def _overrides(library: Any, precise: Mapping[str, int]) -> Any:
     """A C array of name patterns and types, ended by an entry without a pattern."""
-    widths = {"q": shape.d_model, "o": shape.num_heads * shape.d_kv}
-    kinds = {name: kind for name, width in widths.items() if (kind := _precise_type(width))}
+    kinds = {name: kind for name, width in precise.items() if (kind := _precise_type(width))}
     array = (library.llama_model_tensor_override * (len(kinds) + 1))()
     for entry, (name, kind) in zip(array, kinds.items(), strict=False):
-        entry.pattern = f"cross_attn_{name}".encode()
+        entry.pattern = re.escape(name).encode()
         entry.type = int(kind)
     return array
 

@@ -95,7 +95,7 @@ def precisions(source: SourceModel, quantization: str) -> tuple[Precision, Preci
             return encoder, BlockInt8(source)
         case "int4_mixed":
             # lm_head decides between nearly equal tokens.
-            return encoder, BlockInt4(source, keep_int8=("lm_head",))
+            return encoder, BlockInt4(source, keep_int8=("lm_head.weight",))
         case _:
             return encoder, BlockInt4(source)
 

@@ -204,20 +204,24 @@ class BlockInt8(Precision):
 
 
 class BlockInt4(BlockInt8):
-    """4-bit blocks; the embedding and the layers that need it more than others have 8 bits.
+    """4-bit blocks; the embedding, and the matrices whose rounding costs most, have 8 bits.
 
-    The cross-attention's query and output projections are a seventh of what a step reads, and were
-    two fifths of the error of a model of 1.8 M parameters (measured one matrix at a time): with 8
-    bits there 96.8 % of its answers stay, without 95.9 %. The next is lm_head (97.8 %), which takes
-    a third of a small model's step.
+    Calibration chooses these (`edge.export.quantization.sensitivity`). Without it, they are the
+    cross-attention's query and output projections: a seventh of what a step reads, and two
+    fifths of the error of a model of 1.8 M parameters.
     """
 
     def __init__(self, source: SourceModel, keep_int8: Sequence[str] = ()) -> None:
         super().__init__(source)
-        self._keep_int8 = ("EncDecAttention", *keep_int8)
+        self._keep_int8 = keep_int8
 
     def _bits(self, names: Sequence[str]) -> int:
-        return 8 if any(part in self._keep_int8 for part in names[0].split(".")) else 4
+        return 8 if names[0] in self._keep_int8 or self._is_precise(names[0]) else 4
+
+    def _is_precise(self, name: str) -> bool:
+        if self._source.precise_weights is None:
+            return ".EncDecAttention." in name
+        return name in self._source.precise_weights()
 
 
 def _unpacked(graph: Graph, packed: str, block: int) -> str:
