@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from gpu_context import GIB, Context, synchronize
-from gpu_runner import FailedError, Result, SkippedError
 
 from edge.runtime.rows import Columns, read_rows
 from edge.train.config import TrainConfig
@@ -24,6 +22,8 @@ from edge.train.device import choose_device, has_fast_bf16
 from edge.train.evaluate import EvaluationOptions, evaluate
 from edge.train.model.loading import Trainable, load_pretrained
 from edge.train.output.record import versions
+from gpu_context import GIB, Context, synchronize
+from gpu_runner import FailedError, Result, SkippedError
 
 LOSS_TOLERANCE = 1e-4  # relative, fp32 on both devices
 GRADIENT_TOLERANCE = 1e-3

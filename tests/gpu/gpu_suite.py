@@ -83,10 +83,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, work: Pat
     start = time.monotonic()
     import gpu_checks
     import gpu_training
+    from edge.train.synthetic import write_dataset
     from gpu_context import FULL, TINY, Context
     from gpu_runner import Part, Report, call_in_process, run_parts
-
-    from edge.train.synthetic import write_dataset
 
     for name in PRELOADED:
         with contextlib.suppress(ImportError):

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_context import GIB, Context, Watch, base_run, measured_run
-from gpu_runner import FailedError, Outcome, Result, SkippedError, call_in_process
 
 from edge.bench.engines.shapes import write_model
 from edge.runtime.rows import Columns, read_rows
@@ -25,6 +23,8 @@ from edge.train.events import Event
 from edge.train.metrics import text_metrics
 from edge.train.presets import build_config
 from edge.train.trainer import train
+from gpu_context import GIB, Context, Watch, base_run, measured_run
+from gpu_runner import FailedError, Outcome, Result, SkippedError, call_in_process
 
 T4_GIB = 14.5  # of the 16 GB on the card, what a program can use
 _RUN_SECONDS = 60  # limit of each run of the resume check
