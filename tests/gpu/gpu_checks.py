@@ -103,8 +103,8 @@ def throughput(context: Context, _: dict[str, Result]) -> Result:
     """Steps per second with edge's token-budget batches, and with two simpler ways to pad.
 
     The same plain loop (autocast, backward, fused AdamW) for all, so that only the batches differ.
-    No step has more padded tokens than the budget, but for the random batches padded to their
-    longest row, which have as many rows as edge's have on average.
+    No step has more padded tokens than the budget: random batches have as many rows as fit if one
+    of them is the longest.
     """
     trainable = load_pretrained(str(context.base), dropout=0.0)
     model: Any = trainable.model.to(context.device).train()
@@ -117,10 +117,7 @@ def throughput(context: Context, _: dict[str, Result]) -> Result:
     dataset, sampler = training_rows(rows, trainable.tokenizer, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     longest = [max(sizes) for sizes in zip(*dataset.lengths, strict=True)]
-    per_batch = {
-        "fixed_padding": max(1, context.sizes.tokens // sum(longest)),
-        "longest_in_batch": max(1, round(len(rows) / len(sampler))),
-    }
+    most_rows = max(1, context.sizes.tokens // sum(longest))
     collate = Collator(trainable.tokenizer)
 
     def batches(way: str) -> Iterator[dict[str, torch.Tensor]]:
@@ -131,8 +128,8 @@ def throughput(context: Context, _: dict[str, Result]) -> Result:
                 plan = sampler.batches(epoch)
             else:
                 order.shuffle(numbers)
-                size = per_batch[way]
-                plan = [numbers[at : at + size] for at in range(0, len(numbers), size)]
+                starts = range(0, len(numbers), most_rows)
+                plan = [numbers[start : start + most_rows] for start in starts]
             for batch in plan:
                 tensors = collate([dataset[number] for number in batch])
                 yield _widened(tensors, longest) if way == "fixed_padding" else tensors
@@ -144,7 +141,7 @@ def throughput(context: Context, _: dict[str, Result]) -> Result:
         value.backward()
         optimizer.step()
 
-    ways = {way: batches(way) for way in ("token_budget", *per_batch)}
+    ways = {way: batches(way) for way in ("token_budget", "fixed_padding", "longest_in_batch")}
     speeds: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     waste: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(context.sizes.rounds + 1):  # the first warms up
@@ -169,7 +166,11 @@ def throughput(context: Context, _: dict[str, Result]) -> Result:
     return {
         "weights": "random",
         "tokens_per_step": context.sizes.tokens,
-        "rows_per_batch": per_batch | {"token_budget": round(len(rows) / len(sampler), 1)},
+        "rows_per_batch": {
+            "token_budget": round(len(rows) / len(sampler), 1),
+            "fixed_padding": most_rows,
+            "longest_in_batch": most_rows,
+        },
         "longest_row": longest,
         "tokens_per_second": {way: round(median[0], 1) for way, median in medians.items()},
         "rows_per_second": {way: round(median[1], 1) for way, median in medians.items()},

@@ -45,15 +45,20 @@ class Outcome:
 
 
 def call_in_process(
-    function: Callable[..., Result], *arguments: Any, limit: float, method: str = "fork"
+    function: Callable[..., Result],
+    *arguments: Any,
+    limit: float,
+    method: str = "fork",
+    new_group: bool = True,
 ) -> Outcome:
-    """Call `function` in a new process, and kill it and its children after `limit` seconds.
+    """Call `function` in a new process, and kill it after `limit` seconds.
 
-    By "fork" it needs no imports again; this process must not have used the GPU.
+    By "fork" it needs no imports again; this process must not have used the GPU. With `new_group`,
+    the processes that it starts are killed with it, unless they are in groups of their own.
     """
     context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_call, args=(sender, function, arguments))
+    process = context.Process(target=_call, args=(sender, function, arguments, new_group))
     start = time.monotonic()
     process.start()
     sender.close()
@@ -73,8 +78,11 @@ def call_in_process(
     return Outcome(status, round(time.monotonic() - start, 2), result, reason)
 
 
-def _call(sender: Connection, function: Callable[..., Result], arguments: tuple[Any, ...]) -> None:
-    os.setsid()  # a group of its own, which can be killed as a whole
+def _call(
+    sender: Connection, function: Callable[..., Result], arguments: tuple[Any, ...], new_group: bool
+) -> None:
+    if new_group:
+        os.setpgrp()
     try:
         sender.send(("ok", function(*arguments), ""))
     except SkippedError as error:

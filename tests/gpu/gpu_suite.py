@@ -14,6 +14,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -66,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     for folder in filter(None, (options.data, options.model, options.tokenizer)):
         if not folder.is_dir():
             parser.error(f"{folder}: no such folder")
+    # An end by `timeout` still kills the part that runs, and removes the folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Without it, asking for the GPU would initialize CUDA here, and forked processes can't use it.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -122,7 +122,7 @@ def resume(context: Context, _: dict[str, Result]) -> Result:
 
     def run(name: str, **options: Any) -> Outcome:
         arguments = (context, data, context.work / name, options)
-        return call_in_process(_resumable_run, *arguments, limit=_RUN_SECONDS)
+        return call_in_process(_resumable_run, *arguments, limit=_RUN_SECONDS, new_group=False)
 
     whole, again = run("whole"), run("again")
     killed, resumed = run("killed", kill=True), run("killed", resume=True)
