@@ -107,11 +107,15 @@ def _kill(pid: int) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """A part: `run(context, results of the parts before)`, and its time limit in seconds."""
+    """A part: `run(context, results of the parts before)`, and its time limit in seconds.
+
+    `method` is how its process is started, if not as the others.
+    """
 
     name: str
     run: Callable[..., Result]
     limit: float
+    method: str | None = None
 
 
 class Report:
@@ -170,7 +174,9 @@ def run_parts(
             outcome = Outcome("not run", 0.0, {}, f"the budget of {budget:.0f} s is used up")
         else:
             limit = min(part.limit, left)
-            outcome = call_in_process(part.run, context, report.results, limit=limit, method=method)
+            outcome = call_in_process(
+                part.run, context, report.results, limit=limit, method=part.method or method
+            )
         report.add(part.name, outcome)
         print(f"{part.name}: {outcome.status} ({outcome.seconds} s) {outcome.reason}", flush=True)
         if outcome.result:

@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SUBPACKAGES = ("runtime", "train", "export", "bench", "cli")
@@ -50,6 +51,27 @@ def use_checkout(folder: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
+
+
+class _Hidden:
+    """A finder of modules that doesn't find the package `name`."""
+
+    def __init__(self, finder: Any, name: str) -> None:
+        self._finder, self._name = finder, name
+
+    def find_spec(self, name: str, *arguments: Any) -> Any:
+        """As the finder's."""
+        if name.partition(".")[0] == self._name:
+            return None
+        return self._finder.find_spec(name, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._finder, name)
+
+
+def hide(name: str) -> None:
+    """Make the package `name` look as if it were not installed, in this process and its forks."""
+    sys.meta_path[:] = [_Hidden(finder, name) for finder in sys.meta_path]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,6 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, work: Path) -> int:
     """Import everything once, then run the parts in forked processes."""
     start = time.monotonic()
+    # peft imports it, and it initializes CUDA. The parts that need it are spawned.
+    hide("bitsandbytes")
     import gpu_checks
     import gpu_training
     from edge.train.synthetic import write_dataset
@@ -107,10 +131,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, work: Pat
         Part("out_of_memory", gpu_training.out_of_memory, 60),
         Part("accuracy", gpu_training.accuracy, 110),
         Part("export", gpu_checks.export, 60),
-        Part("qlora", gpu_training.qlora, 60),
+        Part("qlora", gpu_training.qlora, 90, "spawn"),
         Part("colab_t4", gpu_training.colab_t4, 60),
         Part("fp32_full", gpu_training.fp32_full, 60),
-        Part("adamw_8bit", gpu_training.adamw_8bit, 60),
+        Part("adamw_8bit", gpu_training.adamw_8bit, 90, "spawn"),
     ]
     if options.parts:
         wanted = options.parts.split(",")
