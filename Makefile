@@ -15,7 +15,7 @@ ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-slow test-hostile interop baselines bench-engines bench-serve \
+.PHONY: demo install test test-slow test-hostile test-gpu interop baselines bench-engines bench-serve \
   bench-compile bench-quantization \
   lint typed types docs format help-docs package clean
 
@@ -53,6 +53,20 @@ test-slow: install
 # tries so many for each format.
 test-hostile: install
 	$(BIN)/python -m pytest -q -m slow tests/hostile
+
+# Checks and figures of training on a CUDA GPU, in GPU_JSON: 6 minutes. GPU_PYTHON has torch and
+# transformers for CUDA; edge need not be installed there.
+GPU_PYTHON ?= $(PYTHON)
+GPU_JSON ?= runs/gpu.json
+GPU_DATA ?= ../shared/data/disfl_qa
+GPU_MODEL ?= ../shared/models/disfl-tiny
+GPU_TOKENIZER ?= ../shared/t5-tokenizer
+
+test-gpu:
+	$(GPU_PYTHON) tests/gpu/gpu_suite.py --json $(GPU_JSON) \
+	  $(if $(wildcard $(GPU_DATA)),--data $(GPU_DATA)) \
+	  $(if $(wildcard $(GPU_MODEL)),--model $(GPU_MODEL)) \
+	  $(if $(wildcard $(GPU_TOKENIZER)),--tokenizer $(GPU_TOKENIZER))
 
 # Load exports with Optimum, in the baselines' environment, and with transformers.js in Node.js.
 interop: install $(BASELINES)

@@ -26,10 +26,10 @@ class DeviceConfig:
 def choose_device(device: str = "auto", precision: str = "auto") -> DeviceConfig:
     """Resolve "auto" to a device and a precision of this machine.
 
-    Never fp16, in which T5's activations overflow.
+    Never fp16, in which T5's activations overflow, and never bf16 on a GPU that emulates it.
 
     Raises:
-        UsageError: The device is not available.
+        UsageError: The device is not available, or it is a CUDA GPU that only emulates bf16.
     """
     import torch
 
@@ -45,22 +45,38 @@ def choose_device(device: str = "auto", precision: str = "auto") -> DeviceConfig
         raise UsageError(f"--device {device}: not available; available: {', '.join(available)}")
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
+    if precision == "bf16" and device == "cuda" and not has_fast_bf16(device):
+        major, minor = torch.cuda.get_device_capability()
+        raise UsageError(
+            f"--precision bf16: {torch.cuda.get_device_name()} (compute capability {major}.{minor})"
+            " only emulates bf16, more slowly than it computes fp32; use --precision fp32"
+        )
     return DeviceConfig(device, precision)
 
 
 def has_fast_bf16(device: str) -> bool:
     """Whether bf16 is faster than fp32: the device has matrix units for it and doesn't emulate it.
 
-    On a CPU with AVX512-BF16, a step of the tiny shape takes 0.7 of its fp32 time.
+    On a CPU with AVX512-BF16, a step of the tiny shape takes 0.7 of its fp32 time. MPS has bf16
+    since macOS 14.
     """
     import torch
 
     if device == "cuda":
+        # Not torch.cuda.is_bf16_supported, which is also true of GPUs that emulate bf16.
         return tuple(torch.cuda.get_device_capability()) >= (8, 0)
     if device == "cpu":
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, bool)() for probe in probes)
-    return False
+    return device == "mps" and bool(torch.backends.mps.is_macos_or_newer(14, 0))
+
+
+def padding_multiple(device: str) -> int:
+    """What the widths of batches are rounded up to: 1, or 16 on MPS.
+
+    MPS compiles a graph and caches memory for every shape: with few widths both stay small.
+    """
+    return 16 if device == "mps" else 1
 
 
 def check_processes(config: TrainConfig, device_config: DeviceConfig, processes: Processes) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge.train.data import IGNORED_LABEL, Collator
+from edge.train.device import padding_multiple
 from edge.train.distributed import SINGLE_PROCESS
 from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l, text_metrics
 
@@ -151,7 +152,7 @@ def _run_batches(
     """`run_batch` on all examples, split among the processes; all outputs in each process."""
     import torch
 
-    collate = Collator(tokenizer)
+    collate = Collator(tokenizer, multiple=padding_multiple(model.device.type))
     processes = options.processes
 
     def run(numbers: list[int]) -> _Outputs:

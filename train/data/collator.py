@@ -13,23 +13,29 @@ IGNORED_LABEL = -100  # ignore_index of the cross-entropy
 
 
 class Collator:
-    """Pads tokenized rows; padded labels are -100, so that padding adds nothing to the loss."""
+    """Pads tokenized rows; padded labels are -100, so that padding adds nothing to the loss.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    Args:
+        tokenizer: The model's.
+        multiple: The widths of inputs and labels are rounded up to a multiple of it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, multiple: int = 1) -> None:
         self._pad = tokenizer.pad_token_id
+        self._multiple = multiple
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """input_ids and attention_mask (rows, source length), labels (rows, target length)."""
         import torch
 
         sources = [row["input_ids"] for row in rows]
-        input_ids = _padded(sources, self._pad)
+        input_ids = _padded(sources, self._pad, self._multiple)
         lengths = torch.tensor([len(ids) for ids in sources])
         mask = torch.arange(input_ids.shape[1])[None, :] < lengths[:, None]
         return {
             "input_ids": input_ids,
             "attention_mask": mask.long(),
-            "labels": _padded([row["labels"] for row in rows], IGNORED_LABEL),
+            "labels": _padded([row["labels"] for row in rows], IGNORED_LABEL, self._multiple),
         }
 
 
@@ -75,8 +81,8 @@ class TrainingCollator:
         self.padded_tokens = state["padded_tokens"]
 
 
-def _padded(texts: Sequence[list[int]], filler: int) -> torch.Tensor:
+def _padded(texts: Sequence[list[int]], filler: int, multiple: int) -> torch.Tensor:
     import torch
 
-    width = max(len(ids) for ids in texts)
+    width = -(-max(len(ids) for ids in texts) // multiple) * multiple
     return torch.tensor([ids + [filler] * (width - len(ids)) for ids in texts])

@@ -13,6 +13,7 @@ from transformers import PrinterCallback
 
 from edge.train.data.collator import Collator, TrainingCollator
 from edge.train.data.sampler import BatchPartition, ResumableBatchSampler, training_rows
+from edge.train.device import padding_multiple
 from edge.train.distributed import SINGLE_PROCESS
 from edge.train.events import Event
 from edge.train.loop.averaging import WeightAverage
@@ -118,7 +119,10 @@ def run_loop(
     if math.isfinite(config.epochs):
         steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     schedule = TrainingSchedule(steps, config.time_limit, config.warmup_ratio, config.schedule)
-    collator = TrainingCollator(trainable.model, Collator(trainable.tokenizer))
+    collator = TrainingCollator(
+        trainable.model,
+        Collator(trainable.tokenizer, multiple=padding_multiple(device_config.device)),
+    )
     state = _new_state(
         config, device_config, trainable, schedule, collator, steps_per_epoch, context
     )

@@ -36,9 +36,6 @@ def trainer_arguments(
     work_dir: Path,
 ) -> Seq2SeqTrainingArguments:
     """The Trainer's arguments; it neither saves, evaluates nor logs, which the callback does."""
-    optimizer = _OPTIMIZERS[config.optimizer]
-    if device_config.device == "mps" and config.optimizer == "adamw":
-        optimizer = "adamw_torch"  # MPS has no fused one
     return Seq2SeqTrainingArguments(
         output_dir=str(work_dir / "trainer"),
         max_steps=steps or UNLIMITED_STEPS,
@@ -52,7 +49,9 @@ def trainer_arguments(
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        optim=optimizer,
+        optim=_OPTIMIZERS[config.optimizer],
+        # The allocator of MPS keeps memory for every shape of batch, until the machine swaps.
+        torch_empty_cache_steps=1 if device_config.device == "mps" else None,
         seed=config.seed,
         use_cpu=device_config.device == "cpu",
         save_strategy="no",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import ModelError, library_errors, one_line
 from edge.runtime.platform.json_file import read_json
+from edge.train.device import has_fast_bf16
 from edge.train.model.from_scratch import get_shape, new_model
 from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
 from edge.train.model.weights import check_capacity, check_dimensions, require_safetensors
@@ -211,12 +212,11 @@ def _quantization_options(bits: int) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
 
-    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     four_bit = {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": torch.bfloat16 if has_bf16 else torch.float32,
+        "bnb_4bit_compute_dtype": torch.bfloat16 if has_fast_bf16("cuda") else torch.float32,
     }
     settings: Any = BitsAndBytesConfig(**four_bit if bits == 4 else {"load_in_8bit": True})
     return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
