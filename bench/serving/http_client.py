@@ -65,6 +65,9 @@ class LoadClient:
         except (OSError, asyncio.IncompleteReadError):
             writer.close()
             return Reply(BROKEN, time.perf_counter() - started)
+        except asyncio.CancelledError:  # the caller hangs up
+            writer.transport.abort()
+            raise
         seconds = time.perf_counter() - started
         if not self._keep_alive or headers.get("connection") == "close":
             writer.close()

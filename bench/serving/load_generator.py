@@ -118,6 +118,55 @@ async def open_loop(
     return OpenLoad(replies, unsent, len(replies) / elapsed)
 
 
+@dataclass(frozen=True)
+class CutLoad:
+    """What clients that hang up at random moments found.
+
+    Attributes:
+        sent: Requests that were sent.
+        cut: Requests whose connection the client closed before the reply was complete.
+        replies: To the others.
+    """
+
+    sent: int
+    cut: int
+    replies: list[Reply]
+
+
+async def cut_loop(
+    host: str, port: int, body: dict[str, Any], clients: int, seconds: float, patience: float
+) -> CutLoad:
+    """Send requests from `clients` at once; half of them hang up before the reply.
+
+    Args:
+        host: Of the service.
+        port: Of the service.
+        body: Of every request.
+        clients: How many there are.
+        seconds: How long new requests are sent.
+        patience: The longest that a client waits before it hangs up, in seconds.
+    """
+    generator = random.Random(0)
+    until = time.perf_counter() + seconds
+    sent = cut = 0
+    replies: list[Reply] = []
+
+    async def ask() -> None:
+        nonlocal sent, cut
+        while time.perf_counter() < until:
+            client = LoadClient(host, port, keep_alive=False)
+            leaves = generator.random() < 0.5
+            limit = generator.uniform(0, patience) if leaves else None
+            sent += 1
+            try:
+                replies.append(await asyncio.wait_for(client.post(PATH, body), limit))
+            except TimeoutError:
+                cut += 1
+
+    await asyncio.gather(*(ask() for _ in range(clients)))
+    return CutLoad(sent, cut, replies)
+
+
 async def resident_bytes(client: LoadClient) -> float:
     """Resident memory of the service, from its /metrics.
 

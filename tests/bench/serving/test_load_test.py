@@ -39,6 +39,9 @@ def test_the_service_survives_load(artifacts: Path, tmp_path: Path) -> None:
         "5 × capacity: replies",
         "5 × capacity: Retry-After in refusals",
         "5 × capacity: accepted p50 / p95 / max",
+        "a request after 5 × capacity",
+        "50 clients that hang up: replies",
+        "a request after clients that hang up",
         "SIGTERM under load: accepted and lost",
         "SIGTERM under load: end",
     ):
