@@ -150,10 +150,18 @@ class ParityCheck:
 
     @functools.cached_property
     def _log_probs(self) -> list[np.ndarray]:
+        """Of all tokens at every position of the answers: float32 [tokens, vocab_size] each.
+
+        Complete, so that the source's model is not needed again where an artifact differs.
+        """
         return [
-            self._reference.score([ids], [self._target(answer)])[0]
+            self._reference.log_probs([ids], [self._target(answer)])[0].copy()
             for ids, answer in zip(self.input_ids, self._answers, strict=True)
         ]
+
+    def prepare(self) -> None:
+        """Compute the source's answers and log-probabilities now, not at the first artifact."""
+        self._log_probs  # noqa: B018 - cached
 
     def _target(self, answer: list[int]) -> list[int]:
         return [*answer, self.tokenizer.eos]
@@ -167,7 +175,11 @@ class ParityCheck:
         differing = [row for row, ids in enumerate(answers) if ids != self._answers[row]]
         targets = [self._target(answer) for answer in self._answers]
         scores = model.score_tokens(self.input_ids, targets, batch_size=len(targets))
-        errors = np.abs(np.concatenate(scores) - np.concatenate(self._log_probs))
+        expected = [
+            rows[np.arange(len(target)), target]
+            for rows, target in zip(self._log_probs, targets, strict=True)
+        ]
+        errors = np.abs(np.concatenate(scores) - np.concatenate(expected))
         lookup_identical, lookup_gap = self._with_lookup(model)
         return Parity(
             inputs=len(self.input_ids),
@@ -211,9 +223,8 @@ class ParityCheck:
         """
         expected, found = self._target(self._answers[row]), self._target(answer)
         position, expected, found = first_difference(expected, found)
-        ids = [self.input_ids[row], self.input_ids[row]]
-        scores = self._reference.score(ids, [expected, found])
-        return abs(float(scores[0][position] - scores[1][position]))
+        log_probs = self._log_probs[row][position]
+        return abs(float(log_probs[expected[-1]] - log_probs[found[-1]]))
 
 
 def first_difference(one: list[int], other: list[int]) -> tuple[int, list[int], list[int]]:

@@ -132,6 +132,7 @@ class Publisher:
         conditioned.source.precise_weights = functools.cache(
             lambda: precise_weights(conditioned.source, rows)
         )
+        self.source.release_torch_model()  # as large as the conditioned weights
         return conditioned
 
     @functools.cached_property
@@ -205,6 +206,11 @@ class Publisher:
         tolerance = self._tolerance(exporter, target.quantization)
         check = self.check  # first: it rejects a wrong tokenizer before anything is written
         shortlist = self.shortlist
+        check.prepare()
+        quantized = target.quantization not in exporter.full_precision
+        compares = quantized and self.options.condition and self.options.compare_answers
+        if compares:
+            self.held_out.prepare()
         with new_folder(output, force=force) as staging:
             manifest = self.write(target, staging)
             with load(staging, trust_code=True) as model:
@@ -212,7 +218,7 @@ class Publisher:
                 answers = shortlist.answers(model) if shortlist else []
                 check_tolerance(parity, tolerance, target.name)
                 record = parity.as_manifest(tolerance)
-                if manifest.conditioning and self.options.compare_answers:
+                if compares:
                     record["held_out"] = self.held_out.compare(model).as_manifest()
             manifest = dataclasses.replace(manifest, parity=record)
             if shortlist:

@@ -129,6 +129,19 @@ class TorchReference(Engine):
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
     ) -> list[np.ndarray]:
         """See `Engine.score`."""
+        return [
+            rows[np.arange(len(target)), target]
+            for rows, target in zip(self.log_probs(input_ids, target_ids), target_ids, strict=True)
+        ]
+
+    def log_probs(
+        self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
+    ) -> list[np.ndarray]:
+        """Log-probabilities of every token at every position of targets.
+
+        Returns:
+            float32 [tokens, vocab_size] for each target.
+        """
         import torch
 
         shape = self._source.architecture
@@ -142,9 +155,8 @@ class TorchReference(Engine):
                 attention_mask=torch.from_numpy(mask),
                 decoder_input_ids=torch.from_numpy(decoder_ids),
             ).logits
-            log_probs = torch.log_softmax(logits.float(), dim=-1)
-            chosen = log_probs.gather(-1, torch.from_numpy(targets)[..., None])[..., 0].numpy()
-        return [chosen[row, : len(target)] for row, target in enumerate(target_ids)]
+            found = torch.log_softmax(logits.float(), dim=-1).numpy()
+        return [found[row, : len(target)] for row, target in enumerate(target_ids)]
 
     def close(self) -> None:
         """Do nothing: the model belongs to its source."""

@@ -143,7 +143,7 @@ class SourceModel:
             ModelError: the weights do not fit the config.
         """
         model = copy.copy(self)
-        model.__dict__.pop("torch_model", None)
+        model.release_torch_model()
         model.config = {**self.config, **(config_changes or {})}
         model._weights = weights
         model._input_moments = input_moments
@@ -214,6 +214,10 @@ class SourceModel:
                 self.folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
         return model.eval()
+
+    def release_torch_model(self) -> None:
+        """Free `torch_model`, a copy of all weights; the next use builds it again."""
+        self.__dict__.pop("torch_model", None)
 
     def build_torch_model(self) -> PreTrainedModel:
         """Build a new transformers model from the config and the weights, in float32.

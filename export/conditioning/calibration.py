@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,8 @@ MAX_ROWS = 256
 MIN_ROWS = 8
 BUILT_IN = "built-in texts"
 _MAX_TARGET_TOKENS = 128
-_GENERATED_TOKENS = 24
-_GENERATION_BATCH = 16
+GENERATED_TOKENS = 24
+_GENERATION_BATCH = 32
 
 TokenIds = list[int]
 
@@ -50,6 +51,8 @@ class Calibration:
         sha256: Hash of the file; None for the built-in texts.
         available: Rows of the file before some were chosen.
         skipped: Rows left out since they are longer than the limit.
+        generated: Whether the targets are the source's own greedy answers, of at most
+            `GENERATED_TOKENS` tokens.
     """
 
     inputs: list[TokenIds]
@@ -58,6 +61,7 @@ class Calibration:
     sha256: str | None
     available: int
     skipped: int
+    generated: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -73,8 +77,9 @@ class Calibration:
         return self._every_second(1)
 
     def _every_second(self, start: int) -> Calibration:
-        inputs, targets = self.inputs[start::2], self.targets[start::2]
-        return Calibration(inputs, targets, self.name, self.sha256, self.available, self.skipped)
+        return dataclasses.replace(
+            self, inputs=self.inputs[start::2], targets=self.targets[start::2]
+        )
 
     def as_manifest(self) -> dict[str, Any]:
         """The manifest's record: file name, hash and number of rows."""
@@ -109,7 +114,8 @@ def read_calibration(
             [*ids[: max_input_tokens - 1], tokenizer.eos] for ids in inputs
         ]
         targets = _generated(source, tokenizer, rows)
-        return Calibration(rows, targets, BUILT_IN, None, len(inputs), len(inputs) - len(rows))
+        skipped = len(inputs) - len(rows)
+        return Calibration(rows, targets, BUILT_IN, None, len(inputs), skipped, generated=True)
     path = _train_file(request.data)
     rows_read = read_rows(path, request.columns)
     chosen, skipped = _usable(rows_read, prompt, tokenizer, max_input_tokens)
@@ -158,7 +164,7 @@ def _generated(
 ) -> list[TokenIds]:
     """The source's greedy answers, which stand in for targets."""
     reference = TorchReference(source, pieces=tokenizer.pieces)
-    options = GenerationOptions(max_new_tokens=_GENERATED_TOKENS, min_new_tokens=1)
+    options = GenerationOptions(max_new_tokens=GENERATED_TOKENS, min_new_tokens=1)
     answers: list[TokenIds] = []
     for start in range(0, len(inputs), _GENERATION_BATCH):
         batch = list(inputs[start : start + _GENERATION_BATCH])

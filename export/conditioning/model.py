@@ -25,10 +25,11 @@ from edge.export.conditioning.structure import (
     value_pairs,
 )
 from edge.export.source import SourceModel
+from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import EdgeError, ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 Weights = dict[str, np.ndarray]
 
@@ -73,13 +74,14 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
     rotation = Rotation(shape.d_model, rng)
     _rotate_residual(source, weights, rotation)
     _rotate_heads(source, weights, rng)
-    moments = _Moments(source, weights, calibration)
+    config = source.torch_model.config
+    moments = _Moments(shape, config, weights, calibration)
     conditioned = source.with_weights(
         weights,
         input_moments=moments,
         head_projection=_head_projection(source, rotation) if shape.tied_head else None,
     )
-    conditioned.torch_model = shared_torch_model(source, weights)
+    conditioned.torch_model = shared_torch_model(config, weights)
     record = {
         "balanced_pairs": balanced,
         "folded_norms": sum(1 for _ in norms(shape)),
@@ -94,18 +96,18 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
     return Conditioned(conditioned, record)
 
 
-def shared_torch_model(source: SourceModel, weights: Weights) -> PreTrainedModel:
+def shared_torch_model(config: PretrainedConfig, weights: Weights) -> PreTrainedModel:
     """transformers' model over arrays, which it shares memory with.
 
     Args:
-        source: Gives the configuration.
+        config: transformers' configuration.
         weights: Every weight, `lm_head.weight` too.
     """
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
     with torch.device("meta"):  # allocates nothing
-        model = AutoModelForSeq2SeqLM.from_config(source.torch_model.config)
+        model = AutoModelForSeq2SeqLM.from_config(config)
     state = {name: torch.from_numpy(array) for name, array in weights.items()}
     model.load_state_dict(state, strict=False, assign=True)
     model.encoder.embed_tokens.weight = model.shared.weight
@@ -117,17 +119,24 @@ def shared_torch_model(source: SourceModel, weights: Weights) -> PreTrainedModel
 class _Moments:
     """Input moments of all linear layers, measured together at the first use."""
 
-    def __init__(self, source: SourceModel, weights: Weights, calibration: Calibration) -> None:
-        self._source, self._weights, self._calibration = source, weights, calibration
-        self._names = input_names(source.architecture)
+    def __init__(
+        self,
+        shape: Architecture,
+        config: PretrainedConfig,
+        weights: Weights,
+        calibration: Calibration,
+    ) -> None:
+        self._shape, self._config = shape, config
+        self._weights, self._calibration = weights, calibration
+        self._names = input_names(shape)
 
     def __call__(self, name: str) -> np.ndarray | None:
         return self._measured.get(self._names.get(name, ""))
 
     @functools.cached_property
     def _measured(self) -> dict[str, np.ndarray]:
-        model = shared_torch_model(self._source, self._weights)
-        return input_moments(model, self._source.architecture, self._calibration, self._names)
+        model = shared_torch_model(self._config, self._weights)
+        return input_moments(model, self._shape, self._calibration, self._names)
 
 
 def _read_finite(source: SourceModel, name: str) -> np.ndarray:

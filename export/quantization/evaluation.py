@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.export.conditioning.calibration import Calibration
+from edge.export.conditioning.calibration import GENERATED_TOKENS, Calibration
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
 from edge.runtime.model import Model
@@ -71,11 +71,18 @@ class HeldOutCheck:
         held_out = rows.held_out
         self._inputs = held_out.inputs[:_MAX_ROWS]
         self._targets = held_out.targets[:_MAX_ROWS]
+        self._generated = held_out.generated
         self._source = source
         self._options = {"max_new_tokens": max_new_tokens, "num_beams": 1, "do_sample": False}
+        if self._generated:  # as the targets were
+            self._options |= {"max_new_tokens": GENERATED_TOKENS, "min_new_tokens": 1}
 
     def __len__(self) -> int:
         return len(self._inputs)
+
+    def prepare(self) -> None:
+        """Compute the float32 model's results now, not at the first artifact."""
+        self._reference  # noqa: B018 - cached
 
     def compare(self, model: Model) -> Comparison:
         """Compare a loaded artifact with the float32 model."""
@@ -102,8 +109,11 @@ class HeldOutCheck:
             inputs = self._inputs[start : start + _BATCH]
             scores = reference.score(inputs, self._targets[start : start + _BATCH])
             losses += [-float(row.mean()) for row in scores]
-            found = reference.generate(inputs, options)
-            answers += [tuple(row[0].token_ids) for row in found]
+            if not self._generated:
+                found = reference.generate(inputs, options)
+                answers += [tuple(row[0].token_ids) for row in found]
+        if self._generated:  # the targets are the answers, and eos
+            answers = [tuple(target[:-1]) for target in self._targets]
         return RowAccuracy(np.array(losses), answers)
 
     def _measure(self, model: Model) -> RowAccuracy:
