@@ -14,6 +14,7 @@ from typing import Any
 from edge.runtime.artifact.dimensions import DIMENSIONS
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import ModelError
+from edge.train.model.generation import SavedGeneration
 
 MODEL_TYPES = ("t5", "mt5")
 ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
@@ -21,7 +22,13 @@ ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
 _OTHER_BIAS = re.compile(r"(encoder|decoder)\.block\.[1-9]\d*\..*relative_attention_bias\.weight")
 
 
-def read_architecture(config: Mapping[str, Any], *, tied_head: bool, folder: Path) -> Architecture:
+def read_architecture(
+    config: Mapping[str, Any],
+    *,
+    tied_head: bool,
+    folder: Path,
+    generation: SavedGeneration | None = None,
+) -> Architecture:
     """The architecture of a T5-family model.
 
     Args:
@@ -30,16 +37,21 @@ def read_architecture(config: Mapping[str, Any], *, tied_head: bool, folder: Pat
         tied_head: whether `lm_head` and `shared` are the same weights. The config does not say:
             transformers 5 writes `tie_word_embeddings: true` for every T5.
         folder: where the config came from, for error messages.
+        generation: the folder's generation settings, whose special tokens come first.
 
     Raises:
         ModelError: another model type, an unknown activation, or an invalid number.
     """
-    return _ConfigReader(config, folder).read(tied_head=tied_head)
+    generation = SavedGeneration(folder) if generation is None else generation
+    return _ConfigReader(config, generation, folder).read(tied_head=tied_head)
 
 
 class _ConfigReader:
-    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], generation: SavedGeneration, folder: Path
+    ) -> None:
         self._config = config
+        self._generation = generation
         self._folder = folder
 
     def read(self, *, tied_head: bool) -> Architecture:
@@ -73,6 +85,7 @@ class _ConfigReader:
             pad_token_id=self._token_id("pad_token_id", 0, vocab_size),
             eos_token_id=self._token_id("eos_token_id", 1, vocab_size),
             decoder_start_token_id=self._token_id("decoder_start_token_id", 0, vocab_size),
+            end_token_ids=self._end_token_ids(vocab_size),
         )
 
     def _activation(self, default: str) -> tuple[str, bool]:
@@ -115,10 +128,21 @@ class _ConfigReader:
             )
         return float(value)
 
+    def _end_token_ids(self, vocab_size: int) -> tuple[int, ...]:
+        """The ids that end an answer, if they are not eos_token_id alone."""
+        ends = self._generation.end_token_ids
+        for token in ends:
+            if token >= vocab_size:
+                raise ModelError(
+                    f"{self._generation.path}: eos_token_id {token} is not an id below {vocab_size}"
+                )
+        return () if ends == (self._token_id("eos_token_id", 1, vocab_size),) else ends
+
     def _token_id(self, name: str, default: int, vocab_size: int) -> int:
-        value = self._config.get(name)
+        value = self._generation.token_ids.get(name, self._config.get(name))
         if isinstance(value, list) and value:
-            value = value[0]
+            # Of several, the one that the tokenizer puts at the end of a text.
+            value = default if default in value else value[0]
         if value is None:
             value = default
         if type(value) is not int or not 0 <= value < vocab_size:

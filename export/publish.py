@@ -17,6 +17,7 @@ from edge.export.manifest import file_info, list_files, write_manifest
 from edge.export.model_card import CARD_NAME, model_card
 from edge.export.options import (
     ExportOptions,
+    generation_warnings,
     resolve_generation,
     resolve_limits,
     resolve_prompt,
@@ -45,12 +46,14 @@ class Exported:
     """A published artifact: its folder, its manifest, and the parity that was measured.
 
     `needs_trust`: it is code that could not be recorded as exported here; see `edge.runtime.load`.
+    `warnings`: generation settings of the model folder that the artifact does not have.
     """
 
     folder: Path
     manifest: Manifest
     parity: Parity
     needs_trust: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class Publisher:
@@ -146,7 +149,7 @@ class Publisher:
     @functools.cached_property
     def held_out(self) -> HeldOutCheck:
         """The comparison with float32 on the calibration rows that fitted nothing."""
-        return HeldOutCheck(self.source, self.calibration, self.generation.max_new_tokens)
+        return HeldOutCheck(self.source, self.calibration, self.generation)
 
     def check_target(self, target: Target) -> None:
         """Reject a target that does not support the options, before anything is written.
@@ -170,7 +173,8 @@ class Publisher:
         """
         if self.options.shortlist is None:
             return None
-        return Shortlist(self.options.shortlist, self.check.tokenizer)
+        ends = self.source.architecture.all_end_token_ids
+        return Shortlist(self.options.shortlist, self.check.tokenizer, ends)
 
     @functools.cached_property
     def check(self) -> ParityCheck:
@@ -217,7 +221,8 @@ class Publisher:
             write_manifest(staging, manifest)
         code = CODE_FILES.get(manifest.format)
         needs_trust = code is not None and not record_trust(Path(output) / code)
-        return Exported(Path(output), manifest, parity, needs_trust)
+        warnings = generation_warnings(self.source, self.limits, self.generation, target.format)
+        return Exported(Path(output), manifest, parity, needs_trust, warnings)
 
     def _restrict(
         self,
@@ -260,8 +265,9 @@ class Publisher:
         generation = self.generation
         if not ENGINES.load(target.format).supports_beams:
             # With a default that the engine does not support, every plain call would fail.
+            copies = generation.num_return_sequences if generation.do_sample else 1
             generation = dataclasses.replace(
-                generation, num_beams=1, num_return_sequences=1, early_stopping=False
+                generation, num_beams=1, num_return_sequences=copies, early_stopping=False
             )
         return Manifest(
             format=target.format,

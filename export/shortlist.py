@@ -66,8 +66,10 @@ class Shortlist:
         ids: the ids in ascending order; eos is among them.
     """
 
-    def __init__(self, request: ShortlistRequest, tokenizer: Tokenizer) -> None:
-        """Read the data and make the list.
+    def __init__(
+        self, request: ShortlistRequest, tokenizer: Tokenizer, ends: Sequence[int] = ()
+    ) -> None:
+        """Read the data and make the list; the ids `ends`, which end an answer, are in it.
 
         Raises:
             DataError: the data is missing, empty, without targets, or too small to hold rows out.
@@ -87,7 +89,7 @@ class Shortlist:
         targets = {t for ids in tokenizer.encode([r.target or "" for r in rows]) for t in ids}
         # A Unigram vocabulary is sorted by score, so its first ids are the most frequent. Frequent
         # ids of the data's inputs are not needed: those of the input are always added.
-        self.ids = sorted(targets | set(range(min(frequent, pieces))) | {tokenizer.eos})
+        self.ids = sorted(targets | set(range(min(frequent, pieces))) | {tokenizer.eos, *ends})
         if len(self.ids) > _MAX_LIST_RATIO * pieces:
             raise UsageError(
                 f"--shortlist: the list would hold {len(self.ids):,} of {pieces:,} ids, which saves"

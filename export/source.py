@@ -23,6 +23,7 @@ from edge.export.weights import SafetensorsWeights
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.text.tokenization import Tokenizer
+from edge.train.model.generation import read_generation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +42,7 @@ class SourceModel:
         config: the values of config.json.
         architecture: the shape, with the head's tying and scaling settled.
         training: the record that `edge train` left in the folder, or {}.
-        generation: generation_config.json, or {}.
+        generation: the generation settings of the folder.
         weights_sha256: the hash of the folder's weight files; the same for a copy with other
             weights, since it identifies what an artifact was made from.
     """
@@ -60,12 +61,15 @@ class SourceModel:
         self.revision = revision
         self.config = read_config(self.folder / "config.json")
         self.training = read_config(self.folder / TRAINING_RECORD, optional=True)
-        self.generation = read_config(self.folder / "generation_config.json", optional=True)
+        self.generation = read_generation(self.folder)
         self._stored = SafetensorsWeights(self.folder)
         self._weights: Mapping[str, np.ndarray] = self._stored
         self._input_moments: Callable[[str], np.ndarray | None] | None = None
         self.architecture = read_architecture(
-            self.config, tied_head=self._head_is_tied(), folder=self.folder
+            self.config,
+            tied_head=self._head_is_tied(),
+            folder=self.folder,
+            generation=self.generation,
         )
         check_shapes(self._stored.shapes, self.architecture, self.folder)
 
@@ -140,7 +144,10 @@ class SourceModel:
         model._weights = weights
         model._input_moments = input_moments
         model.architecture = read_architecture(
-            model.config, tied_head=model._head_is_tied(), folder=self.folder
+            model.config,
+            tied_head=model._head_is_tied(),
+            folder=self.folder,
+            generation=self.generation,
         )
         shapes = {name: weight.shape for name, weight in weights.items()}
         check_shapes(shapes, model.architecture, self.folder)

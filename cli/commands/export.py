@@ -212,6 +212,8 @@ def print_exported(target: Target, exported: Exported) -> None:
     if held_out := exported.manifest.parity.get("held_out"):
         changed = held_out["rows"] - held_out["identical"]
         click.echo(f"  {changed} of {held_out['rows']} answers to calibration rows changed")
+    for warning in exported.warnings:
+        click.echo(f"  note: {warning}")
     if exported.needs_trust:
         click.echo("  not recorded as trusted: loading it needs --trust-code (docs/formats.md)")
     if facts := exported.manifest.shortlist:

@@ -79,7 +79,8 @@ def _configuration(source: SourceModel, folder: Path) -> dict[str, Any]:
 def _generation(source: SourceModel, generation: GenerationOptions) -> dict[str, Any]:
     shape = dataclasses.asdict(source.architecture)
     stored = {k: v for k, v in generation.non_default().items() if k not in _NOT_STORED}
-    saved = {k: v for k, v in source.generation.items() if k not in ("max_length", "min_length")}
+    values = source.generation.values
+    saved = {k: v for k, v in values.items() if k not in ("max_length", "min_length")}
     # Keeps a list of several eos tokens.
     tokens = {name: saved.get(name, shape[name]) for name in _TOKENS}
     return {**saved, **stored, **tokens, "max_new_tokens": generation.max_new_tokens}

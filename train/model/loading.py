@@ -10,13 +10,20 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import ModelError, library_errors, one_line
+from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.json_file import read_json
 from edge.train.model.from_scratch import get_shape, new_model
+from edge.train.model.generation import (
+    GENERATION_CONFIG,
+    MODEL_CONFIG,
+    read_generation,
+)
+from edge.train.model.generation_config import complete_settings
 from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
 from edge.train.model.weights import check_capacity, check_dimensions, require_safetensors
 
@@ -31,12 +38,17 @@ _MAX_CONFIG_BYTES = 64 << 20
 
 @dataclass
 class Trainable:
-    """A model in fp32 with its tokenizer, the name to show for it, and warnings about it."""
+    """A model in fp32 with its tokenizer, the name to show for it, and warnings about it.
+
+    `generation` is what answers are generated with, and `end_token_ids` what ends them.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     warnings: list[str]
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+    end_token_ids: tuple[int, ...] = ()
 
 
 def open_model(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
@@ -56,12 +68,28 @@ def open_model(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Train
     assert config.model is not None
     bits = config.quant_bits if config.method == "qlora" else None
     trainable = load_pretrained(config.model, dropout=config.dropout, quant_bits=bits)
-    generation = trainable.model.generation_config
-    if generation.max_new_tokens is None:
-        # Otherwise transformers stops after 20 tokens.
-        generation.max_new_tokens = config.max_target_length
-        generation.max_length = None
+    _set_generation(trainable, config.max_target_length)
     return trainable
+
+
+def _set_generation(trainable: Trainable, max_target_length: int) -> None:
+    saved = read_generation(_settings_folder(trainable.name))
+    trainable.generation = complete_settings(trainable.model, saved, max_target_length)
+    trainable.end_token_ids = saved.end_token_ids
+    trainable.warnings += saved.warnings
+
+
+def _settings_folder(name: str) -> Path:
+    """The folder with a model's generation settings; for a hub id, in the local cache."""
+    if Path(name).is_dir():
+        return Path(name)
+    from transformers.utils import cached_file
+
+    with _as_model_error(name), quiet():
+        found = cached_file(
+            name, GENERATION_CONFIG, _raise_exceptions_for_missing_entries=False
+        ) or cached_file(name, MODEL_CONFIG)
+    return Path(str(found)).parent
 
 
 def _from_scratch(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
@@ -75,7 +103,9 @@ def _from_scratch(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Tr
         seed=config.seed,
     )
     model.generation_config.max_new_tokens = config.max_target_length
-    return Trainable(model, tokenizer, f"from scratch ({config.from_scratch})", [])
+    generation = GenerationOptions(max_new_tokens=config.max_target_length)
+    name = f"from scratch ({config.from_scratch})"
+    return Trainable(model, tokenizer, name, [], generation=generation)
 
 
 def new_tokenizer(
