@@ -57,6 +57,9 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
 )
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @click.option(
+    "--tokenizer", type=PATH, metavar="FOLDER", help="Take the tokenizer from this folder."
+)
+@click.option(
     "--prefix",
     metavar="TEXT",
     help="Prompt around each input, e.g. 'rewrite: ' or '[{task}] {input}'.",
@@ -121,6 +124,7 @@ def command(
     output: Path,
     force: bool,
     revision: str | None,
+    tokenizer: Path | None,
     prefix: str | None,
     max_input_tokens: int | None,
     max_new_tokens_limit: int | None,
@@ -169,6 +173,7 @@ def command(
             layout=layout,
             force=force,
             revision=revision,
+            tokenizer=tokenizer,
             prompt=prefix,
             max_input_tokens=max_input_tokens,
             max_new_tokens_limit=max_new_tokens_limit,

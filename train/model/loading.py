@@ -17,15 +17,24 @@ from typing import TYPE_CHECKING, Any
 from edge.runtime.errors import ModelError, library_errors, one_line
 from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.json_file import read_json
+from edge.train.model.folder import (
+    check_model_folder,
+    check_tensor_types,
+    require_tokenizer,
+    settings_folder,
+)
 from edge.train.model.from_scratch import get_shape, new_model
 from edge.train.model.generation import (
-    GENERATION_CONFIG,
-    MODEL_CONFIG,
     read_generation,
 )
 from edge.train.model.generation_config import complete_settings
 from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
-from edge.train.model.weights import check_capacity, check_dimensions, require_safetensors
+from edge.train.model.weights import (
+    check_capacity,
+    check_dimensions,
+    require_finite,
+    require_safetensors,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -67,29 +76,17 @@ def open_model(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Train
         return _from_scratch(config, texts, work_dir)
     assert config.model is not None
     bits = config.quant_bits if config.method == "qlora" else None
-    trainable = load_pretrained(config.model, dropout=config.dropout, quant_bits=bits)
-    _set_generation(trainable, config.max_target_length)
-    return trainable
-
-
-def _set_generation(trainable: Trainable, max_target_length: int) -> None:
-    saved = read_generation(_settings_folder(trainable.name))
-    trainable.generation = complete_settings(trainable.model, saved, max_target_length)
+    trainable = load_pretrained(
+        config.model,
+        dropout=config.dropout,
+        quant_bits=bits,
+        tokenizer_folder=config.tokenizer,
+    )
+    saved = read_generation(settings_folder(config.model))
+    trainable.generation = complete_settings(trainable.model, saved, config.max_target_length)
     trainable.end_token_ids = saved.end_token_ids
     trainable.warnings += saved.warnings
-
-
-def _settings_folder(name: str) -> Path:
-    """The folder with a model's generation settings; for a hub id, in the local cache."""
-    if Path(name).is_dir():
-        return Path(name)
-    from transformers.utils import cached_file
-
-    with _as_model_error(name), quiet():
-        found = cached_file(
-            name, GENERATION_CONFIG, _raise_exceptions_for_missing_entries=False
-        ) or cached_file(name, MODEL_CONFIG)
-    return Path(str(found)).parent
+    return trainable
 
 
 def _from_scratch(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
@@ -132,8 +129,11 @@ def load_model_config(name: str) -> PretrainedConfig:
     """
     from transformers import AutoConfig
 
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ModelError(f"{name}: not a model folder; it has no config.json")
+    if Path(name).is_dir():
+        check_model_folder(Path(name))
+        if not (Path(name) / "config.json").is_file():
+            raise ModelError(f"{name}: not a model folder; it has no config.json")
+        read_generation(name)
     with _as_model_error(name), quiet():
         _check_config_file(Path(name))
         model_config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -164,7 +164,11 @@ def _check_config_file(folder: Path) -> None:
 
 
 def load_pretrained(
-    name: str, *, dropout: float | None = None, quant_bits: int | None = None
+    name: str,
+    *,
+    dropout: float | None = None,
+    quant_bits: int | None = None,
+    tokenizer_folder: str | None = None,
 ) -> Trainable:
     """Load a T5-family model in fp32 with its tokenizer.
 
@@ -175,21 +179,19 @@ def load_pretrained(
         name: A folder or a hub id.
         dropout: Dropout rate in place of the config's.
         quant_bits: Quantize the linear layers on the GPU to 4 (nf4) or 8 bits.
+        tokenizer_folder: A folder or a hub id with the tokenizer in place of the model's.
 
     Raises:
         ModelError: The model does not exist, is not of the T5 family, has no safetensors, its
             weights do not match its config, or its tokenizer is larger than its embedding.
     """
     import torch
-    from transformers import (
-        AutoTokenizer,
-        MT5ForConditionalGeneration,
-        T5ForConditionalGeneration,
-    )
+    from transformers import MT5ForConditionalGeneration, T5ForConditionalGeneration
 
     model_config: Any = load_model_config(name)
     if Path(name).is_dir():
         require_safetensors(Path(name))
+        check_tensor_types(sorted(Path(name).glob("*.safetensors")))
         check_capacity(model_config, Path(name))
     if dropout is not None:
         model_config.dropout_rate = dropout
@@ -205,13 +207,14 @@ def load_pretrained(
             output_loading_info=True,
             **({} if quant_bits is None else _quantization_options(quant_bits)),
         )
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    tokenizer = load_tokenizer(tokenizer_folder or name)
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         raise ModelError(
             f"{name}: {len(missing)} weights are missing from its safetensors, such as"
             f" {missing[0]}; the folder is incomplete"
         )
+    require_finite(model, name)
     pieces, rows = len(tokenizer), model.config.vocab_size
     if pieces > rows:
         raise ModelError(
@@ -229,6 +232,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    if Path(name).is_dir():
+        require_tokenizer(Path(name))
     with _as_model_error(name), quiet():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, trust_remote_code=False
