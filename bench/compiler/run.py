@@ -35,7 +35,8 @@ from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import check_destination
 from edge.runtime.platform.cpu import physical_cores
 from edge.runtime.registry import unknown_name
-from edge.runtime.rows import Columns, Row, split_file
+from edge.runtime.rows import Columns, Row, data_sha256, holds_splits, split_file
+from edge.runtime.rows.kinds import is_hub
 from edge.runtime.version import edge_version
 
 
@@ -195,7 +196,7 @@ def _finish(
         "model": request.source.name,
         "weights_sha256": request.source.weights_sha256,
         "data": request.data.name,
-        "data_sha256": sha256_of(request.data),
+        "data_sha256": data_sha256(request.data),
         "machine": machine_info(),
         "verdict": sentence,
         "advice": hints,
@@ -257,8 +258,8 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
         "weights_sha256": request.source.weights_sha256,
         "model_files": files,
         "rows_sha256": rows.hexdigest(),
-        "shortlist_sha256": [sha256_of(path) for path in shortlist_files],
-        "calibrate_sha256": sha256_of(Path(calibrate)) if calibrate else None,
+        "shortlist_sha256": [data_sha256(path) for path in shortlist_files],
+        "calibrate_sha256": data_sha256(Path(calibrate)) if calibrate else None,
         "exporter": {key: argument[key] for key in argument if key not in _PATHS},
     }
 
@@ -269,10 +270,10 @@ def _shortlist_files(data: Path) -> list[Path]:
     Raises:
         UsageError: there are none.
     """
-    if not data.is_dir():
+    if not holds_splits(data):
         files = [data]
     else:
         files = [path for name in ("train", "dev") if (path := split_file(data, name))]
-    if not files or not all(path.is_file() for path in files):
+    if not files or not all(path.exists() or is_hub(path) for path in files):
         raise UsageError(f"--shortlist {data}: no such file, or a folder without train.jsonl")
     return files
