@@ -39,7 +39,8 @@ def bench(
 ) -> Report:
     """Measure the accuracy and latency of artifacts on rows with targets.
 
-    Each artifact runs in a separate process; artifacts take turns. Latency is text to text, greedy.
+    Each artifact runs in a separate process; artifacts take turns. Latency is text to text. Answers
+    have the artifact's generation defaults.
     An artifact that can't be loaded or that fails gets a result with an `error`.
 
     Example:

@@ -248,7 +248,7 @@ def _files(data: Path) -> tuple[Path, Path | None]:
         return data, None
     train = split_file(data, "train")
     if train is None:
-        raise DataError("no train split; put a train.jsonl (or .csv, …) into the folder", path=data)
+        raise DataError("the folder has no train.jsonl (or .csv, …)", path=data)
     return train, split_file(data, "dev")
 
 

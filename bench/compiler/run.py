@@ -222,7 +222,9 @@ def _export_worker_argument(request: Request) -> dict[str, Any]:
     source = request.source
     # Only train rows calibrate, those beside the dev rows, which judge the artifacts.
     folder = request.data.parent
-    train_file = split_file(folder, "train") if request.data == split_file(folder, "dev") else None
+    train_file = None
+    if not is_hub(request.data) and request.data == split_file(folder, "dev"):
+        train_file = split_file(folder, "train")
     return {
         "folder": str(source.folder.resolve()),
         "name": source.name,
@@ -230,7 +232,7 @@ def _export_worker_argument(request: Request) -> dict[str, Any]:
         "prompt": request.prompt,
         "max_input_tokens": request.max_input_tokens,
         "generation": dict(request.generation),
-        "shortlist": str(request.shortlist.resolve()) if request.shortlist else None,
+        "shortlist": _absolute(request.shortlist) if request.shortlist else None,
         "calibrate": str(train_file.resolve()) if train_file else None,
         "input_column": request.columns.input,
         "target_column": request.columns.target,
@@ -262,6 +264,10 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
         "calibrate_sha256": data_sha256(Path(calibrate)) if calibrate else None,
         "exporter": {key: argument[key] for key in argument if key not in _PATHS},
     }
+
+
+def _absolute(data: Path) -> str:
+    return str(data if is_hub(data) else data.resolve())
 
 
 def _shortlist_files(data: Path) -> list[Path]:

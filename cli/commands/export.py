@@ -90,7 +90,7 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
     type=PATH,
     metavar="DATA",
     show_default="built-in English texts",
-    help="Rows that the quantization is fitted to: a .jsonl file, or a folder with train.jsonl.",
+    help="Rows that the quantization is fitted to: a file, or the train split of a folder.",
 )
 @click.option(
     "--condition/--no-condition",

@@ -143,7 +143,9 @@ def _train_file(data: Path) -> Path:
         return data
     path = split_file(data, "train")
     if path is None:
-        raise DataError("no train split, and only train rows calibrate", path=data)
+        raise DataError(
+            "the folder has no train.jsonl (or .csv, …), and only train rows calibrate", path=data
+        )
     return path
 
 

@@ -96,7 +96,7 @@ def data_files(data: Path) -> dict[str, Path]:
         return {"train": data}
     files = {split: path for split in SPLITS if (path := split_file(data, split)) is not None}
     if "train" not in files:
-        raise DataError("no train split; put a train.jsonl (or .csv, …) into the folder", path=data)
+        raise DataError("the folder has no train.jsonl (or .csv, …)", path=data)
     return files
 
 
