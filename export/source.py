@@ -24,6 +24,7 @@ from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.text.tokenization import Tokenizer
 from edge.train.model.adapter_config import refuse_adapter
+from edge.train.model.byte_tokenizer import byte_tokenizer, is_byte_tokenizer
 from edge.train.model.folder import check_model_folder, is_hub_id, require_tokenizer, snapshot_of
 from edge.train.model.generation import read_generation
 
@@ -200,6 +201,9 @@ class SourceModel:
         require_tokenizer(place)
         if (place / TOKENIZER_NAME).is_file():
             (folder / TOKENIZER_NAME).write_bytes((place / TOKENIZER_NAME).read_bytes())
+            return
+        if is_byte_tokenizer(place):
+            byte_tokenizer().save(str(folder / TOKENIZER_NAME))
             return
         from transformers import AutoTokenizer
 

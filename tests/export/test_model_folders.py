@@ -140,11 +140,37 @@ def test_a_missing_tokenizer_is_refused_and_may_be_another_folders(
     assert len(load_pretrained(str(folder), tokenizer_folder=str(other)).tokenizer) == 100
 
 
-def test_a_byte_tokenizer_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+TEXTS = (
+    "plain text",
+    "Zürich, 東京 🙂",
+    " two  spaces\nand a\ttab ",
+    "{<\\^~`}",
+    "<extra_id_3> b",
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_model_of_bytes_needs_no_tokenizer_file(name: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "model"
+    save_letter_model(folder, vocab_size=384)
     (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
     change_json(folder / "tokenizer_config.json", tokenizer_class="ByT5Tokenizer")
-    for refusal in everywhere(folder, tmp_path):
-        assert "ByT5Tokenizer" in refusal
+    reference = AutoTokenizer.from_pretrained(folder)
+    expected = reference(list(TEXTS))["input_ids"]
+    for_training = load_tokenizer(str(folder))
+    assert for_training(list(TEXTS))["input_ids"] == expected
+    for_training.save_pretrained(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved")(list(TEXTS))["input_ids"] == expected
+    quantization = {"gguf": "f32"}.get(name, "float32")
+    publisher = Publisher(SourceModel.open(folder))
+    exported = publisher.publish(Target(name, quantization), tmp_path / "out")
+    with load(exported.folder, trust_code=True) as model:
+        assert model.tokenizer.encode(TEXTS) == expected
+        assert model.tokenizer.decode(expected[:-1]) == list(TEXTS[:-1])
+        assert model.generate(TEXTS[0], max_new_tokens=5).output_tokens == 5
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -196,3 +222,11 @@ def test_a_tokenizer_is_not_made_up(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match="no tokenizer"):
         load_tokenizer(str(folder))
+
+
+def test_a_tokenizer_of_merges_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text("{}", encoding="utf-8")
+    (folder / "merges.txt").write_text("", encoding="utf-8")
+    for refusal in everywhere(folder, tmp_path):
+        assert "vocab.json and merges.txt (as of CodeT5)" in refusal

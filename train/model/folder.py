@@ -10,6 +10,7 @@ from typing import Any
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, library_errors
 from edge.train.model.adapter_config import refuse_adapter
+from edge.train.model.byte_tokenizer import is_byte_tokenizer
 from edge.train.model.training_record import read_json_object
 
 _FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
@@ -65,15 +66,16 @@ def require_tokenizer(folder: Path) -> None:
     """Reject a folder without a tokenizer.
 
     Raises:
-        ModelError: It has neither tokenizer.json nor spiece.model.
+        ModelError: It has neither tokenizer.json nor spiece.model, and no tokenizer of bytes.
     """
     if any((folder / name).is_file() for name in (TOKENIZER_NAME, "spiece.model")):
         return
-    kind = read_json_object(folder / "tokenizer_config.json").get("tokenizer_class")
-    if kind == "ByT5Tokenizer":
+    if is_byte_tokenizer(folder):
+        return
+    if (folder / "merges.txt").is_file():
         raise ModelError(
-            f"{folder}: its tokenizer works on bytes (ByT5Tokenizer), which is not supported."
-            " Use a T5 with tokenizer.json or spiece.model"
+            f"{folder}: its tokenizer is vocab.json and merges.txt (as of CodeT5), which is not"
+            " supported. Use a T5 with tokenizer.json or spiece.model"
         )
     raise ModelError(
         f"{folder}: no {TOKENIZER_NAME} and no spiece.model. Copy them from the model that this one"

@@ -92,9 +92,12 @@ def complete_settings(
         # Otherwise transformers stops after 20 tokens.
         settings.max_new_tokens = max_target_length
         settings.max_length = None
-    if not options.do_sample:
-        for name in SAMPLING_FIELDS:  # transformers saves no sampling settings without do_sample
-            setattr(settings, name, None)
+    # transformers saves no settings that have no effect beside the others.
+    unused = ["use_cache", *settings.extra_output_flags]
+    unused += SAMPLING_FIELDS if not options.do_sample else ()
+    unused += ("early_stopping", "length_penalty") if options.num_beams == 1 else ()
+    for name in unused:
+        setattr(settings, name, None)
     try:
         settings.validate(strict=True)
     except ValueError as error:

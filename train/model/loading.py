@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge.runtime.errors import ModelError, library_errors, one_line
 from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.json_file import read_json
+from edge.train.model.byte_tokenizer import BYTE_TOKENIZER_CLASS, load_byte_tokenizer
 from edge.train.model.folder import (
     check_model_folder,
     check_tensor_types,
@@ -191,8 +192,8 @@ def load_pretrained(
     model_config: Any = load_model_config(name)
     if Path(name).is_dir():
         require_safetensors(Path(name))
-        check_tensor_types(sorted(Path(name).glob("*.safetensors")))
         check_capacity(model_config, Path(name))
+        check_tensor_types(sorted(Path(name).glob("*.safetensors")))
     if dropout is not None:
         model_config.dropout_rate = dropout
     is_t5 = model_config.model_type == "t5"
@@ -238,7 +239,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, trust_remote_code=False
         )
-    return tokenizer
+    is_byte = type(tokenizer).__name__ == BYTE_TOKENIZER_CLASS
+    return load_byte_tokenizer() if is_byte else tokenizer
 
 
 def _quantization_options(bits: int) -> dict[str, Any]:

@@ -34,7 +34,15 @@ def test_every_field_of_transformers_is_honored_named_or_without_effect() -> Non
     [
         {"max_length": 30, "min_length": 12},
         {"num_beams": 3, "early_stopping": True, "max_new_tokens": 20},
-        {"repetition_penalty": 1.7, "temperature": 0.0, "max_new_tokens": 20},
+        {
+            "repetition_penalty": 1.7,
+            "temperature": 0.0,
+            "early_stopping": True,
+            "length_penalty": 2.0,
+            "output_scores": True,
+            "use_cache": False,
+            "max_new_tokens": 20,
+        },
         {"eos_token_id": [1, LETTER_PIECES.index("T")]},
     ],
     ids=lambda settings: " ".join(settings),
