@@ -16,9 +16,9 @@ from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import ModelError
 from edge.train.model.generation import SavedGeneration
 
-MODEL_TYPES = ("t5", "mt5")
+MODEL_TYPES = ("t5", "mt5", "umt5")
 ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
-# T5 has a position bias in the first layer of each stack; umT5, say, has one in every layer.
+# T5 has a position bias in the first layer of each stack; umT5 has one in every layer.
 _OTHER_BIAS = re.compile(r"(encoder|decoder)\.block\.[1-9]\d*\..*relative_attention_bias\.weight")
 
 
@@ -81,7 +81,8 @@ class _ConfigReader:
             dense_act_fn=activation,
             is_gated_act=gated,
             tied_head=tied_head,
-            scale_decoder_outputs=t5 and self._outputs_are_scaled(),
+            # transformers 5 scales the outputs of every umT5.
+            scale_decoder_outputs=model_type == "umt5" or (t5 and self._outputs_are_scaled()),
             pad_token_id=self._token_id("pad_token_id", 0, vocab_size),
             eos_token_id=self._token_id("eos_token_id", 1, vocab_size),
             decoder_start_token_id=self._token_id("decoder_start_token_id", 0, vocab_size),
@@ -152,6 +153,11 @@ class _ConfigReader:
         return value
 
 
+def bias_name(stack: str, layer: int) -> str:
+    """The state-dict name of the position bias of a layer of "encoder" or "decoder"."""
+    return f"{stack}.block.{layer}.layer.0.SelfAttention.relative_attention_bias.weight"
+
+
 def expected_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
     """State-dict name → shape of every weight of a T5 of this architecture."""
     wide, inner, ff = shape.d_model, shape.inner_dim, shape.d_ff
@@ -161,7 +167,8 @@ def expected_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
         weights["lm_head.weight"] = (shape.vocab_size, wide)
     for stack, layers in (("encoder", shape.num_layers), ("decoder", shape.num_decoder_layers)):
         weights[f"{stack}.final_layer_norm.weight"] = (wide,)
-        weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = bias
+        for layer in range(layers if shape.has_bias_per_layer else 1):
+            weights[bias_name(stack, layer)] = bias
         attentions = ["SelfAttention"] + (["EncDecAttention"] if stack == "decoder" else [])
         for layer in range(layers):
             block = f"{stack}.block.{layer}.layer"
@@ -192,7 +199,7 @@ def check_shapes(
         ModelError: names the first weight that is missing, has another shape, or belongs to
             another architecture.
     """
-    for name in filter(_OTHER_BIAS.fullmatch, found):
+    for name in () if architecture.has_bias_per_layer else filter(_OTHER_BIAS.fullmatch, found):
         raise ModelError(
             f"{folder}: {name} is not a weight of T5, whose layers share one position bias;"
             f" this is not {architecture.model_type} but another architecture, such as umT5"

@@ -251,15 +251,23 @@ class SourceModel:
         The caller owns it and may change its weights in place.
         """
         import torch
-        from transformers import AutoConfig, MT5ForConditionalGeneration, T5ForConditionalGeneration
+        from transformers import (
+            AutoConfig,
+            MT5ForConditionalGeneration,
+            T5ForConditionalGeneration,
+            UMT5ForConditionalGeneration,
+        )
 
-        mt5 = self.architecture.model_type == "mt5"
-        cls = MT5ForConditionalGeneration if mt5 else T5ForConditionalGeneration
+        cls: Any = {
+            "t5": T5ForConditionalGeneration,
+            "mt5": MT5ForConditionalGeneration,
+            "umt5": UMT5ForConditionalGeneration,
+        }[self.architecture.model_type]
         settings = {name: value for name, value in self.config.items() if name != "model_type"}
         state_dict = {name: torch.from_numpy(array) for name, array in self.state_dict().items()}
         with _quiet_transformers(), library_errors(ModelError, self.folder):
             config = AutoConfig.for_model(self.architecture.model_type, **settings)
-            model = cls.from_pretrained(
+            model: PreTrainedModel = cls.from_pretrained(
                 None, config=config, state_dict=state_dict, dtype=torch.float32
             )
         return model.eval()

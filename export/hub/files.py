@@ -61,7 +61,11 @@ def write_hub_files(source: SourceModel, generation: GenerationOptions, folder: 
 
 def _configuration(source: SourceModel, folder: Path) -> dict[str, Any]:
     shape = dataclasses.asdict(source.architecture)
-    names = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
+    names = {
+        "t5": "T5ForConditionalGeneration",
+        "mt5": "MT5ForConditionalGeneration",
+        "umt5": "UMT5ForConditionalGeneration",
+    }
     # transformers.js derives a suffix of file names from the data type; that of fp32 is empty.
     script: dict[str, Any] = {"dtype": "fp32"}
     with_data = [path.name for path in sorted(folder.glob("*.onnx_data"))]

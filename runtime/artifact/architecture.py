@@ -32,6 +32,11 @@ class Architecture:
     end_token_ids: tuple[int, ...] = ()  # any of them ends an answer; empty: eos_token_id alone
 
     @property
+    def has_bias_per_layer(self) -> bool:
+        """Whether every self-attention has a position bias of its own, as in umT5."""
+        return self.model_type == "umt5"
+
+    @property
     def all_end_token_ids(self) -> tuple[int, ...]:
         """The ids that end an answer, at least one."""
         return self.end_token_ids or (self.eos_token_id,)
