@@ -6,7 +6,9 @@ DATA is a file, a folder with one file for each split, a data set that `datasets
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -120,12 +122,25 @@ def _files_named(folder: Path, name: str) -> Iterator[Path]:
             yield path
 
 
+@contextlib.contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Silence the warnings of huggingface_hub, such as one for each retry."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _hub_splits(data: HubDataset) -> list[str]:
     try:
         from datasets import get_dataset_split_names
     except ModuleNotFoundError as error:
         raise missing_extra(f"{_HUB}{data.name}", "datasets", "train") from error
-    with library_errors(DataError, f"{_HUB}{data.name}", "the data set can't be read from the hub"):
+    what = "the data set can't be read from the hub"
+    with quiet_hub(), library_errors(DataError, f"{_HUB}{data.name}", what):
         return list(get_dataset_split_names(data.name, data.config))
 
 
