@@ -39,7 +39,8 @@ def bench(
 ) -> Report:
     """Measure the accuracy and latency of artifacts on rows with targets.
 
-    Each artifact runs in a separate process; artifacts take turns. Latency is text to text, greedy.
+    Each artifact runs in a separate process; artifacts take turns. Latency is text to text. Answers
+    have the artifact's generation defaults.
     An artifact that can't be loaded or that fails gets a result with an `error`.
 
     Example:
@@ -188,10 +189,10 @@ def compile(
     """
     from edge.bench.compiler.run import Request, compile_model
     from edge.export.source import SourceModel
-    from edge.runtime.rows import Columns, dev_file, read_rows, split_file
+    from edge.runtime.rows import Columns, dev_file, holds_splits, read_rows, split_file
 
     path, columns = dev_file(data), columns or Columns()
-    if shortlist is None and Path(data).is_dir():
+    if shortlist is None and holds_splits(data):
         shortlist = split_file(data, "train")
     request = Request(
         source=SourceModel.open(model, revision=revision),

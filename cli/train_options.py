@@ -23,6 +23,11 @@ _SHORT = {"model": "-m", "output": "-o"}
 _SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Model": (
         ("model", "ID_OR_PATH", "T5-family model to fine-tune: a hub id or a folder."),
+        (
+            "tokenizer",
+            "ID_OR_PATH",
+            "Take the tokenizer from here, for a model without one.",
+        ),
         ("from_scratch", "tiny|mini", "Train a new model of this size, with a new vocabulary."),
         ("output", "FOLDER", "Folder for the model; checkpoints are in FOLDER.run."),
         ("force", _FLAG, "Replace an existing output once the new one is complete."),

@@ -32,6 +32,7 @@ def export(
     layout: Layout = "edge",
     force: bool = False,
     revision: str | None = None,
+    tokenizer: str | Path | None = None,
     prompt: str | None = None,
     max_input_tokens: int | None = None,
     max_new_tokens_limit: int | None = None,
@@ -61,6 +62,7 @@ def export(
         layout: "edge" for `edge.runtime`; "hub" for Optimum and transformers.js (ONNX only).
         force: replace existing artifacts, each once the new one is complete.
         revision: branch, tag or commit of a hub model.
+        tokenizer: a folder with the tokenizer, for a model folder without one.
         prompt: the prompt around each input, such as "rewrite: " or "[{task}] {input}". By default
             that of training.
         max_input_tokens: the longest input that the artifact accepts. By default that of training,
@@ -112,7 +114,7 @@ def export(
     if isinstance(shortlist, str | Path):
         shortlist = ShortlistRequest(Path(shortlist))
     if not isinstance(model, SourceModel):
-        model = SourceModel.open(model, revision=revision)
+        model = SourceModel.open(model, revision=revision, tokenizer=tokenizer)
     options = ExportOptions(
         prompt=prompt,
         max_input_tokens=max_input_tokens,

@@ -14,14 +14,21 @@ from typing import Any
 from edge.runtime.artifact.dimensions import DIMENSIONS
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import ModelError
+from edge.train.model.generation import SavedGeneration
 
-MODEL_TYPES = ("t5", "mt5")
+MODEL_TYPES = ("t5", "mt5", "umt5")
 ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
-# T5 has a position bias in the first layer of each stack; umT5, say, has one in every layer.
+# T5 has a position bias in the first layer of each stack; umT5 has one in every layer.
 _OTHER_BIAS = re.compile(r"(encoder|decoder)\.block\.[1-9]\d*\..*relative_attention_bias\.weight")
 
 
-def read_architecture(config: Mapping[str, Any], *, tied_head: bool, folder: Path) -> Architecture:
+def read_architecture(
+    config: Mapping[str, Any],
+    *,
+    tied_head: bool,
+    folder: Path,
+    generation: SavedGeneration | None = None,
+) -> Architecture:
     """The architecture of a T5-family model.
 
     Args:
@@ -30,16 +37,21 @@ def read_architecture(config: Mapping[str, Any], *, tied_head: bool, folder: Pat
         tied_head: whether `lm_head` and `shared` are the same weights. The config does not say:
             transformers 5 writes `tie_word_embeddings: true` for every T5.
         folder: where the config came from, for error messages.
+        generation: the folder's generation settings, whose special tokens come first.
 
     Raises:
         ModelError: another model type, an unknown activation, or an invalid number.
     """
-    return _ConfigReader(config, folder).read(tied_head=tied_head)
+    generation = SavedGeneration(folder) if generation is None else generation
+    return _ConfigReader(config, generation, folder).read(tied_head=tied_head)
 
 
 class _ConfigReader:
-    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], generation: SavedGeneration, folder: Path
+    ) -> None:
         self._config = config
+        self._generation = generation
         self._folder = folder
 
     def read(self, *, tied_head: bool) -> Architecture:
@@ -69,10 +81,12 @@ class _ConfigReader:
             dense_act_fn=activation,
             is_gated_act=gated,
             tied_head=tied_head,
-            scale_decoder_outputs=t5 and self._outputs_are_scaled(),
+            # transformers 5 scales the outputs of every umT5.
+            scale_decoder_outputs=model_type == "umt5" or (t5 and self._outputs_are_scaled()),
             pad_token_id=self._token_id("pad_token_id", 0, vocab_size),
             eos_token_id=self._token_id("eos_token_id", 1, vocab_size),
             decoder_start_token_id=self._token_id("decoder_start_token_id", 0, vocab_size),
+            end_token_ids=self._end_token_ids(vocab_size),
         )
 
     def _activation(self, default: str) -> tuple[str, bool]:
@@ -115,10 +129,21 @@ class _ConfigReader:
             )
         return float(value)
 
+    def _end_token_ids(self, vocab_size: int) -> tuple[int, ...]:
+        """The ids that end an answer, if they are not eos_token_id alone."""
+        ends = self._generation.end_token_ids
+        for token in ends:
+            if token >= vocab_size:
+                raise ModelError(
+                    f"{self._generation.path}: eos_token_id {token} is not an id below {vocab_size}"
+                )
+        return () if ends == (self._token_id("eos_token_id", 1, vocab_size),) else ends
+
     def _token_id(self, name: str, default: int, vocab_size: int) -> int:
-        value = self._config.get(name)
+        value = self._generation.token_ids.get(name, self._config.get(name))
         if isinstance(value, list) and value:
-            value = value[0]
+            # Of several, the one that the tokenizer puts at the end of a text.
+            value = default if default in value else value[0]
         if value is None:
             value = default
         if type(value) is not int or not 0 <= value < vocab_size:
@@ -126,6 +151,11 @@ class _ConfigReader:
                 f"{self._folder}/config.json: {name} is {value!r:.80}, not an id below {vocab_size}"
             )
         return value
+
+
+def bias_name(stack: str, layer: int) -> str:
+    """The state-dict name of the position bias of a layer of "encoder" or "decoder"."""
+    return f"{stack}.block.{layer}.layer.0.SelfAttention.relative_attention_bias.weight"
 
 
 def expected_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
@@ -137,7 +167,8 @@ def expected_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
         weights["lm_head.weight"] = (shape.vocab_size, wide)
     for stack, layers in (("encoder", shape.num_layers), ("decoder", shape.num_decoder_layers)):
         weights[f"{stack}.final_layer_norm.weight"] = (wide,)
-        weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = bias
+        for layer in range(layers if shape.has_bias_per_layer else 1):
+            weights[bias_name(stack, layer)] = bias
         attentions = ["SelfAttention"] + (["EncDecAttention"] if stack == "decoder" else [])
         for layer in range(layers):
             block = f"{stack}.block.{layer}.layer"
@@ -168,7 +199,7 @@ def check_shapes(
         ModelError: names the first weight that is missing, has another shape, or belongs to
             another architecture.
     """
-    for name in filter(_OTHER_BIAS.fullmatch, found):
+    for name in () if architecture.has_bias_per_layer else filter(_OTHER_BIAS.fullmatch, found):
         raise ModelError(
             f"{folder}: {name} is not a weight of T5, whose layers share one position bias;"
             f" this is not {architecture.model_type} but another architecture, such as umT5"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,15 @@ class Tolerance:
     def tie(self) -> float:
         """Two tokens closer than this, in nats, count as equally good."""
         return 2 * (self.max_error or self.mean_error)
+
+    def with_limits(self, max_error: float | None, mean_error: float | None) -> Tolerance:
+        """This tolerance with other limits; None keeps its own."""
+        changed = self
+        if max_error is not None:
+            changed = dataclasses.replace(changed, max_error=max_error, greedy=False)
+        if mean_error is not None:
+            changed = dataclasses.replace(changed, mean_error=mean_error)
+        return changed
 
 
 # float32 arithmetic in another order: differences are rounding only.

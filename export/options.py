@@ -13,24 +13,15 @@ from edge.export.source import TRAINING_RECORD, SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Limits
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
-from edge.runtime.errors import ModelError, UsageError
+from edge.runtime.engines import ENGINES
+from edge.runtime.errors import ModelError
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
 
-_DEFAULT_NEW_TOKENS = 64
 # T5 itself has no maximum length; these bound the cost of untrusted input.
 _DEFAULT_INPUT_LIMIT = 512
 _DEFAULT_NEW_TOKENS_LIMIT = 512
 _MAX_LENGTH = 1 << 16
-# The fields of generation_config.json that become an artifact's defaults.
-_SAVED_OPTIONS = (
-    "max_new_tokens",
-    "min_new_tokens",
-    "num_beams",
-    "length_penalty",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-)
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class ExportOptions:
         max_input_tokens: the longest input that the artifact accepts.
         max_new_tokens_limit: the most new tokens that a caller may ask for.
         generation: generation defaults by the names of `GenerationOptions`; they override
-            generation_config.json.
+            those of the model folder.
         max_error, mean_error: parity limits in place of the format's (see `Tolerance`).
         condition: rewrite the weights before they are quantized (see `edge.export.conditioning`).
         calibrate: the rows whose activations the quantization is fitted to; None takes built-in
@@ -76,36 +67,68 @@ def resolve_prompt(source: SourceModel, options: ExportOptions) -> Prompt:
 
 
 def resolve_limits(source: SourceModel, options: ExportOptions) -> Limits:
-    """The limits of the options, else the input length of training, else 512 tokens each."""
+    """The limits of the options, else the input length of training, else 512 tokens each.
+
+    The model's own default length of answers is always allowed, unless the options say less.
+    """
+    saved = source.generation.options.get("max_new_tokens", 0)
     return Limits(
         max_input_tokens=options.max_input_tokens
         or _positive_int(source.training.get("max_source_length"))
         or _DEFAULT_INPUT_LIMIT,
-        max_new_tokens=options.max_new_tokens_limit or _DEFAULT_NEW_TOKENS_LIMIT,
+        max_new_tokens=options.max_new_tokens_limit or max(saved, _DEFAULT_NEW_TOKENS_LIMIT),
     )
 
 
 def resolve_generation(
     source: SourceModel, options: ExportOptions, limits: Limits
 ) -> GenerationOptions:
-    """The generation defaults: those of generation_config.json, overridden by the options.
+    """The generation defaults: those of the model folder, overridden by the options.
+
+    Without a length in either, answers have the length of training, or 64 tokens.
 
     Raises:
-        UsageError: an invalid value in either.
+        UsageError: an invalid value in the options.
     """
-    saved = {
-        name: value for name in _SAVED_OPTIONS if (value := source.generation.get(name)) is not None
-    }
-    if "max_new_tokens" not in saved:
-        trained = _positive_int(source.training.get("max_target_length"))
-        saved["max_new_tokens"] = trained or _DEFAULT_NEW_TOKENS
-    if type(saved["max_new_tokens"]) is int:
-        saved["max_new_tokens"] = min(saved["max_new_tokens"], limits.max_new_tokens)
-    try:
-        defaults = GenerationOptions().override(saved)
-    except UsageError as error:
-        raise UsageError(f"{source.folder}/generation_config.json: {error}") from None
-    return defaults.override(options.generation)
+    trained = _positive_int(source.training.get("max_target_length"))
+    defaults = source.generation.resolve(trained)
+    length = min(defaults.max_new_tokens, limits.max_new_tokens)
+    return defaults.override({"max_new_tokens": length}).override(options.generation)
+
+
+def supported_generation(generation: GenerationOptions, format_name: str) -> GenerationOptions:
+    """The defaults without beams where a format's engine has none: plain calls would fail."""
+    if ENGINES.load(format_name).supports_beams:
+        return generation
+    copies = generation.num_return_sequences if generation.do_sample else 1
+    return dataclasses.replace(
+        generation, num_beams=1, num_return_sequences=copies, early_stopping=False
+    )
+
+
+def generation_warnings(
+    source: SourceModel, limits: Limits, generation: GenerationOptions, name: str
+) -> tuple[str, ...]:
+    """The generation settings of the model folder that an artifact does not have.
+
+    Args:
+        source: the model.
+        limits, generation: the artifact's.
+        name: the artifact's format.
+    """
+    warnings = list(source.generation.warnings)
+    saved = source.generation.options.get("max_new_tokens", 0)
+    if saved > limits.max_new_tokens:
+        warnings.append(
+            f"{source.generation.path}: answers of {saved} tokens are longer than"
+            f" --max-new-tokens-limit {limits.max_new_tokens}, which is the default now"
+        )
+    if generation.num_beams > 1 and not ENGINES.load(name).supports_beams:
+        warnings.append(
+            f"{name} has no beam search: num_beams {generation.num_beams} is left out, and answers"
+            " are greedy"
+        )
+    return tuple(warnings)
 
 
 def resolve_text_fingerprint(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.export.architecture import expected_shapes
 from edge.export.base import Tolerance
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
@@ -121,6 +122,7 @@ class ParityCheck:
             tokenizer_folder / TOKENIZER_NAME, eos=source.architecture.eos_token_id
         )
         self._check_pieces(source)
+        _check_finite(source)
         fields = dict.fromkeys(prompt.fields, "parity")
         texts = [prompt.apply(text, fields) for text in PARITY_TEXTS]
         _check_tokenizer(source, self.tokenizer, texts)
@@ -273,11 +275,20 @@ def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
         )
 
 
+def _check_finite(source: SourceModel) -> None:
+    """Reject weights with NaN or infinite values, whatever the format would make of them."""
+    for name in expected_shapes(source.architecture):
+        if not np.isfinite(source.tensor(name)).all():
+            raise ModelError(
+                f"{source.folder}: {name} holds NaN or infinite values; the weights are damaged"
+            )
+
+
 def _check_tokenizer(source: SourceModel, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
     """Compare the runtime's tokenization with transformers', which the model was trained with."""
     from transformers import AutoTokenizer
 
-    reference = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    reference = AutoTokenizer.from_pretrained(source.tokenizer_source, trust_remote_code=False)
     expected = reference(list(texts))["input_ids"]
     for text, ids, found in zip(texts, expected, tokenizer.encode(texts), strict=True):
         if list(ids) != found:

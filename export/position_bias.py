@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from edge.export.architecture import bias_name
 from edge.export.source import SourceModel
 from edge.runtime.artifact.manifest import Architecture
 
@@ -15,6 +16,9 @@ MASKED = -1e9
 
 def encoder_bias_by_distance(source: SourceModel) -> np.ndarray:
     """Bias of the encoder's attention: float32 [2 × reach + 1, heads].
+
+    If every layer has its own bias, those of all layers are side by side: [2 × reach + 1, layers ×
+    heads].
 
     Row `key - query + reach`, with the difference clipped to ±reach. All positions beyond the
     maximum distance share the last bucket, so the table serves inputs of any length.
@@ -26,7 +30,7 @@ def encoder_bias_by_distance(source: SourceModel) -> np.ndarray:
 
 
 def decoder_bias_by_distance(source: SourceModel) -> np.ndarray:
-    """Bias of the decoder's self-attention: float32 [reach + 2, heads].
+    """Bias of the decoder's self-attention: float32 [reach + 2, heads], or layers × heads.
 
     Row 0 masks keys after the query. Row `1 + query - key` is for keys up to the query, with the
     difference clipped to reach.
@@ -34,8 +38,9 @@ def decoder_bias_by_distance(source: SourceModel) -> np.ndarray:
     reach = source.architecture.relative_attention_max_distance
     distances = -np.arange(reach + 1)
     rows = buckets(distances, source.architecture, bidirectional=False)
-    masked = np.full((1, source.architecture.num_heads), MASKED, dtype=np.float32)
-    return np.concatenate([masked, _biases(source, "decoder")[rows]])
+    biases = _biases(source, "decoder")
+    masked = np.full((1, biases.shape[1]), MASKED, dtype=np.float32)
+    return np.concatenate([masked, biases[rows]])
 
 
 def buckets(distances: np.ndarray, shape: Architecture, *, bidirectional: bool) -> np.ndarray:
@@ -65,4 +70,7 @@ def buckets(distances: np.ndarray, shape: Architecture, *, bidirectional: bool) 
 
 
 def _biases(source: SourceModel, stack: str) -> np.ndarray:
-    return source.tensor(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+    shape = source.architecture
+    layers = shape.num_layers if stack == "encoder" else shape.num_decoder_layers
+    names = [bias_name(stack, n) for n in range(layers if shape.has_bias_per_layer else 1)]
+    return np.concatenate([source.tensor(name) for name in names], axis=1)

@@ -17,10 +17,12 @@ from edge.export.manifest import file_info, list_files, write_manifest
 from edge.export.model_card import CARD_NAME, model_card
 from edge.export.options import (
     ExportOptions,
+    generation_warnings,
     resolve_generation,
     resolve_limits,
     resolve_prompt,
     resolve_text_fingerprint,
+    supported_generation,
 )
 from edge.export.parity import Parity, ParityCheck, check_tolerance
 from edge.export.quantization.evaluation import HeldOutCheck
@@ -31,8 +33,7 @@ from edge.export.target import Target, plan_targets
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Manifest, Source, TokenizerInfo
 from edge.runtime.artifact.trust import CODE_FILES, record_trust
-from edge.runtime.engines import ENGINES
-from edge.runtime.errors import ParityError, UsageError
+from edge.runtime.errors import ModelError, ParityError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.model import load
 from edge.runtime.platform.atomic import check_destination, new_folder
@@ -46,12 +47,14 @@ class Exported:
     """A published artifact: its folder, its manifest, and the parity that was measured.
 
     `needs_trust`: it is code that could not be recorded as exported here; see `edge.runtime.load`.
+    `warnings`: generation settings of the model folder that the artifact does not have.
     """
 
     folder: Path
     manifest: Manifest
     parity: Parity
     needs_trust: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class Publisher:
@@ -153,14 +156,17 @@ class Publisher:
     @functools.cached_property
     def held_out(self) -> HeldOutCheck:
         """The comparison with float32 on the calibration rows that fitted nothing."""
-        return HeldOutCheck(self.source, self.calibration, self.generation.max_new_tokens)
+        return HeldOutCheck(self.source, self.calibration, self.generation)
 
     def check_target(self, target: Target) -> None:
         """Reject a target that does not support the options, before anything is written.
 
         Raises:
             UsageError: a shortlist for a format that does not support one.
+            ModelError: an architecture that the format does not support.
         """
+        if self.source.architecture.has_bias_per_layer and target.format != "onnx":
+            raise ModelError(f"{self.source.name}: umT5 works with --format onnx alone")
         if self.options.shortlist and not EXPORTERS.load(target.format).supports_shortlist:
             raise UsageError(
                 f"--shortlist is for --format onnx, not {target.format}. Leave --shortlist out, or"
@@ -177,7 +183,8 @@ class Publisher:
         """
         if self.options.shortlist is None:
             return None
-        return Shortlist(self.options.shortlist, self.check.tokenizer)
+        ends = self.source.architecture.all_end_token_ids
+        return Shortlist(self.options.shortlist, self.check.tokenizer, ends)
 
     @functools.cached_property
     def check(self) -> ParityCheck:
@@ -229,7 +236,8 @@ class Publisher:
             write_manifest(staging, manifest)
         code = CODE_FILES.get(manifest.format)
         needs_trust = code is not None and not record_trust(Path(output) / code)
-        return Exported(Path(output), manifest, parity, needs_trust)
+        warnings = generation_warnings(self.source, self.limits, self.generation, target.format)
+        return Exported(Path(output), manifest, parity, needs_trust, warnings)
 
     def _restrict(
         self,
@@ -269,12 +277,7 @@ class Publisher:
     ) -> Manifest:
         quantized = target.quantization not in EXPORTERS.load(target.format).full_precision
         conditioned = self.conditioned if quantized else None
-        generation = self.generation
-        if not ENGINES.load(target.format).supports_beams:
-            # With a default that the engine does not support, every plain call would fail.
-            generation = dataclasses.replace(
-                generation, num_beams=1, num_return_sequences=1, early_stopping=False
-            )
+        generation = supported_generation(self.generation, target.format)
         return Manifest(
             format=target.format,
             quantization=target.quantization,
@@ -293,11 +296,5 @@ class Publisher:
         )
 
     def _tolerance(self, exporter: Exporter, quantization: str) -> Tolerance:
-        tolerance = exporter.tolerances[quantization]
-        if self.options.max_error is not None:
-            tolerance = dataclasses.replace(
-                tolerance, max_error=self.options.max_error, greedy=False
-            )
-        if self.options.mean_error is not None:
-            tolerance = dataclasses.replace(tolerance, mean_error=self.options.mean_error)
-        return tolerance
+        found = exporter.tolerances[quantization]
+        return found.with_limits(self.options.max_error, self.options.mean_error)

@@ -11,6 +11,7 @@ from edge.export.source import SourceModel
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback, TokenIds, pad_batch
 from edge.runtime.errors import UnsupportedError
 from edge.runtime.options import GenerationOptions
+from edge.train.model.generation_config import only_settings, transformers_config
 
 
 class TorchReference(Engine):
@@ -61,32 +62,18 @@ class TorchReference(Engine):
             UnsupportedError: with `on_token`, as the reference does not stream.
         """
         import torch
-        from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
+        from transformers import DynamicCache, EncoderDecoderCache
 
         if on_token is not None:
             raise UnsupportedError("the torch reference does not stream")
         shape = self._source.architecture
         ids, mask = pad_batch(input_ids, shape.pad_token_id)
-        sampling = (
-            {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
-            if options.do_sample
-            else {}
-        )
-        config = GenerationConfig(
-            max_new_tokens=options.max_new_tokens,
-            min_new_tokens=options.min_new_tokens or None,
-            num_beams=options.num_beams,
-            num_return_sequences=options.num_return_sequences,
-            length_penalty=options.length_penalty,
-            early_stopping=options.early_stopping,
-            do_sample=options.do_sample,
-            repetition_penalty=options.repetition_penalty,
-            no_repeat_ngram_size=options.no_repeat_ngram_size,
-            suppress_tokens=list(range(self._pieces, shape.vocab_size)) or None,
-            pad_token_id=shape.pad_token_id,
-            eos_token_id=shape.eos_token_id,
-            decoder_start_token_id=shape.decoder_start_token_id,
-            **sampling,
+        config = transformers_config(
+            options,
+            pad=shape.pad_token_id,
+            end=shape.all_end_token_ids,
+            start=shape.decoder_start_token_id,
+            unused=range(self._pieces, shape.vocab_size),
         )
         allowed: Any = None
         if self._shortlist is not None:
@@ -94,7 +81,7 @@ class TorchReference(Engine):
             allowed = lambda row, _: allowed_by_row[row]  # noqa: E731
         if options.seed is not None:
             torch.manual_seed(options.seed)
-        with torch.inference_mode():
+        with torch.inference_mode(), only_settings(self._source.torch_model, config):
             tokens = self._source.torch_model.generate(
                 input_ids=torch.from_numpy(ids),
                 attention_mask=torch.from_numpy(mask),
@@ -105,7 +92,7 @@ class TorchReference(Engine):
                 past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             ).tolist()
         copies = options.num_return_sequences
-        rows = [self._trim_at_eos(row[1:]) for row in tokens]
+        rows = [self._trim_at_end(row[1:]) for row in tokens]
         sources = [row for row in input_ids for _ in range(copies)]
         scored = self.score(sources, [row or [shape.eos_token_id] for row, _ in rows])
         hypotheses = [
@@ -113,16 +100,18 @@ class TorchReference(Engine):
                 tuple(row[:-1] if reason == "eos" else row),
                 float(values.sum()) / len(values) ** options.length_penalty,
                 reason,
+                end_token=row[-1] if reason == "eos" else None,
             )
             for (row, reason), values in zip(rows, scored, strict=True)
         ]
         return [hypotheses[i : i + copies] for i in range(0, len(hypotheses), copies)]
 
-    def _trim_at_eos(self, tokens: list[int]) -> tuple[list[int], str]:
-        """The tokens up to and including eos, and the finish reason."""
-        eos = self._source.architecture.eos_token_id
-        if eos in tokens:
-            return tokens[: tokens.index(eos) + 1], "eos"
+    def _trim_at_end(self, tokens: list[int]) -> tuple[list[int], str]:
+        """The tokens up to and including the end token, and the finish reason."""
+        ends = self._source.architecture.all_end_token_ids
+        for place, token in enumerate(tokens):
+            if token in ends:
+                return tokens[: place + 1], "eos"
         return tokens, "length"
 
     def score(

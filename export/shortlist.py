@@ -15,12 +15,12 @@ from typing import Any
 
 from edge.export.base import Tolerance
 from edge.export.parity import first_difference
-from edge.runtime.artifact import Artifact, sha256_of
+from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError, DataError, ParityError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model
 from edge.runtime.platform.json_file import read_json
-from edge.runtime.rows import Columns, Row, read_rows, split_file
+from edge.runtime.rows import Columns, Row, data_sha256, holds_splits, read_rows, split_file
 from edge.runtime.text.tokenization import Tokenizer
 
 SHORTLIST_NAME = "shortlist.json"
@@ -66,8 +66,10 @@ class Shortlist:
         ids: the ids in ascending order; eos is among them.
     """
 
-    def __init__(self, request: ShortlistRequest, tokenizer: Tokenizer) -> None:
-        """Read the data and make the list.
+    def __init__(
+        self, request: ShortlistRequest, tokenizer: Tokenizer, ends: Sequence[int] = ()
+    ) -> None:
+        """Read the data and make the list; the ids `ends`, which end an answer, are in it.
 
         Raises:
             DataError: the data is missing, empty, without targets, or too small to hold rows out.
@@ -87,7 +89,7 @@ class Shortlist:
         targets = {t for ids in tokenizer.encode([r.target or "" for r in rows]) for t in ids}
         # A Unigram vocabulary is sorted by score, so its first ids are the most frequent. Frequent
         # ids of the data's inputs are not needed: those of the input are always added.
-        self.ids = sorted(targets | set(range(min(frequent, pieces))) | {tokenizer.eos})
+        self.ids = sorted(targets | set(range(min(frequent, pieces))) | {tokenizer.eos, *ends})
         if len(self.ids) > _MAX_LIST_RATIO * pieces:
             raise UsageError(
                 f"--shortlist: the list would hold {len(self.ids):,} of {pieces:,} ids, which saves"
@@ -101,10 +103,10 @@ class Shortlist:
             "in_targets": len(targets),
             "frequent": frequent,
             "data": _name(self._train_file, request),
-            "data_sha256": sha256_of(self._train_file),
+            "data_sha256": data_sha256(self._train_file),
             "rows": len(rows),
             "held_out_data": _name(held_out_file, request),
-            "held_out_sha256": sha256_of(held_out_file),
+            "held_out_sha256": data_sha256(held_out_file),
         }
 
     def _rows(self, request: ShortlistRequest) -> tuple[list[Row], list[Row]]:
@@ -242,11 +244,11 @@ def shortlist_line(report: Mapping[str, Any]) -> str:
 
 def _files(data: Path) -> tuple[Path, Path | None]:
     """The file that makes the list, and the file of held-out rows if there is one."""
-    if not data.is_dir():
+    if not holds_splits(data):
         return data, None
     train = split_file(data, "train")
     if train is None:
-        raise DataError("the folder has no train.jsonl", path=data)
+        raise DataError("the folder has no train.jsonl (or .csv, …)", path=data)
     return train, split_file(data, "dev")
 
 

@@ -23,6 +23,10 @@ from edge.export.weights import SafetensorsWeights
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.text.tokenization import Tokenizer
+from edge.train.model.adapter_config import refuse_adapter
+from edge.train.model.byte_tokenizer import byte_tokenizer, is_byte_tokenizer
+from edge.train.model.folder import check_model_folder, is_hub_id, require_tokenizer, snapshot_of
+from edge.train.model.generation import read_generation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,10 +42,11 @@ class SourceModel:
         folder: the local folder.
         name: what the user called it (a path's last part, or a hub id).
         revision: the hub's commit, or None.
+        tokenizer_source: the folder with the tokenizer.
         config: the values of config.json.
         architecture: the shape, with the head's tying and scaling settled.
         training: the record that `edge train` left in the folder, or {}.
-        generation: generation_config.json, or {}.
+        generation: the generation settings of the folder.
         weights_sha256: the hash of the folder's weight files; the same for a copy with other
             weights, since it identifies what an artifact was made from.
         head_projection: a matrix P, float32 [d_model, d_model], with lm_head = shared · P, where
@@ -51,46 +56,75 @@ class SourceModel:
     """
 
     def __init__(
-        self, folder: str | Path, *, name: str | None = None, revision: str | None = None
+        self,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        tokenizer: str | Path | None = None,
     ) -> None:
         """Read a local folder; `open` also takes hub ids.
+
+        Args:
+            folder: the folder. One in the hub's cache says which model and commit it is.
+            name: what the user called it.
+            revision: the hub's commit.
+            tokenizer: a folder with the tokenizer, in place of the model's.
 
         Raises:
             ModelError: not a T5-family model, no safetensors, or weights that do not fit the
                 config.
         """
         self.folder = Path(folder)
-        self.name = name or self.folder.resolve().name
-        self.revision = revision
+        snapshot = snapshot_of(self.folder) or (self.folder.resolve().name, None)
+        self.name = name or snapshot[0]
+        self.revision = snapshot[1] or revision
+        self.tokenizer_source = self.folder if tokenizer is None else Path(tokenizer)
+        refuse_adapter(self.folder)
         self.config = read_config(self.folder / "config.json")
+        check_model_folder(self.folder, self.config)
         self.training = read_config(self.folder / TRAINING_RECORD, optional=True)
-        self.generation = read_config(self.folder / "generation_config.json", optional=True)
+        self.generation = read_generation(self.folder)
         self._stored = SafetensorsWeights(self.folder)
         self._weights: Mapping[str, np.ndarray] = self._stored
         self._input_moments: Callable[[str], np.ndarray | None] | None = None
         self.head_projection: np.ndarray | None = None
         self.precise_weights: Callable[[], frozenset[str]] | None = None
         self.architecture = read_architecture(
-            self.config, tied_head=self._head_is_tied(), folder=self.folder
+            self.config,
+            tied_head=self._head_is_tied(),
+            folder=self.folder,
+            generation=self.generation,
         )
         check_shapes(self._stored.shapes, self.architecture, self.folder)
 
     @classmethod
-    def open(cls, model: str | Path, *, revision: str | None = None) -> SourceModel:
+    def open(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        tokenizer: str | Path | None = None,
+    ) -> SourceModel:
         """Open a local folder, or download a hub id such as `google/flan-t5-small`.
+
+        Args:
+            model: the folder or the hub id.
+            revision: branch, tag or commit of a hub model.
+            tokenizer: a folder with the tokenizer, in place of the model's.
 
         Raises:
             ModelError: not found, not a T5-family model, no safetensors, or weights that do not
                 fit the config.
         """
         if Path(model).is_dir():
-            return cls(model)
+            return cls(model, tokenizer=tokenizer)
         text = str(model)
-        if Path(model).exists() or text.startswith((".", "/", "~")) or text.count("/") != 1:
+        if Path(model).exists() or not is_hub_id(text):
             raise ModelError(
                 f"{model}: no such model folder, and not a hub id like google/flan-t5-small"
             )
-        return cls(download(text, revision), name=text, revision=revision)
+        return cls(download(text, revision), name=text, revision=revision, tokenizer=tokenizer)
 
     # -- weights ---------------------------------------------------------------------------------
 
@@ -149,7 +183,10 @@ class SourceModel:
         model._input_moments = input_moments
         model.head_projection = head_projection
         model.architecture = read_architecture(
-            model.config, tied_head=model._head_is_tied(), folder=self.folder
+            model.config,
+            tied_head=model._head_is_tied(),
+            folder=self.folder,
+            generation=self.generation,
         )
         shapes = {name: weight.shape for name, weight in weights.items()}
         check_shapes(shapes, model.architecture, self.folder)
@@ -169,16 +206,18 @@ class SourceModel:
         Raises:
             ModelError: the model has no tokenizer.
         """
-        present = self.folder / TOKENIZER_NAME
-        if present.is_file():
-            (folder / TOKENIZER_NAME).write_bytes(present.read_bytes())
+        place = self.tokenizer_source
+        require_tokenizer(place)
+        if (place / TOKENIZER_NAME).is_file():
+            (folder / TOKENIZER_NAME).write_bytes((place / TOKENIZER_NAME).read_bytes())
             return
-        if not (self.folder / "spiece.model").is_file():
-            raise ModelError(f"{self.folder}: no {TOKENIZER_NAME} and no spiece.model")
+        if is_byte_tokenizer(place):
+            byte_tokenizer().save(str(folder / TOKENIZER_NAME))
+            return
         from transformers import AutoTokenizer
 
-        with library_errors(ModelError, self.folder, "the tokenizer can't be converted"):
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        with library_errors(ModelError, place, "the tokenizer can't be converted"):
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_NAME))
 
     @contextlib.contextmanager
@@ -225,15 +264,23 @@ class SourceModel:
         The caller owns it and may change its weights in place.
         """
         import torch
-        from transformers import AutoConfig, MT5ForConditionalGeneration, T5ForConditionalGeneration
+        from transformers import (
+            AutoConfig,
+            MT5ForConditionalGeneration,
+            T5ForConditionalGeneration,
+            UMT5ForConditionalGeneration,
+        )
 
-        mt5 = self.architecture.model_type == "mt5"
-        cls = MT5ForConditionalGeneration if mt5 else T5ForConditionalGeneration
+        cls: Any = {
+            "t5": T5ForConditionalGeneration,
+            "mt5": MT5ForConditionalGeneration,
+            "umt5": UMT5ForConditionalGeneration,
+        }[self.architecture.model_type]
         settings = {name: value for name, value in self.config.items() if name != "model_type"}
         state_dict = {name: torch.from_numpy(array) for name, array in self.state_dict().items()}
         with _quiet_transformers(), library_errors(ModelError, self.folder):
             config = AutoConfig.for_model(self.architecture.model_type, **settings)
-            model = cls.from_pretrained(
+            model: PreTrainedModel = cls.from_pretrained(
                 None, config=config, state_dict=state_dict, dtype=torch.float32
             )
         return model.eval()

@@ -13,7 +13,11 @@ import numpy as np
 from edge.export.model_folder import read_config
 from edge.runtime.artifact import sha256_of
 from edge.runtime.errors import ModelError, library_errors
+from edge.train.model.folder import check_tensor_types
+from edge.train.model.weights import pickled_weights
 
+_EMBEDDING = "shared.weight"
+_TIED_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
 _SINGLE_NAME = "model.safetensors"
 _INDEX_NAME = "model.safetensors.index.json"
 _PLAIN_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
@@ -38,9 +42,16 @@ class SafetensorsWeights(Mapping[str, np.ndarray]):
             shapes = _tensor_shapes(path)
             self._shapes |= shapes
             self._index |= dict.fromkeys(shapes, path)
-        if "shared.weight" not in self._index:
-            # Some converters keep only the tied copies.
-            raise ModelError(f"{folder}: the weights lack shared.weight; not a T5 model")
+        check_tensor_types(self._files)
+        self._aliases: dict[str, str] = {}
+        if _EMBEDDING not in self._index:
+            # safetensors' save_model, among others, keeps one of the tied copies.
+            copy = next((name for name in _TIED_COPIES if name in self._index), None)
+            if copy is None:
+                raise ModelError(f"{folder}: the weights lack {_EMBEDDING}; not a T5 model")
+            self._aliases[_EMBEDDING] = copy
+            self._index[_EMBEDDING] = self._index[copy]
+            self._shapes[_EMBEDDING] = self._shapes[copy]
 
     def __getitem__(self, name: str) -> np.ndarray:
         from safetensors import safe_open
@@ -51,7 +62,8 @@ class SafetensorsWeights(Mapping[str, np.ndarray]):
             safe_open(path, framework="pt") as handle,
         ):
             # Through torch, because numpy has no bfloat16.
-            tensor: np.ndarray = handle.get_tensor(name).float().numpy()
+            stored = handle.get_tensor(self._aliases.get(name, name))
+            tensor: np.ndarray = stored.float().numpy()
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -89,13 +101,13 @@ def _weight_files(folder: Path) -> list[Path]:
     if missing:
         raise ModelError(f"{folder}: {missing[0]} is missing; was the download interrupted?")
     if not names:
-        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        pickled = pickled_weights(folder)
         why = (
-            f"; {pickled[0]} is a pickle, which is never loaded. Convert it to safetensors first"
+            f"{pickled} is a pickle, which is never loaded. Convert it to safetensors first"
             if pickled
-            else ""
+            else f"no weights here; {_SINGLE_NAME} is missing"
         )
-        raise ModelError(f"{folder}: no {_SINGLE_NAME}{why}")
+        raise ModelError(f"{folder}: {why}")
     return [folder / name for name in names]
 
 

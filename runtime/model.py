@@ -225,7 +225,7 @@ class Model(TokenModel, AsyncCalls):
             raise UsageError("answers with an output check can't be streamed; use generate")
         chosen = self.options(options)
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
-            raise UsageError("stream needs num_beams 1 and num_return_sequences 1")
+            raise UsageError("stream gives one answer of one beam; use num_beams 1 (--num-beams 1)")
         self.engine.check_options(chosen)
         started = time.perf_counter()
         ids, truncated = self.encode([text], fields=fields, on_long=on_long)

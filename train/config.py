@@ -85,6 +85,7 @@ class TrainConfig:
     data: str | Path
     output: str | Path
     model: str | None = None
+    tokenizer: str | None = None  # a folder or hub id, for a model without one
     from_scratch: Annotated[str | None, one_of("tiny", "mini")] = None
     force: bool = False
     resume: bool = False  # from the newest complete checkpoint of this output
@@ -236,8 +237,7 @@ class TrainConfig:
 class ResolvedTrainConfig(TrainConfig):
     """A valid configuration in which only `epochs` and `dropout` may still be open.
 
-    `time_limit` is in seconds. `vocab_size` is None for a pretrained model, `eval_steps` is None
-    for one evaluation per epoch.
+    `time_limit` is in seconds. `eval_steps` None is one evaluation per epoch.
     """
 
     lora_alpha: float = field()

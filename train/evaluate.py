@@ -1,21 +1,28 @@
-"""Evaluation on tokenized rows: eval_loss by teacher forcing, metrics of greedy answers."""
+"""Evaluation on tokenized rows: eval_loss by teacher forcing, metrics of answers."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edge.runtime.options import GenerationOptions
+from edge.runtime.text.stop_strings import cut_at_stop
 from edge.train.data import IGNORED_LABEL, Collator
 from edge.train.device import padding_multiple
 from edge.train.distributed import SINGLE_PROCESS
 from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l, text_metrics
+from edge.train.model.generation_config import only_settings, transformers_config
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from edge.train.distributed import Processes
+
+
+_DEFAULT_GENERATION = GenerationOptions(max_new_tokens=128)
 
 
 @dataclass(frozen=True)
@@ -72,16 +79,18 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     *,
-    max_new_tokens: int = 128,
+    generation: GenerationOptions = _DEFAULT_GENERATION,
+    end_token_ids: tuple[int, ...] = (),
     options: EvaluationOptions = EvaluationOptions(),
 ) -> Evaluation:
-    """Compute eval_loss, exact match, ROUGE-L and BLEU of greedy answers.
+    """Compute eval_loss, exact match, ROUGE-L and BLEU of the model's answers.
 
     Args:
         model: Stays on its device and in its precision.
         tokenizer: The model's.
         rows: With the columns of `edge.train.data.tokenize`.
-        max_new_tokens: Most tokens of an answer.
+        generation: How answers are generated.
+        end_token_ids: The ids that end an answer; empty for the tokenizer's eos.
         options: Batch size, processes and listeners.
 
     Raises:
@@ -91,7 +100,7 @@ def evaluate(
 
     def run_batch(numbers: list[int], batch: dict[str, Any]) -> _Outputs:
         losses = _losses(model, batch)
-        answers = _generate(model, tokenizer, batch, max_new_tokens)
+        answers = generate_texts(model, tokenizer, batch, generation, end_token_ids)
         return _Outputs(
             dict(zip(numbers, losses, strict=True)), dict(zip(numbers, answers, strict=True))
         )
@@ -228,19 +237,40 @@ def _losses(model: PreTrainedModel, batch: dict[str, Any]) -> list[tuple[float, 
     return list(zip(sums, counts, strict=True))
 
 
-def _generate(
+def generate_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     batch: dict[str, Any],
-    max_new_tokens: int,
+    generation: GenerationOptions,
+    end_token_ids: tuple[int, ...] = (),
 ) -> list[str]:
-    generate: Any = model.generate
-    ids = generate(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        max_new_tokens=max_new_tokens,
-        num_beams=1,
-        do_sample=False,
+    """The answer to each row of a batch, the best one if there are several.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        batch: input_ids and attention_mask, both [rows, tokens], on the model's device.
+        generation: How answers are generated.
+        end_token_ids: The ids that end an answer; empty for the tokenizer's eos.
+    """
+    import torch
+
+    shape: Any = model.config
+    config = transformers_config(
+        dataclasses.replace(generation, num_return_sequences=1),
+        pad=shape.pad_token_id,
+        end=end_token_ids or (tokenizer.eos_token_id,),
+        start=model.generation_config.decoder_start_token_id or shape.decoder_start_token_id or 0,
+        unused=range(len(tokenizer), shape.vocab_size),
     )
+    with torch.random.fork_rng(enabled=generation.do_sample), only_settings(model, config):
+        if generation.do_sample:
+            torch.manual_seed(generation.seed or 0)
+        generate: Any = model.generate
+        ids = generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            generation_config=config,
+        )
     texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return texts
+    return [cut_at_stop(text, generation.stop_strings)[0] for text in texts]

@@ -48,7 +48,8 @@ class DevEvaluator:
             model if model is not None else self._trainable.model,
             self._trainable.tokenizer,
             self._rows,
-            max_new_tokens=self._config.max_target_length,
+            generation=self._trainable.generation,
+            end_token_ids=self._trainable.end_token_ids,
             options=self._options(
                 lambda fraction: self._events(Event("progress", "evaluating", fraction))
             ),
@@ -70,7 +71,8 @@ class DevEvaluator:
                 model,
                 tokenizer,
                 self._rows,
-                max_new_tokens=self._config.max_target_length,
+                generation=self._trainable.generation,
+                end_token_ids=self._trainable.end_token_ids,
                 options=options,
             ).metrics
         except StopEvaluationError:

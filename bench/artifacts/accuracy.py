@@ -1,4 +1,4 @@
-"""Accuracy of an artifact on a data set: text metrics of its greedy answers, and eval_loss."""
+"""Accuracy of an artifact on a data set: text metrics of its answers, and eval_loss."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def measure_accuracy(
     truncated = 0
     for first in range(0, len(rows), _CHUNK):
         chunk = rows[first : first + _CHUNK]
-        answers = _greedy(model, chunk)
+        answers = _answers(model, chunk)
         predictions += [answer.text for answer in answers]
         truncated += sum(answer.truncated for answer in answers)
         for log_probs in model.score(
@@ -151,10 +151,10 @@ def measure_accuracy(
     )
 
 
-def greedy_answers(model: Model, rows: Sequence[Row]) -> list[str]:
-    """The model's greedy answer to each row, as in `measure_accuracy`."""
+def default_answers(model: Model, rows: Sequence[Row]) -> list[str]:
+    """The model's answer to each row, with its generation defaults, as in `measure_accuracy`."""
     chunks = (rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK))
-    return [answer.text for chunk in chunks for answer in _greedy(model, chunk)]
+    return [answer.text for chunk in chunks for answer in _answers(model, chunk)]
 
 
 def copy_baseline(rows: Sequence[Row]) -> dict[str, Any]:
@@ -167,13 +167,12 @@ def copy_baseline(rows: Sequence[Row]) -> dict[str, Any]:
     return RowScores(copied, [row.target or "" for row in rows]).metrics()
 
 
-def _greedy(model: Model, rows: Sequence[Row]) -> list[Generation]:
+def _answers(model: Model, rows: Sequence[Row]) -> list[Generation]:
     return model.generate(
         [row.input for row in rows],
         fields=[row.fields for row in rows],
         on_long="truncate",
-        num_beams=1,
-        do_sample=False,
+        seed=0,  # for artifacts that sample by default
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from edge.bench.artifacts.accuracy import Accuracy, greedy_answers
+from edge.bench.artifacts.accuracy import Accuracy, default_answers
 from edge.bench.artifacts.scores import MIN_ROWS, ratio_interval
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, Source, TokenizerInfo
@@ -26,7 +26,7 @@ _FLOAT32 = ("float32", "f32")
 
 
 def reference_answers(reference: str | Path, rows: Sequence[Row]) -> list[str]:
-    """The greedy answers of an artifact, or of a model folder run by transformers in float32.
+    """The answers of an artifact, or of a model folder run by transformers in float32.
 
     Raises:
         ArtifactError, ModelError: neither an artifact nor a T5-family model.
@@ -34,7 +34,7 @@ def reference_answers(reference: str | Path, rows: Sequence[Row]) -> list[str]:
     """
     opened = load if (Path(reference) / MANIFEST_NAME).is_file() else open_source
     with opened(reference) as model:
-        return greedy_answers(model, rows)
+        return default_answers(model, rows)
 
 
 @contextlib.contextmanager

@@ -25,11 +25,11 @@ from edge.bench.timing.latency import Latency, Samples, spread_rows
 from edge.bench.timing.machine import machine_info
 from edge.bench.timing.timed_calls import Call
 from edge.bench.timing.verdict import Verdict, judge
-from edge.runtime.artifact import Artifact, sha256_of
+from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import Manifest
 from edge.runtime.engines.base import choose_threads
 from edge.runtime.model import Model
-from edge.runtime.rows import Row
+from edge.runtime.rows import Row, data_sha256
 
 # Called with (phase, what, done, of); the phase is "load", "latency" or "accuracy", and `what` an
 # artifact, or the batch size and concurrency where there are several.
@@ -112,7 +112,7 @@ def run_bench(
         data=Data(
             path=None if data is None else str(data),
             rows=len(rows),
-            sha256=None if data is None else sha256_of(data),
+            sha256=None if data is None else data_sha256(data),
         ),
         settings=settings,
         machine=machine_info(),

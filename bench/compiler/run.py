@@ -35,7 +35,8 @@ from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import check_destination
 from edge.runtime.platform.cpu import physical_cores
 from edge.runtime.registry import unknown_name
-from edge.runtime.rows import Columns, Row, split_file
+from edge.runtime.rows import Columns, Row, data_sha256, holds_splits, split_file
+from edge.runtime.rows.kinds import is_hub
 from edge.runtime.version import edge_version
 
 
@@ -195,7 +196,7 @@ def _finish(
         "model": request.source.name,
         "weights_sha256": request.source.weights_sha256,
         "data": request.data.name,
-        "data_sha256": sha256_of(request.data),
+        "data_sha256": data_sha256(request.data),
         "machine": machine_info(),
         "verdict": sentence,
         "advice": hints,
@@ -221,7 +222,9 @@ def _export_worker_argument(request: Request) -> dict[str, Any]:
     source = request.source
     # Only train rows calibrate, those beside the dev rows, which judge the artifacts.
     folder = request.data.parent
-    train_file = split_file(folder, "train") if request.data == split_file(folder, "dev") else None
+    train_file = None
+    if not is_hub(request.data) and request.data == split_file(folder, "dev"):
+        train_file = split_file(folder, "train")
     return {
         "folder": str(source.folder.resolve()),
         "name": source.name,
@@ -229,7 +232,7 @@ def _export_worker_argument(request: Request) -> dict[str, Any]:
         "prompt": request.prompt,
         "max_input_tokens": request.max_input_tokens,
         "generation": dict(request.generation),
-        "shortlist": str(request.shortlist.resolve()) if request.shortlist else None,
+        "shortlist": _absolute(request.shortlist) if request.shortlist else None,
         "calibrate": str(train_file.resolve()) if train_file else None,
         "input_column": request.columns.input,
         "target_column": request.columns.target,
@@ -257,10 +260,14 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
         "weights_sha256": request.source.weights_sha256,
         "model_files": files,
         "rows_sha256": rows.hexdigest(),
-        "shortlist_sha256": [sha256_of(path) for path in shortlist_files],
-        "calibrate_sha256": sha256_of(Path(calibrate)) if calibrate else None,
+        "shortlist_sha256": [data_sha256(path) for path in shortlist_files],
+        "calibrate_sha256": data_sha256(Path(calibrate)) if calibrate else None,
         "exporter": {key: argument[key] for key in argument if key not in _PATHS},
     }
+
+
+def _absolute(data: Path) -> str:
+    return str(data if is_hub(data) else data.resolve())
 
 
 def _shortlist_files(data: Path) -> list[Path]:
@@ -269,10 +276,10 @@ def _shortlist_files(data: Path) -> list[Path]:
     Raises:
         UsageError: there are none.
     """
-    if not data.is_dir():
+    if not holds_splits(data):
         files = [data]
     else:
         files = [path for name in ("train", "dev") if (path := split_file(data, name))]
-    if not files or not all(path.is_file() for path in files):
+    if not files or not all(path.exists() or is_hub(path) for path in files):
         raise UsageError(f"--shortlist {data}: no such file, or a folder without train.jsonl")
     return files

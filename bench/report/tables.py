@@ -147,7 +147,7 @@ def notes(document: Document) -> list[str]:
         length = f", {_range(tokens, '{:.0f}')} new tokens on average" if tokens else ""
         threads = _range([n for one in measured if (n := one.get("threads"))], "{}")
         found.append(
-            f"{runs} timed calls of each artifact, text to text, greedy{length}; in separate"
+            f"{runs} timed calls of each artifact, text to text{length}; in separate"
             f" processes that take turns; {threads} thread(s), {printable(machine['cpu'])}."
         )
     if document.get("interrupted"):

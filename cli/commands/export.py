@@ -57,6 +57,9 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
 )
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @click.option(
+    "--tokenizer", type=PATH, metavar="FOLDER", help="Take the tokenizer from this folder."
+)
+@click.option(
     "--prefix",
     metavar="TEXT",
     help="Prompt around each input, e.g. 'rewrite: ' or '[{task}] {input}'.",
@@ -87,7 +90,7 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
     type=PATH,
     metavar="DATA",
     show_default="built-in English texts",
-    help="Rows that the quantization is fitted to: a .jsonl file, or a folder with train.jsonl.",
+    help="Rows that the quantization is fitted to: a file, or the train split of a folder.",
 )
 @click.option(
     "--condition/--no-condition",
@@ -121,6 +124,7 @@ def command(
     output: Path,
     force: bool,
     revision: str | None,
+    tokenizer: Path | None,
     prefix: str | None,
     max_input_tokens: int | None,
     max_new_tokens_limit: int | None,
@@ -169,6 +173,7 @@ def command(
             layout=layout,
             force=force,
             revision=revision,
+            tokenizer=tokenizer,
             prompt=prefix,
             max_input_tokens=max_input_tokens,
             max_new_tokens_limit=max_new_tokens_limit,
@@ -212,6 +217,8 @@ def print_exported(target: Target, exported: Exported) -> None:
     if held_out := exported.manifest.parity.get("held_out"):
         changed = held_out["rows"] - held_out["identical"]
         click.echo(f"  {changed} of {held_out['rows']} answers to calibration rows changed")
+    for warning in exported.warnings:
+        click.echo(f"  note: {warning}")
     if exported.needs_trust:
         click.echo("  not recorded as trusted: loading it needs --trust-code (docs/formats.md)")
     if facts := exported.manifest.shortlist:

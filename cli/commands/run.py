@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--input",
     "input_file",
     type=PATH,
-    help="Rows (.jsonl), a text file with one input per line, or a folder or quoted pattern of"
+    help="Rows (JSON, CSV, TSV, Parquet), lines of text, or a folder or quoted pattern of"
     " .jsonl and .parquet files.",
 )
 @click.option(
@@ -96,7 +96,7 @@ def command(
 ) -> None:
     """Answer TEXT, every row of --input, or every line of standard input.
 
-    A .jsonl row keeps its columns and gains the column "output". A line of text is answered with a
+    A row keeps its columns and gains the column "output". A line of text is answered with a
     line of text. A folder or pattern of files is split among workers; --output is then a folder.
 
     With --output, answers are saved continuously. After a crash, run the same command to continue.

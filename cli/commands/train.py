@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @train_options
 @click.option("--check/--no-check", default=True, help="Run edge check first.")
 def command(check: bool, **options: Any) -> None:
-    """Train a T5-family model on DATA, a JSON Lines file or a folder with train and dev files.
+    """Train a T5-family model on DATA, a file of rows or a folder with train and dev files.
+
+    Rows may be JSON lines, a JSON array, CSV, TSV, Parquet, a saved data set or hub:OWNER/NAME.
 
     Presets override defaults, --config files override presets, and options override both. A table
     before training shows the chosen values.

@@ -11,10 +11,17 @@ from typing import Any
 from edge.export.conditioning.texts import CALIBRATION_TEXTS
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
-from edge.runtime.artifact import sha256_of
 from edge.runtime.errors import DataError
 from edge.runtime.options import GenerationOptions
-from edge.runtime.rows import Columns, Prompt, Row, read_rows, split_file
+from edge.runtime.rows import (
+    Columns,
+    Prompt,
+    Row,
+    data_sha256,
+    holds_splits,
+    read_rows,
+    split_file,
+)
 from edge.runtime.text.tokenization import Tokenizer
 
 MAX_ROWS = 256
@@ -131,18 +138,20 @@ def read_calibration(
         [ids for ids, _ in chosen],
         [ids for _, ids in chosen],
         path.name,
-        sha256_of(path),
+        data_sha256(path),
         len(rows_read),
         skipped,
     )
 
 
 def _train_file(data: Path) -> Path:
-    if not data.is_dir():
+    if not holds_splits(data):
         return data
     path = split_file(data, "train")
     if path is None:
-        raise DataError("the folder has no train.jsonl, and only train rows calibrate", path=data)
+        raise DataError(
+            "the folder has no train.jsonl (or .csv, …), and only train rows calibrate", path=data
+        )
     return path
 
 

@@ -61,7 +61,11 @@ def write_hub_files(source: SourceModel, generation: GenerationOptions, folder: 
 
 def _configuration(source: SourceModel, folder: Path) -> dict[str, Any]:
     shape = dataclasses.asdict(source.architecture)
-    names = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
+    names = {
+        "t5": "T5ForConditionalGeneration",
+        "mt5": "MT5ForConditionalGeneration",
+        "umt5": "UMT5ForConditionalGeneration",
+    }
     # transformers.js derives a suffix of file names from the data type; that of fp32 is empty.
     script: dict[str, Any] = {"dtype": "fp32"}
     with_data = [path.name for path in sorted(folder.glob("*.onnx_data"))]
@@ -79,7 +83,8 @@ def _configuration(source: SourceModel, folder: Path) -> dict[str, Any]:
 def _generation(source: SourceModel, generation: GenerationOptions) -> dict[str, Any]:
     shape = dataclasses.asdict(source.architecture)
     stored = {k: v for k, v in generation.non_default().items() if k not in _NOT_STORED}
-    saved = {k: v for k, v in source.generation.items() if k not in ("max_length", "min_length")}
+    values = source.generation.values
+    saved = {k: v for k, v in values.items() if k not in ("max_length", "min_length")}
     # Keeps a list of several eos tokens.
     tokens = {name: saved.get(name, shape[name]) for name in _TOKENS}
     return {**saved, **stored, **tokens, "max_new_tokens": generation.max_new_tokens}

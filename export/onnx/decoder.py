@@ -28,7 +28,8 @@ class DecoderEmitter(Emitter):
             mask: of the source, int32 [batch, source].
             past: keys and values of earlier tokens, for each layer.
             cross: keys and values of the source, for each layer.
-            bias: [1, heads, n, past + n], from `position_bias`, or from `bias_of_last` in a loop.
+            bias: [1, heads, n, past + n], or layers × heads, from `position_bias`, or from
+                `bias_of_last` in a loop.
             head: makes the logits; by default that of the whole vocabulary.
 
         Returns:
@@ -38,10 +39,13 @@ class DecoderEmitter(Emitter):
         hidden = self.precision.embedding(graph, token_ids, "shared.weight")
         x = self.norm(hidden, "decoder.block.0.layer.0.layer_norm")
         present = []
+        biases = self.bias_of_layers(bias, self.shape.num_decoder_layers)
         for layer in range(self.shape.num_decoder_layers):
             block = f"decoder.block.{layer}.layer"
             query, key, value = self.self_attention_inputs(x, f"{block}.0.SelfAttention")
-            context, cache = self.attention_with_past(query, key, value, past[layer], bias=bias)
+            context, cache = self.attention_with_past(
+                query, key, value, past[layer], bias=biases[layer]
+            )
             present.append(cache)
             update = self.precision.linear(graph, context, [f"{block}.0.SelfAttention.o.weight"])
             hidden, x = self.add_and_norm(hidden, update, f"{block}.1.layer_norm")

@@ -23,12 +23,12 @@ class EncoderEmitter(Emitter):
         graph = self.graph
         hidden = self.precision.embedding(graph, input_ids, "shared.weight")
         mask = graph.op("Cast", attention_mask, to=INT32)
-        bias = self._position_bias(input_ids)
+        biases = self.bias_of_layers(self._position_bias(input_ids), self.shape.num_layers)
         x = self.norm(hidden, "encoder.block.0.layer.0.layer_norm")
         for layer in range(self.shape.num_layers):
             block = f"encoder.block.{layer}.layer"
             query, key, value = self.self_attention_inputs(x, f"{block}.0.SelfAttention")
-            context = self.attention(query, key, value, mask=mask, bias=bias)
+            context = self.attention(query, key, value, mask=mask, bias=biases[layer])
             update = self.precision.linear(graph, context, [f"{block}.0.SelfAttention.o.weight"])
             hidden, x = self.add_and_norm(hidden, update, f"{block}.1.layer_norm")
             update = self.feed_forward(x, f"{block}.1.DenseReluDense")

@@ -16,6 +16,7 @@ from edge.export.onnx.layers import KeyValue
 from edge.export.onnx.lm_head import Head, search_head
 from edge.export.onnx.precision import Precision
 from edge.export.source import SourceModel
+from edge.runtime.artifact.manifest import Architecture
 
 _FORBIDDEN = -1e30  # added to the logit of a token that must not be chosen
 
@@ -142,8 +143,8 @@ class _GreedySearch(Search):
         pad = body.constant(self.shape.pad_token_id)
         best = body.op("Where", finished, pad, best)
         gained = body.op("Where", finished, body.constant(0.0, np.float32), gained)
-        is_eos = body.op("Equal", best, body.constant(self.shape.eos_token_id))
-        now_finished = body.op("Or", finished, body.op("And", is_eos, running))
+        is_end = is_end_token(body, best, self.shape)
+        now_finished = body.op("Or", finished, body.op("And", is_end, running))
         running_rows = body.op("Cast", body.op("Not", now_finished), to=INT32)
         unfinished = body.op("Cast", body.op("ReduceMax", running_rows, keepdims=0), to=BOOL)
         body.output("next_condition", unfinished, BOOL, [])
@@ -164,6 +165,16 @@ class _GreedySearch(Search):
         axis = body.constant([0])
         bounds = (body.op("Unsqueeze", first, axis), body.op("Unsqueeze", longest, axis))
         return body.op("Slice", bias, *bounds, body.constant([3]))
+
+
+def is_end_token(graph: Graph, tokens: str, shape: Architecture) -> str:
+    """Whether each token ends an answer: bool, of the shape of `tokens`."""
+    first, *others = (
+        graph.op("Equal", tokens, graph.constant(token)) for token in shape.all_end_token_ids
+    )
+    for other in others:
+        first = graph.op("Or", first, other)
+    return first
 
 
 class TokenSelector:

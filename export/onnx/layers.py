@@ -138,6 +138,12 @@ class Emitter:
             self.graph.constant([0]),
         )
 
+    def bias_of_layers(self, bias: str, layers: int) -> list[str]:
+        """The bias of each layer: the same for all, or its share of [1, layers × heads, …]."""
+        if not self.shape.has_bias_per_layer or layers == 1:
+            return [bias] * layers
+        return self.graph.ops("Split", bias, outputs=layers, axis=1, num_outputs=layers)
+
     def outer_difference(self, minuend: str, subtrahend: str) -> str:
         """Row i, column j: minuend[i] - subtrahend[j]."""
         graph = self.graph

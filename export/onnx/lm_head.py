@@ -35,7 +35,7 @@ class Head(abc.ABC):
 
     @abc.abstractmethod
     def eos(self, graph: Graph) -> str:
-        """float32 [1, allowed columns]: 1 at eos, 0 elsewhere."""
+        """float32 [1, allowed columns]: 1 at end tokens, 0 elsewhere."""
 
     @property
     def group(self) -> int:
@@ -71,7 +71,7 @@ class FullHead(Head):
 
     def _eos_column(self) -> np.ndarray:
         column = np.zeros((1, self._source.pieces), dtype=np.float32)
-        column[0, self._source.architecture.eos_token_id] = 1.0
+        column[0, list(self._source.architecture.all_end_token_ids)] = 1.0
         return column
 
     @property
@@ -196,7 +196,7 @@ class ShortlistHead(Head):
         )
 
     def _eos_column(self) -> np.ndarray:
-        is_eos = self._shortlist[None] == self._source.architecture.eos_token_id
+        is_eos = np.isin(self._shortlist[None], self._source.architecture.all_end_token_ids)
         return np.asarray(is_eos, dtype=np.float32)
 
     def logits(self, graph: Graph, x: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from edge.export.onnx.decoder import DecoderEmitter
 from edge.export.onnx.encoder import EncoderEmitter
 from edge.export.onnx.graph import BOOL, FLOAT, INT32, INT64, Graph
-from edge.export.onnx.greedy import Search, TokenSelector
+from edge.export.onnx.greedy import Search, TokenSelector, is_end_token
 from edge.export.onnx.lm_head import search_head
 from edge.export.onnx.precision import Precision
 from edge.export.source import SourceModel
@@ -195,8 +195,8 @@ class _SpeculativeSearch(Search):
         guessed = _slice(body, best, body.constant([0]), body.constant([-1]), 0)
         wrong = body.op("Cast", body.op("Not", body.op("Equal", draft, guessed)), to=INT32)
         agreed = self._first(body, wrong)
-        is_eos = body.op("Equal", best, body.constant(self.shape.eos_token_id))
-        to_eos = self._first(body, body.op("Cast", is_eos, to=INT32))
+        is_end = is_end_token(body, best, self.shape)
+        to_eos = self._first(body, body.op("Cast", is_end, to=INT32))
         ended = body.op("Not", body.op("Less", agreed, to_eos))
         accepted = body.op("Add", body.op("Min", agreed, to_eos), body.constant([1]))
         return accepted, body.op("Squeeze", ended, body.constant([0])), agreed

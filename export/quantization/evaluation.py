@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -66,16 +67,30 @@ class Comparison:
 class HeldOutCheck:
     """The float32 model's results on held-out rows, computed once for all artifacts."""
 
-    def __init__(self, source: SourceModel, rows: Calibration, max_new_tokens: int) -> None:
-        """Take the rows that fitted nothing, at most 128 of them."""
+    def __init__(
+        self, source: SourceModel, rows: Calibration, generation: GenerationOptions
+    ) -> None:
+        """Take the rows that fitted nothing, at most 128 of them.
+
+        Answers have the artifacts' generation defaults, but one beam, which all formats have.
+        """
         held_out = rows.held_out
         self._inputs = held_out.inputs[:_MAX_ROWS]
         self._targets = held_out.targets[:_MAX_ROWS]
         self._generated = held_out.generated
         self._source = source
-        self._options = {"max_new_tokens": max_new_tokens, "num_beams": 1, "do_sample": False}
         if self._generated:  # as the targets were
-            self._options |= {"max_new_tokens": GENERATED_TOKENS, "min_new_tokens": 1}
+            generation = GenerationOptions(max_new_tokens=GENERATED_TOKENS, min_new_tokens=1)
+        self._options = dataclasses.asdict(
+            dataclasses.replace(
+                generation,
+                num_beams=1,
+                num_return_sequences=1,
+                do_sample=False,
+                stop_strings=(),
+                prompt_lookup_num_tokens=0,
+            )
+        )
 
     def __len__(self) -> int:
         return len(self._inputs)

@@ -27,7 +27,7 @@ from edge.export.torchscript.model import ScriptedT5
 
 MODEL_NAME = "model.ts"
 # Methods and attributes that callers of the file use, besides forward.
-_PRESERVED = ("encode", "step", "greedy", "pad", "eos", "start", "pieces")
+_PRESERVED = ("encode", "step", "greedy", "pad", "ends", "start", "pieces")
 
 
 class TorchScriptExporter(Exporter):

@@ -43,7 +43,7 @@ class ScriptedT5(nn.Module):
     def __init__(self, shape: Architecture, *, pieces: int) -> None:
         super().__init__()
         self.pad = shape.pad_token_id
-        self.eos = shape.eos_token_id
+        self.ends = list(shape.all_end_token_ids)
         self.start = shape.decoder_start_token_id
         self.pieces = pieces
         self.output_scale = shape.d_model**-0.5 if shape.scale_decoder_outputs else 1.0
@@ -128,14 +128,16 @@ class ScriptedT5(nn.Module):
             allowed = logits[:, : self.pieces]
             if done < min_new_tokens:
                 allowed = allowed.clone()
-                allowed[:, self.eos] = -float("inf")
+                for end in self.ends:
+                    allowed[:, end] = -float("inf")
             best = allowed.argmax(dim=-1)
             log_prob = logits.gather(1, best.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=-1)
             sums = torch.where(finished, sums, sums + log_prob)
             lengths = lengths + (~finished).to(torch.long)
             best = torch.where(finished, torch.full_like(best, self.pad), best)
             generated.append(best)
-            finished = finished | (best == self.eos)
+            for end in self.ends:
+                finished = finished | (best == end)
             if bool(finished.all()):
                 break
             tokens = best.unsqueeze(1)

@@ -48,6 +48,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise ArtifactError(f"{where} must be an object")
         _, inner = get_args(kind)
         return {k: _convert(inner, v, f"{where}.{k:.80}") for k, v in value.items()}
+    if get_origin(kind) is tuple:  # of any length, of one type
+        if not isinstance(value, list):
+            raise ArtifactError(f"{where} must be a list")
+        return tuple(_convert(get_args(kind)[0], one, where) for one in value)
     if kind is Any:
         return value
     options = get_args(kind) or (kind,)

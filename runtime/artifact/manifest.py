@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
+from edge.runtime.artifact.architecture import Architecture
+from edge.runtime.artifact.dimensions import DIMENSIONS
 from edge.runtime.artifact.from_json import build_dataclass
 from edge.runtime.errors import ArtifactError, UsageError, one_line
 from edge.runtime.options import GenerationOptions
@@ -21,50 +22,31 @@ from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.version import edge_version
 
+__all__ = [
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "Architecture",
+    "FileInfo",
+    "Limits",
+    "Manifest",
+    "Source",
+    "TokenizerInfo",
+    "read_manifest",
+    "replace_runtime",
+    "to_json",
+]
+
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "edge.json"
 _HUB_ENCODER = "encoder_model.onnx"  # written by `edge export --layout hub`
 _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
+_MAX_END_TOKENS = 64
 _MAX_TEMPLATE_CHARS = 1 << 14
 _MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
 _MAX_LIMITS = {"max_input_tokens": 1 << 20, "max_new_tokens": 1 << 16}
 _BITS_PER_WEIGHT = 2  # fewer than in any format
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The shape of a T5-family encoder-decoder, with the names of transformers' `T5Config`."""
-
-    model_type: str
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
-    num_heads: int
-    num_layers: int
-    num_decoder_layers: int
-    relative_attention_num_buckets: int
-    relative_attention_max_distance: int
-    layer_norm_epsilon: float
-    dense_act_fn: str
-    is_gated_act: bool
-    tied_head: bool  # lm_head is the shared embedding
-    scale_decoder_outputs: bool  # decoder outputs are multiplied by d_model ** -0.5
-    pad_token_id: int
-    eos_token_id: int
-    decoder_start_token_id: int
-
-    @property
-    def inner_dim(self) -> int:
-        """Width of all heads together: num_heads × d_kv, which may differ from d_model."""
-        return self.num_heads * self.d_kv
-
-    @property
-    def minimum_parameters(self) -> int:
-        """See `edge.runtime.artifact.dimensions.minimum_parameters`."""
-        return minimum_parameters({name: getattr(self, name) for name in DIMENSIONS})
 
 
 @dataclass(frozen=True)
@@ -281,6 +263,13 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
             raise ArtifactError(
                 f"{path}: a special token's id is outside the vocabulary (architecture.{name})"
             )
+    if len(shape.end_token_ids) > _MAX_END_TOKENS or not all(
+        0 <= token < shape.vocab_size for token in shape.end_token_ids
+    ):
+        raise ArtifactError(
+            f"{path}: architecture.end_token_ids must be at most {_MAX_END_TOKENS} ids of the"
+            " vocabulary"
+        )
     if not 0 < manifest.tokenizer.pieces <= shape.vocab_size:
         raise ArtifactError(f"{path}: tokenizer.pieces must be from 1 to vocab_size")
     for name, high in _MAX_LIMITS.items():

@@ -14,7 +14,7 @@ from edge.runtime.artifact import sha256_of
 from edge.runtime.artifact.manifest import MANIFEST_NAME
 from edge.runtime.errors import DataError
 from edge.runtime.guardrails import Guardrails
-from edge.runtime.rows import Columns, iter_lines, iter_rows
+from edge.runtime.rows import Columns, iter_lines, iter_rows, kind_of
 from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BATCH_SIZE = 16
-_JSON_SUFFIXES = (".jsonl", ".json")  # other files are read as lines of text
 
 
 @dataclass(frozen=True)
@@ -108,13 +107,15 @@ class InputRow:
 
 
 def iter_inputs(path: Path, input_column: str) -> Iterator[InputRow]:
-    """Read the inputs of one file: rows of a .jsonl file, lines of any other.
+    """Read the inputs of one file: rows of a known kind of data, else lines of text.
+
+    A blank line is an input without text, so that answers stay on the lines of their inputs.
 
     Raises:
         DataError: The file is missing or has no rows, or a row is malformed (file:line).
     """
     count = 0
-    if path.suffix in _JSON_SUFFIXES:
+    if kind_of(path) is not None:
         for row in iter_rows(path, Columns(input=input_column), need_target=False):
             count += 1
             yield InputRow(row.input, row.fields)
@@ -133,14 +134,17 @@ def iter_batches(items: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]
         yield batch
 
 
-def generate(model: Model, rows: Sequence[InputRow], job: BatchJob) -> list[Generation]:
-    """Generate the answers to one batch, in the order of `rows`.
+def generate(model: Model, rows: Sequence[InputRow], job: BatchJob) -> list[Generation | None]:
+    """Generate the answers to one batch, in the order of `rows`; None for a blank line.
 
     Raises:
         EdgeError: A row can't be answered.
     """
-    fields = [prompt_fields(row, job) for row in rows]
-    return model.generate([row.text for row in rows], fields=fields, **job.generate_kwargs)
+    asked = [row for row in rows if row.text.strip()]
+    fields = [prompt_fields(row, job) for row in asked]
+    texts = [row.text for row in asked]
+    answers = iter(model.generate(texts, fields=fields, **job.generate_kwargs) if texts else ())
+    return [next(answers) if row.text.strip() else None for row in rows]
 
 
 def prompt_fields(row: InputRow, job: BatchJob) -> dict[str, object]:
@@ -177,8 +181,10 @@ def format_generation(answer: Generation, details: bool) -> str:
     return answer.text.replace("\r", " ").replace("\n", " ")
 
 
-def format_row(row: InputRow, answer: Generation, details: bool) -> str:
-    """One line of output: a JSON row keeps its columns and gains "output", a text stays a text."""
+def format_row(row: InputRow, answer: Generation | None, details: bool) -> str:
+    """One line of output: a row keeps its columns and gains "output", a text stays a text."""
+    if answer is None:
+        return ""
     if row.columns is None:
         return format_generation(answer, details)
     extra = {"generation": generation_to_dict(answer)} if details else {}

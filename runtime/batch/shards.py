@@ -17,6 +17,7 @@ from edge.runtime.errors import DataError, OutputExistsError, UsageError
 from edge.runtime.platform.atomic import new_file, readable_os_errors
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.platform.lock import lock_file
+from edge.runtime.rows.kinds import is_hub, is_saved
 
 SUFFIXES = (".jsonl", ".parquet")
 _MAX_STATE_BYTES = 16 << 20
@@ -54,6 +55,8 @@ class ShardFinished:
 
 def is_dataset(path: Path) -> bool:
     """Whether `--input` means many files: a folder, or a glob pattern such as data/*.jsonl."""
+    if is_saved(path) or is_hub(path):
+        return False
     return path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
 
 

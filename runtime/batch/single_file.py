@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.runtime.artifact import sha256_of
 from edge.runtime.batch.job import (
     BATCH_SIZE,
     BatchJob,
@@ -19,6 +18,7 @@ from edge.runtime.batch.job import (
 from edge.runtime.batch.journal import open_journal
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_file
+from edge.runtime.rows import data_sha256
 
 if TYPE_CHECKING:
     from edge.runtime.model import Model
@@ -55,7 +55,8 @@ def run_file(
 
     Args:
         model: The loaded artifact.
-        path: JSON lines or lines of text. A pipe can be read only once, so it is not resumable.
+        path: Rows of any kind (see `edge.runtime.rows.kinds`) or lines of text. A pipe can be read
+            only once, so it is not resumable.
         output: File of the answers.
         job: Artifact and options.
         force: Discard what an unfinished run with another artifact, input or options left.
@@ -70,10 +71,10 @@ def run_file(
     """
     _check_paths(path, output)
     model.generate([], **job.generate_kwargs)  # rejects bad options before anything is written
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_dir():
         return _run_pipe(model, path, output, job)
     total = sum(1 for _ in iter_inputs(path, job.input_column))
-    fingerprint = {**job.fingerprint(), "input": sha256_of(path)}
+    fingerprint = {**job.fingerprint(), "input": data_sha256(path)}
     with open_journal(output, fingerprint, force=force) as journal:
         # Resume at a batch boundary, because a batch shares one random generator.
         done = journal.lines if journal.lines == total else journal.lines // BATCH_SIZE * BATCH_SIZE

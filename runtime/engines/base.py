@@ -27,7 +27,8 @@ TokenIds = Sequence[int]
 class Vocabulary:
     """Vocabulary size and special ids.
 
-    Ids from `pieces` up to `size` have no text and are never emitted.
+    Ids from `pieces` up to `size` have no text and are never emitted. `ends` are the ids that end
+    an answer; empty stands for `eos` alone.
     """
 
     size: int
@@ -35,6 +36,10 @@ class Vocabulary:
     pad: int
     eos: int
     start: int
+    ends: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ends", self.ends or (self.eos,))
 
     @classmethod
     def of(cls, artifact: Artifact) -> Vocabulary:
@@ -46,6 +51,7 @@ class Vocabulary:
             pad=shape.pad_token_id,
             eos=shape.eos_token_id,
             start=shape.decoder_start_token_id,
+            ends=shape.all_end_token_ids,
         )
 
 
@@ -54,17 +60,24 @@ class Hypothesis:
     """One generated sequence.
 
     Attributes:
-        token_ids: Without the start token and eos.
-        score: Sum of the tokens' natural log-probabilities, eos included, divided by their number
-            ** length_penalty.
-        finish_reason: "eos", "length" or "stop" (ended by the callback).
+        token_ids: Without the start token and the end token.
+        score: Sum of the tokens' natural log-probabilities, the end token's included, divided by
+            their number ** length_penalty.
+        finish_reason: "eos" (an end token), "length" or "stop" (ended by the callback).
         steps: Number of decoder steps if tokens were drafted (prompt_lookup_num_tokens), else None.
+        end_token: The token that ended the answer, if one did.
     """
 
     token_ids: tuple[int, ...]
     score: float
     finish_reason: str
     steps: int | None = None
+    end_token: int | None = None
+
+    @property
+    def all_token_ids(self) -> tuple[int, ...]:
+        """The tokens with the end token, whose text belongs to the answer if it has one."""
+        return self.token_ids if self.end_token is None else (*self.token_ids, self.end_token)
 
 
 class Engine(abc.ABC):

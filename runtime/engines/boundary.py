@@ -92,9 +92,12 @@ def greedy_hypotheses(
     tokens, lengths, log_probs, finished = outputs
     groups = []
     for row, length, total, ended in zip(tokens, lengths, log_probs, finished, strict=True):
-        ids = row[: length - 1] if ended else row[:length]
+        *ids, last = row[:length].tolist()
         score = float(total) / int(length) ** options.length_penalty
-        groups.append([Hypothesis(tuple(ids.tolist()), score, "eos" if ended else "length")])
+        if ended:
+            groups.append([Hypothesis(tuple(ids), score, "eos", end_token=last)])
+        else:
+            groups.append([Hypothesis((*ids, last), score, "length")])
     return groups
 
 

@@ -51,7 +51,7 @@ def process_logits(
     if options.no_repeat_ngram_size:
         scores[_banned_by_ngrams(past, options.no_repeat_ngram_size)] = _MINUS_INFINITY
     if len(past) - 1 < options.min_new_tokens:
-        scores[vocabulary.eos] = _MINUS_INFINITY
+        scores[list(vocabulary.ends)] = _MINUS_INFINITY
     return scores
 
 
@@ -84,7 +84,7 @@ def next_token(
         return _pick(process_logits(logits, past, options, vocabulary), options, random)
     # Without a copy: the row may be the engine's own memory.
     best = int(logits[: vocabulary.pieces].argmax())
-    if best == vocabulary.eos and len(past) - 1 < options.min_new_tokens:
+    if best in vocabulary.ends and len(past) - 1 < options.min_new_tokens:
         return int(process_logits(logits, past, options, vocabulary).argmax())
     return best
 

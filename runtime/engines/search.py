@@ -50,7 +50,7 @@ def _hypothesis(
     tokens = past[1:]
     score = log_prob / max(1, len(tokens)) ** length_penalty
     if finish_reason == "eos":
-        tokens = tokens[:-1]
+        return Hypothesis(tuple(tokens[:-1]), score, finish_reason, end_token=tokens[-1])
     return Hypothesis(tuple(tokens), score, finish_reason)
 
 
@@ -91,7 +91,7 @@ def sample_search(
             rows[row].log_prob += token_log_prob(logits[index], token)
             rows[row].past.append(token)
             stopped = on_token is not None and on_token(row, token)
-            if token == vocabulary.eos:
+            if token in vocabulary.ends:
                 rows[row].finish_reason = "eos"
             elif stopped:
                 rows[row].finish_reason = "stop"
@@ -212,7 +212,7 @@ def _advance_row(
         parent = row.running[origin]
         log_prob = parent.log_prob + float(log_probs[origin, token])
         beam = _Beam(value, log_prob, [*parent.past, token])
-        ended = token == vocabulary.eos
+        ended = token in vocabulary.ends
         if ended or last_step:
             # Only the best `width` candidates may finish: a poor early eos must not win.
             if rank < width:

@@ -92,7 +92,7 @@ class EngineRunner:
         generate_ms = milliseconds_since(started)
         started = time.perf_counter()
         flat = [hypothesis for group in groups for hypothesis in group]
-        texts = iter(self._tokenizer.decode([hypothesis.token_ids for hypothesis in flat]))
+        texts = iter(self._tokenizer.decode([hypothesis.all_token_ids for hypothesis in flat]))
         decoded = [
             [(hypothesis, *cut_at_stop(next(texts), options.stop_strings)) for hypothesis in group]
             for group in groups
@@ -168,7 +168,7 @@ class EngineRunner:
             raise EdgeError(f"{self._name}: the engine returned too few answers")
         for group in found:
             for hypothesis in group:
-                self._check_ids(hypothesis.token_ids)
+                self._check_ids(hypothesis.all_token_ids)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if ids and not 0 <= min(ids) <= max(ids) < self._vocab_size:

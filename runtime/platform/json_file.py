@@ -30,7 +30,7 @@ def read_json(path: str | Path, max_bytes: int) -> Any:
             size = max(len(content), Path(path).stat().st_size)
             raise ValueError(f"larger than the limit: {size:,} bytes, at most {max_bytes:,}")
     values = parse_json(content)
-    if _SURROGATE.search(content.decode()) and not _is_unicode(values):
+    if _SURROGATE.search(content.decode()) and not is_unicode(values):
         raise ValueError("not JSON: a lone surrogate is not valid Unicode")
     return values
 
@@ -77,7 +77,8 @@ def _is_shallow(values: Any) -> bool:
     return False
 
 
-def _is_unicode(values: Any) -> bool:
+def is_unicode(values: Any) -> bool:
+    """Whether all texts in JSON values are valid Unicode, without half a surrogate pair."""
     try:
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -171,9 +171,9 @@ def test_bench_refuses_with_one_line(
     artifact = artifacts / "onnx-int8"
     assert "no such file" in assert_refused("bench", artifact, "--data", tmp_path / "none.jsonl")
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"question": "x", "answer": "y"}\n')
+    rows.write_text('{"query": "x", "reply": "y"}\n')
     line = assert_refused("bench", artifact, "--data", rows)
-    assert "'question', 'answer'" in line
+    assert "'query', 'reply'" in line
     rows.write_text("")
     assert "no rows" in assert_refused("bench", artifact, "--data", rows)
     rows.write_text('{"input": "x", "target": "y"}\n')

@@ -137,7 +137,7 @@ def augment(
                         continue
                     seen.add(key)
                     result.kept[origin] += 1
-                    _write(handle.write, _new_row(row, columns, text, origin), result)
+                    _write(handle.write, _new_row(row, text, origin), result)
             if on_done is not None:
                 on_done(start + len(batch), len(chosen))
     return result
@@ -178,9 +178,9 @@ def _origin(row: Row) -> object:
     return row.fields.get(ORIGIN_COLUMN) or "original"
 
 
-def _new_row(row: Row, columns: Columns, text: str, origin: str) -> dict[str, object]:
+def _new_row(row: Row, text: str, origin: str) -> dict[str, object]:
     parent = row.fields.get(PARENT_COLUMN) or row.input
-    values = {**row.fields, columns.input: text, ORIGIN_COLUMN: origin, PARENT_COLUMN: parent}
+    values = {**row.fields, row.columns.input: text, ORIGIN_COLUMN: origin, PARENT_COLUMN: parent}
     # Ids must stay unique.
     values.pop("id", None)
     return values

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.errors import DataError
-from edge.runtime.rows import SPLITS, Columns, Prompt, Row, read_rows, split_file
+from edge.runtime.rows import (
+    SPLITS,
+    Columns,
+    Prompt,
+    Row,
+    data_size,
+    holds_splits,
+    read_rows,
+    split_file,
+)
 from edge.train.data.split import split_by_hash
 
 if TYPE_CHECKING:
@@ -50,11 +59,11 @@ def load_splits(config: TrainConfig) -> Splits:
     columns = Columns(config.input_column, config.target_column, config.task_column)
     files = data_files(data)
     train_rows = read_rows(files["train"], columns)
-    size = files["train"].stat().st_size
+    size = data_size(files["train"])
     warnings = []
     if "dev" in files:
         dev_rows = read_rows(files["dev"], columns)
-        size += files["dev"].stat().st_size
+        size += data_size(files["dev"])
         if config.dev_ratio is not None:
             warnings.append(f"--dev-ratio is ignored because {files['dev'].name} is the dev split")
     elif config.dev_ratio is not None:
@@ -81,13 +90,13 @@ def data_files(data: Path) -> dict[str, Path]:
     """The files of DATA by split: always train; dev and test where a folder has them.
 
     Raises:
-        DataError: The folder has no train.jsonl.
+        DataError: There is no train split.
     """
-    if not data.is_dir():
+    if not holds_splits(data):
         return {"train": data}
     files = {split: path for split in SPLITS if (path := split_file(data, split)) is not None}
     if "train" not in files:
-        raise DataError("the folder has no train.jsonl", path=data)
+        raise DataError("the folder has no train.jsonl (or .csv, …)", path=data)
     return files
 
 

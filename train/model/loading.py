@@ -10,16 +10,31 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import ModelError, library_errors, one_line
+from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.json_file import read_json
 from edge.train.device import has_fast_bf16
+from edge.train.model.byte_tokenizer import BYTE_TOKENIZER_CLASS, load_byte_tokenizer
+from edge.train.model.folder import (
+    check_model_folder,
+    check_tensor_types,
+    require_tokenizer,
+    settings_folder,
+)
 from edge.train.model.from_scratch import get_shape, new_model
+from edge.train.model.generation import read_generation
+from edge.train.model.generation_config import complete_settings
 from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
-from edge.train.model.weights import check_capacity, check_dimensions, require_safetensors
+from edge.train.model.weights import (
+    check_capacity,
+    check_dimensions,
+    require_finite,
+    require_safetensors,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -32,12 +47,17 @@ _MAX_CONFIG_BYTES = 64 << 20
 
 @dataclass
 class Trainable:
-    """A model in fp32 with its tokenizer, the name to show for it, and warnings about it."""
+    """A model in fp32 with its tokenizer, the name to show for it, and warnings about it.
+
+    `generation` is what answers are generated with, and `end_token_ids` what ends them.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     warnings: list[str]
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+    end_token_ids: tuple[int, ...] = ()
 
 
 def open_model(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
@@ -56,12 +76,16 @@ def open_model(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Train
         return _from_scratch(config, texts, work_dir)
     assert config.model is not None
     bits = config.quant_bits if config.method == "qlora" else None
-    trainable = load_pretrained(config.model, dropout=config.dropout, quant_bits=bits)
-    generation = trainable.model.generation_config
-    if generation.max_new_tokens is None:
-        # Otherwise transformers stops after 20 tokens.
-        generation.max_new_tokens = config.max_target_length
-        generation.max_length = None
+    trainable = load_pretrained(
+        config.model,
+        dropout=config.dropout,
+        quant_bits=bits,
+        tokenizer_folder=config.tokenizer,
+    )
+    saved = read_generation(settings_folder(config.model))
+    trainable.generation = complete_settings(trainable.model, saved, config.max_target_length)
+    trainable.end_token_ids = saved.end_token_ids
+    trainable.warnings += saved.warnings
     return trainable
 
 
@@ -76,7 +100,9 @@ def _from_scratch(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Tr
         seed=config.seed,
     )
     model.generation_config.max_new_tokens = config.max_target_length
-    return Trainable(model, tokenizer, f"from scratch ({config.from_scratch})", [])
+    generation = GenerationOptions(max_new_tokens=config.max_target_length)
+    name = f"from scratch ({config.from_scratch})"
+    return Trainable(model, tokenizer, name, [], generation=generation)
 
 
 def new_tokenizer(
@@ -103,8 +129,11 @@ def load_model_config(name: str) -> PretrainedConfig:
     """
     from transformers import AutoConfig
 
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ModelError(f"{name}: not a model folder; it has no config.json")
+    if Path(name).is_dir():
+        check_model_folder(Path(name))
+        if not (Path(name) / "config.json").is_file():
+            raise ModelError(f"{name}: not a model folder; it has no config.json")
+        read_generation(name)
     with _as_model_error(name), quiet():
         _check_config_file(Path(name))
         model_config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -135,7 +164,11 @@ def _check_config_file(folder: Path) -> None:
 
 
 def load_pretrained(
-    name: str, *, dropout: float | None = None, quant_bits: int | None = None
+    name: str,
+    *,
+    dropout: float | None = None,
+    quant_bits: int | None = None,
+    tokenizer_folder: str | None = None,
 ) -> Trainable:
     """Load a T5-family model in fp32 with its tokenizer.
 
@@ -146,22 +179,20 @@ def load_pretrained(
         name: A folder or a hub id.
         dropout: Dropout rate in place of the config's.
         quant_bits: Quantize the linear layers on the GPU to 4 (nf4) or 8 bits.
+        tokenizer_folder: A folder or a hub id with the tokenizer in place of the model's.
 
     Raises:
         ModelError: The model does not exist, is not of the T5 family, has no safetensors, its
             weights do not match its config, or its tokenizer is larger than its embedding.
     """
     import torch
-    from transformers import (
-        AutoTokenizer,
-        MT5ForConditionalGeneration,
-        T5ForConditionalGeneration,
-    )
+    from transformers import MT5ForConditionalGeneration, T5ForConditionalGeneration
 
     model_config: Any = load_model_config(name)
     if Path(name).is_dir():
         require_safetensors(Path(name))
         check_capacity(model_config, Path(name))
+        check_tensor_types(sorted(Path(name).glob("*.safetensors")))
     if dropout is not None:
         model_config.dropout_rate = dropout
     is_t5 = model_config.model_type == "t5"
@@ -176,13 +207,14 @@ def load_pretrained(
             output_loading_info=True,
             **({} if quant_bits is None else _quantization_options(quant_bits)),
         )
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    tokenizer = load_tokenizer(tokenizer_folder or name)
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         raise ModelError(
             f"{name}: {len(missing)} weights are missing from its safetensors, such as"
             f" {missing[0]}; the folder is incomplete"
         )
+    require_finite(model, name)
     pieces, rows = len(tokenizer), model.config.vocab_size
     if pieces > rows:
         raise ModelError(
@@ -200,11 +232,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    if Path(name).is_dir():
+        require_tokenizer(Path(name))
     with _as_model_error(name), quiet():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, trust_remote_code=False
         )
-    return tokenizer
+    is_byte = type(tokenizer).__name__ == BYTE_TOKENIZER_CLASS
+    return load_byte_tokenizer() if is_byte else tokenizer
 
 
 def _quantization_options(bits: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, Hu et al. 2021; QLoRA, Dettmers et al. 2023) with peft.
 
-Only safetensors are read. Of an adapter's configuration only the fields that describe its matrices
-are used, so that it can neither name code to run nor another model to download.
+Only safetensors are read. An adapter's configuration can neither name code to run nor another model
+to download.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.errors import ModelError, UsageError
+from edge.runtime.errors import ModelError, UsageError, library_errors
 from edge.runtime.platform.atomic import check_destination, new_folder, readable_os_errors
-from edge.runtime.platform.json_file import read_json
 from edge.runtime.registry import unknown_name
+from edge.train.model.adapter_config import read_adapter_settings
 from edge.train.model.loading import load_pretrained, quiet
 from edge.train.model.weights import require_safetensors
 
@@ -23,12 +23,7 @@ if TYPE_CHECKING:
     from edge.train.config import ResolvedTrainConfig
     from edge.train.model.loading import Trainable
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# Fields that are used; those in _UNSUPPORTED must be off.
-_READ = ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "fan_in_fan_out")
-_PATTERNS = ("rank_pattern", "alpha_pattern")
-_UNSUPPORTED = ("use_dora", "modules_to_save", "layer_replication", "trainable_token_indices")
-_MAX_CONFIG_BYTES = 1_000_000
+_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 
 
@@ -144,11 +139,12 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
     from peft import LoraConfig, get_peft_model
     from peft.utils import set_peft_model_state_dict
 
-    settings = _adapter_settings(folder)
+    settings = read_adapter_settings(folder)
     weights = _adapter_weights(folder)
     targets = _require_fit(model, weights, settings, folder)
     settings["target_modules"] = targets
-    peft_model = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", **settings))
+    with library_errors(ModelError, folder, "peft can't load it"):
+        peft_model = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", **settings))
     report = set_peft_model_state_dict(peft_model, weights)
     if report.unexpected_keys:
         raise ModelError(
@@ -156,30 +152,6 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
             f" {report.unexpected_keys[0]}"
         )
     return peft_model
-
-
-def _adapter_settings(folder: Path) -> dict[str, Any]:
-    path = folder / _CONFIG
-    try:
-        content = read_json(path, _MAX_CONFIG_BYTES)
-        kind = content.get("peft_type")
-    except OSError as error:
-        raise ModelError(f"{folder}: not an adapter folder; it has no {_CONFIG}") from error
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: not an adapter's configuration") from error
-    if kind != "LORA":
-        raise ModelError(f"{folder}: is a {kind} adapter; only LORA adapters can be merged")
-    unsupported = [name for name in _UNSUPPORTED if content.get(name)]
-    if unsupported:
-        raise ModelError(f"{folder}: uses {unsupported[0]}, which is not supported")
-    settings = {name: content[name] for name in _READ if content.get(name) is not None}
-    settings |= {name: content[name] for name in _PATTERNS if content.get(name)}
-    rank = settings.get("r")
-    if not isinstance(rank, int) or rank < 1:
-        raise ModelError(f"{path}: rank r is {rank!r}; it must be a positive whole number")
-    if settings.get("bias", "none") != "none":
-        raise ModelError(f"{folder}: has trained biases, but T5 has no biases")
-    return settings
 
 
 def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
 from edge.runtime.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def require_safetensors(folder: Path, name: str = "model.safetensors") -> None:
@@ -26,12 +26,20 @@ def require_safetensors(folder: Path, name: str = "model.safetensors") -> None:
         return
     if name == "model.safetensors" and any(folder.glob("*.safetensors")):
         return
-    if any(folder.glob("*.bin")):
+    if pickled_weights(folder):
         raise ModelError(
             f"{folder}: the weights are a pickle file (.bin), which can run code when it is loaded."
             " Convert them to safetensors"
         )
-    raise ModelError(f"{folder}: no {name}")
+    raise ModelError(f"{folder}: no weights here; {name} is missing")
+
+
+def pickled_weights(folder: Path) -> str | None:
+    """The name of a pickle file with weights in the folder, or None."""
+    for pattern in ("pytorch_model*.bin", "adapter_model*.bin"):
+        for path in sorted(folder.glob(pattern)):
+            return path.name
+    return None
 
 
 def check_dimensions(config: PretrainedConfig, name: str) -> None:
@@ -66,3 +74,16 @@ def check_capacity(config: PretrainedConfig, folder: Path) -> None:
             f"{folder}: config.json describes {parameters:,} weights, more than safetensors"
             f" files of {size:,} bytes can hold"
         )
+
+
+def require_finite(model: PreTrainedModel, name: str) -> None:
+    """Reject a loaded model with NaN or infinite weights.
+
+    Raises:
+        ModelError: A weight is not finite; the message names it.
+    """
+    for weight_name, weight in model.named_parameters():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise ModelError(
+                f"{name}: {weight_name} holds NaN or infinite values; the weights are damaged"
+            )

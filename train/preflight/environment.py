@@ -55,6 +55,7 @@ def data(context: PreflightContext) -> Findings:
 
 def model(context: PreflightContext) -> Findings:
     """The model's configuration and tokenizer load, and its weights are safetensors."""
+    from edge.train.model.folder import check_tensor_types
     from edge.train.model.from_scratch import get_shape, shape_config
     from edge.train.model.loading import load_model_config, load_tokenizer, new_tokenizer
     from edge.train.model.weights import require_safetensors
@@ -63,9 +64,10 @@ def model(context: PreflightContext) -> Findings:
     model_config: Any
     if config.model is not None:
         context.model_config = model_config = load_model_config(config.model)
-        context.tokenizer = tokenizer = load_tokenizer(config.model)
+        context.tokenizer = tokenizer = load_tokenizer(config.tokenizer or config.model)
         if Path(config.model).is_dir():
             require_safetensors(Path(config.model))
+            check_tensor_types(sorted(Path(config.model).glob("*.safetensors")))
         name = config.model
     else:
         if context.splits is None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
+from edge.runtime.errors import ModelError
 from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer
-from edge.train.model.training_record import read_json_object, read_training_record
+from edge.train.model.generation import SavedGeneration, read_generation
+from edge.train.model.training_record import read_training_record
 from edge.train.preflight.checks import (
     FAILED,
     OK,
@@ -42,7 +44,8 @@ def special_tokens(context: PreflightContext) -> Findings:
         found, expected = (
             getattr(holder, f"{name}_token_id", None) for holder in (tokenizer, model_config)
         )
-        if None not in (found, expected) and found != expected:
+        several = expected if isinstance(expected, list) else [expected]
+        if None not in (found, expected) and found not in several:
             problems.append(f"its {name} token is {found}, but config.json says {expected}")
     pieces, rows = len(tokenizer), model_config.vocab_size
     if pieces > rows:
@@ -128,7 +131,16 @@ def output_cap(context: PreflightContext) -> Findings:
     """Generation may produce answers as long as the dev targets."""
     if context.tokenizer is None or context.splits is None:
         return
-    cap = _saved_cap(context.config.model) or context.config.max_target_length
+    saved = SavedGeneration(Path())
+    if context.config.model is not None:
+        try:
+            saved = read_generation(context.config.model)
+        except ModelError as error:
+            yield FAILED, str(error)
+            return
+    for warning in saved.warnings:
+        yield WARNING, warning
+    cap = saved.resolve(context.config.max_target_length).max_new_tokens
     dev = sample(context.splits.dev)
     over = sum(target > cap for _, target in pair_lengths(dev, context.tokenizer))
     if over:
@@ -139,14 +151,6 @@ def output_cap(context: PreflightContext) -> Findings:
         )
     else:
         yield OK, f"answers may have {cap} tokens; no dev target is longer"
-
-
-def _saved_cap(model: str | None) -> int | None:
-    """max_new_tokens in a local folder's generation_config.json, which training keeps."""
-    if model is None:
-        return None
-    value = read_json_object(Path(model) / "generation_config.json").get("max_new_tokens")
-    return value if type(value) is int and value > 0 else None
 
 
 def evaluation_parity(context: PreflightContext) -> Findings:

@@ -159,6 +159,7 @@ class CTranslate2Engine(Engine):
             "patience": 1.0 if options.early_stopping or options.num_beams == 1 else _PATIENCE,
             "repetition_penalty": options.repetition_penalty,
             "no_repeat_ngram_size": options.no_repeat_ngram_size,
+            "end_token": [target_name(token) for token in self.vocabulary.ends],
             "return_end_token": True,
             "return_scores": True,
         }
@@ -186,8 +187,8 @@ class CTranslate2Engine(Engine):
         if math.isnan(total):
             raise EdgeError(f"{self._path}: the model computed values that are not numbers (NaN)")
         score = total / max(1, len(tokens)) ** options.length_penalty
-        if tokens and tokens[-1] == self.vocabulary.eos:
-            return Hypothesis(tuple(tokens[:-1]), score, "eos")
+        if tokens and tokens[-1] in self.vocabulary.ends:
+            return Hypothesis(tuple(tokens[:-1]), score, "eos", end_token=tokens[-1])
         return Hypothesis(tuple(tokens), score, "stop" if stopped else "length")
 
     # -- scoring ---------------------------------------------------------------------------------

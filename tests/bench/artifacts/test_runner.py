@@ -384,9 +384,9 @@ def test_data_with_other_columns_are_refused(
     assert_refused: Callable[..., str], artifacts: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"question": "x", "answer": "y"}\n')
+    path.write_text('{"query": "x", "reply": "y"}\n')
     refusal = assert_refused("bench", artifacts / "onnx-int8", "--data", path)
-    assert "rows.jsonl:1: no column 'input'; this row has: 'question', 'answer'" in refusal
+    assert "rows.jsonl:1: no column 'input'; this row has: 'query', 'reply'" in refusal
     arguments = ("bench", artifacts / "onnx-int8", "--data", path)
     assert "not a list of whole numbers" in assert_refused(*arguments, "--batch", "1;8")
 

@@ -63,8 +63,8 @@ def test_columns_and_prompt(write_rows: WriteRows) -> None:
 
 
 def test_wrong_column_names_the_columns_there_are(write_rows: WriteRows) -> None:
-    path = write_rows("rows.jsonl", [{"question": "a", "answer": "b"}])
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: .*'question', 'answer'"):
+    path = write_rows("rows.jsonl", [{"query": "a", "reply": "b"}])
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: .*'query', 'reply'"):
         load_splits(_config(path, dev_ratio=0.5))
 
 
@@ -72,7 +72,7 @@ def test_wrong_column_names_the_columns_there_are(write_rows: WriteRows) -> None
     ("bad", "says"),
     [
         ('{"input": "a", "target"', "not JSON"),
-        ('{"input": "a", "target": 3}', "must be text"),
+        ('{"input": "a", "target": [3]}', "must be text"),
         ('{"input": "a", "target": " "}', "is empty"),
         ('["a", "b"]', "must be a JSON object"),
     ],

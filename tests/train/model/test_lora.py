@@ -171,3 +171,42 @@ def test_an_adapter_of_a_new_model_makes_no_sense(assert_refused: Callable[..., 
         "train", "d", "--output", "o", "--from-scratch", "tiny", "--preset", "quick"
     )
     assert "--method lora adapts a trained model" in line
+
+
+def test_every_option_of_peft_is_honored_refused_or_without_effect() -> None:
+    import dataclasses
+
+    from peft import LoraConfig
+
+    from edge.train.model.adapter_config import HONORED, IMPLIED, REFUSED, WITHOUT_EFFECT
+
+    groups = (*HONORED, *IMPLIED, *REFUSED, *WITHOUT_EFFECT)
+    assert len(groups) == len({*groups})
+    assert {field.name for field in dataclasses.fields(LoraConfig)} <= {*groups}
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora", "gaussian", True])
+def test_an_untrained_adapter_merges_to_its_base(start: Any, base: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import T5ForConditionalGeneration
+
+    from edge.train.model.lora import merge
+
+    model = T5ForConditionalGeneration.from_pretrained(base)
+    expected = {name: weight.clone() for name, weight in model.state_dict().items()}
+    config = LoraConfig(r=4, target_modules=["q", "v"], init_lora_weights=start)
+    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    merge(str(base), tmp_path / "adapter", tmp_path / "merged")
+    for name, weight in load_file(tmp_path / "merged" / "model.safetensors").items():
+        assert torch.allclose(weight, expected[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("start", ["corda", "lora_ga", "loftq", "pissa_niter_4", "new"])
+def test_a_start_that_cannot_be_repeated_is_refused(
+    start: str, base: Path, tmp_path: Path, assert_refused: Callable[..., str]
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 4, "init_lora_weights": start})
+    )
+    line = assert_refused("merge", base, tmp_path, "--output", tmp_path / "merged")
+    assert f"init_lora_weights {start!r}" in line

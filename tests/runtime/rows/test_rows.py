@@ -51,10 +51,10 @@ def test_malformed_rows_name_file_and_line(
 
 
 def test_a_wrong_column_name_lists_the_columns_there_are(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", '{"question": "x", "answer": "y"}')
-    with pytest.raises(DataError, match=r"no column 'input'.*'question', 'answer'.*--input-column"):
+    path = write(tmp_path / "a.jsonl", '{"query": "x", "reply": "y"}')
+    with pytest.raises(DataError, match=r"no column 'input'.*'query', 'reply'.*--input-column"):
         read_rows(path)
-    [row] = read_rows(path, Columns(input="question", target="answer"))
+    [row] = read_rows(path, Columns(input="query", target="reply"))
     assert (row.input, row.target) == ("x", "y")
 
 
@@ -75,7 +75,7 @@ def test_an_endless_line_is_refused_before_it_fills_the_memory(tmp_path: Path) -
 
 def test_lines_of_text(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "one\r", "", "zwei ü")
-    assert list(iter_lines(path)) == ["one", "zwei ü"]
+    assert list(iter_lines(path)) == ["one", "", "zwei ü"]
 
 
 def test_split_files_are_found_under_other_tools_names(tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""Records of any kind of data: the columns of each row, or what is wrong with it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edge.runtime.errors import DataError, library_errors, one_line
+from edge.runtime.platform.json_file import parse_json
+from edge.runtime.registry import missing_extra
+from edge.runtime.rows.json_array import iter_array
+from edge.runtime.rows.kinds import KNOWN_KINDS, HubDataset, kind_of, quiet_hub
+from edge.runtime.rows.lines import MAX_LINE_BYTES, decode, open_data, raw_lines
+
+_PARQUET_ROWS = 512  # read at once
+_PEEKED = 1024
+# What to say of a first line that is not JSON, by kind.
+_HINTS = {
+    None: f"the suffix says how a file is read: {KNOWN_KINDS}",
+    "json": "a .json file is an array of rows, or has a row in each line",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row before its columns are checked.
+
+    Attributes:
+        line: Line of the file, or row of a table, from 1.
+        values: The columns; {"raw": line} if it can't be read.
+        error: What is wrong with the row, or None.
+    """
+
+    line: int
+    values: Mapping[str, object]
+    error: DataError | None = None
+
+
+def iter_records(path: str | Path) -> Iterator[Record]:
+    """All records of DATA, one at a time.
+
+    Raises:
+        DataError: The data can't be read further, as when a file is missing or damaged.
+        MissingExtraError: The kind's library is not installed.
+    """
+    kind = kind_of(path)
+    if kind == "parquet":
+        yield from _parquet(Path(path))
+    elif kind in ("saved", "hub"):
+        yield from _datasets(path, kind)
+    else:
+        with open_data(path) as handle:
+            if kind in ("csv", "tsv"):
+                yield from _table(handle, path, "\t" if kind == "tsv" else None)
+            elif kind == "json" and _first_byte(handle) == b"[":
+                for line, values in iter_array(handle, path):
+                    yield _record(line, values, path)
+            else:
+                yield from _json_lines(handle, path, kind)
+
+
+def _first_byte(handle: BinaryIO) -> bytes:
+    start: bytes = handle.peek(_PEEKED)[:_PEEKED]  # type: ignore[attr-defined]
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+
+
+def _json_lines(handle: BinaryIO, path: str | Path, kind: str | None) -> Iterator[Record]:
+    for line, raw in raw_lines(handle, path):
+        shown = {"raw": raw.decode("utf-8", errors="replace").rstrip("\r\n")}
+        try:
+            record = _record(line, _parse(raw, path, line), path, shown)
+        except DataError as error:
+            if line == 1 and kind in _HINTS:
+                message = str(error).removeprefix(f"{path}:1: ")
+                error = DataError(f"{message} ({_HINTS[kind]})", path=path, line=1)
+            record = Record(line, shown, error)
+        yield record
+
+
+def _parse(raw: bytes, path: str | Path, line: int) -> object:
+    text = decode(raw, path, line)
+    try:
+        values = parse_json(text)
+    except ValueError as error:
+        raise DataError(
+            str(error).replace("line 1 column", "column"), path=path, line=line
+        ) from None
+    return values
+
+
+def _record(
+    line: int, values: object, path: str | Path, shown: Mapping[str, object] | None = None
+) -> Record:
+    """The record of one JSON value."""
+    if isinstance(values, dict):
+        return Record(line, values)
+    problem = f'a row must be a JSON object like {{"input": …}}, not {type(values).__name__}'
+    return Record(line, shown or {}, DataError(problem, path=path, line=line))
+
+
+def _table(handle: BinaryIO, path: str | Path, delimiter: str | None) -> Iterator[Record]:
+    """CSV or TSV with a header. A .csv file may have semicolons, as some spreadsheets write."""
+    csv.field_size_limit(MAX_LINE_BYTES)
+    lines = (decode(raw, path, line) for line, raw in raw_lines(handle, path, blank=True))
+    first = next(lines, "")
+    if delimiter is None:
+        delimiter = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"malformed table ({error})", path=path, line=line) from None
+        if cells is None:
+            return
+        if not header:
+            header = [name.strip() for name in cells]
+            if len({*header}) < len(header):
+                raise DataError("two columns have the same name", path=path, line=line)
+            continue
+        if not cells:
+            continue
+        values = dict(zip(header, cells, strict=False))
+        if len(cells) == len(header):
+            yield Record(line, values)
+        else:
+            problem = f"{len(cells)} values, but the header has {len(header)} columns"
+            yield Record(line, values, DataError(problem, path=path, line=line))
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise missing_extra(f"{path}", "pyarrow", "parquet") from error
+    if not path.is_file():
+        raise DataError("is a folder; give a file" if path.exists() else "no such file", path=path)
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Record(number, values)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"not a whole Parquet file ({one_line(error, 200)})", path=path) from error
+
+
+def _datasets(data: str | Path, kind: str) -> Iterator[Record]:
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise missing_extra(f"{data}", "datasets", "train") from error
+    rows: Any
+    with quiet_hub(), library_errors(DataError, str(data), "the data set can't be loaded"):
+        if kind == "saved":
+            rows = datasets.load_from_disk(str(data))
+        else:
+            hub = HubDataset.parse(data)
+            rows = datasets.load_dataset(hub.name, hub.config, split=hub.split or "train")
+    for number, values in enumerate(rows, start=1):
+        yield Record(number, values)

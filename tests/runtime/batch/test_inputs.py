@@ -1,0 +1,66 @@
+"""`edge run --input`: one answer for each row of any kind of data, and for each line of text."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.export.publish import ExportOptions, Publisher, Target
+from edge.export.source import SourceModel
+from edge.runtime import load
+from samples import save_letter_model
+
+Edge = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    save_letter_model(folder / "model")
+    options = ExportOptions(generation={"max_new_tokens": 6})
+    publisher = Publisher(SourceModel.open(folder / "model"), options)
+    return publisher.publish(Target("onnx", "float32"), folder / "artifact").folder
+
+
+@pytest.fixture(scope="module")
+def answers(artifact: Path) -> dict[str, str]:
+    with load(artifact) as model:
+        return {text: model.generate(text).text for text in ("a", "b")}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_blank_line_keeps_its_place(
+    edge: Edge, artifact: Path, answers: dict[str, str], tmp_path: Path, zipped: bool
+) -> None:
+    path = tmp_path / ("f.txt.gz" if zipped else "f")
+    path.write_bytes(gzip.compress(b"a\n\nb\n") if zipped else b"a\n\nb\n")
+    expected = [answers["a"], "", answers["b"]]
+    assert edge("run", artifact, "--input", path).out.split("\n")[:-1] == expected
+    edge("run", artifact, "--input", path, "--output", tmp_path / "out")
+    assert (tmp_path / "out").read_text(encoding="utf-8").split("\n")[:-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.ndjson", '{"input": "a"}\n{"input": "b"}\n'),
+        ("A.JSONL", '{"input": "a"}\n{"input": "b"}\n'),
+        ("a.json", '[{"input": "a"}, {"input": "b"}]'),
+        ("a.csv", "input,id\na,1\nb,2\n"),
+        ("a.tsv", "question\tid\na\t1\nb\t2\n"),
+    ],
+)
+def test_rows_are_read_by_kind(
+    edge: Edge, artifact: Path, answers: dict[str, str], name: str, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    edge("run", artifact, "--input", tmp_path / name, "--output", tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out").read_text("utf-8").splitlines()]
+    assert [row["output"] for row in rows] == [answers["a"], answers["b"]]
+    if "id" in text:
+        assert [row["id"] for row in rows] == ["1", "2"]

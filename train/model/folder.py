@@ -1,0 +1,107 @@
+"""Checks of a local model folder: a model, not quantized, with a tokenizer, in float weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.runtime.artifact import TOKENIZER_NAME
+from edge.runtime.errors import ModelError, library_errors
+from edge.train.model.adapter_config import refuse_adapter
+from edge.train.model.byte_tokenizer import is_byte_tokenizer
+from edge.train.model.training_record import read_json_object
+
+_FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+# Folders of the hub's cache: models--OWNER--NAME/snapshots/COMMIT.
+_SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})/?$")
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether `text` can be a hub id: NAME or OWNER/NAME."""
+    return _HUB_ID.fullmatch(text) is not None
+
+
+def snapshot_of(folder: Path) -> tuple[str, str] | None:
+    """Hub id and commit of a snapshot folder in the hub's cache; None for any other folder."""
+    found = _SNAPSHOT.search(folder.absolute().as_posix())
+    return (found[1].replace("--", "/"), found[2]) if found else None
+
+
+def settings_folder(name: str) -> Path:
+    """The local folder of a model: itself, or where the hub's cache has a hub id's config.json."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not Path(name).is_dir():
+        found = try_to_load_from_cache(name, "config.json")
+        if isinstance(found, str):
+            return Path(found).parent
+    return Path(name)
+
+
+def check_model_folder(folder: Path, config: Mapping[str, Any] | None = None) -> None:
+    """Reject an adapter and quantized weights.
+
+    Args:
+        folder: A local folder.
+        config: The values of its config.json, if they were read already.
+
+    Raises:
+        ModelError: The folder holds one of these; the message says what to use instead.
+    """
+    refuse_adapter(folder)
+    config = read_json_object(folder / "config.json") if config is None else config
+    quantization = config.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+        raise ModelError(
+            f"{folder}: its weights are quantized already (quantization_config in config.json:"
+            f" {method or 'unknown'!s:.40}). Use the model in full precision"
+        )
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Reject a folder without a tokenizer.
+
+    Raises:
+        ModelError: It has neither tokenizer.json nor spiece.model, and no tokenizer of bytes.
+    """
+    if any((folder / name).is_file() for name in (TOKENIZER_NAME, "spiece.model")):
+        return
+    if is_byte_tokenizer(folder):
+        return
+    if (folder / "merges.txt").is_file():
+        raise ModelError(
+            f"{folder}: its tokenizer is vocab.json and merges.txt (as of CodeT5), which is not"
+            " supported. Use a T5 with tokenizer.json or spiece.model"
+        )
+    raise ModelError(
+        f"{folder}: no {TOKENIZER_NAME} and no spiece.model. Copy them from the model that this one"
+        " was trained from, or name its folder with --tokenizer"
+    )
+
+
+def check_tensor_types(paths: list[Path]) -> None:
+    """Reject safetensors files with integer or 8-bit float weights.
+
+    They need scales to be read, which transformers keeps elsewhere.
+
+    Raises:
+        ModelError: A file is damaged, or a tensor has another type; the message names it.
+    """
+    from safetensors import safe_open
+
+    for path in paths:
+        with (
+            library_errors(ModelError, path, "damaged, or not a safetensors file"),
+            safe_open(path, framework="np") as handle,
+        ):
+            types = {name: handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118
+        for name, kind in types.items():
+            if kind not in _FLOAT_TYPES:
+                raise ModelError(
+                    f"{path}: {name} is stored as {kind}, which are quantized weights. Use the"
+                    " model in float32, float16 or bfloat16"
+                )
