@@ -60,6 +60,11 @@ _SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "truncate|drop|chunk",
             "Cut longer training rows, drop them, or split the input into several rows.  [=]",
         ),
+        (
+            "vocabulary",
+            "extend|keep|refuse",
+            "Add the characters that the tokenizer lacks or drops, keep it, or stop.  [=]",
+        ),
     ),
     "Optimization": (
         (

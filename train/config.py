@@ -108,6 +108,7 @@ class TrainConfig:
     max_target_length: _Count = 128
     # For training rows over the maximum lengths; dev rows are truncated, as at inference.
     long: Annotated[str, one_of(*LONG_POLICIES)] = "truncate"
+    vocabulary: Annotated[str, one_of("extend", "keep", "refuse")] = "extend"  # for lost characters
     # Optimization
     epochs: _OptionalPositive = None
     time_limit: Annotated[float | str | None, DURATION] = None
@@ -135,8 +136,7 @@ class TrainConfig:
     precision: Annotated[str, NOT_FP16, one_of("auto", "bf16", "fp32")] = "auto"
     threads: _OptionalCount = None
     seed: int = 0
-    # From scratch
-    vocab_size: _OptionalCount = None
+    vocab_size: _OptionalCount = None  # of a new model
     # Evaluation
     eval_batch_size: _Count = 64
     max_eval_rows: _OptionalCount = None
