@@ -141,7 +141,8 @@ _SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         (
             "best_metric",
             "NAME",
-            "Selects the best checkpoint: eval_loss, exact_match, rouge_l or bleu.  [=]",
+            "Selects the best checkpoint: eval_loss, exact_match, verbatim_match, rouge_l or bleu."
+            "  [=]",
         ),
         ("load_best", _SWITCH, "End with the best evaluated weights, not the last.  [=]"),
         ("patience", "N", "Stop after N evaluations without improvement; 0: off.  [=]"),

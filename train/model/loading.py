@@ -40,7 +40,7 @@ class Trainable:
     @property
     def added_characters(self) -> dict[str, int]:
         """The id of each character that was added to the tokenizer, in this run or before."""
-        return recorded_characters(self.model.config)
+        return recorded_characters(self.model.config.to_dict())
 
     def extend_by(
         self,

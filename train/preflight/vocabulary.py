@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.train.data.pairs import texts_of
+from edge.train.data.coverage import measure_coverage
 from edge.train.preflight.checks import (
     OK,
     WARNING,
@@ -11,9 +11,7 @@ from edge.train.preflight.checks import (
     pair_lengths,
     sample,
 )
-from edge.train.vocabulary import resolve
 from edge.train.vocabulary.embeddings import padded_size
-from edge.train.vocabulary.lost import restored
 
 
 def lost_characters(context: PreflightContext) -> Findings:
@@ -26,25 +24,16 @@ def lost_characters(context: PreflightContext) -> Findings:
         return
     context.train_pairs = sample(splits.train)
     try:
-        texts = texts_of([*splits.train, *splits.dev])
-        vocabulary = resolve(tokenizer, texts, context.config.vocabulary)
+        coverage, vocabulary = measure_coverage(
+            [*splits.train, *splits.dev],
+            tokenizer,
+            context.config.vocabulary,
+            sample=context.train_pairs,
+        )
+        if vocabulary.extension is not None:
+            context.tokenizer, context.extended = vocabulary.tokenizer, True
+            pieces = len(vocabulary.tokenizer)
+            model_config.vocab_size = padded_size(pieces, model_config.vocab_size)
     finally:
-        context.lengths = pair_lengths(context.train_pairs, context.tokenizer)
-    message = vocabulary.message
-    if message is None:
-        yield OK, "the tokenizer brings back all characters of the rows"
-        return
-    rows = texts_of(context.train_pairs)
-    before = _ratio(restored(rows, tokenizer.backend_tokenizer))
-    if vocabulary.extension is None:
-        yield WARNING, f"{message}; {before:.1%} of the texts come back"
-        return
-    context.tokenizer, context.extended = vocabulary.tokenizer, True
-    model_config.vocab_size = padded_size(len(vocabulary.tokenizer), model_config.vocab_size)
-    context.lengths = pair_lengths(context.train_pairs, context.tokenizer)
-    after = _ratio(restored(rows, context.tokenizer.backend_tokenizer))
-    yield OK, f"{message}; {after:.1%} of the texts come back, {before:.1%} without"
-
-
-def _ratio(found: list[bool]) -> float:
-    return sum(found) / len(found)
+        context.lengths = pair_lengths(context.train_pairs, context.tokenizer or tokenizer)
+    yield (WARNING if vocabulary.lost and not vocabulary.added else OK), str(coverage)

@@ -111,12 +111,16 @@ def rebuilt(tokenizer: PreTrainedTokenizerBase, tokenizer_json: str) -> PreTrain
     return found
 
 
-def recorded_characters(config: Any) -> dict[str, int]:
-    """The added characters that a model's config.json names, with their ids."""
-    values = getattr(config, CONFIG_KEY, None)
+def recorded_characters(config: Mapping[str, Any]) -> dict[str, int]:
+    """The added characters that the values of a config.json name, with their ids."""
+    values, size = config.get(CONFIG_KEY), config.get("vocab_size", 0)
     if not isinstance(values, Mapping):
         return {}
-    return {c: n for c, n in values.items() if isinstance(c, str) and type(n) is int}
+    return {
+        character: token
+        for character, token in values.items()
+        if len(character) == 1 and type(token) is int and 0 <= token < size
+    }
 
 
 def describe(characters: Iterable[str]) -> str:

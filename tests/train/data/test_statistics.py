@@ -41,6 +41,7 @@ def test_the_report(
     ended = edge(
         "data", "lengths", folder, "--model", small_tokenizer, "--prefix", "[{task}] {input}",
         "--histogram", out / "h.png", "--json", out / "r.json", "--tokens-per-step", 200,
+        "--vocabulary", "keep",
     )  # fmt: skip
     assert ended.status == 0, ended
     report = json.loads((out / "r.json").read_text())
