@@ -61,8 +61,8 @@ def find_lost(texts: Iterable[str], tokenizer: Any) -> Lost:
     probe = _probe(tokenizer)
     lost = _not_restored(characters, tokenizer, probe)
     changed = {c for c in lost if _is_changed(c, tokenizer, probe)}
-    missing = {c for c in lost if c not in changed}
     changed |= _composing(composed, tokenizer, probe, known=changed)
+    missing = {c for c in lost if c not in changed}
     if spaces and _not_restored(("  ",), tokenizer, probe, edges=True):
         changed.add(" ")
         counts[" "] = spaces
