@@ -46,18 +46,18 @@ def related_pieces(character: str, pieces: Mapping[str, int]) -> list[int]:
     if of_parts:
         return of_parts[:_MAX_RELATED]
     single = {piece: number for piece, number in pieces.items() if len(piece) == 1}
-    category, script = unicodedata.category(character), _script(character)
-    for same in (
-        lambda c: (unicodedata.category(c), _script(c)) == (category, script),
-        lambda c: unicodedata.category(c) == category,
-        lambda c: unicodedata.category(c)[0] == category[0],
-    ):
-        found = [number for piece, number in single.items() if same(piece)]
-        if found:
-            return found[:_MAX_RELATED]
+    kind = _kind(character)
+    for length in (3, 2, 1):  # script and category, category, its first letter
+        similar = [n for piece, n in single.items() if _kind(piece)[:length] == kind[:length]]
+        if similar:
+            return similar[:_MAX_RELATED]
     return list(single.values())[:_MAX_RELATED] or list(pieces.values())[:1]
 
 
-def _script(character: str) -> str:
-    """The first word of the character's Unicode name: LATIN, CYRILLIC, …"""
-    return unicodedata.name(character, "").partition(" ")[0]
+def _kind(character: str) -> tuple[str, str, str]:
+    """First letter of the general category, the category, and the script: L, Lu, CYRILLIC.
+
+    The script is the first word of the character's Unicode name.
+    """
+    category = unicodedata.category(character)
+    return category[0], category, unicodedata.name(character, "").partition(" ")[0]
