@@ -148,3 +148,11 @@ def test_all_rows_of_public_data(shared: Path, data: str) -> None:
     needed_nothing = [text for text, found in zip(texts, fine, strict=True) if found]
     before, after = tokenizer(needed_nothing)["input_ids"], extended(needed_nothing)["input_ids"]
     assert before == after
+
+
+def test_decoding_never_cleans_up_spaces(shared: Path) -> None:
+    from edge.train.model.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(str(shared / "t5-tokenizer"))  # its config asks for clean-up
+    text = "find . -name red"
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
