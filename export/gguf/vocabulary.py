@@ -88,7 +88,8 @@ def _vocabulary(tokenizer: dict[str, Any], size: int, control: set[int]) -> Gguf
     # llama.cpp has no such decoder.
     plain = {escape: character for character, escape in escapes(tokenizer).items()}
     for token, (piece, score) in enumerate(model["vocab"]):
-        pieces[token], scores[token] = plain.get(piece, piece), float(score)
+        pieces[token] = "".join(plain.get(c, c) for c in piece) if plain else piece
+        scores[token] = float(score)
     types = {
         token: int(TokenType.BYTE if _BYTE_PIECE.fullmatch(piece) else TokenType.NORMAL)
         for token, piece in pieces.items()

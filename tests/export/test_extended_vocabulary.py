@@ -20,7 +20,7 @@ from edge.train.model.loading import load_pretrained
 from edge.train.vocabulary import resolve
 from samples import FORMATS
 
-TEXTS = ("{\n\t`a`:  <b\\c>\n}", "  ~x^2 ", "привет\n\nмир", "plain words", "x² …\n")
+TEXTS = ("{\n\t`a`:     <b\\c>\n}", "  ~x^2 ", "привет\n\nмир", "plain words", "x² …\n")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ class Extension:
 
     Attributes:
         tokenizer_json: The content of its tokenizer.json.
-        added: The id of each added character.
+        added: The id of each added character, and of runs of spaces.
         related: For each added id the ids of older pieces that it resembles, at least one.
     """
 
@@ -62,7 +62,7 @@ def extend(tokenizer_json: str, lost: Lost, *, taken: Collection[str] = ()) -> E
         return extension
     missing = tuple(c for c in lost.missing if c not in dropped)
     changed = tuple(sorted({*lost.changed, *dropped}))
-    return _extend(tokenizer_json, Lost(missing, changed), taken)
+    return _extend(tokenizer_json, Lost(missing, changed, runs=lost.runs), taken)
 
 
 def _extend(tokenizer_json: str, lost: Lost, taken: Collection[str]) -> Extension:
@@ -81,6 +81,10 @@ def _extend(tokenizer_json: str, lost: Lost, taken: Collection[str]) -> Extensio
         added[character] = number = len(vocabulary)
         vocabulary.append([private.get(character, character), score])
         related[number] = related_pieces(character, older)
+    for length in lost.runs if " " in private else ():
+        added[" " * length] = number = len(vocabulary)
+        vocabulary.append([private[" "] * length, score])
+        related[number] = related_pieces(" ", older)
     if private:
         _escape(values, private)
     return Extension(json.dumps(values, ensure_ascii=False), added, related)
@@ -118,8 +122,11 @@ def characters_between(older_json: str, newer_json: str) -> dict[str, int] | Non
     if pieces[: len(before)] != before:
         return None
     private = {escape: character for character, escape in escapes(newer).items()}
-    names = {private.get(pieces[n], pieces[n]): n for n in range(len(before), len(pieces))}
-    return names if all(len(name) == 1 for name in names) else None
+    names = {
+        "".join(private.get(character, character) for character in pieces[n]): n
+        for n in range(len(before), len(pieces))
+    }
+    return names if all(len(set(name)) == 1 for name in names) else None
 
 
 def related_to_older(older_json: str, added: Mapping[str, int]) -> dict[int, list[int]]:

@@ -13,6 +13,8 @@ from typing import Any
 SPACE_MARK = "▁"  # what sentencepiece writes for a space
 # Spaces that T5's tokenizer drops: at the start, at the end, and before another space.
 _LOST_SPACES = re.compile(r"\A | \Z| (?= )")
+_RUN = re.compile(r" {2,63}(?= )")  # lost spaces between words
+_MAX_RUNS = 6
 _MAX_CHARACTERS = 8192  # as many as a Chinese newspaper uses
 _MAX_ESCAPED = 256  # each is one more pass of the normalizer over every text
 _PROBES = "aeio0.,"
@@ -29,11 +31,13 @@ class Lost:
             A space stands for those at the start and end of a text, and before another space.
         left_out: How many more characters are lost, beyond the limits of 8,192 characters and 256
             changed ones; the rarest are left out.
+        runs: Frequent lengths of runs of lost spaces, two or more, such as those of indentation.
     """
 
     missing: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     left_out: int = 0
+    runs: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.changed)
@@ -50,10 +54,12 @@ def find_lost(texts: Iterable[str], tokenizer: Any) -> Lost:
     """
     counts: Counter[str] = Counter()
     spaces = 0
+    runs: Counter[int] = Counter()
     composed: list[str] = []
     for text in texts:
         counts.update(set(text))
         spaces += _LOST_SPACES.search(text) is not None
+        runs.update(map(len, _RUN.findall(text)))
         if not text.isascii() and len(composed) < _PAIR_TEXTS:
             composed.append(text)
     counts.pop(" ", None)
@@ -69,7 +75,8 @@ def find_lost(texts: Iterable[str], tokenizer: Any) -> Lost:
     kept_changed = _most_frequent(changed, counts, _MAX_ESCAPED)
     kept_missing = _most_frequent(missing, counts, _MAX_CHARACTERS - len(kept_changed))
     left_out = len(changed) + len(missing) - len(kept_changed) - len(kept_missing)
-    return Lost(kept_missing, kept_changed, left_out)
+    lengths = sorted(runs, key=lambda n: (-runs[n], n))[:_MAX_RUNS] if " " in kept_changed else ()
+    return Lost(kept_missing, kept_changed, left_out, tuple(sorted(lengths)))
 
 
 def restored(texts: Sequence[str], tokenizer: Any) -> list[bool]:

@@ -119,7 +119,7 @@ def recorded_characters(config: Mapping[str, Any]) -> dict[str, int]:
     return {
         character: token
         for character, token in values.items()
-        if len(character) == 1 and type(token) is int and 0 <= token < size
+        if len(set(character)) == 1 and type(token) is int and 0 <= token < size
     }
 
 
@@ -132,6 +132,8 @@ def describe(characters: Iterable[str]) -> str:
 
 
 def _name(character: str) -> str:
+    if len(character) > 1:
+        return f"({len(character)} spaces)"
     if character == " ":
         return "repeated or outer spaces"
     if printable(character) != character or not character.isprintable():
