@@ -65,6 +65,11 @@ _SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "truncate|drop|chunk",
             "Cut longer training rows, drop them, or split the input into several rows.  [=]",
         ),
+        (
+            "vocabulary",
+            "extend|keep|refuse",
+            "Add the characters that the tokenizer lacks or drops, keep it, or stop.  [=]",
+        ),
     ),
     "Optimization": (
         (
@@ -141,7 +146,8 @@ _SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         (
             "best_metric",
             "NAME",
-            "Selects the best checkpoint: eval_loss, exact_match, rouge_l or bleu.  [=]",
+            "Selects the best checkpoint: eval_loss, exact_match, verbatim_match, rouge_l or bleu."
+            "  [=]",
         ),
         ("load_best", _SWITCH, "End with the best evaluated weights, not the last.  [=]"),
         ("patience", "N", "Stop after N evaluations without improvement; 0: off.  [=]"),

@@ -38,6 +38,7 @@ from edge.runtime.generation import Generation
 from edge.runtime.model import load
 from edge.runtime.platform.atomic import check_destination, new_folder
 from edge.runtime.version import edge_version
+from edge.train.vocabulary import recorded_characters
 
 __all__ = ["ExportOptions", "Exported", "Publisher", "Target", "plan_targets"]
 
@@ -283,7 +284,11 @@ class Publisher:
             quantization=target.quantization,
             architecture=source.architecture,
             source=Source(self.source.name, self.source.weights_sha256, self.source.revision),
-            tokenizer=TokenizerInfo(sha256_of(staging / TOKENIZER_NAME), self.source.pieces),
+            tokenizer=TokenizerInfo(
+                sha256_of(staging / TOKENIZER_NAME),
+                self.source.pieces,
+                recorded_characters(self.source.config),
+            ),
             files=list_files(staging),
             prompt_template=self.prompt.template,
             text_path=self.text_fingerprint.as_record(),

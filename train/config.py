@@ -32,7 +32,8 @@ from edge.train.recommended import recommended_dropout, recommended_epochs
 
 LONG_POLICIES = ("truncate", "drop", "chunk")
 # Metrics that can select the best checkpoint; True if lower is better.
-METRICS = {"eval_loss": True, "exact_match": False, "rouge_l": False, "bleu": False}
+METRICS = dict.fromkeys(("exact_match", "verbatim_match", "rouge_l", "bleu"), False)
+METRICS["eval_loss"] = True
 # Defaults that differ between a new and a pretrained model.
 _FROM_SCRATCH_DEFAULTS = {
     "learning_rate": 2e-3,
@@ -76,10 +77,9 @@ _OptionalRatioBelow1 = Annotated[float | None, RATIO_BELOW_1]
 class TrainConfig:
     """The hyperparameters of one training run. Lengths are in tokens.
 
-    Exactly one of `model` (a hub id or a folder) and `from_scratch` (the name of a shape) must be
-    given. With `time_limit` (seconds, or text such as "30m") the learning rate reaches zero when
-    the time or the epochs are used up, whichever comes first; without `epochs`, the time alone
-    decides. Fields that are None get their default from `resolved` and `for_rows`.
+    Exactly one of `model` (hub id or folder) and `from_scratch` (shape) must be given. The learning
+    rate reaches zero when `time_limit` (seconds, or text such as "30m") or `epochs` are used up,
+    whichever comes first. Fields that are None get their default from `resolved` and `for_rows`.
     """
 
     data: str | Path
@@ -109,6 +109,7 @@ class TrainConfig:
     max_target_length: _Count = 128
     # For training rows over the maximum lengths; dev rows are truncated, as at inference.
     long: Annotated[str, one_of(*LONG_POLICIES)] = "truncate"
+    vocabulary: Annotated[str, one_of("extend", "keep", "refuse")] = "extend"  # for lost characters
     # Optimization
     epochs: _OptionalPositive = None
     time_limit: Annotated[float | str | None, DURATION] = None
@@ -136,8 +137,7 @@ class TrainConfig:
     precision: Annotated[str, NOT_FP16, one_of("auto", "bf16", "fp32")] = "auto"
     threads: _OptionalCount = None
     seed: int = 0
-    # From scratch
-    vocab_size: _OptionalCount = None
+    vocab_size: _OptionalCount = None  # of a new model
     # Evaluation
     eval_batch_size: _Count = 64
     max_eval_rows: _OptionalCount = None

@@ -16,7 +16,9 @@ _ROUGE_L_BANDS = ((0.3, "good"), (0.2, "decent"), (0.1, "weak"))
 
 
 def text_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Exact match and mean ROUGE-L as fractions (0 to 1), corpus BLEU in points (0 to 100).
+    """Exact and verbatim match and ROUGE-L as fractions (0 to 1), corpus BLEU in points (0 to 100).
+
+    Exact match collapses white space, verbatim match compares every character.
 
     Raises:
         UsageError: The two differ in length or are empty.
@@ -31,6 +33,7 @@ def text_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[
         raise UsageError("there is nothing to score: no predictions were given")
     return {
         "exact_match": exact_match(predictions, references),
+        "verbatim_match": verbatim_match(predictions, references),
         "rouge_l": rouge_l(predictions, references),
         "bleu": bleu(predictions, references),
     }
@@ -45,6 +48,16 @@ def exact_match_each(predictions: Sequence[str], references: Sequence[str]) -> l
     """Whether each prediction equals its reference, as `exact_match` compares them."""
     pairs = zip(predictions, references, strict=True)
     return [" ".join(p.split()) == " ".join(r.split()) for p, r in pairs]
+
+
+def verbatim_match(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """The fraction of predictions that equal their reference in every character."""
+    return sum(verbatim_match_each(predictions, references)) / len(references)
+
+
+def verbatim_match_each(predictions: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Whether each prediction equals its reference in every character, white space included."""
+    return [p == r for p, r in zip(predictions, references, strict=True)]
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:

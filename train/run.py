@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from edge.train.augment.epoch import EpochAugmentation
 from edge.train.checkpoint.fingerprint import run_fingerprint
 from edge.train.checkpoint.resume import require_same_fingerprint, state_to_resume
-from edge.train.data import Pair, tokenize
+from edge.train.data import Pair, texts_of, tokenize
 from edge.train.data.overflow import fit_rows
 from edge.train.distributed import SINGLE_PROCESS
 from edge.train.evaluator import DevEvaluator
 from edge.train.events import Event, EventDispatcher
-from edge.train.model.loading import open_model
 from edge.train.model.lora import add_adapter, merge_trained, save_adapter
+from edge.train.model.opening import open_model
 from edge.train.output.depth_report import DepthReport
 from edge.train.output.model_folder import run_details, save_model, save_output, training_record
 
@@ -123,9 +123,12 @@ class TrainingRun:
     def _open(self) -> tuple[Trainable, SavedState | None, dict[str, object]]:
         """Model and tokenizer, the checkpoint to resume from, and the run's fingerprint."""
         self._events.stage("preparing model and tokenizer")
-        texts = [text for pair in self._splits.train for text in (pair.source, pair.target)]
-        trainable = open_model(self._config, texts, self._work_dir)
+        trainable = open_model(
+            self._config, texts_of(self._splits.train), self._work_dir, texts_of(self._splits.dev)
+        )
         self._events.warn(trainable.warnings)
+        for note in trainable.notes:
+            self._events(Event("note", note))
         fingerprint = run_fingerprint(self._config, trainable, self._splits)
         require_same_fingerprint(fingerprint, self._processes)
         checkpoint = None

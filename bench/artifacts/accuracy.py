@@ -27,7 +27,8 @@ _MAX_CHARACTERS = 2000  # of each text of a worst row
 class Scores:
     """Metrics of some rows.
 
-    `exact_match` and `rouge_l` are fractions, `bleu` and `chrf` 0 to 100; `eval_loss` is in nats
+    `exact_match` (white space collapsed), `verbatim_match` (every character; None in reports of
+    older versions) and `rouge_l` are fractions, `bleu` and `chrf` 0 to 100; `eval_loss` is in nats
     per target token, eos included and padding excluded. `intervals` holds the 95 % bootstrap
     interval of each metric, low and high; it is empty for fewer than 10 rows.
     """
@@ -39,6 +40,7 @@ class Scores:
     chrf: float
     eval_loss: float
     intervals: dict[str, tuple[float, float]]
+    verbatim_match: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

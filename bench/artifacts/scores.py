@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge.runtime.registry import missing_extra
-from edge.train.metrics import exact_match_each, rouge_l_each
+from edge.train.metrics import exact_match_each, rouge_l_each, verbatim_match_each
 
 RESAMPLES = 1000
 MIN_ROWS = 10  # for an interval
@@ -25,8 +25,8 @@ _SEED = 12_345  # sacrebleu's
 class RowScores:
     """The statistics of every row, as one matrix [rows × statistics].
 
-    Columns: exact match, ROUGE-L, summed loss (nats), target tokens, then sacrebleu's counts for
-    BLEU and for chrF.
+    Columns: exact match, ROUGE-L, summed loss (nats), target tokens, verbatim match, then
+    sacrebleu's counts for BLEU and for chrF.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class RowScores:
             rouge_l_each(predictions, references),
             zeros if losses is None else losses,
             zeros if tokens is None else tokens,
+            verbatim_match_each(predictions, references),
         ]
         bleu, chrf = (
             np.array(metric._extract_corpus_statistics(predictions, [references]), np.float64)
@@ -89,11 +90,11 @@ class RowScores:
     def metrics(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
         """Metrics of all rows, or of those at `indices`, with their 95 % `intervals`.
 
-        exact_match and rouge_l are fractions, bleu and chrf 0 to 100, eval_loss nats per token.
-        Intervals are percentiles of bootstrap resamples, drawn with replacement (Efron and
-        Tibshirani, "An Introduction to the Bootstrap", 1993; for BLEU Koehn, "Statistical
-        Significance Tests for Machine Translation Evaluation", 2004); there are none for fewer
-        than 10 rows.
+        exact_match, verbatim_match and rouge_l are fractions, bleu and chrf 0 to 100, eval_loss
+        nats per token. Intervals are percentiles of bootstrap resamples, drawn with replacement
+        (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; for BLEU Koehn,
+        "Statistical Significance Tests for Machine Translation Evaluation", 2004); there are none
+        for fewer than 10 rows.
         """
         matrix = self._matrix if indices is None else self._matrix[list(indices)]
         rows = len(matrix)
@@ -114,7 +115,8 @@ class RowScores:
     def _metrics_of(self, sums: np.ndarray, rows: int) -> dict[str, np.ndarray]:
         """Each metric [resamples] of summed statistics [resamples × statistics]."""
         own, bleu, chrf = np.split(sums, self._splits, axis=1)
-        values = {"exact_match": own[:, 0] / rows, "rouge_l": own[:, 1] / rows}
+        columns = {"exact_match": 0, "verbatim_match": 4, "rouge_l": 1}
+        values = {name: own[:, column] / rows for name, column in columns.items()}
         for name, metric, counts in (("bleu", self._bleu, bleu), ("chrf", self._chrf, chrf)):
             whole = counts.round().astype(np.int64).tolist()
             values[name] = np.array([metric._compute_score_from_stats(one).score for one in whole])

@@ -46,6 +46,7 @@ def _table(artifact: Path, manifest: Manifest) -> Table:
     from rich.text import Text
 
     from edge.runtime.errors import printable
+    from edge.train.vocabulary import describe
 
     shape, parity = manifest.architecture, manifest.parity
     feed_forward = f"{'gated ' if shape.is_gated_act else ''}{shape.dense_act_fn} {shape.d_ff}"
@@ -59,7 +60,8 @@ def _table(artifact: Path, manifest: Manifest) -> Table:
             f" layers, width {shape.d_model}, {shape.num_heads} heads × {shape.d_kv},"
             f" feed-forward {feed_forward}"
         ),
-        "vocabulary": f"{manifest.tokenizer.pieces} pieces, {shape.vocab_size} ids",
+        "vocabulary": f"{manifest.tokenizer.pieces} pieces, {shape.vocab_size} ids"
+        + (f"; added {describe(added)}" if (added := manifest.tokenizer.added_characters) else ""),
         "head": ("tied" if shape.tied_head else "separate")
         + (", outputs scaled" if shape.scale_decoder_outputs else ", outputs not scaled"),
         "prompt": manifest.prompt_template,

@@ -116,6 +116,7 @@ def show_result(result: TrainResult, *, next_step: bool = True) -> None:
     table.add_row("eval_loss", f"{metrics['eval_loss']:.3f}", bands["eval_loss"])
     table.add_row("ROUGE-L", f"{metrics['rouge_l']:.3f}", bands["rouge_l"])
     table.add_row("exact match", f"{metrics['exact_match']:.3f}", "")
+    table.add_row("verbatim match", f"{metrics['verbatim_match']:.3f}", "")
     table.add_row("BLEU", f"{metrics['bleu']:.1f}", "")
     stdout_console().print(table)
     by_task = result.record.get("eval_by_task")

@@ -18,6 +18,7 @@ from gguf import GGUFWriter, TokenType
 from edge.runtime.artifact import TOKENIZER_MAX_BYTES
 from edge.runtime.errors import ModelError
 from edge.runtime.platform.json_file import read_json
+from edge.train.vocabulary.extension import escapes
 
 _UNUSED_SCORE = -10_000.0
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -83,8 +84,12 @@ def _vocabulary(tokenizer: dict[str, Any], size: int, control: set[int]) -> Gguf
     model = tokenizer["model"]
     pieces: dict[int, str] = {}
     scores: dict[int, float] = {}
+    # Characters such as a newline, which edge's tokenizer escapes, stand here as themselves:
+    # llama.cpp has no such decoder.
+    plain = {escape: character for character, escape in escapes(tokenizer).items()}
     for token, (piece, score) in enumerate(model["vocab"]):
-        pieces[token], scores[token] = piece, float(score)
+        pieces[token] = "".join(plain.get(c, c) for c in piece) if plain else piece
+        scores[token] = float(score)
     types = {
         token: int(TokenType.BYTE if _BYTE_PIECE.fullmatch(piece) else TokenType.NORMAL)
         for token, piece in pieces.items()

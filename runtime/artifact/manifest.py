@@ -60,13 +60,14 @@ class Source:
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """Hash of tokenizer.json, and its number of pieces.
+    """Hash of tokenizer.json, number of pieces, and the ids of characters that training added.
 
     Ids from `pieces` up to vocab_size have no text and are never emitted.
     """
 
     sha256: str
     pieces: int
+    added_characters: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,9 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
             f"{path}: architecture.end_token_ids must be at most {_MAX_END_TOKENS} ids of the"
             " vocabulary"
         )
-    if not 0 < manifest.tokenizer.pieces <= shape.vocab_size:
-        raise ArtifactError(f"{path}: tokenizer.pieces must be from 1 to vocab_size")
+    pieces, added = manifest.tokenizer.pieces, manifest.tokenizer.added_characters
+    if not 0 < pieces <= shape.vocab_size or not all(0 <= n < pieces for n in added.values()):
+        raise ArtifactError(f"{path}: tokenizer: pieces or added_characters are out of range")
     for name, high in _MAX_LIMITS.items():
         _check_range(path, f"limits.{name}", getattr(manifest.limits, name), 1, high)
     template = manifest.prompt_template

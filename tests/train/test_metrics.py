@@ -32,9 +32,16 @@ def test_bleu_is_that_of_the_corpus_in_points() -> None:
     assert short["bleu"] == pytest.approx(100 * math.exp(1 - 6 / 5))
 
 
+def test_verbatim_match_sees_white_space() -> None:
+    found = text_metrics(["a\n b", "a  b", "a b "], ["a\n b", "a b", "a b"])
+    assert found["exact_match"] == 1.0
+    assert found["verbatim_match"] == 1 / 3
+
+
 def test_empty_predictions_score_nothing() -> None:
     assert text_metrics(["", ""], ["a b", "c d"]) == {
         "exact_match": 0.0,
+        "verbatim_match": 0.0,
         "rouge_l": 0.0,
         "bleu": 0.0,
     }

@@ -108,7 +108,9 @@ def test_the_record_is_complete(run: Run, questions: Path) -> None:
     assert (figures["epochs"], figures["steps"]) == (2.0, 60)
     rate = figures["samples_per_second"]
     assert rate == pytest.approx(1920 / figures["train_runtime"], rel=0.01)
-    assert set(record["eval"]) == {"eval_loss", "rouge_l", "exact_match", "bleu"}
+    assert set(record["eval"]) == {
+        *("eval_loss", "rouge_l", "exact_match", "verbatim_match", "bleu")
+    }
     assert record["fit_bands"] == {
         "eval_loss": fit_band_eval_loss(record["eval"]["eval_loss"]),
         "rouge_l": fit_band_rouge_l(record["eval"]["rouge_l"]),

@@ -5,7 +5,7 @@ val). Problems that do not stop training come back as warnings; nothing is print
 """
 
 from edge.train.data.collator import IGNORED_LABEL, Collator
-from edge.train.data.pairs import Pair, Splits, data_files, load_splits, make_pairs
+from edge.train.data.pairs import Pair, Splits, data_files, load_splits, make_pairs, texts_of
 from edge.train.data.split import normalize_for_dedup, split_by_hash
 from edge.train.data.tokenization import tokenize
 
@@ -19,5 +19,6 @@ __all__ = [
     "make_pairs",
     "normalize_for_dedup",
     "split_by_hash",
+    "texts_of",
     "tokenize",
 ]

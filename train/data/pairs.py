@@ -116,6 +116,11 @@ def make_pairs(rows: Sequence[Row], prompt: Prompt) -> list[Pair]:
     return pairs
 
 
+def texts_of(pairs: Sequence[Pair]) -> list[str]:
+    """The source and target of each pair."""
+    return [text for pair in pairs for text in (pair.source, pair.target)]
+
+
 def shorten(text: str, limit: int = 80) -> str:
     """The text, or its first characters and an ellipsis: at most `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -17,6 +17,7 @@ from edge.runtime.registry import missing_extra
 from edge.runtime.rows import Columns, Prompt, Row, read_rows
 from edge.train.config import LONG_POLICIES
 from edge.train.data.bucketing import Padding, measure_padding, plan_batches
+from edge.train.data.coverage import Coverage, measure_coverage
 from edge.train.data.overflow import fit_rows
 from edge.train.data.pairs import Pair, data_files, make_pairs
 from edge.train.data.split import normalize_for_dedup
@@ -106,6 +107,7 @@ class LengthReport:
         long: Effect of each --long policy.
         padding: Padding of the training batches.
         leak: An input that is both in the training split and in another one, if any.
+        vocabulary: Characters that the tokenizer loses.
     """
 
     splits: dict[str, SplitLengths]
@@ -114,6 +116,7 @@ class LengthReport:
     long: dict[str, OverflowEffect]
     padding: Padding
     leak: str | None
+    vocabulary: Coverage
 
     def as_json(self) -> dict[str, Any]:
         """The report for JSON, without the lengths of single rows."""
@@ -132,6 +135,7 @@ def measure_lengths(
     max_source_length: int | None = None,
     max_target_length: int | None = None,
     tokens_per_step: int = 4096,
+    vocabulary: str = "extend",
 ) -> LengthReport:
     """Measure every split of DATA in the tokens of `tokenizer`.
 
@@ -143,14 +147,18 @@ def measure_lengths(
         max_source_length: Maximum input length; None takes the recommended one.
         max_target_length: Maximum target length; None takes the recommended one.
         tokens_per_step: Padded tokens of a batch, to measure padding.
+        vocabulary: The --vocabulary policy.
 
     Raises:
-        DataError: A file or row is not usable.
+        DataError: A file or row is not usable, or `vocabulary` is "refuse" and characters are lost.
         UsageError: The prompt needs a column that a row does not have.
     """
     prompt = Prompt.parse(prefix)
     rows = {split: read_rows(path, columns) for split, path in data_files(Path(data)).items()}
     pairs = {split: make_pairs(these, prompt) for split, these in rows.items()}
+    everything = [pair for these in pairs.values() for pair in these]
+    coverage, resolved = measure_coverage(everything, tokenizer, vocabulary)
+    tokenizer = resolved.tokenizer
     trained = {normalize_for_dedup(row.input) for row in rows["train"]}
     leaks = [
         row.input
@@ -176,6 +184,7 @@ def measure_lengths(
         },
         padding=measure_padding(plan_batches(cut, tokens=tokens_per_step), cut, limits),
         leak=leaks[0] if leaks else None,
+        vocabulary=coverage,
     )
 
 

@@ -23,6 +23,7 @@ HONORED = (
     "rank_pattern",
     "alpha_pattern",
     "init_lora_weights",
+    "trainable_token_indices",
 )
 # The names of the weights say which layers are adapted.
 IMPLIED = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
@@ -37,7 +38,6 @@ REFUSED = (
     "modules_to_save",
     "monteclora_config",
     "target_parameters",
-    "trainable_token_indices",
     "use_bdlora",
     "use_dora",
     "use_qalora",

@@ -1,4 +1,4 @@
-"""The model and tokenizer to train: from the hub, from a folder, or initialized from scratch.
+"""Models and tokenizers from a folder or the hub.
 
 Never runs untrusted code: weights come from safetensors only, never from a pickle, and code in a
 model folder is not run.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,27 +19,18 @@ from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.json_file import read_json
 from edge.train.device import has_fast_bf16
 from edge.train.model.byte_tokenizer import BYTE_TOKENIZER_CLASS, load_byte_tokenizer
-from edge.train.model.folder import (
-    check_model_folder,
-    check_tensor_types,
-    require_tokenizer,
-    settings_folder,
-)
-from edge.train.model.from_scratch import get_shape, new_model
+from edge.train.model.folder import check_model_folder, check_tensor_types, require_tokenizer
 from edge.train.model.generation import read_generation
-from edge.train.model.generation_config import complete_settings
-from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
 from edge.train.model.weights import (
     check_capacity,
     check_dimensions,
     require_finite,
     require_safetensors,
 )
+from edge.train.vocabulary import CONFIG_KEY, initialize_rows, recorded_characters
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from edge.train.config import ResolvedTrainConfig, RunConfig
 
 FAMILY = ("t5", "mt5")
 _MAX_CONFIG_BYTES = 64 << 20
@@ -47,78 +38,48 @@ _MAX_CONFIG_BYTES = 64 << 20
 
 @dataclass
 class Trainable:
-    """A model in fp32 with its tokenizer, the name to show for it, and warnings about it.
+    """A model in fp32 with its tokenizer, the name to show for it, warnings and notes about it.
 
-    `generation` is what answers are generated with, and `end_token_ids` what ends them.
+    `generation` is what answers are generated with, and `end_token_ids` what ends them. `new_ids`
+    are those of pieces that were added in this run.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     warnings: list[str]
+    notes: list[str] = field(default_factory=list)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     end_token_ids: tuple[int, ...] = ()
+    new_ids: tuple[int, ...] = ()
 
+    @property
+    def added_characters(self) -> dict[str, int]:
+        """The id of each character that was added to the tokenizer, in this run or before."""
+        return recorded_characters(self.model.config.to_dict())
 
-def open_model(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
-    """Load or create the model of a run.
+    def extend_by(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        added: Mapping[str, int],
+        related: Mapping[int, Sequence[int]],
+    ) -> None:
+        """Take an extended tokenizer, and start the rows of its new pieces from related ones.
 
-    Args:
-        config: The configuration.
-        texts: The training texts, from which a new model's vocabulary is learned.
-        work_dir: A folder for temporary files.
+        Args:
+            tokenizer: The tokenizer.
+            added: The id of each new character.
+            related: For each new id those of older pieces; see `initialize_rows`.
+        """
+        initialize_rows(self.model, related)
+        self.tokenizer = tokenizer
+        self.new_ids = tuple(sorted(related))
+        self.record_characters(added)
 
-    Raises:
-        ModelError: As `load_pretrained`.
-        DataError: The texts are too few to learn a vocabulary from.
-    """
-    if config.from_scratch is not None:
-        return _from_scratch(config, texts, work_dir)
-    assert config.model is not None
-    bits = config.quant_bits if config.method == "qlora" else None
-    trainable = load_pretrained(
-        config.model,
-        dropout=config.dropout,
-        quant_bits=bits,
-        tokenizer_folder=config.tokenizer,
-    )
-    saved = read_generation(settings_folder(config.model))
-    trainable.generation = complete_settings(trainable.model, saved, config.max_target_length)
-    trainable.end_token_ids = saved.end_token_ids
-    trainable.warnings += saved.warnings
-    return trainable
-
-
-def _from_scratch(config: RunConfig, texts: Iterable[str], work_dir: Path) -> Trainable:
-    assert config.from_scratch is not None
-    shape = get_shape(config.from_scratch)
-    tokenizer = new_tokenizer(config, texts, work_dir)
-    model = new_model(
-        shape,
-        vocab_size=len(tokenizer),
-        dropout=config.dropout,
-        seed=config.seed,
-    )
-    model.generation_config.max_new_tokens = config.max_target_length
-    generation = GenerationOptions(max_new_tokens=config.max_target_length)
-    name = f"from scratch ({config.from_scratch})"
-    return Trainable(model, tokenizer, name, [], generation=generation)
-
-
-def new_tokenizer(
-    config: ResolvedTrainConfig, texts: Iterable[str], work_dir: Path
-) -> PreTrainedTokenizerBase:
-    """Train a tokenizer on `texts`, save it in `work_dir` and load it from there.
-
-    Raises:
-        DataError: The texts are too few.
-    """
-    from transformers import AutoTokenizer
-
-    assert config.vocab_size is not None
-    pieces = build_tokenizer(texts, vocab_size=config.vocab_size)
-    save_tokenizer(pieces, work_dir, model_max_length=config.max_source_length)
-    return AutoTokenizer.from_pretrained(str(work_dir), trust_remote_code=False)
+    def record_characters(self, added: Mapping[str, int]) -> None:
+        """Remember added characters in the model's config.json."""
+        if added:
+            setattr(self.model.config, CONFIG_KEY, {**self.added_characters, **added})
 
 
 def load_model_config(name: str) -> PretrainedConfig:
@@ -238,8 +199,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, trust_remote_code=False
         )
-    is_byte = type(tokenizer).__name__ == BYTE_TOKENIZER_CLASS
-    return load_byte_tokenizer() if is_byte else tokenizer
+    if type(tokenizer).__name__ == BYTE_TOKENIZER_CLASS:
+        return load_byte_tokenizer()
+    # The runtime decodes without clean-up, which removes spaces before punctuation, such as in
+    # "find . -name"; T5's folder asks for it.
+    tokenizer.clean_up_tokenization_spaces = False
+    return tokenizer
 
 
 def _quantization_options(bits: int) -> dict[str, Any]:

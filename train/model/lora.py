@@ -14,6 +14,16 @@ from edge.runtime.platform.atomic import check_destination, new_folder, readable
 from edge.runtime.registry import unknown_name
 from edge.train.model.adapter_config import read_adapter_settings
 from edge.train.model.loading import load_pretrained, quiet
+from edge.train.model.token_rows import (
+    OPTION,
+    adapter_rows,
+    extend_like,
+    is_row_weight,
+    restore_ties,
+    rows_to_train,
+    separate_head,
+    take_adapter_tokenizer,
+)
 from edge.train.model.weights import require_safetensors
 
 if TYPE_CHECKING:
@@ -63,6 +73,7 @@ def add_adapter(trainable: Trainable, config: ResolvedTrainConfig) -> None:
             use_gradient_checkpointing=config.gradient_checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False},
         )
+    separate_head(trainable.model)
     torch.manual_seed(config.seed)  # initial weights of the adapters
     trainable.model = get_peft_model(
         trainable.model,
@@ -72,14 +83,17 @@ def add_adapter(trainable: Trainable, config: ResolvedTrainConfig) -> None:
             lora_alpha=config.lora_alpha,
             lora_dropout=config.lora_dropout,
             target_modules=list(targets),
+            trainable_token_indices=rows_to_train(trainable.model, trainable.new_ids),
         ),
     )
 
 
 def save_adapter(trainable: Trainable, folder: Path) -> None:
-    """Write the adapter alone in peft's format: adapter_config.json and safetensors."""
+    """Write the adapter in peft's format, with the tokenizer if pieces were added to it."""
     with quiet(), readable_os_errors(folder):
-        trainable.model.save_pretrained(str(folder))
+        trainable.model.save_pretrained(str(folder), save_embedding_layers=False)
+        if trainable.new_ids:
+            trainable.tokenizer.save_pretrained(str(folder))
 
 
 def merge_trained(trainable: Trainable, config: ResolvedTrainConfig, folder: Path) -> None:
@@ -90,7 +104,10 @@ def merge_trained(trainable: Trainable, config: ResolvedTrainConfig, folder: Pat
     """
     if config.method == "qlora":
         assert config.model is not None
-        base = load_pretrained(config.model).model
+        loaded = load_pretrained(config.model, tokenizer_folder=config.tokenizer)
+        extend_like(loaded, trainable.tokenizer.backend_tokenizer.to_str(), folder)
+        loaded.record_characters(trainable.added_characters)
+        base = loaded.model
         base.generation_config = trainable.model.generation_config
         trainable.model = load_adapter(base, folder).to(trainable.model.device)
     trainable.model = _merged(trainable.model)
@@ -108,6 +125,7 @@ def merge(base: str, adapter: Path, output: Path, *, force: bool = False) -> int
     """
     check_destination(output, force=force)
     loaded = load_pretrained(base)
+    take_adapter_tokenizer(loaded, adapter)
     peft_model: Any = load_adapter(loaded.model, adapter)
     count: int = sum(w.numel() for n, w in peft_model.named_parameters() if ".lora_" in n)
     merged = _merged(peft_model)
@@ -126,6 +144,7 @@ def _merged(peft_model: Any) -> PreTrainedModel:
     tied = peft_model.config.tie_word_embeddings
     with quiet():
         model: PreTrainedModel = peft_model.merge_and_unload()
+    restore_ties(model)
     model.config.tie_word_embeddings = tied
     return model
 
@@ -141,8 +160,10 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
 
     settings = read_adapter_settings(folder)
     weights = _adapter_weights(folder)
-    targets = _require_fit(model, weights, settings, folder)
-    settings["target_modules"] = targets
+    settings[OPTION] = adapter_rows(model, settings, weights, folder)
+    layers = {name: weight for name, weight in weights.items() if not is_row_weight(name)}
+    settings["target_modules"] = _require_fit(model, layers, settings, folder)
+    separate_head(model)
     with library_errors(ModelError, folder, "peft can't load it"):
         peft_model = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", **settings))
     report = set_peft_model_state_dict(peft_model, weights)

@@ -75,6 +75,7 @@ def training_record(
         "prompt_template": Prompt.parse(config.prefix).template,
         "max_source_length": config.max_source_length,
         "max_target_length": config.max_target_length,
+        "vocabulary": {"policy": config.vocabulary, "added": trainable.added_characters},
         "data": {
             "path": str(config.data),
             "bytes": splits.bytes,

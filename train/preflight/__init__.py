@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge.runtime.errors import EdgeError, PreflightError
 from edge.train.config import TrainConfig
-from edge.train.preflight import environment, resources, text
+from edge.train.preflight import environment, resources, text, vocabulary
 from edge.train.preflight.checks import (
     FAILED,
     OK,
@@ -40,6 +40,7 @@ _CHECKS: tuple[tuple[str, Callable[[PreflightContext], Findings]], ...] = (
     ("device", environment.device),
     ("data", environment.data),
     ("model", environment.model),
+    ("vocabulary", vocabulary.lost_characters),
     ("tokenizer", text.special_tokens),
     ("round trip", text.round_trip),
     ("lengths", text.lengths_in_range),

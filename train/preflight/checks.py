@@ -43,7 +43,8 @@ class PreflightContext:
         device: Device and precision.
         splits: The data.
         model_config: The model's configuration.
-        tokenizer: The model's tokenizer.
+        tokenizer: The model's tokenizer, extended if --vocabulary asks for it.
+        extended: Whether it was extended.
         train_pairs: The training pairs, or a sample of them.
         lengths: Tokens of input and target of each of `train_pairs`, not cut.
     """
@@ -55,6 +56,7 @@ class PreflightContext:
     splits: Splits | None = None
     model_config: PretrainedConfig | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
+    extended: bool = False
     train_pairs: list[Pair] = field(default_factory=list)
     lengths: list[tuple[int, int]] = field(default_factory=list)
 

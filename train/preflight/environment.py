@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from edge.train.data.pairs import load_splits
+from edge.train.data.pairs import load_splits, texts_of
 from edge.train.device import check_libraries, choose_device
 from edge.train.output.record import versions
 from edge.train.preflight.checks import (
@@ -15,8 +15,6 @@ from edge.train.preflight.checks import (
     WARNING,
     Findings,
     PreflightContext,
-    pair_lengths,
-    sample,
 )
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "rouge_score", "sacrebleu")
@@ -57,14 +55,15 @@ def model(context: PreflightContext) -> Findings:
     """The model's configuration and tokenizer load, and its weights are safetensors."""
     from edge.train.model.folder import check_tensor_types
     from edge.train.model.from_scratch import get_shape, shape_config
-    from edge.train.model.loading import load_model_config, load_tokenizer, new_tokenizer
+    from edge.train.model.loading import load_model_config, load_tokenizer
+    from edge.train.model.opening import new_tokenizer
     from edge.train.model.weights import require_safetensors
 
     config = context.config
     model_config: Any
     if config.model is not None:
         context.model_config = model_config = load_model_config(config.model)
-        context.tokenizer = tokenizer = load_tokenizer(config.tokenizer or config.model)
+        context.tokenizer = load_tokenizer(config.tokenizer or config.model)
         if Path(config.model).is_dir():
             require_safetensors(Path(config.model))
             check_tensor_types(sorted(Path(config.model).glob("*.safetensors")))
@@ -74,14 +73,11 @@ def model(context: PreflightContext) -> Findings:
             return
         assert config.from_scratch is not None
         assert config.dropout is not None  # decided for a new model
-        texts = [text for pair in context.splits.train for text in (pair.source, pair.target)]
+        texts = texts_of(context.splits.train)
         context.tokenizer = tokenizer = new_tokenizer(config, texts, context.work_dir)
         context.model_config = model_config = shape_config(
             get_shape(config.from_scratch), vocab_size=len(tokenizer), dropout=config.dropout
         )
         name = f"from scratch ({config.from_scratch})"
-    if context.splits is not None:
-        context.train_pairs = sample(context.splits.train)
-        context.lengths = pair_lengths(context.train_pairs, tokenizer)
     layers = f"{model_config.num_layers} encoder and {model_config.num_decoder_layers} decoder"
     yield OK, f"{name}: {model_config.model_type}, {layers} layers, width {model_config.d_model}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
@@ -22,9 +21,6 @@ from edge.train.preflight.checks import (
     sample,
     status_by_ratio,
 )
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _PARITY_ROWS = 1000
 _SHOWN_CHARACTERS = 80  # of an example
@@ -62,7 +58,7 @@ def special_tokens(context: PreflightContext) -> Findings:
 
 
 def round_trip(context: PreflightContext) -> Findings:
-    """Targets are unchanged by encoding and decoding, apart from normalization."""
+    """Targets are unchanged by encoding and decoding."""
     tokenizer = context.tokenizer
     if tokenizer is None or not context.train_pairs:
         return
@@ -70,29 +66,21 @@ def round_trip(context: PreflightContext) -> Findings:
     ids = tokenizer(targets, verbose=False)["input_ids"]
     unknown = [n for n, row in enumerate(ids) if tokenizer.unk_token_id in row]
     back = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    changed = [
-        n
-        for n, text in enumerate(back)
-        if n not in set(unknown) and _normal(text, tokenizer) != _normal(targets[n], tokenizer)
-    ]
+    others = {*range(len(targets))}.difference(unknown)
+    changed = [n for n in sorted(others) if back[n] != targets[n]]
     for rows, what in (
         (unknown, "contain characters that are not in the vocabulary and cannot be generated"),
         (changed, "are changed by encoding and decoding"),
     ):
         if rows:
+            status = status_by_ratio(len(rows), len(targets))
             yield (
-                status_by_ratio(len(rows), len(targets)),
+                WARNING if context.config.vocabulary == "keep" else status,
                 f"{len(rows):,} of {len(targets):,} targets {what}, such as"
                 f" {targets[rows[0]][:_SHOWN_CHARACTERS]!r}",
             )
     if not unknown and not changed:
         yield OK, f"{len(targets):,} targets are unchanged by encoding and decoding"
-
-
-def _normal(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    text = normalizer.normalize_str(text) if normalizer is not None else text
-    return " ".join(text.replace("▁", " ").split())
 
 
 def lengths_in_range(context: PreflightContext) -> Findings:
@@ -181,7 +169,7 @@ def evaluation_parity(context: PreflightContext) -> Findings:
     path = TextFingerprint.of(file, prompt.template)
     model = context.config.model
     recorded = read_training_record(model).get("text_path") if model else None
-    if isinstance(recorded, dict):
+    if isinstance(recorded, dict) and not context.extended:
         for difference in path.differences(recorded):
             yield WARNING, f"{model} was trained with other settings: {difference}"
     yield (

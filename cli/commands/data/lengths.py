@@ -51,6 +51,13 @@ _MAX_TASKS = 12  # in the list of tasks
     help="Report only this over-length policy.",
 )
 @click.option(
+    "--vocabulary",
+    type=click.Choice(["extend", "keep", "refuse"]),
+    default="extend",
+    show_default=True,
+    help="Count with the characters that edge train adds, without them, or stop.",
+)
+@click.option(
     "--tokens-per-step",
     type=COUNT,
     default=4096,
@@ -69,6 +76,7 @@ def lengths(
     max_source_length: int | None,
     max_target_length: int | None,
     policy: str | None,
+    vocabulary: str,
     tokens_per_step: int,
     histogram: Path | None,
     json_file: Path | None,
@@ -93,6 +101,7 @@ def lengths(
             max_source_length=max_source_length,
             max_target_length=max_target_length,
             tokens_per_step=tokens_per_step,
+            vocabulary=vocabulary,
         )
     if histogram is not None:
         write_histogram(report, histogram)
@@ -154,6 +163,8 @@ def _lines(report: LengthReport, policy: str | None, tokens_per_step: int) -> It
                 f" {effect.lost:.2%} of the tokens"
             )
     yield f"--tokens-per-step {tokens_per_step}: {report.padding}"
+    if report.vocabulary.message is not None:
+        yield f"--vocabulary {report.vocabulary.policy}: {report.vocabulary}"
     if train.unknown_targets:
         yield (
             f"warning: {train.unknown_targets:,} of {train.rows:,} training targets contain"

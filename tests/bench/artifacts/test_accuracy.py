@@ -116,7 +116,9 @@ def test_tasks_fit_and_worst_rows(artifacts: Path, dataset: Path) -> None:
     for name in ("rows", "exact_match", "rouge_l", "bleu", "chrf", "eval_loss"):
         value = getattr(found.tasks["long"], name)
         assert value == pytest.approx(getattr(alone, name), rel=1e-4), name
-    assert set(found.intervals) == {"exact_match", "rouge_l", "bleu", "chrf", "eval_loss"}
+    assert set(found.intervals) == {
+        *("exact_match", "verbatim_match", "rouge_l", "bleu", "chrf", "eval_loss")
+    }
     assert set(found.fit) == {"eval_loss", "rouge_l"}
     assert 1 <= len(found.worst) <= 4
     assert [row.rouge_l for row in found.worst] == sorted(row.rouge_l for row in found.worst)

@@ -41,6 +41,7 @@ def test_the_report(
     ended = edge(
         "data", "lengths", folder, "--model", small_tokenizer, "--prefix", "[{task}] {input}",
         "--histogram", out / "h.png", "--json", out / "r.json", "--tokens-per-step", 200,
+        "--vocabulary", "keep",
     )  # fmt: skip
     assert ended.status == 0, ended
     report = json.loads((out / "r.json").read_text())
@@ -129,7 +130,7 @@ def test_training_drops_long_rows_and_keeps_to_the_token_budget(
     result = train(config, on_event=lambda e: notes.append(e.message) if e.kind == "note" else None)
     run: dict[str, Any] = result.record["run"]  # type: ignore[assignment]
     assert any(re.match(r"1 of 1\d\d .*--long drop", warning) for warning in result.warnings)
-    assert "padding" in notes[0]
+    assert any("padding" in note for note in notes)
     assert 0 <= run["padding_waste"] <= 0.05
     assert result.record["padding"]["fixed"] > 0.3  # type: ignore[index]
     assert run["tokens_per_second"] > 0

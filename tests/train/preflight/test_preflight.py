@@ -65,10 +65,13 @@ def test_all_problems_are_reported_together(
     (output / "precious.txt").write_text("mine")
     options = (
         data, "--model", model, "--max-target-length", 10, "--output", output,
+        "--vocabulary", "refuse",
     )  # fmt: skip
     ended = edge("check", *options)
     assert ended.status == 2
-    assert ended.err.strip() == ("edge: 4 checks failed: round trip, lengths, output cap, output")
+    assert ended.err.strip() == (
+        "edge: 5 checks failed: vocabulary, round trip, lengths, output cap, output"
+    )
     assert "漢字" in ended.out
     line = assert_refused("train", *options)
     for reason in ("40 of 100 targets", "60 of 100 targets", "end after 10 tokens", "--force"):
