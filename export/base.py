@@ -106,6 +106,11 @@ class Exporter(abc.ABC):
         raise NotImplementedError
 
     @classmethod
+    def is_quantized(cls, quantization: str) -> bool:
+        """Whether a quantization keeps weights in integers."""
+        return quantization not in cls.full_precision
+
+    @classmethod
     def resolve(cls, quantization: str) -> str:
         """The canonical name of a quantization: `auto` and aliases resolved, case ignored.
 

@@ -112,9 +112,7 @@ class Publisher:
 
         Every exporter gets its model from here. Quantized targets get `quantization_source`.
         """
-        if quantization in exporter.full_precision:
-            return self.source
-        return self.quantization_source
+        return self.quantization_source if exporter.is_quantized(quantization) else self.source
 
     @property
     def quantization_source(self) -> SourceModel:
@@ -133,9 +131,8 @@ class Publisher:
             return None
         rows = self.calibration.fitted
         conditioned = condition(self.source, rows)
-        conditioned.source.precise_weights = functools.cache(
-            lambda: precise_weights(conditioned.source, rows)
-        )
+        chosen = functools.partial(precise_weights, conditioned.source, rows)
+        conditioned.source.precise_weights = functools.cache(chosen)
         self.source.release_torch_model()  # as large as the conditioned weights
         return conditioned
 
@@ -215,9 +212,8 @@ class Publisher:
         check = self.check  # first: it rejects a wrong tokenizer before anything is written
         shortlist = self.shortlist
         check.prepare()
-        quantized = target.quantization not in exporter.full_precision
-        compares = quantized and self.options.condition and self.options.compare_answers
-        if compares:
+        asked = self.options.compare_answers and self.options.condition
+        if compares := asked and exporter.is_quantized(target.quantization):
             self.held_out.prepare()
         with new_folder(output, force=force) as staging:
             manifest = self.write(target, staging)
@@ -276,9 +272,8 @@ class Publisher:
     def _manifest(
         self, target: Target, source: SourceModel, staging: Path, settings: Mapping[str, Any]
     ) -> Manifest:
-        quantized = target.quantization not in EXPORTERS.load(target.format).full_precision
-        conditioned = self.conditioned if quantized else None
-        generation = supported_generation(self.generation, target.format)
+        exporter = EXPORTERS.load(target.format)
+        conditioned = self.conditioned if exporter.is_quantized(target.quantization) else None
         return Manifest(
             format=target.format,
             quantization=target.quantization,
@@ -292,7 +287,7 @@ class Publisher:
             files=list_files(staging),
             prompt_template=self.prompt.template,
             text_path=self.text_fingerprint.as_record(),
-            generation=generation.non_default(),
+            generation=supported_generation(self.generation, target.format).non_default(),
             limits=self.limits,
             conditioning=dict(conditioned.record) if conditioned else {},
             runtime=dict(settings),

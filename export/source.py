@@ -49,10 +49,8 @@ class SourceModel:
         generation: the generation settings of the folder.
         weights_sha256: the hash of the folder's weight files; the same for a copy with other
             weights, since it identifies what an artifact was made from.
-        head_projection: a matrix P, float32 [d_model, d_model], with lm_head = shared · P, where
-            the weights were made from a tied model; else None.
-        precise_weights: gives the names of weights that 4-bit formats keep in 8 bits, if a
-            calibration has chosen them; else None.
+        head_projection: P, float32 [d_model, d_model], with lm_head = shared · P, or None.
+        precise_weights: gives the names of weights that 4-bit formats keep in 8 bits, or None.
     """
 
     def __init__(
