@@ -48,7 +48,8 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
-# Thousands of mutated artifacts and model folders for each format: an hour. Table and failures are
+# Thousands of mutated artifacts and model folders for each format: two hours. Those that load are
+# loaded under valgrind, too, where it is installed. Table and failures are
 # in build/hostile. EDGE_HOSTILE_CASES repeats single cases by their names, EDGE_HOSTILE_COUNT=2000
 # tries so many for each format.
 test-hostile: install
