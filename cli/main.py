@@ -124,6 +124,14 @@ def _run(invocation: Invocation) -> int:
         _discard_stdout()
         return 0
     except Exception as error:
+        if isinstance(error, UnicodeEncodeError):
+            _discard_stdout()
+            character = printable(error.object[error.start])
+            return _print_error(
+                f"standard output can't hold {character!a} in its encoding,"
+                f" {error.encoding}. Set PYTHONIOENCODING=utf-8",
+                1,
+            )
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             _discard_stdout()
             return _print_error("standard output can't be written: no space left on device", 1)

@@ -1,8 +1,8 @@
 """A trial load of an artifact in a child process with limits.
 
 The engines' libraries are C++ and can crash, hang or exhaust memory on malicious files in ways that
-no check foresees. A child process loads the artifact and generates one short answer first, so that
-this becomes an error message.
+no check foresees. A child process loads the artifact and generates short answers in all ways first,
+so that this becomes an error message.
 
 The child measures its limits from the moment that the libraries are imported. It is not a sandbox:
 it runs with all rights of this process.
@@ -26,7 +26,7 @@ from edge.runtime.artifact import Artifact
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import ArtifactError, EdgeError
 
-_ANSWER_TOKENS = 4
+_ANSWER_TOKENS, _DRAFT_TOKENS = 4, 3
 _MEMORY, _MEMORY_FACTOR = 1 << 30, 8  # bytes, and per byte of the artifact
 _CPU_SECONDS, _BYTES_PER_SECOND = 10, 20 << 20
 _WALL_FACTOR = 6  # other processes may use the cores
@@ -144,6 +144,13 @@ def _main(argument: dict[str, Any]) -> int:
             fields = dict.fromkeys(model.prompt.fields, "test")
             tokens = min(_ANSWER_TOKENS, model.limits.max_new_tokens)
             answer = model.generate("test", fields=fields, max_new_tokens=tokens)
+            # Engines may open further files for other searches.
+            if model.engine.supports_beams:
+                model.generate("test", fields=fields, max_new_tokens=tokens, num_beams=2)
+            if model.engine.supports_prompt_lookup:
+                lookup = {"prompt_lookup_num_tokens": _DRAFT_TOKENS}
+                model.generate("test", fields=fields, max_new_tokens=tokens, **lookup)
+            model.score("test", "test", fields=fields)  # reads the files for scores
     except EdgeError as error:
         json.dump({"type": type(error).__name__, "message": str(error)}, answers)
         answers.close()

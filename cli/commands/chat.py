@@ -14,6 +14,7 @@ import click
 from edge.cli.base import Command
 from edge.cli.options import generation_options, given, threads_option, trust_option
 from edge.cli.param_types import PATH
+from edge.cli.standard_input import input_lines
 
 if TYPE_CHECKING:
     from edge.runtime.chat import AnswerStats, Chat
@@ -78,7 +79,7 @@ def command(
     if url is None and model_name is not None:
         raise UsageError("--model needs --url")
     with _opened(artifact, url, model_name, mode, threads, trust_code, given(generation)) as chat:
-        if sys.stdin.isatty() and sys.stdout.isatty():
+        if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
             return _Terminal(chat, target_ms).run(str(artifact or url))
         return _Pipe(chat, target_ms).run()
 
@@ -156,7 +157,7 @@ class _Pipe(_Repl):
     """One line out for each line in, without prompts or colors."""
 
     def run(self) -> int:
-        for number, raw in enumerate(sys.stdin.buffer, start=1):
+        for number, raw in input_lines():
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError:

@@ -21,6 +21,7 @@ from edge.cli.options import (
     trust_option,
 )
 from edge.cli.param_types import PATH
+from edge.cli.standard_input import input_lines
 
 if TYPE_CHECKING:
     from edge.runtime.batch.job import BatchJob
@@ -163,7 +164,7 @@ def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str,
     from edge.runtime.batch.job import format_generation
     from edge.runtime.errors import DataError
 
-    for number, raw in enumerate(sys.stdin.buffer, start=1):
+    for number, raw in input_lines():
         try:
             line = raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:

@@ -8,6 +8,7 @@ replace the destination atomically.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from edge.runtime.platform.lock import lock_file
 _VERSION = 1
 _SYNC_INTERVAL_S = 1.0  # the most a power failure can lose; a killed process loses nothing
 _MAX_HEADER_BYTES = 1 << 20
+_MAX_NAME_BYTES, _KEPT_CHARACTERS = 240, 50  # file systems allow 255 bytes
 
 
 class Journal:
@@ -123,8 +125,12 @@ class Journal:
 
 
 def journal_path(destination: Path) -> Path:
-    """The journal's path: `.NAME.partial` beside the destination."""
-    return destination.with_name(f".{destination.name}.partial")
+    """The journal's path: `.NAME.partial` beside the destination; long names are shortened."""
+    name = destination.name
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        name = f"{name[:_KEPT_CHARACTERS]}-{digest}"
+    return destination.with_name(f".{name}.partial")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from edge.runtime.batch.job import (
 )
 from edge.runtime.batch.journal import open_journal
 from edge.runtime.errors import UsageError
-from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.atomic import new_file, readable_os_errors
 from edge.runtime.rows import data_sha256
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def run_file(
         DataError: A malformed row. All rows are checked before the first is answered.
         OutputExistsError: Another run's answers exist, and `force` is off.
     """
-    _check_paths(path, output)
+    with readable_os_errors(output):
+        _check_paths(path, output)
     model.generate([], **job.generate_kwargs)  # rejects bad options before anything is written
     if path.exists() and not path.is_file() and not path.is_dir():
         return _run_pipe(model, path, output, job)

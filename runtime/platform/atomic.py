@@ -220,6 +220,7 @@ _READABLE: dict[int | None, str] = {
     errno.EPERM: "no permission to write",
     errno.EROFS: "the filesystem is read-only",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOENT: "a part of the path can't be created",
     errno.ENOTDIR: "a part of the path is not a folder",
     errno.EEXIST: "a part of the path is not a folder",  # of mkdir, where a file has the name
     errno.EISDIR: "it is a folder",

@@ -59,6 +59,8 @@ def guess_columns(
         return columns
     if no_target and columns.target != DEFAULT.target:
         return columns
+    if need_target and sum(source in names and target in names for source, target in _PAIRS) > 1:
+        return columns  # two pairs are there
     fits = [
         (source, target)
         for source, target in _PAIRS

@@ -25,9 +25,9 @@ def open_data(path: str | Path) -> Iterator[BinaryIO]:
         DataError: The file is missing, a folder, not readable, or damaged.
     """
     path = Path(path)
-    if path.is_dir():
-        raise DataError("is a folder; give a file", path=path)
     try:
+        if path.is_dir():
+            raise DataError("is a folder; give a file", path=path)
         handle = path.open("rb")
     except FileNotFoundError:
         raise DataError("no such file", path=path) from None
@@ -74,10 +74,10 @@ def raw_lines(
     """Line number, from 1, and bytes of each line; blank ones only if `blank`.
 
     Raises:
-        DataError: A line is longer than MAX_LINE_BYTES.
+        DataError: A line is longer than MAX_LINE_BYTES, or can't be read.
     """
     number = 0
-    while raw := handle.readline(MAX_LINE_BYTES + 1):
+    while raw := _read_line(handle, path, number + 1):
         number += 1
         if len(raw) > MAX_LINE_BYTES:
             raise DataError(
@@ -85,6 +85,13 @@ def raw_lines(
             )
         if blank or raw.strip():
             yield number, raw
+
+
+def _read_line(handle: BinaryIO, path: str | Path, number: int) -> bytes:
+    try:
+        return handle.readline(MAX_LINE_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"can't be read ({error.strerror})", path=path, line=number) from error
 
 
 def decode(raw: bytes, path: str | Path, line: int) -> str:

@@ -141,7 +141,7 @@ def _parquet(path: Path) -> Iterator[Record]:
     except ModuleNotFoundError as error:
         raise missing_extra(f"{path}", "pyarrow", "parquet") from error
     if not path.is_file():
-        raise DataError("is a folder; give a file" if path.exists() else "no such file", path=path)
+        raise DataError("is not a file" if path.exists() else "no such file", path=path)
     number = 0
     try:
         with pq.ParquetFile(path) as file:

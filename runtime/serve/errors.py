@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edge.runtime.errors import EdgeError, InputTooLongError, OutputError, UsageError
+from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError, OutputError, UsageError
 
 # OpenAI's error type for each status.
 _TYPES = {
@@ -85,9 +85,14 @@ def to_api_error(error: BaseException) -> ApiError:
         return ApiError(422, "invalid_output", str(error), raw_text=error.raw_text)
     if isinstance(error, UsageError):
         return ApiError(400, "invalid_value", str(error))
-    if isinstance(error, EdgeError) and error.exit_code == 2:
+    if isinstance(error, EdgeError) and error.exit_code == 2 and not _is_ours(error):
         return ApiError(400, "unsupported", str(error))
     return ApiError(500, "internal_error", "internal error; see the service's log")
+
+
+def _is_ours(error: EdgeError) -> bool:
+    """Whether the service's own files are at fault, which a client need not know."""
+    return isinstance(error, ArtifactError)
 
 
 def deadline_error(seconds: float, *, retry_after: float = 1.0) -> ApiError:

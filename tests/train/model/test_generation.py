@@ -15,7 +15,7 @@ from edge.train.config import TrainConfig
 from edge.train.data import Pair, tokenize
 from edge.train.evaluate import evaluate
 from edge.train.model.generation import KNOWN_FIELDS
-from edge.train.model.loading import open_model
+from edge.train.model.opening import open_model
 from samples import LETTER_PIECES, save_letter_model
 
 TEXTS = ("the old bridge", "who? no, when!", "abc", "a longer text with many letters in it")
