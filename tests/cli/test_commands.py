@@ -97,7 +97,7 @@ def test_run_refuses_invalid_options(
     )
     assert "this artifact takes" in assert_refused("run", artifact, "word " * 700)
     empty = tmp_path / "empty.txt"
-    empty.write_text("\n")
+    empty.write_text("")
     assert "no rows" in assert_refused("run", artifact, "--input", empty)
 
 

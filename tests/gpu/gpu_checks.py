@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Columns, read_rows
 from edge.train.config import TrainConfig
 from edge.train.data import IGNORED_LABEL, Collator, load_splits, tokenize
@@ -70,8 +71,9 @@ def loss(context: Context, _: dict[str, Result]) -> Result:
 
     def answer(where: str) -> Any:
         options = EvaluationOptions(batch_size=len(rows))
+        generation = GenerationOptions(max_new_tokens=64)
         model.to(where)
-        return evaluate(model, trainable.tokenizer, rows, max_new_tokens=64, options=options)
+        return evaluate(model, trainable.tokenizer, rows, generation=generation, options=options)
 
     expected, found = measure("cpu"), measure(context.device)
     answers = [answer(where).predictions for where in ("cpu", context.device)]
