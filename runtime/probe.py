@@ -58,10 +58,11 @@ def probe(folder: str | Path, *, threads: int | None = None, trust_code: bool = 
         trust_code: See `load`.
 
     Raises:
-        ArtifactError: The artifact can't be loaded, or loading it crashes or exceeds the limits.
+        ArtifactError: A file is altered, the artifact can't be loaded, or loading it crashes or exceeds the limits.
         EdgeError: What `load` and `Model.generate` raise.
     """
-    artifact = Artifact.open(folder, trust_code=trust_code)
+    # An altered file is named before a library reads it.
+    artifact = Artifact.open(folder, verify=True, trust_code=trust_code)
     ENGINES.load(artifact.manifest.format)  # a missing library is reported from here
     seconds = _CPU_SECONDS + artifact.manifest.size // _BYTES_PER_SECOND
     argument = {
