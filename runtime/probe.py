@@ -58,7 +58,8 @@ def probe(folder: str | Path, *, threads: int | None = None, trust_code: bool = 
         trust_code: See `load`.
 
     Raises:
-        ArtifactError: A file is altered, the artifact can't be loaded, or loading it crashes or exceeds the limits.
+        ArtifactError: A file is altered, the artifact can't be loaded, or loading it crashes or
+            exceeds the limits.
         EdgeError: What `load` and `Model.generate` raise.
     """
     # An altered file is named before a library reads it.
