@@ -150,8 +150,12 @@ def _main(argument: dict[str, Any]) -> int:
             if model.engine.supports_beams:
                 model.generate("test", fields=fields, max_new_tokens=tokens, num_beams=2)
             if model.engine.supports_prompt_lookup:
-                lookup = {"prompt_lookup_num_tokens": _DRAFT_TOKENS}
-                model.generate("test", fields=fields, max_new_tokens=tokens, **lookup)
+                model.generate(
+                    "test",
+                    fields=fields,
+                    max_new_tokens=tokens,
+                    prompt_lookup_num_tokens=_DRAFT_TOKENS,
+                )
             model.score("test", "test", fields=fields)  # reads the files for scores
     except EdgeError as error:
         json.dump({"type": type(error).__name__, "message": str(error)}, answers)
