@@ -52,6 +52,7 @@ def test_cases_are_measured_with_their_p95(artifacts: Path, dataset: Path, tmp_p
         assert extra["verdict"] == "meets"
 
 
+@pytest.mark.slow
 def test_a_tiny_model_is_exported_by_default() -> None:
     ended = _pytest("bench/", "--benchmark-only", "-k", "onnx", EDGE_BENCH_RUNS=30)
     assert ended.returncode == 0, ended.stdout

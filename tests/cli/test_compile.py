@@ -128,6 +128,7 @@ def test_a_missed_target_leaves_what_a_further_call_goes_on_from(
     assert not work.exists()
 
 
+@pytest.mark.slow
 def test_a_search_that_was_cut_off_goes_on(
     call: Callable[..., list[str]], edge: Edge, tmp_path: Path, slow_onnx: Callable[[float], None]
 ) -> None:

@@ -45,6 +45,7 @@ def test_the_suite_passes_on_this_gpu(tmp_path: Path) -> None:
     assert content["seconds"] < 360
 
 
+@pytest.mark.slow
 def test_parts_run_on_a_cpu(tmp_path: Path) -> None:
     parts = "prepare,loss,bf16_full"
     content = suite(tmp_path / "cpu.json", "--device", "cpu", "--tiny", "--parts", parts)

@@ -257,6 +257,7 @@ def test_an_unavailable_device(questions: Path, tmp_path: Path) -> None:
         train(config)
 
 
+@pytest.mark.slow
 def test_real_questions_are_learned_from(shared: Path, tmp_path: Path) -> None:
     """A few steps on Disfl-QA: already far from the loss of guessing among 2,000 pieces."""
     config = TrainConfig(

@@ -420,6 +420,7 @@ def test_targets_of_options() -> None:
 # -- speculation ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_drafts_are_measured_and_replayed_step_by_step(
     artifacts: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

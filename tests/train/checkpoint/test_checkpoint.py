@@ -148,6 +148,7 @@ def test_any_optimizer_and_schedule_resume(questions: Path, tmp_path: Path, opti
     assert_same(whole, parts)
 
 
+@pytest.mark.slow
 def test_the_best_and_early_stopping_survive(questions: Path, tmp_path: Path) -> None:
     """A rate so high that evaluations get worse: stops early and ends with the best."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

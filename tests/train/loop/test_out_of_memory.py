@@ -83,6 +83,7 @@ def warnings(events: list[Event]) -> list[str]:
     return [event.message for event in events if event.kind == "warning"]
 
 
+@pytest.mark.slow
 def test_halved_batches_learn_the_same(
     questions: Path, tmp_path: Path, at_most: Callable[..., None]
 ) -> None:
@@ -151,6 +152,7 @@ print("steps", result.record["run"]["steps"], "parts", result.record["run"]["mic
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_a_process_that_really_runs_out_of_memory_goes_on(tmp_path: Path) -> None:
     """A real limit on the address space, and torch's own allocator that fails."""
