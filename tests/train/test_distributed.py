@@ -112,6 +112,7 @@ def assert_alike(folder: Path, single: TrainResult) -> None:
     assert record["hyperparameters"]["processes"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(
     questions: Path, single: TrainResult, tmp_path: Path
 ) -> None:

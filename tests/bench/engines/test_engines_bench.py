@@ -335,6 +335,7 @@ def test_ctrl_c_leaves_the_rows_that_were_measured(int8: Prepared) -> None:
     assert not psutil.Process().children()
 
 
+@pytest.mark.slow
 def test_scaling_covers_all_lengths(int8: Prepared) -> None:
     report = run_engines("tiny", int8, TINY, [INT8], QUICK, scaling=True)
     [scaling] = report.scaling
@@ -377,6 +378,7 @@ def test_the_command_prints_the_table_and_the_verdict(
     assert "tiny: no artifact meets the target 0.001 ms" in missed.err
 
 
+@pytest.mark.slow
 def test_a_model_folder_stands_for_a_shape(
     edge: Callable[..., Any], tiny: Prepared, tmp_path: Path
 ) -> None:

@@ -131,7 +131,9 @@ def test_characters_in_messages_can_be_read() -> None:
     assert shown.endswith("and 12 more")
 
 
-@pytest.mark.parametrize("data", ["tldr", "canard", "disfl_qa"])
+@pytest.mark.parametrize(
+    "data", [pytest.param("tldr", marks=pytest.mark.slow), "canard", "disfl_qa"]
+)
 def test_all_rows_of_public_data(shared: Path, data: str) -> None:
     from transformers import AutoTokenizer
 
