@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edge.export.source import SourceModel
-from edge.runtime.errors import UsageError
+from edge.runtime.errors import ModelError, UsageError
 from edge.runtime.registry import Entry, Registry, unknown_name
 
 
@@ -71,6 +71,7 @@ class Exporter(abc.ABC):
         higher_precision: canonical name → the quantization to export instead if the parity check
             fails.
         supports_shortlist: whether `write_with_shortlist` is implemented.
+        supports_bias_per_layer: whether umT5 can be written, whose layers have separate biases.
     """
 
     format: ClassVar[str]
@@ -82,6 +83,7 @@ class Exporter(abc.ABC):
     tolerances: ClassVar[Mapping[str, Tolerance]]
     higher_precision: ClassVar[Mapping[str, str]] = {}
     supports_shortlist: ClassVar[bool] = False
+    supports_bias_per_layer: ClassVar[bool] = False
 
     @abc.abstractmethod
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
@@ -109,6 +111,16 @@ class Exporter(abc.ABC):
     def is_quantized(cls, quantization: str) -> bool:
         """Whether a quantization keeps weights in integers."""
         return quantization not in cls.full_precision
+
+    @classmethod
+    def check_architecture(cls, source: SourceModel) -> None:
+        """Reject a model that the format can't express.
+
+        Raises:
+            ModelError: it has separate position biases, and the format does not.
+        """
+        if source.architecture.has_bias_per_layer and not cls.supports_bias_per_layer:
+            raise ModelError(f"{source.name}: umT5 works with --format onnx alone")
 
     @classmethod
     def resolve(cls, quantization: str) -> str:

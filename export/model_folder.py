@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.errors import ModelError, first_line, one_line
-from edge.runtime.platform.json_file import read_json
+from edge.runtime.errors import ModelError, first_line
+from edge.train.model.training_record import require_json_object
 
 _HUB_PATTERNS = ("*.json", "*.safetensors", "spiece.model", "*.md")
-_MAX_JSON_BYTES = 64 << 20
 
 
 def read_config(path: Path, *, optional: bool = False) -> dict[str, Any]:
@@ -27,13 +25,7 @@ def read_config(path: Path, *, optional: bool = False) -> dict[str, Any]:
         if optional:
             return {}
         raise ModelError(f"{path.parent}: no {path.name}; not a Hugging Face model folder")
-    try:
-        values = read_json(path, _MAX_JSON_BYTES)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: {one_line(error)}") from None
-    if not isinstance(values, Mapping):
-        raise ModelError(f"{path}: must be a JSON object")
-    return dict(values)
+    return require_json_object(path)
 
 
 def download(hub_id: str, revision: str | None) -> Path:

@@ -20,6 +20,7 @@ from edge.export.architecture import expected_shapes
 from edge.export.base import Tolerance
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
+from edge.export.weights import require_finite
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Limits
 from edge.runtime.errors import ModelError, ParityError
@@ -276,12 +277,9 @@ def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
 
 
 def _check_finite(source: SourceModel) -> None:
-    """Reject weights with NaN or infinite values, whatever the format would make of them."""
+    """Reject weights with NaN or infinite values in all formats, in float32 too."""
     for name in expected_shapes(source.architecture):
-        if not np.isfinite(source.tensor(name)).all():
-            raise ModelError(
-                f"{source.folder}: {name} holds NaN or infinite values; the weights are damaged"
-            )
+        require_finite(source.tensor(name), name, source.folder)
 
 
 def _check_tokenizer(source: SourceModel, tokenizer: Tokenizer, texts: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ from edge.export.target import Target, plan_targets
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Manifest, Source, TokenizerInfo
 from edge.runtime.artifact.trust import CODE_FILES, record_trust
-from edge.runtime.errors import ModelError, ParityError, UsageError
+from edge.runtime.errors import ParityError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.model import load
 from edge.runtime.platform.atomic import check_destination, new_folder
@@ -163,9 +163,9 @@ class Publisher:
             UsageError: a shortlist for a format that does not support one.
             ModelError: an architecture that the format does not support.
         """
-        if self.source.architecture.has_bias_per_layer and target.format != "onnx":
-            raise ModelError(f"{self.source.name}: umT5 works with --format onnx alone")
-        if self.options.shortlist and not EXPORTERS.load(target.format).supports_shortlist:
+        exporter = EXPORTERS.load(target.format)
+        exporter.check_architecture(self.source)
+        if self.options.shortlist and not exporter.supports_shortlist:
             raise UsageError(
                 f"--shortlist is for --format onnx, not {target.format}. Leave --shortlist out, or"
                 " export with --format onnx alone"

@@ -136,8 +136,7 @@ class TorchReference(Engine):
         shape = self._source.architecture
         ids, mask = pad_batch(input_ids, shape.pad_token_id)
         targets, _ = pad_batch(target_ids, shape.pad_token_id)
-        starts = np.full((len(targets), 1), shape.decoder_start_token_id, dtype=np.int64)
-        decoder_ids = np.concatenate([starts, targets[:, :-1]], axis=1)
+        decoder_ids = shift_right(targets, shape.decoder_start_token_id)
         with torch.inference_mode():
             logits = self._source.torch_model(
                 input_ids=torch.from_numpy(ids),
@@ -149,3 +148,8 @@ class TorchReference(Engine):
 
     def close(self) -> None:
         """Do nothing: the model belongs to its source."""
+
+
+def shift_right(targets: np.ndarray, start: int) -> np.ndarray:
+    """What a decoder reads to predict `targets` [rows, tokens]: the same, after the start token."""
+    return np.concatenate([np.full((len(targets), 1), start), targets[:, :-1]], axis=1)

@@ -25,7 +25,7 @@ from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.text.tokenization import Tokenizer
 from edge.train.model.adapter_config import refuse_adapter
 from edge.train.model.byte_tokenizer import byte_tokenizer, is_byte_tokenizer
-from edge.train.model.folder import check_model_folder, is_hub_id, require_tokenizer, snapshot_of
+from edge.train.model.folder import is_hub_id, refuse_quantized, require_tokenizer, snapshot_of
 from edge.train.model.generation import read_generation
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class SourceModel:
         self.tokenizer_source = self.folder if tokenizer is None else Path(tokenizer)
         refuse_adapter(self.folder)
         self.config = read_config(self.folder / "config.json")
-        check_model_folder(self.folder, self.config)
+        refuse_quantized(self.folder, self.config)
         self.training = read_config(self.folder / TRAINING_RECORD, optional=True)
         self.generation = read_generation(self.folder)
         self._stored = SafetensorsWeights(self.folder)

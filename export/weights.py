@@ -86,6 +86,17 @@ class SafetensorsWeights(Mapping[str, np.ndarray]):
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def require_finite(values: np.ndarray, name: str, folder: Path) -> np.ndarray:
+    """The values of a weight, if none is NaN or infinite.
+
+    Raises:
+        ModelError: One is; the message names the weight.
+    """
+    if not np.isfinite(values).all():
+        raise ModelError(f"{folder}: {name} holds NaN or infinite values; the weights are damaged")
+    return values
+
+
 def _weight_files(folder: Path) -> list[Path]:
     single = folder / _SINGLE_NAME
     if single.is_file():

@@ -58,12 +58,10 @@ def probe(folder: str | Path, *, threads: int | None = None, trust_code: bool = 
         trust_code: See `load`.
 
     Raises:
-        ArtifactError: A file is altered, the artifact can't be loaded, or loading it crashes or
-            exceeds the limits.
+        ArtifactError: The artifact can't be loaded, or loading it crashes or exceeds the limits.
         EdgeError: What `load` and `Model.generate` raise.
     """
-    # An altered file is named before a library reads it.
-    artifact = Artifact.open(folder, verify=True, trust_code=trust_code)
+    artifact = Artifact.open(folder, trust_code=trust_code)
     ENGINES.load(artifact.manifest.format)  # a missing library is reported from here
     seconds = _CPU_SECONDS + artifact.manifest.size // _BYTES_PER_SECOND
     argument = {
@@ -91,12 +89,13 @@ def probe(folder: str | Path, *, threads: int | None = None, trust_code: bool = 
 
 
 def probe_all(folders: Iterable[Path], *, trust_code: bool = False) -> None:
-    """Probe several artifacts.
+    """Probe several artifacts, after a check of their hashes: a library reads no altered file.
 
     Raises:
-        EdgeError: See `probe`.
+        EdgeError: A file is altered; otherwise see `probe`.
     """
     for folder in folders:
+        Artifact.open(folder, verify=True, trust_code=trust_code)
         probe(folder, trust_code=trust_code)
 
 

@@ -23,16 +23,25 @@ _READY_TIMEOUT = 60.0  # seconds
 
 
 @dataclass(frozen=True)
-class OpenLoad:
+class Replies:
+    """The replies to the requests of a load."""
+
+    replies: list[Reply]
+
+    def only(self, *statuses: int) -> bool:
+        """Whether every reply has one of these statuses."""
+        return all(reply.status in statuses for reply in self.replies)
+
+
+@dataclass(frozen=True)
+class OpenLoad(Replies):
     """What an open loop found.
 
     Attributes:
-        replies: to the requests that were sent.
         unsent: requests that would have needed too many connections.
         rate: requests sent per second.
     """
 
-    replies: list[Reply]
     unsent: int
     rate: float
 
@@ -40,10 +49,6 @@ class OpenLoad:
     def answered_seconds(self) -> list[float]:
         """Seconds of each reply with status 200."""
         return [reply.seconds for reply in self.replies if reply.status == 200]
-
-    def only(self, *statuses: int) -> bool:
-        """Whether every reply has one of these statuses."""
-        return all(reply.status in statuses for reply in self.replies)
 
 
 def require_ok(reply: Reply) -> Reply:
@@ -119,18 +124,16 @@ async def open_loop(
 
 
 @dataclass(frozen=True)
-class CutLoad:
+class CutLoad(Replies):
     """What clients that hang up at random moments found.
 
     Attributes:
         sent: Requests that were sent.
         cut: Requests whose connection the client closed before the reply was complete.
-        replies: To the others.
     """
 
     sent: int
     cut: int
-    replies: list[Reply]
 
 
 async def cut_loop(
@@ -164,7 +167,7 @@ async def cut_loop(
                 cut += 1
 
     await asyncio.gather(*(ask() for _ in range(clients)))
-    return CutLoad(sent, cut, replies)
+    return CutLoad(replies, sent, cut)
 
 
 async def resident_bytes(client: LoadClient) -> float:

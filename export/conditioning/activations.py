@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge.export.conditioning.calibration import Calibration
+from edge.export.reference import shift_right
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.base import pad_batch
 
@@ -92,14 +93,13 @@ def run_observed(
             targets, target_mask = pad_batch(
                 [rows.targets[row] for row in batch], shape.pad_token_id
             )
-            starts = np.full((len(batch), 1), shape.decoder_start_token_id, dtype=np.int64)
             masks["encoder"] = torch.from_numpy(mask).bool()
             masks["decoder"] = torch.from_numpy(target_mask).bool()
             model(
                 input_ids=torch.from_numpy(ids),
                 attention_mask=torch.from_numpy(mask),
                 decoder_input_ids=torch.from_numpy(
-                    np.concatenate([starts, targets[:, :-1]], axis=1)
+                    shift_right(targets, shape.decoder_start_token_id)
                 ),
             )
 

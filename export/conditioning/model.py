@@ -25,8 +25,9 @@ from edge.export.conditioning.structure import (
     value_pairs,
 )
 from edge.export.source import SourceModel
+from edge.export.weights import require_finite
 from edge.runtime.artifact.manifest import Architecture
-from edge.runtime.errors import EdgeError, ModelError
+from edge.runtime.errors import EdgeError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -140,12 +141,8 @@ class _Moments:
 
 
 def _read_finite(source: SourceModel, name: str) -> np.ndarray:
-    values = np.array(source.tensor(name), dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise ModelError(
-            f"{source.folder}: {name} holds NaN or infinite values; the weights are damaged"
-        )
-    return values
+    """A new float32 array, which the passes may change."""
+    return require_finite(np.array(source.tensor(name), dtype=np.float32), name, source.folder)
 
 
 def _balance(source: SourceModel, calibration: Calibration, weights: Weights) -> int:

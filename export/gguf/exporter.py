@@ -15,6 +15,7 @@ from edge.export.base import EIGHT_BIT, FOUR_BIT, HALF, Exporter, Tolerance
 from edge.export.gguf.position_buckets import BiasTables, bias_tables
 from edge.export.gguf.quantizer import FOUR_BITS, quantize_file
 from edge.export.gguf.vocabulary import read_vocabulary
+from edge.export.quantization.sensitivity import kept_weights
 from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
@@ -259,13 +260,5 @@ def _importance(source: SourceModel) -> dict[str, np.ndarray]:
 
 def _precise(source: SourceModel) -> dict[str, int]:
     """GGUF name → row width of the matrices that keep more than 4 bits."""
-    weights = expected_shapes(source.architecture)
-    if source.precise_weights is not None:
-        chosen = source.precise_weights()
-    else:  # a seventh of what a step reads, and two fifths of the error
-        chosen = frozenset(
-            name
-            for name in weights
-            if name.endswith(("EncDecAttention.q.weight", "EncDecAttention.o.weight"))
-        )
-    return {gguf: weights[name][1] for name, gguf in _tensor_names(weights) if name in chosen}
+    weights, kept = expected_shapes(source.architecture), kept_weights(source)
+    return {gguf: weights[name][1] for name, gguf in _tensor_names(weights) if name in kept}

@@ -50,6 +50,7 @@ class OnnxExporter(Exporter):
     }
     higher_precision: ClassVar[Mapping[str, str]] = {"int4": "int4_mixed", "int4_mixed": "int8"}
     supports_shortlist = True
+    supports_bias_per_layer = True
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
         """See `Exporter.write`."""

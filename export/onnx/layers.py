@@ -139,7 +139,7 @@ class Emitter:
         )
 
     def bias_of_layers(self, bias: str, layers: int) -> list[str]:
-        """The bias of each layer: the same for all, or its share of [1, layers × heads, …]."""
+        """The bias of each layer: the same for all, or its part of [1, layers × heads, …]."""
         if not self.shape.has_bias_per_layer or layers == 1:
             return [bias] * layers
         return self.graph.ops("Split", bias, outputs=layers, axis=1, num_outputs=layers)

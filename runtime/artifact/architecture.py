@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
 
+MAX_END_TOKENS = 64
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -33,7 +35,7 @@ class Architecture:
 
     @property
     def has_bias_per_layer(self) -> bool:
-        """Whether every self-attention has a position bias of its own, as in umT5."""
+        """Whether every self-attention has a separate position bias, as in umT5."""
         return self.model_type == "umt5"
 
     @property

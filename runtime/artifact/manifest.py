@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.artifact.architecture import Architecture
+from edge.runtime.artifact.architecture import MAX_END_TOKENS, Architecture
 from edge.runtime.artifact.dimensions import DIMENSIONS
 from edge.runtime.artifact.from_json import build_dataclass
 from edge.runtime.errors import ArtifactError, UsageError, one_line
@@ -41,7 +41,6 @@ MANIFEST_NAME = "edge.json"
 _HUB_ENCODER = "encoder_model.onnx"  # written by `edge export --layout hub`
 _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
-_MAX_END_TOKENS = 64
 _MAX_TEMPLATE_CHARS = 1 << 14
 _MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
 _MAX_LIMITS = {"max_input_tokens": 1 << 20, "max_new_tokens": 1 << 16}
@@ -264,11 +263,11 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
             raise ArtifactError(
                 f"{path}: a special token's id is outside the vocabulary (architecture.{name})"
             )
-    if len(shape.end_token_ids) > _MAX_END_TOKENS or not all(
+    if len(shape.end_token_ids) > MAX_END_TOKENS or not all(
         0 <= token < shape.vocab_size for token in shape.end_token_ids
     ):
         raise ArtifactError(
-            f"{path}: architecture.end_token_ids must be at most {_MAX_END_TOKENS} ids of the"
+            f"{path}: architecture.end_token_ids must be at most {MAX_END_TOKENS} ids of the"
             " vocabulary"
         )
     pieces, added = manifest.tokenizer.pieces, manifest.tokenizer.added_characters

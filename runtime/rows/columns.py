@@ -64,7 +64,7 @@ def guess_columns(
     fits = [
         (source, target)
         for source, target in _PAIRS
-        if (source in names if no_input else source == columns.input or columns.input != source)
+        if (not no_input or source in names)
         and (not need_target or (target in names if no_target else target == columns.target))
     ]
     if no_input:

@@ -1,4 +1,4 @@
-"""Kinds of data, told by the suffix, and the splits of a folder or a data set.
+"""Kinds of data, by the suffix, and the splits of a folder or a data set.
 
 DATA is a file, a folder with one file for each split, a data set that `datasets` saved with
 `save_to_disk`, or `hub:OWNER/NAME[:CONFIG][#SPLIT]`.
@@ -38,7 +38,7 @@ KNOWN_KINDS = (
     " datasets' save_to_disk, hub:OWNER/NAME"
 )
 _HUB = "hub:"
-_SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
+_SAVED = "state.json"  # written by save_to_disk
 
 
 @dataclass(frozen=True)

@@ -85,14 +85,10 @@ def to_api_error(error: BaseException) -> ApiError:
         return ApiError(422, "invalid_output", str(error), raw_text=error.raw_text)
     if isinstance(error, UsageError):
         return ApiError(400, "invalid_value", str(error))
-    if isinstance(error, EdgeError) and error.exit_code == 2 and not _is_ours(error):
+    is_ours = isinstance(error, ArtifactError)  # clients need not know the file
+    if isinstance(error, EdgeError) and error.exit_code == 2 and not is_ours:
         return ApiError(400, "unsupported", str(error))
     return ApiError(500, "internal_error", "internal error; see the service's log")
-
-
-def _is_ours(error: EdgeError) -> bool:
-    """Whether the service's own files are at fault, which a client need not know."""
-    return isinstance(error, ArtifactError)
 
 
 def deadline_error(seconds: float, *, retry_after: float = 1.0) -> ApiError:

@@ -41,18 +41,22 @@ def settings_folder(name: str) -> Path:
     return Path(name)
 
 
-def check_model_folder(folder: Path, config: Mapping[str, Any] | None = None) -> None:
+def check_model_folder(folder: Path) -> None:
     """Reject an adapter and quantized weights.
-
-    Args:
-        folder: A local folder.
-        config: The values of its config.json, if they were read already.
 
     Raises:
         ModelError: The folder holds one of these; the message says what to use instead.
     """
     refuse_adapter(folder)
-    config = read_json_object(folder / "config.json") if config is None else config
+    refuse_quantized(folder, read_json_object(folder / "config.json"))
+
+
+def refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
+    """Reject a folder whose config.json, with the values `config`, says that it is quantized.
+
+    Raises:
+        ModelError: It does.
+    """
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None

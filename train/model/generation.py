@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.errors import ModelError, UsageError, one_line
+from edge.runtime.artifact.architecture import MAX_END_TOKENS
+from edge.runtime.errors import ModelError, UsageError
 from edge.runtime.options import GenerationOptions
-from edge.runtime.platform.json_file import read_json
+from edge.train.model.training_record import require_json_object
 
 GENERATION_CONFIG, MODEL_CONFIG = "generation_config.json", "config.json"
-MAX_END_TOKENS = 64
-_MAX_BYTES = 64 << 20
 _MAX_TOKENS = 1 << 16
 DEFAULT_NEW_TOKENS = 64  # where neither the folder nor a training says
 
@@ -158,16 +157,10 @@ def read_generation(folder: str | Path) -> SavedGeneration:
         path = Path(folder) / MODEL_CONFIG
         if not path.is_file():
             return SavedGeneration(path)
-    try:
-        values = read_json(path, _MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: {one_line(error)}") from None
-    if not isinstance(values, Mapping):
-        raise ModelError(f"{path}: must be a JSON object")
     own = path.name == GENERATION_CONFIG  # config.json also describes the model
     values = {
         name: value
-        for name, value in values.items()
+        for name, value in require_json_object(path).items()
         if value is not None and (name in KNOWN_FIELDS if not own else not name.startswith("_"))
     }
     return _Reader(path, values).read()

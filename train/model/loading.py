@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.errors import ModelError, library_errors, one_line
+from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.options import GenerationOptions
-from edge.runtime.platform.json_file import read_json
 from edge.train.device import has_fast_bf16
 from edge.train.model.byte_tokenizer import BYTE_TOKENIZER_CLASS, load_byte_tokenizer
 from edge.train.model.folder import check_model_folder, check_tensor_types, require_tokenizer
 from edge.train.model.generation import read_generation
+from edge.train.model.training_record import require_json_object
 from edge.train.model.weights import (
     check_capacity,
     check_dimensions,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 FAMILY = ("t5", "mt5")
-_MAX_CONFIG_BYTES = 64 << 20
 
 
 @dataclass
@@ -114,14 +113,8 @@ def _check_config_file(folder: Path) -> None:
         ModelError: It is not.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        return
-    try:
-        values = read_json(path, _MAX_CONFIG_BYTES)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: {one_line(error)}") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: must be a JSON object")
+    if path.is_file():
+        require_json_object(path)
 
 
 def load_pretrained(

@@ -1,7 +1,7 @@
 """Embedding rows of added pieces under LoRA: trained, saved and merged with the adapter.
 
 peft's `trainable_token_indices` replaces single rows of the embedding. With a separate output head
-it gets rows of its own: transformers 5 marks every T5 as tied, and peft believes it.
+it gets separate rows: transformers 5 marks every T5 as tied, and peft believes it.
 """
 
 from __future__ import annotations

@@ -48,8 +48,6 @@ def initialize_rows(model: PreTrainedModel, related: Mapping[int, Sequence[int]]
 
 
 def _grow(model: Any, pieces: int) -> None:
-    import torch
-
     before = model.config.vocab_size
     size = padded_size(pieces, before)
     if size == before:
@@ -65,7 +63,6 @@ def _grow(model: Any, pieces: int) -> None:
     model.lm_head.out_features = size
     for config in (model.config, model.encoder.config, model.decoder.config):
         config.vocab_size = size
-    assert isinstance(embedding, torch.nn.Parameter)
 
 
 def _grown(weight: Any, size: int) -> Any:
