@@ -40,6 +40,7 @@ COMMANDS = {
     "info": "Show the manifest of an artifact.",
 }
 _INTERRUPTED = 130
+_WRITE_ERRORS = {errno.ENOSPC: "no space left on device", errno.EBADF: "it is closed"}
 
 
 class _LazyGroup(Group):
@@ -94,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Without the program's name; by default those of the process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if sys.stdout is None:  # closed by the caller, as `>&-` does
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    if sys.stdout is None:  # closed by the caller, as `>&-` does: the first write fails
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
     sys.exit(_run(Invocation(arguments, verbose=bool(os.environ.get("EDGE_DEBUG")))))
 
 
@@ -132,9 +133,10 @@ def _run(invocation: Invocation) -> int:
                 f" {error.encoding}. Set PYTHONIOENCODING=utf-8",
                 1,
             )
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        if isinstance(error, OSError) and error.errno in _WRITE_ERRORS and error.filename is None:
             _discard_stdout()
-            return _print_error("standard output can't be written: no space left on device", 1)
+            reason = _WRITE_ERRORS[error.errno]
+            return _print_error(f"standard output can't be written: {reason}", 1)
         if invocation.verbose:
             raise
         return _print_error(

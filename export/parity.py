@@ -148,8 +148,7 @@ class ParityCheck:
     @functools.cached_property
     def _answers(self) -> list[list[int]]:
         # One by one, so that padding has no influence on the source's answers.
-        found = [self._reference.generate([ids], self._options)[0][0] for ids in self.input_ids]
-        return [list(hypothesis.token_ids) for hypothesis in found]
+        return [self._reference.answers([ids], self._options)[0] for ids in self.input_ids]
 
     @functools.cached_property
     def _log_probs(self) -> list[np.ndarray]:

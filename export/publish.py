@@ -133,7 +133,6 @@ class Publisher:
         conditioned = condition(self.source, rows)
         chosen = functools.partial(precise_weights, conditioned.source, rows)
         conditioned.source.precise_weights = functools.cache(chosen)
-        self.source.release_torch_model()  # as large as the conditioned weights
         return conditioned
 
     @functools.cached_property

@@ -61,11 +61,41 @@ class TorchReference(Engine):
         Raises:
             UnsupportedError: with `on_token`, as the reference does not stream.
         """
+        if on_token is not None:
+            raise UnsupportedError("the torch reference does not stream")
+        rows = self._search(input_ids, options)
+        copies = options.num_return_sequences
+        sources = [row for row in input_ids for _ in range(copies)]
+        eos = self._source.architecture.eos_token_id
+        scored = self.score(sources, [row or [eos] for row, _ in rows])
+        hypotheses = [
+            Hypothesis(
+                tuple(row[:-1] if reason == "eos" else row),
+                float(values.sum()) / len(values) ** options.length_penalty,
+                reason,
+                end_token=row[-1] if reason == "eos" else None,
+            )
+            for (row, reason), values in zip(rows, scored, strict=True)
+        ]
+        return [hypotheses[i : i + copies] for i in range(0, len(hypotheses), copies)]
+
+    def answers(self, input_ids: Sequence[TokenIds], options: GenerationOptions) -> list[list[int]]:
+        """Token ids of the answers alone: the scores that `generate` gives cost another pass.
+
+        Returns:
+            For each row num_return_sequences answers, in their order, without the end token.
+        """
+        return [
+            row[:-1] if reason == "eos" else row for row, reason in self._search(input_ids, options)
+        ]
+
+    def _search(
+        self, input_ids: Sequence[TokenIds], options: GenerationOptions
+    ) -> list[tuple[list[int], str]]:
+        """Tokens of each answer, the end token included, and the finish reason."""
         import torch
         from transformers import DynamicCache, EncoderDecoderCache
 
-        if on_token is not None:
-            raise UnsupportedError("the torch reference does not stream")
         shape = self._source.architecture
         ids, mask = pad_batch(input_ids, shape.pad_token_id)
         config = transformers_config(
@@ -91,20 +121,7 @@ class TorchReference(Engine):
                 # if the decoder has more.
                 past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             ).tolist()
-        copies = options.num_return_sequences
-        rows = [self._trim_at_end(row[1:]) for row in tokens]
-        sources = [row for row in input_ids for _ in range(copies)]
-        scored = self.score(sources, [row or [shape.eos_token_id] for row, _ in rows])
-        hypotheses = [
-            Hypothesis(
-                tuple(row[:-1] if reason == "eos" else row),
-                float(values.sum()) / len(values) ** options.length_penalty,
-                reason,
-                end_token=row[-1] if reason == "eos" else None,
-            )
-            for (row, reason), values in zip(rows, scored, strict=True)
-        ]
-        return [hypotheses[i : i + copies] for i in range(0, len(hypotheses), copies)]
+        return [self._trim_at_end(row[1:]) for row in tokens]
 
     def _trim_at_end(self, tokens: list[int]) -> tuple[list[int], str]:
         """The tokens up to and including the end token, and the finish reason."""

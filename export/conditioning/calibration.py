@@ -28,7 +28,7 @@ MAX_ROWS = 256
 MIN_ROWS = 8
 BUILT_IN = "built-in texts"
 _MAX_TARGET_TOKENS = 128
-GENERATED_TOKENS = 24
+GENERATED_TOKENS = 16
 _GENERATION_BATCH = 32
 
 TokenIds = list[int]
@@ -177,6 +177,5 @@ def _generated(
     answers: list[TokenIds] = []
     for start in range(0, len(inputs), _GENERATION_BATCH):
         batch = list(inputs[start : start + _GENERATION_BATCH])
-        found = reference.generate(batch, options)
-        answers += [[*row[0].token_ids, tokenizer.eos] for row in found]
+        answers += [[*row, tokenizer.eos] for row in reference.answers(batch, options)]
     return answers

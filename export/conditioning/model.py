@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from edge.export.conditioning.structure import (
     DECODER_NORM,
     EMBEDDING,
     HEAD,
+    Pair,
     attentions,
     feed_forward_pairs,
     input_names,
@@ -28,8 +30,10 @@ from edge.export.source import SourceModel
 from edge.export.weights import require_finite
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import EdgeError
+from edge.runtime.platform.memory import give_back_free_memory
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
 Weights = dict[str, np.ndarray]
@@ -65,17 +69,22 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
         ModelError: A weight is not finite; the message names it.
         EdgeError: The rewritten model computes something else than the source.
     """
-    shape = source.architecture
+    shape, config = source.architecture, source.torch_model.config
+    pairs = [*value_pairs(shape), *feed_forward_pairs(shape)]
+    seconds = [pair.second for pair in pairs]
+    largest = largest_inputs(source.torch_model, shape, calibration, seconds)
+    logits = _Logits.of(source, calibration)
+    source.release_torch_model()  # as large as the weights that follow
+    give_back_free_memory()
     weights = {name: _read_finite(source, name) for name in expected_shapes(shape)}
     if shape.tied_head:
         weights[HEAD] = weights[EMBEDDING].copy()
     rng = np.random.default_rng(seed)
-    balanced = _balance(source, calibration, weights)
+    _balance(pairs, largest, weights)
     _fold_norms(source, weights)
     rotation = Rotation(shape.d_model, rng)
     _rotate_residual(source, weights, rotation)
     _rotate_heads(source, weights, rng)
-    config = source.torch_model.config
     moments = _Moments(shape, config, weights, calibration)
     conditioned = source.with_weights(
         weights,
@@ -83,15 +92,14 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
         head_projection=_head_projection(source, rotation) if shape.tied_head else None,
     )
     conditioned.torch_model = shared_torch_model(config, weights)
+    give_back_free_memory()
     record = {
-        "balanced_pairs": balanced,
+        "balanced_pairs": len(pairs),
         "folded_norms": sum(1 for _ in norms(shape)),
         "residual_hadamard": [rotation.hadamard_size, shape.d_model],
         "head_hadamard": [shape.d_kv & -shape.d_kv, shape.d_kv],
         "seed": seed,
-        "max_relative_logit_error": float(
-            f"{_check_function(source, conditioned, calibration):.1e}"
-        ),
+        "max_relative_logit_error": float(f"{logits.check(conditioned):.1e}"),
         "calibration": calibration.as_manifest(),
     }
     return Conditioned(conditioned, record)
@@ -145,17 +153,19 @@ def _read_finite(source: SourceModel, name: str) -> np.ndarray:
     return require_finite(np.array(source.tensor(name), dtype=np.float32), name, source.folder)
 
 
-def _balance(source: SourceModel, calibration: Calibration, weights: Weights) -> int:
-    """Balance values with output projections and the two halves of feed-forward layers."""
-    pairs = [*value_pairs(source.architecture), *feed_forward_pairs(source.architecture)]
-    seconds = [pair.second for pair in pairs]
-    largest = largest_inputs(source.torch_model, source.architecture, calibration, seconds)
+def _balance(pairs: Iterable[Pair], largest: Mapping[str, np.ndarray], weights: Weights) -> None:
+    """Balance values with output projections and the two halves of feed-forward layers.
+
+    Args:
+        pairs: What is balanced.
+        largest: The largest inputs of each `second`.
+        weights: Changed in place.
+    """
     for pair in pairs:
         # Powers of two: exact in float32.
         factors = balance_factors(largest[pair.second], weights[pair.second]).astype(np.float32)
         weights[pair.first] *= factors[:, None]
         weights[pair.second] /= factors[None, :]
-    return len(pairs)
 
 
 def _fold_norms(source: SourceModel, weights: Weights) -> None:
@@ -202,32 +212,47 @@ def _rotate_columns(matrix: np.ndarray, rotation: Rotation) -> np.ndarray:
     return rotated
 
 
-def _check_function(
-    source: SourceModel, conditioned: SourceModel, calibration: Calibration
-) -> float:
-    """The largest change of a logit, relative to the largest logit of its row.
+@dataclass(frozen=True)
+class _Logits:
+    """A model's logits on a few rows, each float32 [1, tokens, vocab]."""
 
-    Raises:
-        EdgeError: It is more than rounding explains.
-    """
-    import torch
+    rows: list[dict[str, torch.Tensor]]
+    logits: list[torch.Tensor]
 
-    start = source.architecture.decoder_start_token_id
-    worst = 0.0
-    step = max(1, len(calibration) // _CHECKED_ROWS)
-    rows = list(zip(calibration.inputs, calibration.targets, strict=True))[::step]
-    with torch.inference_mode():
-        for ids, target in rows:
-            inputs = {
+    @classmethod
+    def of(cls, source: SourceModel, calibration: Calibration) -> _Logits:
+        import torch
+
+        start = source.architecture.decoder_start_token_id
+        step = max(1, len(calibration) // _CHECKED_ROWS)
+        rows = [
+            {
                 "input_ids": torch.tensor([ids]),
                 "decoder_input_ids": torch.tensor([[start, *target[:-1]]]),
             }
-            before = source.torch_model(**inputs).logits
-            after = conditioned.torch_model(**inputs).logits
-            worst = max(worst, float((before - after).abs().max() / before.abs().max()))
-    if not worst <= _MAX_RELATIVE_ERROR:
-        raise EdgeError(
-            f"{source.folder}: conditioning changed a logit by {worst:.1e} of the largest one"
-            f" (limit {_MAX_RELATIVE_ERROR:g}). Export with --no-condition"
-        )
-    return worst
+            for ids, target in zip(
+                calibration.inputs[::step], calibration.targets[::step], strict=True
+            )
+        ]
+        with torch.inference_mode():
+            return cls(rows, [source.torch_model(**row).logits for row in rows])
+
+    def check(self, conditioned: SourceModel) -> float:
+        """The largest change of a logit, relative to the largest logit of its row.
+
+        Raises:
+            EdgeError: It is more than rounding explains.
+        """
+        import torch
+
+        worst = 0.0
+        with torch.inference_mode():
+            for row, before in zip(self.rows, self.logits, strict=True):
+                after = conditioned.torch_model(**row).logits
+                worst = max(worst, float((before - after).abs().max() / before.abs().max()))
+        if not worst <= _MAX_RELATIVE_ERROR:
+            raise EdgeError(
+                f"{conditioned.folder}: conditioning changed a logit by {worst:.1e} of the largest"
+                f" one (limit {_MAX_RELATIVE_ERROR:g}). Export with --no-condition"
+            )
+        return worst

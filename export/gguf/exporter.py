@@ -12,6 +12,7 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, LlamaFileType, get_te
 
 from edge.export.architecture import expected_shapes
 from edge.export.base import EIGHT_BIT, FOUR_BIT, HALF, Exporter, Tolerance
+from edge.export.gguf.blocks import Calibrated, compensate_file
 from edge.export.gguf.position_buckets import BiasTables, bias_tables
 from edge.export.gguf.quantizer import FOUR_BITS, quantize_file
 from edge.export.gguf.vocabulary import read_vocabulary
@@ -104,6 +105,7 @@ class GgufExporter(Exporter):
                     _precise(source) if _FILE_TYPES[quantization] in FOUR_BITS else {},
                     source.architecture.d_model,
                 )
+                compensate_file(target, _calibrated(source))
             finally:
                 unquantized.unlink(missing_ok=True)
         return {}
@@ -256,6 +258,18 @@ def _importance(source: SourceModel) -> dict[str, np.ndarray]:
         if moments is not None:
             importance[gguf_name] = np.ascontiguousarray(np.diag(moments), dtype=np.float32)
     return importance
+
+
+def _calibrated(source: SourceModel) -> Calibrated:
+    """The weights of a matrix and the moments of its inputs, where these are known."""
+    names = {gguf: name for name, gguf in _tensor_names(expected_shapes(source.architecture))}
+
+    def weights_and_moments(gguf_name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        name = names.get(gguf_name, "")
+        moments = source.input_moments(name)
+        return None if moments is None else (source.tensor(name), moments)
+
+    return weights_and_moments
 
 
 def _precise(source: SourceModel) -> dict[str, int]:

@@ -125,8 +125,7 @@ class HeldOutCheck:
             scores = reference.score(inputs, self._targets[start : start + _BATCH])
             losses += [-float(row.mean()) for row in scores]
             if not self._generated:
-                found = reference.generate(inputs, options)
-                answers += [tuple(row[0].token_ids) for row in found]
+                answers += [tuple(row) for row in reference.answers(inputs, options)]
         if self._generated:  # the targets are the answers, and eos
             answers = [tuple(target[:-1]) for target in self._targets]
         return RowAccuracy(np.array(losses), answers)

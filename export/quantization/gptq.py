@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +18,27 @@ _MOST_DAMPING = 100.0
 _COLUMNS_AT_ONCE = 128
 
 
+@dataclass(frozen=True)
+class Levels:
+    """What each weight may become: base + step × integer, lowest ≤ integer ≤ highest.
+
+    Attributes:
+        lowest: Smallest integer.
+        highest: Largest integer.
+        steps: float32 [out, in]. Where it is 0, the integer does not matter.
+        bases: float32 [out, in]; None for zeros.
+        pair_limit: Limit of |a + b| for each two neighbors in a row, at 2i and 2i + 1.
+    """
+
+    lowest: int
+    highest: int
+    steps: np.ndarray
+    bases: np.ndarray | None = None
+    pair_limit: int | None = None
+
+
 def gptq(weight: np.ndarray, grid: Grid, moments: np.ndarray) -> Quantized:
     """Round a weight matrix so that its products with the calibrated inputs change least.
-
-    Columns are rounded one after the other, those with the largest inputs first; the error of each
-    is spread over the columns that remain, as the inverse Hessian says. The scales are fixed before
-    (GPTQ, https://arxiv.org/abs/2210.17323, with `act_order` and static groups).
 
     Args:
         weight: Weights [out, in] float32.
@@ -32,21 +48,42 @@ def gptq(weight: np.ndarray, grid: Grid, moments: np.ndarray) -> Quantized:
     Returns:
         Integers int8 [out, blocks, block] and scales float32 [out, blocks].
     """
-    import torch
-
-    rows, width = weight.shape
+    width = weight.shape[1]
     importance = np.maximum(np.diag(moments), 0.0)
     if not importance.max() > 0:
         scales = grid.scales(weight)
         return grid.round(grid.blocks(weight), scales).astype(np.int8), scales
     scales = grid.scales(weight, importance)
-    order = np.argsort(-importance, kind="stable")
-    block = grid.block or width
-    column_scales = torch.from_numpy(np.repeat(scales, block, axis=1)[:, order])
-    column_scales = torch.where(column_scales == 0, 1.0, column_scales).T.contiguous()
+    steps = np.repeat(scales, grid.block or width, axis=1)[:, :width]
+    levels = Levels(grid.lowest, grid.highest, steps, pair_limit=grid.pair_limit)
+    integers = compensated(weight, levels, moments)
+    return grid.blocks(integers).astype(np.int8), scales
+
+
+def compensated(weight: np.ndarray, levels: Levels, moments: np.ndarray) -> np.ndarray:
+    """The integers of a weight matrix, chosen so that each one makes up for the errors before it.
+
+    Columns are rounded one after the other, those with the largest inputs first; the error of each
+    is spread over the columns that remain, as the inverse Hessian says. The scales are fixed before
+    (GPTQ, https://arxiv.org/abs/2210.17323, with `act_order` and static groups).
+
+    Args:
+        weight: Weights [out, in] float32.
+        levels: What each weight may become.
+        moments: XᵀX / tokens of the inputs X [in, in] float32: the Hessian of the output error.
+
+    Returns:
+        Integers as float32 [out, in].
+    """
+    import torch
+
+    rows, width = weight.shape
+    order = np.argsort(-np.diag(moments), kind="stable")
+    steps = torch.from_numpy(levels.steps[:, order]).T
+    steps = torch.where(steps == 0, 1.0, steps).contiguous()
+    remaining = torch.from_numpy(_without_bases(weight, levels)[:, order]).T.contiguous()
     inverse = _inverse_factor(moments[np.ix_(order, order)])
-    remaining = torch.from_numpy(weight[:, order]).T.contiguous()  # a column is a row in memory
-    rounded = torch.empty((width, rows), dtype=torch.float32)
+    rounded = torch.empty((width, rows), dtype=torch.float32)  # a column is a row in memory
     place = np.argsort(order)  # of each column among the ordered ones
     for start in range(0, width, _COLUMNS_AT_ONCE):
         end = min(start + _COLUMNS_AT_ONCE, width)
@@ -54,22 +91,26 @@ def gptq(weight: np.ndarray, grid: Grid, moments: np.ndarray) -> Quantized:
         errors = torch.empty_like(part)
         for column in range(end - start):
             at = start + column
-            values = (part[column] / column_scales[at]).round_().clamp_(grid.lowest, grid.highest)
+            values = (part[column] / steps[at]).round_().clamp_(levels.lowest, levels.highest)
             partner = order[at] ^ 1
-            if grid.pair_limit is not None and partner < width and place[partner] < at:
+            if levels.pair_limit is not None and partner < width and place[partner] < at:
                 other = rounded[place[partner]]
                 values.clamp_(
-                    min=-grid.pair_limit - other.clamp(max=0),
-                    max=grid.pair_limit - other.clamp(min=0),
+                    min=-levels.pair_limit - other.clamp(max=0),
+                    max=levels.pair_limit - other.clamp(min=0),
                 )
             rounded[at] = values
-            error = (part[column] - values * column_scales[at]) / inverse[at, at]
+            error = (part[column] - values * steps[at]) / inverse[at, at]
             part[column + 1 :] -= torch.outer(inverse[at, at + 1 : end], error)
             errors[column] = error
         remaining[end:] -= inverse[start:end, end:].T @ errors
     integers = np.empty((rows, width), dtype=np.float32)
     integers[:, order] = rounded.T.numpy()
-    return grid.blocks(integers).astype(np.int8), scales
+    return integers
+
+
+def _without_bases(weight: np.ndarray, levels: Levels) -> np.ndarray:
+    return weight if levels.bases is None else weight - levels.bases
 
 
 def _inverse_factor(hessian: np.ndarray) -> torch.Tensor:

@@ -15,6 +15,7 @@ from edge.export.reference import shift_right
 from edge.export.source import SourceModel
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.base import pad_batch
+from edge.runtime.platform.memory import give_back_free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,8 @@ FOUR_BITS = Grid(-8, 7, 32)
 Group = tuple[str, ...]
 
 _ROWS = 32
-_SIGN_SEEDS = range(4)
+_ROWS_AT_ONCE = 8  # their activations and gradients are kept
+_SIGN_SEEDS = range(2)
 # What 8 bits may add to the bytes that a step reads in 4 bits: as much as cross-attention's query
 # and output projections have.
 _EXTRA_RATIO = 1 / 7
@@ -102,22 +104,22 @@ def sensitivities(source: SourceModel, rows: Calibration, grid: Grid) -> list[Se
     with a variance of step² / 12. Random signs of the targets give the sum of their squares from
     one gradient (Hutchinson's estimator).
     """
-    import torch
-
     step = max(1, len(rows) // _ROWS)
     inputs, targets = rows.inputs[::step][:_ROWS], rows.targets[::step][:_ROWS]
     groups = list(decoder_groups(source.architecture))
-    names = [name for group in groups for name in group]
-    errors: dict[str, float] = {}
-    with _recorded(source.torch_model, names) as records, torch.enable_grad():
-        log_probs = _target_log_probs(source, inputs, targets)
-        squares = _squared_gradients(log_probs, [records[name][1] for name in names])
-    for name, square in zip(names, squares, strict=True):
-        weight = source.tensor(name)
-        steps = np.repeat(grid.scales(weight), grid.block or weight.shape[1], axis=1)
-        variances = torch.from_numpy(steps[:, : weight.shape[1]] ** 2 / 12)
-        expected = (records[name][0] ** 2 @ variances.T * square).sum()
-        errors[name] = float(expected) / len(log_probs)
+    variances = {
+        name: grid.scales(source.tensor(name)) ** 2 / 12 for names in groups for name in names
+    }
+    errors = dict.fromkeys(variances, 0.0)
+    for start in range(0, len(inputs), _ROWS_AT_ONCE):
+        give_back_free_memory()
+        part = slice(start, start + _ROWS_AT_ONCE)
+        for name, (energies, squares) in _observed(
+            source, list(variances), inputs[part], targets[part], grid
+        ).items():
+            expected = np.einsum("tb,ob,to->", energies, variances[name], squares, optimize=True)
+            errors[name] += float(expected) / sum(map(len, targets))
+    give_back_free_memory()
     return [
         Sensitivity(
             group,
@@ -126,6 +128,30 @@ def sensitivities(source: SourceModel, rows: Calibration, grid: Grid) -> list[Se
         )
         for group in groups
     ]
+
+
+def _observed(
+    source: SourceModel,
+    names: Sequence[str],
+    inputs: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    grid: Grid,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each layer, by its weight's name: what rounding errors are multiplied by.
+
+    Returns:
+        The squared inputs, summed over each block of the grid [tokens, blocks], and the squared
+        gradients of the outputs [tokens, out].
+    """
+    import torch
+
+    with _recorded(source.torch_model, names) as records, torch.enable_grad():
+        log_probs = _target_log_probs(source, inputs, targets)
+        gradients = _squared_gradients(log_probs, [records[name][1] for name in names])
+    return {
+        name: (grid.blocks(records[name][0].numpy() ** 2).sum(axis=-1), squares.numpy())
+        for name, squares in zip(names, gradients, strict=True)
+    }
 
 
 def _target_log_probs(
