@@ -432,7 +432,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._require_writer(asked.get("organization") or "me")
         name = f"{asked.get('organization') or 'me'}/{asked['name']}"
         if ("model", name) in self.hub.repositories:
-            raise _RefusedError(409, message="You already created this model repo")
+            url = f"{self.hub.endpoint}/{name}"
+            self._json({"error": "You already created this model repo", "url": url}, 409)
+            return
         private = asked.get("visibility") == "private"
         self.hub.add(name, {".gitattributes": b""}, private=private)
         self._json({"url": f"{self.hub.endpoint}/{name}", "name": name})

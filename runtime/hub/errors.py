@@ -80,6 +80,9 @@ def describe(
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"no space left on the device of the cache, {constants.HF_HUB_CACHE}"
     again = "nothing is committed" if upload else "complete files are kept"
+    if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+        reason = f"{type(error).__name__}: {one_line(error, 200)}"
+        return f"the answer of {constants.ENDPOINT} can't be used ({reason}); {again}"
     return (
         f"the connection to {constants.ENDPOINT} failed ({one_line(error, 200)}). Run the command"
         f" again; {again}"
@@ -101,11 +104,24 @@ def server_message(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Silence the warnings of huggingface_hub, such as one for each retry."""
+    """Silence huggingface_hub: its progress bars, and its warnings, such as one for each retry."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
+    # The user's HF_HUB_DISABLE_PROGRESS_BARS wins.
+    bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not are_progress_bars_disabled()
+    if bars:
+        disable_progress_bars()
     try:
         yield
     finally:
         logger.setLevel(level)
+        if bars:
+            enable_progress_bars()

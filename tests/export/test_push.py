@@ -20,29 +20,24 @@ HubRun = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def model(random_model: Callable[..., Path]) -> Path:
+def model(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with a record of its training, and files that are nobody's business."""
-    folder = random_model(seed=4)
-    record = {
-        "model": "/home/anna/models/base",
-        "prompt_template": "fix: {input}",
-        "data": {"path": "/home/anna/secret/rows.jsonl", "train_rows": 9},
-        "hyperparameters": {"data": "/home/anna/secret/rows.jsonl", "output": "/home/anna/x"},
-        "eval": {"exact_match": 0.75, "rouge_l": 0.87654321, "bleu": 61.5, "eval_loss": 0.2},
-    }
+    folder = tmp_path_factory.mktemp("push") / "model"
+    shutil.copytree(trained, folder)
+    record = json.loads((folder / "training.json").read_text())
+    record["model"] = "/home/anna/models/base"
+    record["data"]["path"] = "/home/anna/secret/rows.jsonl"
+    record["hyperparameters"] |= {"data": "/home/anna/secret/rows.jsonl", "output": "/home/anna/x"}
+    record["eval"] = {"exact_match": 0.75, "rouge_l": 0.87654321, "bleu": 61.5, "eval_loss": 0.2}
     (folder / "training.json").write_text(json.dumps(record))
-    for name in ("pytorch_model.bin", "optimizer.pt", "training_log.jsonl", ".env"):
+    for name in ("pytorch_model.bin", "optimizer.pt", ".env"):
         (folder / name).write_text("not for upload")
     return folder
 
 
 @pytest.fixture(scope="module")
-def artifact(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from edge.export import export
-
-    folder = tmp_path_factory.mktemp("artifact") / "tiny-onnx"
-    export(model, folder, "onnx", condition=False)
-    return folder
+def artifact(artifacts: Path) -> Path:
+    return artifacts / "onnx-int8"
 
 
 def report_of(artifact: Path, **changes: Any) -> dict[str, Any]:
@@ -140,7 +135,7 @@ def test_a_branch_and_a_private_repository(hub: HubServer, artifact: Path, hub_r
     assert repository.private
     assert set(repository.files) == {".gitattributes"}
     assert "edge.json" in repository.commits[repository.refs["v1"]]
-    assert repository.messages[-1] == "Upload tiny-onnx by edge-t5"
+    assert repository.messages[-1] == "Upload onnx-int8 by edge-t5"
     repository.private = False
     refused = hub_run(*push, "--private", HF_TOKEN=WRITER)
     assert refused.status == 2
@@ -165,19 +160,16 @@ def test_a_model_folder(hub: HubServer, model: Path, hub_run: HubRun) -> None:
     assert files["model.safetensors"] == (model / "model.safetensors").read_bytes()
     assert not any(b"anna" in content for content in files.values())
     record = json.loads(files["training.json"])
-    assert record["prompt_template"] == "fix: {input}"
+    assert record["text_path"] == json.loads((model / "training.json").read_text())["text_path"]
     assert record["data"]["path"] == "rows.jsonl"
     card = ModelCard(files["README.md"].decode())
     found = {one.metric_type: one.metric_value for one in card.data.eval_results}
     assert found == {"exact_match": 0.75, "rouge": 0.8765, "bleu": 61.5, "loss": 0.2}
     assert {one.dataset_name for one in card.data.eval_results} == {"rows.jsonl"}
-    refused = hub_run("push", model, "me/model", "--report", "r.json", HF_TOKEN=WRITER)
-    assert refused.status == 2
-    assert "--report needs an artifact" in refused.err
 
 
 def test_what_is_not_uploaded(
-    hub: HubServer, artifact: Path, hub_run: HubRun, tmp_path: Path
+    artifact: Path, model: Path, assert_refused: Callable[..., str], tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(artifact, damaged)
@@ -188,40 +180,58 @@ def test_what_is_not_uploaded(
     other["results"] = other["results"][1:]
     (tmp_path / "other.json").write_text(json.dumps(other))
     for arguments, reason in (
-        (("damaged", "me/tiny"), "is altered: its sha256 differs"),
-        (("empty", "me/tiny"), "empty: neither an artifact (edge.json) nor a model folder"),
-        (("nothing", "me/tiny"), "nothing: no such folder"),
+        ((damaged, "me/tiny"), "is altered: its sha256 differs"),
+        (
+            (tmp_path / "empty", "me/tiny"),
+            "empty: neither an artifact (edge.json)",
+        ),
+        ((tmp_path / "nothing", "me/tiny"), "nothing: no such folder"),
         ((artifact, "tiny"), "'tiny' is not a hub id: give OWNER/NAME"),
         ((artifact, "me/a b"), "is not a hub id"),
-        ((artifact, "me/tiny", "--report", "other.json"), "no result of this artifact (onnx int8"),
-        ((artifact, "me/tiny", "--report", "none.json"), "none.json: can't be read"),
+        ((artifact, "me/tiny", "--report", tmp_path / "other.json"), "no result of this artifact"),
+        ((artifact, "me/tiny", "--report", tmp_path / "no.json"), "no.json: can't be read"),
+        ((model, "me/tiny", "--report", tmp_path / "other.json"), "--report needs an artifact"),
     ):
-        ended = hub_run("push", *arguments, HF_TOKEN=WRITER)
-        assert ended.status == 2, ended
-        [line] = ended.err.splitlines()
-        assert reason in line
-    assert hub.asked == []
+        assert reason in assert_refused("push", *arguments)
+
+
+# Pushes a folder to each OWNER/NAME=TOKEN, and prints the error of each.
+PUSH = """
+import json, os, sys
+from edge.export.push import push
+from edge.runtime.errors import EdgeError
+errors = []
+for argument in sys.argv[2:]:
+    name, _, os.environ["HF_TOKEN"] = argument.partition("=")
+    try:
+        push(sys.argv[1], name)
+        errors.append("")
+    except EdgeError as error:
+        errors.append(str(error))
+print(json.dumps(errors))
+"""
 
 
 def test_refusals_of_the_hub(hub: HubServer, artifact: Path, hub_run: HubRun) -> None:
-    def refusal(name: str, **variables: str) -> str:
-        ended = hub_run("push", artifact, name, **variables)
-        assert ended.status == 1, ended
-        [line] = ended.err.splitlines()
-        assert not any(token in line for token in (READER, WRITER, "hf_wrong"))
-        return str(line)
-
-    assert "me/tiny: no token. Log in with `hf auth login`" in refusal("me/tiny")
-    assert "the hub does not accept the token" in refusal("me/tiny", HF_TOKEN="hf_wrong")
-    assert "does not permit this (You don't have the rights" in refusal("me/x", HF_TOKEN=READER)
-    assert "does not permit this" in refusal("other/tiny", HF_TOKEN=WRITER)
-    assert hub.repositories == {}
     hub.refuse_commits = True
-    assert "the hub answered with status 500" in refusal("me/tiny", HF_TOKEN=WRITER)
-    assert set(hub.repositories["model", "me/tiny"].files) == {".gitattributes"}
+    asked = ("me/a=", "me/b=hf_wrong", f"me/c={READER}", f"other/d={WRITER}", f"me/e={WRITER}")
+    ended = hub_run(artifact, *asked, code=PUSH)
+    assert ended.status == 0, ended.err
+    none, wrong, reader, other, broken = json.loads(ended.out)
+    assert none == "me/a: no token. Log in with `hf auth login` or set HF_TOKEN"
+    assert "me/b: the hub does not accept the token" in wrong
+    assert "me/c: the token does not permit this (You don't have the rights" in reader
+    assert "other/d: the token does not permit this" in other
+    assert "me/e: the hub answered with status 500" in broken
+    for token in (READER, WRITER, "hf_wrong"):
+        assert token not in ended.out
+    assert set(hub.repositories) == {("model", "me/e")}
+    assert set(hub.repositories["model", "me/e"].files) == {".gitattributes"}
     hub.stop()
-    assert "can't be reached" in refusal("me/tiny", HF_TOKEN=WRITER)
-    assert "HF_HUB_OFFLINE is set" in refusal("me/tiny", HF_TOKEN=WRITER, HF_HUB_OFFLINE="1")
+    ended = hub_run("push", artifact, "me/tiny", HF_TOKEN=WRITER)
+    assert ended.status == 1
+    [line] = ended.err.splitlines()
+    assert line.startswith(f"edge: me/tiny: {hub.endpoint} can't be reached (")
 
 
 def test_a_folder_without_weights_is_no_model(model: Path, tmp_path: Path) -> None:

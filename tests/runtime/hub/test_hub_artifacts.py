@@ -15,7 +15,7 @@ from hub_server import WRITER, HubServer
 HubRun = Callable[..., Any]
 TEXT = "what is the bridge in Berlin"
 
-# Loads each argument, NAME or NAME@REVISION, and prints its answer or error.
+# Loads each argument, NAME or NAME@REVISION, and prints its answer or error. A "!" trusts its code.
 LOAD = f"""
 import json, os, sys
 from edge.runtime import EdgeError, load
@@ -23,7 +23,8 @@ found = []
 for argument in sys.argv[1:]:
     try:
         options = json.loads(os.environ.get("LOAD_OPTIONS", "{{}}"))
-        with load(argument, **options) as model:
+        options["trust_code"] = argument.endswith("!")
+        with load(argument.rstrip("!"), **options) as model:
             found.append([model.generate({TEXT!r}).text, str(model.artifact.folder)])
     except EdgeError as error:
         found.append([type(error).__name__, str(error)])
@@ -32,21 +33,16 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def local(random_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an artifact of a random model in onnx and one in torchscript."""
-    from edge.export import export
-
-    folder = tmp_path_factory.mktemp("artifacts")
-    export(random_model(), folder / "tiny", "onnx", condition=False)
-    export(random_model(), folder / "script", "torchscript", condition=False)
-    return folder
+def local(artifacts: Path) -> Path:
+    """An artifact in onnx."""
+    return artifacts / "onnx-int8"
 
 
 @pytest.fixture(scope="module")
 def answer(local: Path) -> str:
     from edge.runtime import load
 
-    with load(local / "tiny") as model:
+    with load(local) as model:
         return model.generate(TEXT).text
 
 
@@ -66,9 +62,9 @@ def loaded(hub_run: HubRun) -> Callable[..., list[list[str]]]:
 def test_load_by_id_online_and_offline(
     hub: HubServer, local: Path, answer: str, loaded: Callable[..., list[list[str]]], tmp_path: Path
 ) -> None:
-    repository = hub.add("me/tiny", {".gitattributes": b"", **folder_files(local / "tiny")})
+    repository = hub.add("me/tiny", {".gitattributes": b"", **folder_files(local)})
     first = repository.refs["main"]
-    other = {**folder_files(local / "tiny"), "notes.txt": b"x", "model.bin": b"never fetched"}
+    other = {**folder_files(local), "notes.txt": b"x", "model.bin": b"never fetched"}
     second = repository.commit(other, "two", "next")
     by_name, by_branch, by_commit = loaded("me/tiny", "me/tiny@next", f"me/tiny@{first}")
     assert [one[0] for one in (by_name, by_branch, by_commit)] == [answer] * 3
@@ -77,7 +73,7 @@ def test_load_by_id_online_and_offline(
     assert Path(by_branch[1]).parts[-2:] == (second, "tiny")
     # The artifact's own files as regular files, which take no space a second time.
     names = {path.name for path in Path(by_branch[1]).iterdir()}
-    assert names == {path.name for path in (local / "tiny").iterdir()}
+    assert names == {path.name for path in (local).iterdir()}
     weights = Path(by_name[1]) / "model.onnx"
     assert not weights.is_symlink()
     assert weights.stat().st_nlink > 1
@@ -91,7 +87,7 @@ def test_load_by_id_online_and_offline(
 def test_a_local_folder_of_that_name_wins(
     hub: HubServer, local: Path, answer: str, loaded: Callable[..., list[list[str]]], tmp_path: Path
 ) -> None:
-    shutil.copytree(local / "tiny", tmp_path / "me" / "tiny")
+    shutil.copytree(local, tmp_path / "me" / "tiny")
     [found] = loaded("me/tiny")
     assert found == [answer, "me/tiny"]
     assert "There is no such folder" in loaded("me/tinny")[0][1]
@@ -101,7 +97,7 @@ def test_a_local_folder_of_that_name_wins(
 def test_what_is_no_intact_artifact(
     hub: HubServer, local: Path, loaded: Callable[..., list[list[str]]], tmp_path: Path
 ) -> None:
-    files = folder_files(local / "tiny")
+    files = folder_files(local)
     altered = bytearray(files["model.onnx"])
     altered[len(altered) // 2] ^= 1
     hub.add("me/altered", {**files, "model.onnx": bytes(altered)})
@@ -125,33 +121,32 @@ def test_what_is_no_intact_artifact(
 
 
 def test_downloaded_torchscript_needs_trust(
-    hub: HubServer, local: Path, loaded: Callable[..., list[list[str]]], tmp_path: Path
+    hub: HubServer, artifacts: Path, loaded: Callable[..., list[list[str]]], tmp_path: Path
 ) -> None:
-    hub.add("me/script", folder_files(local / "script"))
-    elsewhere = str(tmp_path / "state")  # where nothing is recorded as exported here
-    [[kind, message]] = loaded("me/script", XDG_STATE_HOME=elsewhere)
-    assert kind == "ArtifactError"
-    assert "trust_code" in message or "--trust-code" in message
-    [[text, _]] = loaded("me/script", options={"trust_code": True}, XDG_STATE_HOME=elsewhere)
-    assert text not in ("ArtifactError", "EdgeError")
+    hub.add("me/script", folder_files(artifacts / "torchscript-int8"))
+    # A state folder where nothing is recorded as exported here.
+    refused, trusted = loaded("me/script", "me/script!", XDG_STATE_HOME=str(tmp_path / "state"))
+    assert refused[0] == "ArtifactError"
+    assert "trust_code=True" in refused[1]
+    assert Path(trusted[1]).name == "script"
 
 
 def test_the_library_is_an_extra(hub_run: HubRun, local: Path) -> None:
     without = "import sys; sys.modules['huggingface_hub'] = None\n"
-    ended = hub_run("me/tiny", str(local / "tiny"), code=without + LOAD)
+    ended = hub_run("me/tiny", str(local), code=without + LOAD)
     [missing, found] = json.loads(ended.out)
     assert missing[0] == "MissingExtraError"
     assert missing[1] == (
         "me/tiny: no such folder; the hub needs huggingface_hub, which is not installed:"
         " pip install 'edge-t5[hub]'"
     )
-    assert found[1] == str(local / "tiny")
+    assert found[1] == str(local)
 
 
 def test_commands_take_ids(
     hub: HubServer, local: Path, answer: str, hub_run: HubRun, tmp_path: Path
 ) -> None:
-    hub.add("me/tiny", folder_files(local / "tiny"), private=True)
+    hub.add("me/tiny", folder_files(local), private=True)
     refused = hub_run("run", "me/tiny", TEXT)
     assert refused.status == 2
     [line] = refused.err.splitlines()
