@@ -106,7 +106,7 @@ def server_message(error: BaseException) -> str:
 def quiet_hub() -> Iterator[None]:
     """Silence huggingface_hub: its progress bars, and its warnings, such as one for each retry."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import (
+    from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,

@@ -37,8 +37,7 @@ def why_unreachable(path: str) -> str | None:
 
 
 def _ask(path: str) -> str | None:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub import constants, get_session
 
     connected = threading.Event()
     outcome: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -52,7 +51,6 @@ def _ask(path: str) -> str | None:
         try:
             get_session().get(
                 f"{constants.ENDPOINT}{path}",
-                headers=build_hf_headers(),
                 timeout=(CONNECT_SECONDS, ANSWER_SECONDS, ANSWER_SECONDS, CONNECT_SECONDS),
                 extensions={"trace": trace},
             )

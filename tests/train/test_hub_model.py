@@ -49,18 +49,20 @@ def test_check_train_and_export_by_id(
     repository = hub.repositories["model", FLAN_T5_SMALL]
     repository.refs["v1"] = flan
     repository.commit({**repository.files, "config.json": b"broken"}, "newer")
-    by_id = ("rows", "--model", FLAN_T5_SMALL, "--vocabulary", "keep", "--revision")
-    check = ("check", *by_id)
-    train = ("train", *by_id, "v1", "--no-check", "--epochs", "1", "--output", "trained")
-
-    ended = hub_run(json.dumps([[*check, "v1"], [*check, "v9"]]), code=COMMANDS)
-    checked = " ".join(ended.out.split())
-    assert f"{FLAN_T5_SMALL} @ {flan[:12]}: t5" in checked, ended
-    assert f"{FLAN_T5_SMALL}@v9: no such branch, tag or commit" in checked
-    assert "model.safetensors" not in hub.fetched()
-
-    ended = hub_run(json.dumps([train]), code=COMMANDS)
-    assert "status 0" in ended.out, ended.err
+    copy = hub.add("me/copy", repository.commits[flan]).refs["main"]
+    options = ("rows", "--vocabulary", "keep", "--model")
+    check, train = ("check", *options), ("train", *options, FLAN_T5_SMALL, "--revision", "v1")
+    online = [
+        (*check, "me/copy"),
+        (*check, "me/copy@v9"),
+        (*train, "--no-check", "--epochs", "1", "--output", "trained"),
+    ]
+    ended = hub_run(json.dumps(online), code=COMMANDS)
+    shown = " ".join(ended.out.split())
+    assert f"me/copy @ {copy[:12]}: t5" in shown, ended
+    assert "me/copy@v9: no such branch, tag or commit" in shown
+    assert not any("/me/copy/resolve/" in a.path and "safetensors" in a.path for a in hub.asked)
+    assert ended.out.rstrip().endswith("status 0"), ended
     record = json.loads((tmp_path / "trained" / "training.json").read_text())
     assert (record["model"], record["revision"]) == (FLAN_T5_SMALL, flan)
     assert record["hyperparameters"]["revision"] == "v1"
