@@ -75,6 +75,8 @@ def describe(
         return f"the hub does not accept the token. Replace it: {_LOG_IN}"
     if status == 403:
         return f"the token does not permit this ({server_message(error)}). Use another token"
+    if status == 404:
+        return f"{constants.ENDPOINT} answers as no hub does (status 404). Check HF_ENDPOINT"
     if status:
         return f"the hub answered with status {status} ({server_message(error)}). Try again later"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

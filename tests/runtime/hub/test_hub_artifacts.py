@@ -143,36 +143,31 @@ def test_the_library_is_an_extra(hub_run: HubRun, local: Path) -> None:
     assert found[1] == str(local)
 
 
-def test_commands_take_ids(
-    hub: HubServer, local: Path, answer: str, hub_run: HubRun, tmp_path: Path
-) -> None:
+def test_run_and_info_take_ids(hub: HubServer, local: Path, answer: str, hub_run: HubRun) -> None:
     hub.add("me/tiny", folder_files(local), private=True)
-    refused = hub_run("run", "me/tiny", TEXT)
-    assert refused.status == 2
-    [line] = refused.err.splitlines()
-    assert line.startswith("edge: me/tiny: no such folder, and no such artifact at http://")
     ran = hub_run("run", "me/tiny", TEXT, HF_TOKEN=WRITER)
     assert (ran.status, ran.out.strip()) == (0, answer.strip())
     hub.stop()
     info = hub_run("info", "me/tiny", HF_HUB_OFFLINE="1")
     assert info.status == 0, info.err
     assert "onnx, int8" in info.out
+
+
+@pytest.mark.slow
+def test_bench_takes_ids(
+    hub: HubServer, local: Path, answer: str, hub_run: HubRun, tmp_path: Path
+) -> None:
+    hub.add("me/tiny", folder_files(local))
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"input": TEXT, "target": answer or "x"}) + "\n")
-    command = (
-        "bench",
-        "me/tiny",
-        "--data",
-        rows,
-        "--runs",
-        30,
-        "--min-time",
-        0,
-        "--json",
-        "r.json",
-    )
-    benched = hub_run(*command, HF_HUB_OFFLINE="1")
-    assert benched.status in (0, 3), benched.err  # 30 runs show no target
+    command = ("bench", "me/tiny", "--data", rows, "--runs", 30, "--min-time", 0)
+    ended = hub_run(*command, "--json", "r.json")
+    assert ended.status in (0, 3), ended.err  # 30 runs show no target
     [result] = json.loads((tmp_path / "r.json").read_text())["results"]
     assert result["error"] is None
     assert result["format"] == "onnx"
+    # The report of the downloaded copy is one of the uploaded artifact.
+    push = ("push", result["artifact"], "me/tiny", "--report", "r.json")
+    ended = hub_run(*push, HF_TOKEN=WRITER)
+    assert ended.status == 0, ended.err
+    assert b"Latency p95" in hub.repositories["model", "me/tiny"].files["README.md"]

@@ -174,8 +174,11 @@ def test_a_hub_that_can_not_be_reached(
         assert "me/tiny: no such folder, no complete copy in the cache" in message
         assert f"and {endpoint} can't be reached (" in message
         assert "\n" not in message
-    [message] = fetch("me/tiny", HF_HUB_OFFLINE="1")
-    assert "can't be reached (HF_HUB_OFFLINE is set)" in message
+
+
+def test_what_is_no_hub(hub: HubServer, fetch: Callable[..., list[str]]) -> None:
+    [message] = fetch("me/tiny", HF_ENDPOINT=f"{hub.endpoint}/elsewhere")
+    assert f"{hub.endpoint}/elsewhere answers as no hub does (status 404)" in message
 
 
 def test_a_slow_hub_is_waited_for(
@@ -199,6 +202,7 @@ def test_a_broken_off_download_resumes(
     assert parts == [None, f"bytes={10 << 20}-", f"bytes={20 << 20}-"]
 
 
+@pytest.mark.slow
 def test_a_download_without_end_leaves_no_model(
     hub: HubServer, flan: dict[str, bytes], fetch: Callable[..., list[str]], tmp_path: Path
 ) -> None:
