@@ -15,7 +15,7 @@ from pathlib import Path
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
 from edge.runtime.errors import ArtifactError, OutputExistsError
-from edge.runtime.hub.download import fetch
+from edge.runtime.hub.download import fetch, listed_files
 from edge.runtime.hub.ids import Repository, find_repository
 from edge.runtime.platform.atomic import new_folder
 
@@ -51,22 +51,38 @@ def artifact_folder(path: str | Path, revision: str | None = None) -> Path:
     names = [MANIFEST_NAME, *(glob.escape(name) for name in manifest.files)]
     folder = snapshot.parents[1] / _FOLDER / snapshot.name / repository.name.rpartition("/")[2]
     if not folder.is_dir():
+        _check_sizes(snapshot, manifest, repository)
         snapshot = fetch(pinned, files=names, kind=ArtifactError, what=what)
         _copy(snapshot, manifest, folder, str(repository))
     return folder
+
+
+def _check_sizes(snapshot: Path, manifest: Manifest, repository: Repository) -> None:
+    """Compare the sizes in the repository with the manifest's, before anything large is downloaded.
+
+    Raises:
+        ArtifactError: A file is missing or has another size.
+    """
+    sizes = listed_files(snapshot)
+    for name, info in manifest.files.items():
+        if name not in sizes:
+            raise ArtifactError(f"{repository}: {name} is missing in the repository")
+        if sizes[name] != info.size:
+            raise ArtifactError(
+                f"{repository}: {name} has {sizes[name]:,} bytes, the manifest says"
+                f" {info.size:,}; upload the artifact again with edge push"
+            )
 
 
 def _copy(snapshot: Path, manifest: Manifest, folder: Path, repository: str) -> None:
     """Make a folder of regular files from a snapshot, and check their hashes.
 
     Raises:
-        ArtifactError: A file is missing or altered.
+        ArtifactError: A file is altered.
     """
     try:
         with new_folder(folder) as staging:
             for name in (MANIFEST_NAME, *manifest.files):
-                if not (snapshot / name).is_file():
-                    raise ArtifactError(f"{repository}: {name} is missing in the repository")
                 source = (snapshot / name).resolve()
                 try:
                     os.link(source, staging / name)

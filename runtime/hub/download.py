@@ -107,8 +107,8 @@ def _cached(repository: Repository, files: Sequence[str]) -> Path | None:
         return None
 
 
-def listed_files(snapshot: Path) -> list[str]:
-    """Names of all files of a snapshot's commit, also of those that were not downloaded.
+def listed_files(snapshot: Path) -> dict[str, int]:
+    """Sizes in bytes of all files of a snapshot's commit, also of those that were not downloaded.
 
     Args:
         snapshot: A folder that `fetch` returned.
@@ -119,4 +119,4 @@ def listed_files(snapshot: Path) -> list[str]:
     assert found is not None, snapshot
     name, commit = found
     tree = get_cached_repo_tree(name, revision=commit, cache_dir=snapshot.parents[2])
-    return [entry.path for entry in tree]
+    return {entry.path: entry.size for entry in tree}

@@ -105,7 +105,9 @@ def test_what_is_no_intact_artifact(
     hub.add("me/model", {"config.json": b"{}", "model.safetensors": b"x" * 100})
     hub.add("me/newer", {**files, "edge.json": b'{"schema_version": 99}'})
     hub.add("me/gated", files, gated=True)
-    found = loaded("me/altered", "me/partial", "me/model", "me/newer", "me/gated", "me/missing")
+    hub.add("me/longer", {**files, "model.onnx": files["model.onnx"] + b"?"})
+    ids = ("altered", "partial", "model", "newer", "gated", "missing", "longer")
+    found = loaded(*(f"me/{name}" for name in ids))
     assert {kind for kind, _ in found} == {"ArtifactError"}
     messages = [message for _, message in found]
     assert messages[0].startswith("me/altered/model.onnx is altered: its sha256 differs")
@@ -115,6 +117,9 @@ def test_what_is_no_intact_artifact(
     assert "is newer than the schema" in messages[3]
     assert "me/gated: gated" in messages[4]
     assert "no such artifact" in messages[5]
+    assert "me/longer: model.onnx has" in messages[6]
+    assert "the manifest says" in messages[6]
+    assert not any("/me/longer/" in a.path and "onnx" in a.path for a in hub.asked)
     assert not list((tmp_path / "hf").rglob("edge/*/altered"))
     # The model's weights are not fetched only to find out that it is no artifact.
     assert not any("/me/model/resolve" in a.path and "safetensors" in a.path for a in hub.asked)
