@@ -52,7 +52,7 @@ def bench(
         2.1
 
     Args:
-        artifacts: artifact folders, or folders of artifacts.
+        artifacts: artifact folders, folders of artifacts, or hub ids of artifacts.
         data: a JSON-lines file, a folder with a dev split, or rows with targets.
         target_ms: the target for p95, in milliseconds.
         runs: timed calls of each artifact, at least; a verdict on p95 needs 90.
@@ -84,10 +84,11 @@ def bench(
     from edge.bench.artifacts.results import BenchSettings
     from edge.bench.artifacts.runner import run_bench
     from edge.runtime.artifact import find_artifacts
+    from edge.runtime.hub.artifacts import artifact_folder
     from edge.runtime.rows import Columns, dev_file, read_rows
 
     given = [artifacts] if isinstance(artifacts, str | Path) else artifacts
-    folders = [folder for one in given for folder in find_artifacts(one)]
+    folders = [folder for one in given for folder in find_artifacts(artifact_folder(one))]
     path = dev_file(data) if isinstance(data, str | Path) else None
     rows = read_rows(path, columns or Columns()) if path else data
     assert not isinstance(rows, str | Path)

@@ -38,6 +38,7 @@ COMMANDS = {
     "chat": "Chat with an artifact or a service.",
     "verify": "Check the files and the parity of an artifact.",
     "info": "Show the manifest of an artifact.",
+    "push": "Upload an artifact or a model to the Hugging Face hub.",
 }
 _INTERRUPTED = 130
 _WRITE_ERRORS = {errno.ENOSPC: "no space left on device", errno.EBADF: "it is closed"}

@@ -23,6 +23,7 @@ _SHORT = {"model": "-m", "output": "-o"}
 _SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Model": (
         ("model", "ID_OR_PATH", "T5-family model to fine-tune: a hub id or a folder."),
+        ("revision", "REVISION", "Branch, tag or commit of a hub model."),
         (
             "tokenizer",
             "ID_OR_PATH",

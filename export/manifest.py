@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.runtime.artifact import sha256_of
-from edge.runtime.artifact.manifest import MANIFEST_NAME, FileInfo, Manifest
+from edge.runtime.artifact.manifest import MANIFEST_NAME, FileInfo, Manifest, Source
+from edge.runtime.hub import is_hub_id
+
+if TYPE_CHECKING:
+    from edge.export.source import SourceModel
 
 
 def file_info(path: Path) -> FileInfo:
@@ -25,3 +30,16 @@ def list_files(folder: Path) -> dict[str, FileInfo]:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into the artifact's folder."""
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def source_info(source: SourceModel) -> Source:
+    """The model that an artifact is made from, and the hub model that it was trained from."""
+    base, commit = source.training.get("model"), source.training.get("revision")
+    known = isinstance(base, str) and isinstance(commit, str) and is_hub_id(base)
+    return Source(
+        model=source.name,
+        weights_sha256=source.weights_sha256,
+        revision=source.revision,
+        base_model=base if known else None,
+        base_revision=commit if known else None,
+    )

@@ -13,7 +13,7 @@ from typing import Any
 from edge.export.base import EXPORTERS, Exporter, Tolerance
 from edge.export.conditioning.calibration import Calibration, read_calibration
 from edge.export.conditioning.model import Conditioned, condition
-from edge.export.manifest import file_info, list_files, write_manifest
+from edge.export.manifest import file_info, list_files, source_info, write_manifest
 from edge.export.model_card import CARD_NAME, model_card
 from edge.export.options import (
     ExportOptions,
@@ -31,7 +31,7 @@ from edge.export.shortlist import Shortlist
 from edge.export.source import SourceModel
 from edge.export.target import Target, plan_targets
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
-from edge.runtime.artifact.manifest import Manifest, Source, TokenizerInfo
+from edge.runtime.artifact.manifest import Manifest, TokenizerInfo
 from edge.runtime.artifact.trust import CODE_FILES, record_trust
 from edge.runtime.errors import ParityError, UsageError
 from edge.runtime.generation import Generation
@@ -277,7 +277,7 @@ class Publisher:
             format=target.format,
             quantization=target.quantization,
             architecture=source.architecture,
-            source=Source(self.source.name, self.source.weights_sha256, self.source.revision),
+            source=source_info(self.source),
             tokenizer=TokenizerInfo(
                 sha256_of(staging / TOKENIZER_NAME),
                 self.source.pieces,

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge.export.architecture import check_shapes, expected_shapes, read_architecture
-from edge.export.model_folder import download, read_config
+from edge.export.model_folder import read_config
 from edge.export.weights import SafetensorsWeights
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, library_errors
+from edge.runtime.hub import snapshot_of
 from edge.runtime.text.tokenization import Tokenizer
 from edge.train.model.adapter_config import refuse_adapter
 from edge.train.model.byte_tokenizer import byte_tokenizer, is_byte_tokenizer
-from edge.train.model.folder import is_hub_id, refuse_quantized, require_tokenizer, snapshot_of
+from edge.train.model.folder import refuse_quantized, require_tokenizer
 from edge.train.model.generation import read_generation
+from edge.train.model.local_folder import local_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,20 +111,15 @@ class SourceModel:
         Args:
             model: the folder or the hub id.
             revision: branch, tag or commit of a hub model.
-            tokenizer: a folder with the tokenizer, in place of the model's.
+            tokenizer: a folder or hub id with the tokenizer, in place of the model's.
 
         Raises:
-            ModelError: not found, not a T5-family model, no safetensors, or weights that do not
-                fit the config.
+            ModelError: not found, no access, not a T5-family model, no safetensors, or weights that
+                do not fit the config.
         """
-        if Path(model).is_dir():
-            return cls(model, tokenizer=tokenizer)
-        text = str(model)
-        if Path(model).exists() or not is_hub_id(text):
-            raise ModelError(
-                f"{model}: no such model folder, and not a hub id like google/flan-t5-small"
-            )
-        return cls(download(text, revision), name=text, revision=revision, tokenizer=tokenizer)
+        if tokenizer is not None:
+            tokenizer = local_folder(tokenizer, weights=False)
+        return cls(local_folder(model, revision), tokenizer=tokenizer)
 
     # -- weights ---------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from edge.runtime.engines.base import TokenCallback
 from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.guardrails import Guardrails, OnLong, OutputCheck
+from edge.runtime.hub.artifacts import artifact_folder
 from edge.runtime.inference.aio import AsyncCalls
 from edge.runtime.inference.encoder import Fields
 from edge.runtime.inference.pipeline import Call, answer_each
@@ -27,16 +28,19 @@ from edge.runtime.text.streaming import Stream
 def load(
     path: str | Path,
     *,
+    revision: str | None = None,
     threads: int | None = None,
     settings: Mapping[str, Any] | None = None,
     verify: bool = False,
     trust_code: bool = False,
     guardrails: Guardrails | None = None,
 ) -> Model:
-    """Open an artifact folder with the engine of its format.
+    """Open an artifact with the engine of its format.
 
     Args:
-        path: The artifact folder.
+        path: The artifact folder, or OWNER/NAME on the Hugging Face hub (extra `hub`). A folder of
+            that name wins.
+        revision: Branch, tag or commit on the hub.
         threads: Number of threads that the engine computes with. None takes the tuned number, at
             most the cores of this machine, or one if the artifact was not tuned.
         settings: Engine settings that replace those in the manifest's `runtime` section, such as
@@ -51,8 +55,8 @@ def load(
 
     Raises:
         ArtifactError: The artifact is missing, truncated, altered, of a newer schema, or
-            TorchScript that is not trusted.
-        MissingExtraError: The engine's library is not installed.
+            TorchScript that is not trusted; or the hub can't be reached.
+        MissingExtraError: The engine's library, or that of the hub, is not installed.
         UnsupportedError: The engine's library can't run this artifact on this machine.
         UsageError: Invalid thread count or unknown setting.
 
@@ -63,7 +67,7 @@ def load(
     """
     if threads is not None and not 1 <= threads <= 1024:
         raise UsageError(f"threads must be from 1 to 1024, not {threads}")
-    artifact = Artifact.open(path, verify=verify, trust_code=trust_code)
+    artifact = Artifact.open(artifact_folder(path, revision), verify=verify, trust_code=trust_code)
     engine_class = ENGINES.load(artifact.manifest.format)
     if settings:
         engine_class.check_settings(settings)

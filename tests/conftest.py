@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import HubServer, serving_hub
 
 from samples import FORMATS
 
@@ -296,3 +299,37 @@ def engines_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[s
 def slow_onnx(engines_with: Callable[[str], None]) -> Callable[[float], None]:
     """Delay every answer of an onnx artifact by a number of seconds."""
     return lambda seconds: engines_with(_SLOW.format(seconds=seconds))
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A hub without repositories on the loopback."""
+    with serving_hub() as server:
+        yield server
+
+
+HubRun = Callable[..., Finished]
+
+
+@pytest.fixture
+def hub_run(hub: HubServer, tmp_path: Path) -> HubRun:
+    """Run `edge` in a new process that uses `hub`, with an empty cache at first.
+
+    `hub_run("info", "me/tiny")`, or `hub_run(code="…")` for Python. Keywords are environment
+    variables. The working folder is `tmp_path`.
+    """
+
+    def run(*arguments: object, code: str | None = None, **variables: str) -> Finished:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "EDGE_"))}
+        program = ["-m", "edge.cli"] if code is None else ["-c", code]
+        ended = subprocess.run(
+            [sys.executable, *program, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**kept, **hub.environment(tmp_path / "hf"), **variables},
+            timeout=600,
+        )
+        return Finished(ended.returncode, ended.stdout, ended.stderr)
+
+    return run

@@ -60,8 +60,8 @@ _PRETRAINED_DEFAULTS = {
 }
 # May change when a run is resumed, because they don't affect what is learned.
 _FREE_ON_RESUME = {
-    *("data", "output", "model", "force", "resume", "threads", "eval_batch_size", "tensorboard"),
-    *("save_steps", "save_minutes", "save_limit", "snapshot_epochs"),
+    *("data", "output", "model", "revision", "force", "resume", "threads", "eval_batch_size"),
+    *("tensorboard", "save_steps", "save_minutes", "save_limit", "snapshot_epochs"),
 }
 
 _Count = Annotated[int, at_least(1)]
@@ -85,6 +85,7 @@ class TrainConfig:
     data: str | Path
     output: str | Path
     model: str | None = None
+    revision: str | None = None  # branch, tag or commit of a hub model
     tokenizer: str | None = None  # a folder or hub id, for a model without one
     from_scratch: Annotated[str | None, one_of("tiny", "mini")] = None
     force: bool = False
@@ -179,8 +180,7 @@ class TrainConfig:
         found = []
         for name, rules in rules_of(TrainConfig).items():
             value = getattr(self, name)
-            rule = broken_rule(value, rules)
-            if rule is not None:
+            if (rule := broken_rule(value, rules)) is not None:
                 found.append(f"{option(name)} {value!r}: {rule.message}")
         return [*self._conflicts(), *found]
 
@@ -189,10 +189,10 @@ class TrainConfig:
         found = []
         if (self.model is None) == (self.from_scratch is None):
             found.append("give either --model ID_OR_PATH or --from-scratch tiny|mini")
+        if self.is_from_scratch and self.revision is not None:
+            found.append("--revision requires --model")
         if self.is_from_scratch and self.method != "full":
-            found.append(
-                f"--method {self.method} adapts a trained model and excludes --from-scratch"
-            )
+            found.append(f"--method {self.method} adapts a trained model; remove --from-scratch")
         if self.is_from_scratch and self.decoder_layers is not None:
             found.append("--decoder-layers requires --model; --from-scratch has a fixed shape")
         if not self.is_from_scratch and self.decoder_layers is not None and self.method != "full":

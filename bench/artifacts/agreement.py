@@ -15,7 +15,7 @@ from typing import TypeVar
 from edge.bench.artifacts.accuracy import Accuracy, default_answers
 from edge.bench.artifacts.scores import MIN_ROWS, ratio_interval
 from edge.runtime.artifact import Artifact
-from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, Source, TokenizerInfo
+from edge.runtime.artifact.manifest import MANIFEST_NAME, Manifest, TokenizerInfo
 from edge.runtime.model import Model, load
 from edge.runtime.rows import Row
 
@@ -44,7 +44,7 @@ def open_source(model: str | Path) -> Iterator[Model]:
     Raises:
         ModelError: not a T5-family model, or its tokenizer is not the one of its training.
     """
-    from edge.export.manifest import file_info
+    from edge.export.manifest import file_info, source_info
     from edge.export.publish import Publisher
     from edge.export.reference import TorchReference
     from edge.export.source import SourceModel
@@ -59,7 +59,7 @@ def open_source(model: str | Path) -> Iterator[Model]:
             format=TorchReference.format,
             quantization="float32",
             architecture=source.architecture,
-            source=Source(source.name, source.weights_sha256, source.revision),
+            source=source_info(source),
             tokenizer=TokenizerInfo(next(iter(files.values())).sha256, source.pieces),
             files=files,
             prompt_template=publisher.prompt.template,

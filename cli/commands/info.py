@@ -14,7 +14,7 @@ from edge.cli.param_types import PATH
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edge.runtime.artifact.manifest import Manifest
+    from edge.runtime.artifact.manifest import Manifest, Source
 
 
 @click.command(cls=Command)
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 def command(artifact: Path, json_file: Path | None) -> None:
     """Show the manifest of ARTIFACT: format, shape, source, limits, parity and files."""
     from edge.runtime.artifact import Artifact
+    from edge.runtime.hub.artifacts import artifact_folder
 
-    manifest = Artifact.open(artifact).manifest
+    manifest = Artifact.open(artifact_folder(artifact)).manifest
     if json_file is not None:
         write_text(manifest.to_json(), json_file)
         return
@@ -53,7 +54,7 @@ def _table(artifact: Path, manifest: Manifest) -> Table:
     lines = {
         "format": f"{manifest.format}, {manifest.quantization}",
         "size": f"{manifest.size / 1e6:.1f} MB in {len(manifest.files)} files",
-        "source": manifest.source.model + (f" @ {r}" if (r := manifest.source.revision) else ""),
+        "source": _source(manifest.source),
         "source weights": f"sha256 {manifest.source.weights_sha256}",
         "shape": (
             f"{shape.model_type}: {shape.num_layers} encoder + {shape.num_decoder_layers} decoder"
@@ -93,6 +94,14 @@ def _table(artifact: Path, manifest: Manifest) -> Table:
     for name, info in manifest.files.items():
         table.add_row(Text(f"  {printable(name)}"), f"{info.size:,} bytes")
     return table
+
+
+def _source(source: Source) -> str:
+    """The model and its commit, and the hub model that it was fine-tuned from."""
+    text = source.model + (f" @ {source.revision}" if source.revision else "")
+    if source.base_model:
+        text += f", trained from {source.base_model} @ {source.base_revision}"
+    return text
 
 
 def _conditioning(record: dict[str, Any]) -> str:

@@ -106,6 +106,7 @@ def command(
     from edge.runtime.batch.job import BatchJob, format_generation
     from edge.runtime.batch.shards import is_dataset
     from edge.runtime.errors import UsageError
+    from edge.runtime.hub.artifacts import artifact_folder
     from edge.runtime.model import load
 
     if text is not None and input_file is not None:
@@ -119,6 +120,7 @@ def command(
     rails = guardrails(options)
     call = given(options)
     values = parse_fields(fields)
+    artifact = artifact_folder(artifact)
     job = BatchJob(artifact, input_column, values, as_json, call, threads, rails, trust_code)
     if input_file is not None and is_dataset(input_file):
         if output_file is None:

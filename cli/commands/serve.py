@@ -154,7 +154,7 @@ def command(
     trust_code: bool,
     **options: Any,
 ) -> None:
-    """Serve each ARTIFACT, a folder or NAME=folder, over HTTP.
+    """Serve each ARTIFACT, a folder, a hub id or NAME=folder, over HTTP.
 
     The OpenAI-compatible endpoints are /v1/completions, /v1/chat/completions and /v1/models.
     /v1/generate adds scores and timings. /health, /ready and /metrics are for operations.
@@ -165,6 +165,7 @@ def command(
     folders = name_artifacts(artifacts)
     keys = read_keys(api_key_file)
     _require_extra()
+    from edge.runtime.hub.artifacts import artifact_folder
     from edge.runtime.model import load
     from edge.runtime.probe import probe_all
     from edge.runtime.serve import ServeSettings, create_app
@@ -182,6 +183,7 @@ def command(
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(message)s"
     )
+    folders = {name: artifact_folder(folder) for name, folder in folders.items()}
     listener = bind(host, port)
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)

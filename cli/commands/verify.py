@@ -35,8 +35,10 @@ def command(artifact: Path, source: str | None, threads: int | None, trust_code:
     """
     from edge.runtime.artifact import Artifact
     from edge.runtime.errors import UsageError, printable
+    from edge.runtime.hub.artifacts import artifact_folder
     from edge.runtime.probe import probe
 
+    artifact = artifact_folder(artifact)
     opened = Artifact.open(artifact, verify=True, trust_code=trust_code)
     manifest = opened.manifest
     click.echo(f"files      {len(manifest.files)} files, {manifest.size:,} bytes: sha256 match")

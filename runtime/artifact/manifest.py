@@ -50,11 +50,21 @@ _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
 
 @dataclass(frozen=True)
 class Source:
-    """The model that an artifact was made from."""
+    """The model that an artifact was made from.
+
+    Attributes:
+        model: Name of the folder, or hub id.
+        weights_sha256: Hash of its weights.
+        revision: Commit of a hub model.
+        base_model: Hub id of the model that it was fine-tuned from, if that is known.
+        base_revision: Commit of that one.
+    """
 
     model: str
     weights_sha256: str
     revision: str | None = None
+    base_model: str | None = None
+    base_revision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ DATA is a file, a folder with one file for each split, a data set that `datasets
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from edge.runtime.artifact import sha256_of
-from edge.runtime.errors import DataError, library_errors
+from edge.runtime.errors import DataError
+from edge.runtime.hub.data_sets import data_set_access
 from edge.runtime.registry import missing_extra
 
 SPLITS = ("train", "dev", "test")
@@ -122,25 +122,13 @@ def _files_named(folder: Path, name: str) -> Iterator[Path]:
             yield path
 
 
-@contextlib.contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Silence the warnings of huggingface_hub, such as one for each retry."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
+@functools.cache
 def _hub_splits(data: HubDataset) -> list[str]:
     try:
         from datasets import get_dataset_split_names
     except ModuleNotFoundError as error:
         raise missing_extra(f"{_HUB}{data.name}", "datasets", "train") from error
-    what = "the data set can't be read from the hub"
-    with quiet_hub(), library_errors(DataError, f"{_HUB}{data.name}", what):
+    with data_set_access(data.name, f"{_HUB}{data.name}"):
         return list(get_dataset_split_names(data.name, data.config))
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge.runtime.errors import DataError, library_errors, one_line
+from edge.runtime.hub.data_sets import data_set_access
 from edge.runtime.platform.json_file import parse_json
 from edge.runtime.registry import missing_extra
 from edge.runtime.rows.json_array import iter_array
-from edge.runtime.rows.kinds import KNOWN_KINDS, HubDataset, kind_of, quiet_hub
+from edge.runtime.rows.kinds import KNOWN_KINDS, HubDataset, kind_of
 from edge.runtime.rows.lines import MAX_LINE_BYTES, decode, open_data, raw_lines
 
 _PARQUET_ROWS = 512  # read at once
@@ -159,11 +160,12 @@ def _datasets(data: str | Path, kind: str) -> Iterator[Record]:
     except ModuleNotFoundError as error:
         raise missing_extra(f"{data}", "datasets", "train") from error
     rows: Any
-    with quiet_hub(), library_errors(DataError, str(data), "the data set can't be loaded"):
-        if kind == "saved":
+    if kind == "saved":
+        with library_errors(DataError, str(data), "the data set can't be loaded"):
             rows = datasets.load_from_disk(str(data))
-        else:
-            hub = HubDataset.parse(data)
+    else:
+        hub = HubDataset.parse(data)
+        with data_set_access(hub.name, str(data)):
             rows = datasets.load_dataset(hub.name, hub.config, split=hub.split or "train")
     for number, values in enumerate(rows, start=1):
         yield Record(number, values)

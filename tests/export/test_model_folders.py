@@ -17,6 +17,7 @@ from edge.export.publish import Publisher, Target
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.errors import ModelError
+from edge.runtime.hub import Repository
 from edge.train.config import TrainConfig
 from edge.train.model.loading import load_pretrained, load_tokenizer
 from edge.train.preflight import preflight
@@ -202,13 +203,13 @@ def test_a_hub_id_may_have_no_owner(
 ) -> None:
     asked: list[str] = []
 
-    def download(hub_id: str, revision: str | None) -> Path:
-        asked.append(hub_id)
+    def snapshot(repository: Repository, weights: bool) -> Path:
+        asked.append(repository.name)
         commit = tmp_path / "models--t5-small" / "snapshots" / ("a" * 40)
         shutil.copytree(folder, commit)
         return commit
 
-    monkeypatch.setattr("edge.export.source.download", download)
+    monkeypatch.setattr("edge.train.model.local_folder._snapshot", snapshot)
     monkeypatch.chdir(tmp_path)
     source = SourceModel.open("t5-small")
     assert asked == ["t5-small"]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from edge.runtime.artifact.manifest import MANIFEST_NAME
 from edge.runtime.rows import Prompt
+from edge.train.model.local_folder import local_folder
 from edge.train.model.training_record import read_training_record
 
 Fields = Mapping[str, object]
@@ -148,5 +149,5 @@ def _options(sampling: Sampling) -> dict[str, Any]:
 
 def _recorded_prompt(name: str) -> Prompt:
     """The prompt of training, if `edge train` left its record in the folder."""
-    template = read_training_record(name).get("prompt_template")
+    template = read_training_record(local_folder(name)).get("prompt_template")
     return Prompt(template) if isinstance(template, str) else Prompt()

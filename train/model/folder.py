@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,31 +13,6 @@ from edge.train.model.byte_tokenizer import is_byte_tokenizer
 from edge.train.model.training_record import read_json_object
 
 _FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
-# Folders of the hub's cache: models--OWNER--NAME/snapshots/COMMIT.
-_SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})/?$")
-
-
-def is_hub_id(text: str) -> bool:
-    """Whether `text` can be a hub id: NAME or OWNER/NAME."""
-    return _HUB_ID.fullmatch(text) is not None
-
-
-def snapshot_of(folder: Path) -> tuple[str, str] | None:
-    """Hub id and commit of a snapshot folder in the hub's cache; None for any other folder."""
-    found = _SNAPSHOT.search(folder.absolute().as_posix())
-    return (found[1].replace("--", "/"), found[2]) if found else None
-
-
-def settings_folder(name: str) -> Path:
-    """The local folder of a model: itself, or where the hub's cache has a hub id's config.json."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if not Path(name).is_dir():
-        found = try_to_load_from_cache(name, "config.json")
-        if isinstance(found, str):
-            return Path(found).parent
-    return Path(name)
 
 
 def check_model_folder(folder: Path) -> None:

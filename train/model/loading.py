@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import ModelError, library_errors
+from edge.runtime.hub import snapshot_of
 from edge.runtime.options import GenerationOptions
 from edge.train.device import has_fast_bf16
 from edge.train.model.byte_tokenizer import BYTE_TOKENIZER_CLASS, load_byte_tokenizer
 from edge.train.model.folder import check_model_folder, check_tensor_types, require_tokenizer
 from edge.train.model.generation import read_generation
+from edge.train.model.local_folder import local_folder
 from edge.train.model.training_record import require_json_object
 from edge.train.model.weights import (
     check_capacity,
@@ -40,7 +42,7 @@ class Trainable:
     """A model in fp32 with its tokenizer, the name to show for it, warnings and notes about it.
 
     `generation` is what answers are generated with, and `end_token_ids` what ends them. `new_ids`
-    are those of pieces that were added in this run.
+    are those of pieces that were added in this run. `revision` is the commit of a hub model.
     """
 
     model: PreTrainedModel
@@ -51,6 +53,7 @@ class Trainable:
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     end_token_ids: tuple[int, ...] = ()
     new_ids: tuple[int, ...] = ()
+    revision: str | None = None
 
     @property
     def added_characters(self) -> dict[str, int]:
@@ -81,22 +84,25 @@ class Trainable:
             setattr(self.model.config, CONFIG_KEY, {**self.added_characters, **added})
 
 
-def load_model_config(name: str) -> PretrainedConfig:
-    """The configuration of a T5-family model folder or hub id.
+def load_model_config(name: str, revision: str | None = None) -> PretrainedConfig:
+    """The configuration of a T5-family model folder or hub id; weights are not downloaded.
 
     Raises:
         ModelError: The model does not exist, or is not of the T5 family.
     """
+    return _model_config(local_folder(name, revision, weights=False), name)
+
+
+def _model_config(folder: Path, name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    if Path(name).is_dir():
-        check_model_folder(Path(name))
-        if not (Path(name) / "config.json").is_file():
-            raise ModelError(f"{name}: not a model folder; it has no config.json")
-        read_generation(name)
+    check_model_folder(folder)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name}: not a model folder; it has no config.json")
+    read_generation(folder)
+    require_json_object(folder / "config.json")
     with _as_model_error(name), quiet():
-        _check_config_file(Path(name))
-        model_config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        model_config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if model_config.model_type not in FAMILY:
         raise ModelError(
             f"{name}: is a {model_config.model_type} model. Only the T5 family"
@@ -106,20 +112,10 @@ def load_model_config(name: str) -> PretrainedConfig:
     return model_config
 
 
-def _check_config_file(folder: Path) -> None:
-    """Check that the config.json of a local folder is a JSON object of limited size and depth.
-
-    Raises:
-        ModelError: It is not.
-    """
-    path = folder / "config.json"
-    if path.is_file():
-        require_json_object(path)
-
-
 def load_pretrained(
     name: str,
     *,
+    revision: str | None = None,
     dropout: float | None = None,
     quant_bits: int | None = None,
     tokenizer_folder: str | None = None,
@@ -131,6 +127,7 @@ def load_pretrained(
 
     Args:
         name: A folder or a hub id.
+        revision: Branch, tag or commit of a hub id.
         dropout: Dropout rate in place of the config's.
         quant_bits: Quantize the linear layers on the GPU to 4 (nf4) or 8 bits.
         tokenizer_folder: A folder or a hub id with the tokenizer in place of the model's.
@@ -142,18 +139,18 @@ def load_pretrained(
     import torch
     from transformers import MT5ForConditionalGeneration, T5ForConditionalGeneration
 
-    model_config: Any = load_model_config(name)
-    if Path(name).is_dir():
-        require_safetensors(Path(name))
-        check_capacity(model_config, Path(name))
-        check_tensor_types(sorted(Path(name).glob("*.safetensors")))
+    folder = local_folder(name, revision)
+    model_config: Any = _model_config(folder, name)
+    require_safetensors(folder)
+    check_capacity(model_config, folder)
+    check_tensor_types(sorted(folder.glob("*.safetensors")))
     if dropout is not None:
         model_config.dropout_rate = dropout
     is_t5 = model_config.model_type == "t5"
     model_class: Any = T5ForConditionalGeneration if is_t5 else MT5ForConditionalGeneration
     with _as_model_error(name), quiet():
         model, report = model_class.from_pretrained(
-            name,
+            folder,
             config=model_config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -161,7 +158,7 @@ def load_pretrained(
             output_loading_info=True,
             **({} if quant_bits is None else _quantization_options(quant_bits)),
         )
-    tokenizer = load_tokenizer(tokenizer_folder or name)
+    tokenizer = load_tokenizer(tokenizer_folder or str(folder))
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         raise ModelError(
@@ -175,10 +172,11 @@ def load_pretrained(
             f"{name}: the tokenizer has {pieces} pieces but the embedding only {rows} rows; the two"
             " don't belong together"
         )
-    return Trainable(model, tokenizer, name, [])
+    name, commit = snapshot_of(folder) or (name, None)
+    return Trainable(model, tokenizer, name, [], revision=commit)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder or hub id.
 
     Raises:
@@ -186,11 +184,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    if Path(name).is_dir():
-        require_tokenizer(Path(name))
+    folder = local_folder(name, revision, weights=False)
+    require_tokenizer(folder)
     with _as_model_error(name), quiet():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, trust_remote_code=False
+            folder, trust_remote_code=False
         )
     if type(tokenizer).__name__ == BYTE_TOKENIZER_CLASS:
         return load_byte_tokenizer()
@@ -223,12 +221,8 @@ def parameter_count(model: PreTrainedModel, *, trained: bool = False) -> int:
 
 @contextmanager
 def _as_model_error(name: str) -> Iterator[None]:
-    """Turn the errors of transformers and huggingface_hub into one line."""
-    if Path(name).is_dir():
-        action = "the folder can't be loaded"
-    else:
-        action = "no such folder, and it can't be downloaded from the hub"
-    with library_errors(ModelError, name, action):
+    """Turn the errors of transformers into one line."""
+    with library_errors(ModelError, name, "the folder can't be loaded"):
         yield
 
 

@@ -104,7 +104,9 @@ def merge_trained(trainable: Trainable, config: ResolvedTrainConfig, folder: Pat
     """
     if config.method == "qlora":
         assert config.model is not None
-        loaded = load_pretrained(config.model, tokenizer_folder=config.tokenizer)
+        loaded = load_pretrained(
+            config.model, revision=config.revision, tokenizer_folder=config.tokenizer
+        )
         extend_like(loaded, trainable.tokenizer.backend_tokenizer.to_str(), folder)
         loaded.record_characters(trainable.added_characters)
         base = loaded.model

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.options import GenerationOptions
-from edge.train.model.folder import settings_folder
 from edge.train.model.from_scratch import get_shape, new_model
 from edge.train.model.generation import read_generation
 from edge.train.model.generation_config import complete_settings
 from edge.train.model.loading import Trainable, load_pretrained
+from edge.train.model.local_folder import local_folder
 from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
 from edge.train.vocabulary import Vocabulary, resolve
 
@@ -42,9 +42,13 @@ def open_model(
     assert config.model is not None
     bits = config.quant_bits if config.method == "qlora" else None
     trainable = load_pretrained(
-        config.model, dropout=config.dropout, quant_bits=bits, tokenizer_folder=config.tokenizer
+        config.model,
+        revision=config.revision,
+        dropout=config.dropout,
+        quant_bits=bits,
+        tokenizer_folder=config.tokenizer,
     )
-    saved = read_generation(settings_folder(config.model))
+    saved = read_generation(local_folder(config.model, config.revision))
     trainable.generation = complete_settings(trainable.model, saved, config.max_target_length)
     trainable.end_token_ids = saved.end_token_ids
     trainable.warnings += saved.warnings

@@ -71,6 +71,7 @@ def training_record(
     return {
         "schema": SCHEMA,
         "model": trainable.name,
+        "revision": trainable.revision,
         "parameters": parameter_count(trainable.model),
         "prompt_template": Prompt.parse(config.prefix).template,
         "max_source_length": config.max_source_length,

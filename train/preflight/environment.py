@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
+from edge.runtime.hub import snapshot_of
 from edge.train.data.pairs import load_splits, texts_of
 from edge.train.device import check_libraries, choose_device
 from edge.train.output.record import versions
@@ -56,18 +56,23 @@ def model(context: PreflightContext) -> Findings:
     from edge.train.model.folder import check_tensor_types
     from edge.train.model.from_scratch import get_shape, shape_config
     from edge.train.model.loading import load_model_config, load_tokenizer
+    from edge.train.model.local_folder import local_folder, require_listed_safetensors
     from edge.train.model.opening import new_tokenizer
     from edge.train.model.weights import require_safetensors
 
     config = context.config
     model_config: Any
     if config.model is not None:
-        context.model_config = model_config = load_model_config(config.model)
-        context.tokenizer = load_tokenizer(config.tokenizer or config.model)
-        if Path(config.model).is_dir():
-            require_safetensors(Path(config.model))
-            check_tensor_types(sorted(Path(config.model).glob("*.safetensors")))
+        folder = local_folder(config.model, config.revision, weights=False)
+        context.model_config = model_config = load_model_config(str(folder))
+        context.tokenizer = load_tokenizer(config.tokenizer or str(folder))
         name = config.model
+        if (commit := snapshot_of(folder)) is not None:
+            require_listed_safetensors(folder)
+            name = f"{commit[0]} @ {commit[1][:12]}"
+        else:
+            require_safetensors(folder)
+            check_tensor_types(sorted(folder.glob("*.safetensors")))
     else:
         if context.splits is None:
             return

@@ -10,6 +10,7 @@ from edge.runtime.errors import ModelError
 from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer
 from edge.train.model.generation import SavedGeneration, read_generation
+from edge.train.model.local_folder import local_folder
 from edge.train.model.training_record import read_training_record
 from edge.train.preflight.checks import (
     FAILED,
@@ -122,7 +123,7 @@ def output_cap(context: PreflightContext) -> Findings:
     saved = SavedGeneration(Path())
     if context.config.model is not None:
         try:
-            saved = read_generation(context.config.model)
+            saved = read_generation(_folder(context))
         except ModelError as error:
             yield FAILED, str(error)
             return
@@ -168,7 +169,7 @@ def evaluation_parity(context: PreflightContext) -> Findings:
         return
     path = TextFingerprint.of(file, prompt.template)
     model = context.config.model
-    recorded = read_training_record(model).get("text_path") if model else None
+    recorded = read_training_record(_folder(context)).get("text_path") if model else None
     if isinstance(recorded, dict) and not context.extended:
         for difference in path.differences(recorded):
             yield WARNING, f"{model} was trained with other settings: {difference}"
@@ -177,3 +178,10 @@ def evaluation_parity(context: PreflightContext) -> Findings:
         f"{len(texts):,} dev inputs give the same tokens in training and in the runtime"
         f" (prompt {prompt.template!r}, tokenizer {path.tokenizer[:12]})",
     )
+
+
+def _folder(context: PreflightContext) -> Path:
+    """The folder with the settings of the model to train."""
+    config = context.config
+    assert config.model is not None
+    return local_folder(config.model, config.revision, weights=False)

@@ -144,7 +144,7 @@ def test_what_cannot_be_augmented_is_one_line_and_leaves_nothing(
     call = ("data", "augment", data, "--output", out)
     assert "--noise" in assert_refused(*call)
     assert "rows.jsonl:21: not JSON" in assert_refused(*call, "--noise")
-    assert "no such folder" in assert_refused(*call, "--with", tmp_path / "nowhere")
+    assert "no such model folder" in assert_refused(*call, "--with", tmp_path / "nowhere")
     bounds = ("--min-rouge", 0.9, "--max-rouge", 0.5)
     assert "--min-rouge 0.9" in assert_refused(*call, "--noise", *bounds)
     out.write_text("mine")

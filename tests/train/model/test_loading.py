@@ -40,7 +40,7 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such folder"):
+    with pytest.raises(ModelError, match="no such model folder"):
         load_pretrained(str(tmp_path / "nothing"))
     with pytest.raises(ModelError, match=r"no config\.json"):
         load_pretrained(str(tmp_path))
