@@ -53,6 +53,7 @@ def run(command: str, folder: Path) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_your_own_data_then_in_an_app(work_dir: Path) -> None:
     """All commands in order, each on the files of the one before; then the Python example."""
     commands = [
