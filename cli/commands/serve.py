@@ -129,6 +129,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
     metavar="N",
     help="Maximum tokens that a request may ask for.",
 )
+@click.option("--allow-constraints", is_flag=True, help="Let clients constrain their answers.")
 @click.option(
     "--target-ms",
     type=click.FloatRange(0.1),

@@ -1,0 +1,1 @@
+"""Constrained decoding: choices, regular expressions, JSON Schema, grammars, copies of the input."""
