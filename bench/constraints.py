@@ -31,7 +31,9 @@ from edge.runtime.platform.atomic import new_file
 
 MAX_COST = 0.15
 _INPUT_TOKENS = 32
-_LABELS = [f"{a} {b}" for a, b in itertools.product(("new", "old", "big", "red", "hot"), "abcdefghij")]
+_LABELS = [
+    f"{a} {b}" for a, b in itertools.product(("new", "old", "big", "red", "hot"), "abcdefghij")
+]
 # They hold for any number of tokens, and never end before it.
 _ENDLESS: dict[str, dict[str, Any]] = {
     "regex": {"regex": "[a-z ]{4000,}"},

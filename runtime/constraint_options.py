@@ -35,10 +35,17 @@ def constraint_problems(
 ) -> Iterator[str]:
     """What is wrong with the constraints, by the names of `GenerationOptions`."""
     values = (choices, regex, json_schema, grammar, copy_only)
-    given = [name for name, value in zip(KINDS, values, strict=True) if value not in (None, (), False)]
+    given = [
+        name
+        for name, value in zip(KINDS, values, strict=True)
+        if value is not None and value is not False
+    ]
     if len(given) > 1:
         yield f"{' and '.join(given)} can't be combined; use one of them"
-    yield from _texts("choices", choices, MAX_CHOICES, MAX_CHOICE_CHARS)
+    if choices == ():
+        yield "choices must be at least one text"
+    elif choices is not None:
+        yield from _texts("choices", choices, MAX_CHOICES, MAX_CHOICE_CHARS)
     yield from _texts("copy_allow", copy_allow, _MAX_ALLOWED_TEXTS, MAX_CHOICE_CHARS)
     yield from _text("regex", regex, MAX_REGEX_CHARS)
     yield from _text("grammar", grammar, MAX_GRAMMAR_CHARS)

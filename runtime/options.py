@@ -65,7 +65,7 @@ class GenerationOptions:
     prompt_lookup_num_tokens: int = 0
     seed: int | None = None
     stop_strings: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | None = None
     regex: str | None = None
     json_schema: str | None = None
     grammar: str | None = None
@@ -155,7 +155,7 @@ class GenerationOptions:
         """The kind of the constraint, its value, and what copies may use; None without one."""
         for name in KINDS:
             value = getattr(self, name)
-            if value not in (None, (), False):
+            if value is not None and value is not False:
                 return name, value, self.copy_allow
         return None
 
@@ -190,8 +190,6 @@ class GenerationOptions:
             if name in _TEXTS:
                 value = (value,) if isinstance(value, str) else value
                 value = tuple(value) if isinstance(value, list | set | frozenset) else value
-            if name == "choices" and value == ():
-                raise UsageError("choices must be at least one text")
             changes[name] = value
         if "max_new_tokens" in changes and "min_new_tokens" not in changes:
             limit = changes["max_new_tokens"]

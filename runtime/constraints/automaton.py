@@ -10,7 +10,7 @@ import numpy as np
 from edge.runtime.constraints.constraint import Constraint
 from edge.runtime.constraints.vocabulary import END, NEVER, TextVocabulary, import_llguidance
 from edge.runtime.engines.matcher import Matcher
-from edge.runtime.errors import ConstraintError, UsageError, first_line, library_errors
+from edge.runtime.errors import ConstraintError, UsageError, library_errors, one_line
 
 # Work is counted, so that neither compiling nor a step can take long: about 50,000 units of the
 # first, 14,000 of the second and 20,000 of the third take a millisecond; a state has 1 to 2 kB.
@@ -23,7 +23,7 @@ _LIMITS = {
     "max_grammar_size": 200_000,
     "verbose_errors": False,
 }
-_FINISHED = ("NotStopped", "NoExtension", "NoExtensionBias", "EndOfSentence")
+_NO_TOKEN = "NoExtensionBias"  # how llguidance's error begins where no token can follow
 
 
 class Automaton(Constraint):
@@ -63,9 +63,7 @@ class Automaton(Constraint):
 
     def matcher(self, input_ids: Sequence[int]) -> Matcher:
         """See `Constraint.matcher`."""
-        return AutomatonMatcher(
-            self, self._start.deep_copy(), at_start=True, allowed=self._first
-        )
+        return AutomatonMatcher(self, self._start.deep_copy(), at_start=True, allowed=self._first)
 
     def check_length(self, max_new_tokens: int) -> None:
         """See `Constraint.check_length`. The shortest answer is not known."""
@@ -115,15 +113,12 @@ class AutomatonMatcher(Matcher):
 
     def _symbols(self) -> np.ndarray:
         """Which symbols may follow, as bools; those without text may not."""
-        if self._state.is_stopped():
-            packed = b""
-        else:
-            packed = self._state.compute_bitmask()
-            if self._state.stop_reason() not in _FINISHED:
-                raise self._too_complex()
-        if self._state.is_stopped():
-            packed = b""
         size = len(self._automaton.vocabulary.symbols) + END + 1
+        if self._state.is_stopped():
+            return np.zeros(size, dtype=np.bool_)
+        packed = self._state.compute_bitmask()
+        if self._state.is_error() and not self._state.get_error().startswith(_NO_TOKEN):
+            raise self._too_complex()
         bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little", count=size)
         bits[NEVER] = bits[END] = 0
         return bits.view(np.bool_)
@@ -168,4 +163,4 @@ class AutomatonMatcher(Matcher):
 
 
 def _reason(message: str) -> str:
-    return first_line(message, 200)
+    return one_line(message, 200)

@@ -110,11 +110,7 @@ class _ChoiceMatcher(Matcher):
 
 def _unwritable(choice: str, vocabulary: TextVocabulary) -> UsageError:
     missing = vocabulary.unwritable(choice)
-    reason = (
-        f"its vocabulary has no {missing!r:.80}"
-        if missing
-        else "its tokenizer changes it"
-    )
+    reason = f"its vocabulary has no {missing!r:.80}" if missing else "its tokenizer changes it"
     return UsageError(
         f"this model can't write the choice {choice!r:.80}: {reason}. Choose another text, or"
         " extend the vocabulary with edge train --vocabulary extend"

@@ -64,7 +64,7 @@ class ConstraintCompiler:
 
     def _compile(self, options: GenerationOptions) -> Constraint:
         vocabulary = self._vocabulary
-        if options.choices:
+        if options.choices is not None:
             return Choices(options.choices, vocabulary)
         if options.regex is not None:
             grammar, name = regex_grammar(options.regex, vocabulary), "the regular expression"

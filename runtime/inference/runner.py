@@ -112,7 +112,10 @@ class EngineRunner:
             self._check_texts(constraint, flat, texts)
         remaining = iter(texts)
         decoded = [
-            [(hypothesis, *cut_at_stop(next(remaining), options.stop_strings)) for hypothesis in group]
+            [
+                (hypothesis, *cut_at_stop(next(remaining), options.stop_strings))
+                for hypothesis in group
+            ]
             for group in groups
         ]
         timings = Timings(tokenize_ms, generate_ms, milliseconds_since(started))

@@ -67,7 +67,8 @@ def token_texts(tokenizer: Tokenizer) -> TokenTexts:
     for number, start, both in zip(shown, alone, after, strict=True):
         byte = _BYTE.fullmatch(names[number] or "") if has_fallback else None
         if byte:
-            first[number] = inner[number] = bytes.fromhex(byte[1])
+            inner[number] = bytes.fromhex(byte[1])
+            first[number] = inner[number] if _REPLACEMENT in start else start.encode()
         elif both.startswith(before) and len(both) > len(before) and _is_whole(both):
             first[number], inner[number] = start.encode(), both[len(before) :].encode()
     if any(a is not None and a != b for a, b in zip(first, inner, strict=True)):

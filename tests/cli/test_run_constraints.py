@@ -63,9 +63,7 @@ def test_bad_options(
     assert said in assert_refused("run", artifacts / "onnx-float32", "text", *options)
 
 
-def test_ctranslate2_names_the_formats(
-    artifacts: Path, assert_refused: Callable[..., str]
-) -> None:
+def test_ctranslate2_names_the_formats(artifacts: Path, assert_refused: Callable[..., str]) -> None:
     said = assert_refused("run", artifacts / "ctranslate2-float32", "text", "--choice", "a")
     assert "do not support choices; use an artifact of format onnx, gguf or torchscript" in said
 

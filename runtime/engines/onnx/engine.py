@@ -30,8 +30,8 @@ from edge.runtime.engines.base import (
     pad_batch,
 )
 from edge.runtime.engines.boundary import check_logits, engine_errors, greedy_hypotheses
-from edge.runtime.engines.onnx.graph_reader import check_graph
 from edge.runtime.engines.matcher import Matcher
+from edge.runtime.engines.onnx.graph_reader import check_graph
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
 from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
