@@ -1,1 +1,1 @@
-"""Constrained decoding: choices, regular expressions, JSON Schema, grammars, copies of the input."""
+"""Constrained decoding: choices, patterns, JSON Schema, grammars and copies of the input."""

@@ -193,8 +193,8 @@ class Engine(abc.ABC):
             )
         if options.constraint is not None and not self.supports_constraints:
             raise UnsupportedError(
-                f"{self.format} artifacts do not support {options.constraint[0]}; use an artifact of"
-                " format onnx, gguf or torchscript"
+                f"{self.format} artifacts do not support {options.constraint[0]}; use an artifact"
+                " of format onnx, gguf or torchscript"
             )
 
 

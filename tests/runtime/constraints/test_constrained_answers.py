@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -302,11 +304,7 @@ def test_the_text_may_begin_with_a_space(onnx: Model) -> None:
 )
 def test_work_is_bounded(options: dict[str, Any], onnx: Model) -> None:
     """Answered or refused, within seconds."""
-    import time
-
     started = time.monotonic()
-    try:
+    with contextlib.suppress(UsageError, ConstraintError):
         onnx.generate(TEXTS[0], max_new_tokens=8, **options)
-    except (UsageError, ConstraintError) as error:
-        assert "\n" not in str(error)
     assert time.monotonic() - started < 10

@@ -94,7 +94,7 @@ def test_texts_are_what_decoding_gives(
                 joined.decode()
 
 
-@pytest.mark.parametrize("make", (extended, bytes_of_text))
+@pytest.mark.parametrize("make", [extended, bytes_of_text])
 def test_encoded_texts_come_back(
     make: Callable[[Path, Path], Tokenizer], shared: Path, tmp_path: Path
 ) -> None:
