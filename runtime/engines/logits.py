@@ -118,9 +118,10 @@ def _next_allowed(
         scores = matcher.mask(logits)
     else:
         scores = process_logits(logits, past, options, vocabulary, matcher)
-    if scores.max() == _MINUS_INFINITY:
+    best = int(scores.argmax())
+    if scores[best] == _MINUS_INFINITY:
         raise matcher.dead_end()
-    return _pick(scores, options, random)
+    return _pick(scores, options, random) if options.do_sample else best
 
 
 def _pick(scores: np.ndarray, options: GenerationOptions, random: np.random.Generator) -> int:
