@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from edge.runtime.constraints.vocabulary import TextVocabulary, import_llguidance
@@ -17,11 +17,49 @@ _JSON_SPACE = r" |\n[ \t]{0,64}"
 _WORD = re.compile(r"\w(?:\S*\w)?")  # up to the last letter or digit before a space
 _SPACES = re.compile(r"\s+")
 _MAX_SPACES = 64
+_TERMINAL = re.compile(r"^[ \t]*([A-Z_][A-Z0-9_]*)[^:\n]*:", re.MULTILINE)
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
+_MAX_TERMINAL = 5_000  # terminals in one: llguidance takes seconds for some more
 
 
 def lark_grammar(grammar: str) -> str:
-    """A Lark grammar as given."""
+    """A Lark grammar as given.
+
+    Raises:
+        UsageError: Its terminals grow too large when those that they name are put in.
+    """
+    parts = _TERMINAL.split(grammar)  # text before the first, then name and definition in turns
+    texts = dict(zip(parts[1::2], parts[2::2], strict=True))
+    uses = {
+        name: [each for each in _NAME.findall(text) if each in texts]
+        for name, text in texts.items()
+    }
+    for name, size in _sizes(uses):
+        if size > _MAX_TERMINAL:
+            raise UsageError(
+                f"the grammar's terminal {name:.40} consists of over {_MAX_TERMINAL:,} others;"
+                " write it as a rule, in lower case"
+            )
     return f"{_HEADER}{grammar}"
+
+
+def _sizes(uses: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
+    """How many definitions each consists of, those that it uses first. A cycle counts once."""
+    sizes: dict[str, int] = {}
+    for start in uses:
+        waiting = [start]
+        while waiting:
+            name = waiting[-1]
+            if name in sizes and sizes[name] > 0:
+                waiting.pop()
+                continue
+            missing = [each for each in uses[name] if each not in sizes]
+            if missing and name not in sizes:
+                sizes[name] = 0  # begun
+                waiting += missing
+                continue
+            sizes[name] = 1 + sum(sizes[each] for each in uses[name])
+            yield name, sizes[name]
 
 
 def regex_grammar(pattern: str, vocabulary: TextVocabulary) -> str:

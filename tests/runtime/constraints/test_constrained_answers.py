@@ -283,6 +283,9 @@ def test_the_text_may_begin_with_a_space(onnx: Model) -> None:
         {"regex": "(?:.*a){60}.*"},
         {"regex": r"(?:\w{1,999}[a-z]){1,999}"},
         {"grammar": "start: a\n" + "a: a a | b\nb: b b a | /[a-z]/\n"},
+        {"grammar": "start: A0\n" + "".join(f"A{n}: A{n + 1} A{n + 1}\n" for n in range(500))},
+        {"grammar": "start: " + "(" * 9000 + '"a"' + ")" * 9000},
+        {"regex": "(" * 9000 + "a" + ")" * 9000},
         {
             "json_schema": {
                 "allOf": [
