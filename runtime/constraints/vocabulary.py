@@ -43,13 +43,10 @@ class TextVocabulary:
     @cached_property
     def symbols(self) -> dict[bytes, int]:
         """The symbol of each text, from 2."""
-        ends = set(self.vocabulary.ends)
         found: dict[bytes, int] = {}
-        for place in (self.texts.inner, self.texts.first):
-            for token, text in enumerate(place):
-                if _is_usable(text) and (token not in ends or self.is_text(token)):
-                    assert text is not None
-                    found.setdefault(text, len(found) + len(_SYMBOLS))
+        for text in (*self.texts.inner, *self.texts.first):
+            if text is not None and _is_usable(text):
+                found.setdefault(text, len(found) + len(_SYMBOLS))
         return found
 
     @cached_property
@@ -65,8 +62,8 @@ class TextVocabulary:
     @cached_property
     def empty_first(self) -> np.ndarray:
         """Ids whose text is empty at the start of an answer, such as the lone space of T5."""
-        found = [token for token, text in enumerate(self.texts.first) if text == b""]
-        return np.array(found, dtype=np.int64)
+        empty = {token for token, text in enumerate(self.texts.first) if text == b""}
+        return np.array(sorted(empty - {*self.vocabulary.ends}), dtype=np.int64)
 
     @cached_property
     def silent_ends(self) -> np.ndarray:
@@ -144,8 +141,8 @@ def import_llguidance() -> Any:
     return llguidance
 
 
-def _is_usable(text: bytes | None) -> bool:
-    return text is not None and 0 < len(text) <= _MAX_BYTES and _MARKER not in text
+def _is_usable(text: bytes) -> bool:
+    return 0 < len(text) <= _MAX_BYTES and _MARKER not in text
 
 
 class _Symbols:
