@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
@@ -184,7 +185,6 @@ def guardrails(values: dict[str, Any], **more: Any) -> Guardrails:
     """
     from edge.runtime.errors import UsageError
     from edge.runtime.guardrails import Guardrails, OutputCheck
-    from edge.runtime.platform.json_file import read_json
     from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 
     pattern, schema = values.pop("output_regex"), values.pop("output_schema")
@@ -194,14 +194,26 @@ def guardrails(values: dict[str, Any], **more: Any) -> Guardrails:
     if pattern is not None:
         check = RegexOutput(pattern)
     elif schema is not None:
-        try:
-            check = JsonOutput(read_json(schema, _MAX_SCHEMA_BYTES))
-        except OSError as error:
-            raise UsageError(f"{schema}: can't be read ({error.strerror})") from None
-        except ValueError as error:
-            raise UsageError(f"{schema}: {error}") from None
+        check = JsonOutput(read_json_option(schema))
     names = ("max_input_tokens", "on_long", "fallback", "profile")
     return Guardrails(output=check, **{name: values.pop(name) for name in names}, **more)
+
+
+def read_json_option(path: Path) -> Any:
+    """The content of a JSON file that an option names.
+
+    Raises:
+        UsageError: It can't be read, is very large, or is not JSON.
+    """
+    from edge.runtime.errors import UsageError
+    from edge.runtime.platform.json_file import read_json
+
+    try:
+        return read_json(path, _MAX_SCHEMA_BYTES)
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def command_line() -> str:

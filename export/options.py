@@ -14,7 +14,7 @@ from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Limits
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.engines import ENGINES
-from edge.runtime.errors import ModelError
+from edge.runtime.errors import ModelError, UsageError
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
 
@@ -93,7 +93,12 @@ def resolve_generation(
     trained = _positive_int(source.training.get("max_target_length"))
     defaults = source.generation.resolve(trained)
     length = min(defaults.max_new_tokens, limits.max_new_tokens)
-    return defaults.override({"max_new_tokens": length}).override(options.generation)
+    chosen = defaults.override({"max_new_tokens": length}).override(options.generation)
+    if chosen.constraint is not None:
+        raise UsageError(
+            f"{chosen.constraint[0]} can't be a default of an artifact; give it to each call"
+        )
+    return chosen
 
 
 def supported_generation(generation: GenerationOptions, format_name: str) -> GenerationOptions:

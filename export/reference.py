@@ -9,6 +9,7 @@ import numpy as np
 
 from edge.export.source import SourceModel
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback, TokenIds, pad_batch
+from edge.runtime.engines.matcher import Matcher
 from edge.runtime.errors import UnsupportedError
 from edge.runtime.options import GenerationOptions
 from edge.train.model.generation_config import only_settings, transformers_config
@@ -55,6 +56,7 @@ class TorchReference(Engine):
         input_ids: Sequence[TokenIds],
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
+        matchers: Sequence[Matcher] | None = None,
     ) -> list[list[Hypothesis]]:
         """See `Engine.generate`.
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edge.runtime.artifact import Artifact
     from edge.runtime.errors import (
         ArtifactError,
+        ConstraintError,
         EdgeError,
         InputTooLongError,
         MissingExtraError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Artifact": "artifact",
     "ArtifactError": "errors",
+    "ConstraintError": "errors",
     "EdgeError": "errors",
     "Generation": "generation",
     "GenerationOptions": "options",
@@ -59,6 +61,7 @@ _MODULES = {
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "ConstraintError",
     "EdgeError",
     "Generation",
     "GenerationOptions",

@@ -90,6 +90,10 @@ class OutputError(EdgeError):
         self.raw_text = raw_text
 
 
+class ConstraintError(EdgeError):
+    """An answer that can't go on: no token fits its constraint, or following it takes too long."""
+
+
 class MissingExtraError(EdgeError):
     """A library that is not installed; the message says which extra installs it."""
 

@@ -136,6 +136,7 @@ class Model(TokenModel, AsyncCalls):
             InputTooLongError: An input over the limit, with `on_long` "error".
             OutputError: An answer fails its check, also when decoded again.
             UnsupportedError: The engine can't do what the options ask for.
+            ConstraintError: Nothing can follow in an answer with a constraint.
 
         Example:
             >>> answer = model.generate("how do I list uh all files", num_beams=4)

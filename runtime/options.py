@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge.runtime.constraint_options import KINDS, constraint_problems, json_text
 from edge.runtime.errors import UsageError
 from edge.runtime.registry import unknown_name
 
 _SMALLEST = 1e-6  # float32 logits divided by much less overflow
 MAX_STOP_STRINGS = 64  # each is searched for after every token
 MAX_STOP_CHARS = 1000
+_TEXTS = ("stop_strings", "choices", "copy_allow")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class GenerationOptions:
             0 for none. It changes the speed, never the answer. Engines without drafts ignore it.
         seed: Makes sampling reproducible within one engine.
         stop_strings: An answer ends before the first of these strings.
+        choices: The answer is one of these texts.
+        regex: The answer matches this regular expression (of Rust's regex crate) as a whole.
+        json_schema: The answer is JSON of this JSON Schema: a mapping, or its JSON text.
+        grammar: The answer is accepted by this Lark grammar.
+        copy_only: The answer consists of words and signs of the input.
+        copy_allow: With copy_only, also of words and signs of these texts.
 
     Raises:
         UsageError: Invalid values; the message lists all of them.
@@ -57,8 +65,15 @@ class GenerationOptions:
     prompt_lookup_num_tokens: int = 0
     seed: int | None = None
     stop_strings: tuple[str, ...] = ()
+    choices: tuple[str, ...] | None = None
+    regex: str | None = None
+    json_schema: str | None = None
+    grammar: str | None = None
+    copy_only: bool = False
+    copy_allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "json_schema", json_text(self.json_schema))
         problems = list(self._problems())
         if problems:
             raise UsageError("; ".join(problems))
@@ -126,6 +141,23 @@ class GenerationOptions:
                 f"stop_strings must be at most {MAX_STOP_STRINGS} strings of at most"
                 f" {MAX_STOP_CHARS} characters"
             )
+        yield from constraint_problems(
+            self.choices,
+            self.regex,
+            self.json_schema,
+            self.grammar,
+            self.copy_only,
+            self.copy_allow,
+        )
+
+    @property
+    def constraint(self) -> tuple[str, object, tuple[str, ...]] | None:
+        """The kind of the constraint, its value, and what copies may use; None without one."""
+        for name in KINDS:
+            value = getattr(self, name)
+            if value is not None and value is not False:
+                return name, value, self.copy_allow
+        return None
 
     @property
     def is_plain_greedy(self) -> bool:
@@ -155,7 +187,7 @@ class GenerationOptions:
                 raise UsageError(unknown_name("generation option", given, tuple(sorted(known))))
             if value is None:
                 continue
-            if name == "stop_strings":
+            if name in _TEXTS:
                 value = (value,) if isinstance(value, str) else value
                 value = tuple(value) if isinstance(value, list | set | frozenset) else value
             changes[name] = value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli.base import Command
+from edge.cli.constraint_options import constraint_options, constraints
 from edge.cli.options import (
     generation_options,
     given,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 @trust_option
 @guardrail_options
 @generation_options
+@constraint_options
 def command(
     artifact: Path,
     text: str | None,
@@ -118,7 +120,8 @@ def command(
     if stream and (text is None or as_json):
         raise UsageError("--stream needs TEXT and can't be combined with --jsonl")
     rails = guardrails(options)
-    call = given(options)
+    call = constraints(options)
+    call |= given(options)
     values = parse_fields(fields)
     artifact = artifact_folder(artifact)
     job = BatchJob(artifact, input_column, values, as_json, call, threads, rails, trust_code)

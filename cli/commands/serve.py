@@ -129,6 +129,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
     metavar="N",
     help="Maximum tokens that a request may ask for.",
 )
+@click.option("--allow-constraints", is_flag=True, help="Let clients constrain their answers.")
 @click.option(
     "--target-ms",
     type=click.FloatRange(0.1),
@@ -201,8 +202,7 @@ def command(
             for name, folder in folders.items()
         }
         if host not in _LOCAL and not keys:
-            message = f"edge: warning: {host} is open to other machines without an API key"
-            _say(message)
+            _say(f"edge: warning: {host} is open to other machines without an API key")
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         _say(f"edge: serving {', '.join(models)} on {address}")

@@ -248,9 +248,11 @@ def _check_files(manifest: Manifest, path: Path) -> None:
 
 def _check_generation(manifest: Manifest, path: Path) -> None:
     try:
-        GenerationOptions().override(manifest.generation)
+        options = GenerationOptions().override(manifest.generation)
     except (UsageError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{path}: generation: {one_line(error)}; export it again") from None
+    if options.constraint is not None:
+        raise ArtifactError(f"{path}: generation: {options.constraint[0]} is no default of a model")
 
 
 def _check_numbers(manifest: Manifest, path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edge.runtime.artifact import Artifact
+from edge.runtime.engines.matcher import Matcher
 from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
 from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.cpu import usable_cores
@@ -89,6 +90,7 @@ class Engine(abc.ABC):
         concurrent: Whether calls of several threads run in parallel, each with `threads` threads.
         supports_beams: Whether the engine has beam search.
         supports_prompt_lookup: Whether the engine drafts tokens from the input.
+        supports_constraints: Whether the engine limits which tokens may follow.
         settings: Names that the manifest's `runtime` section may set beside threads, with the
             allowed values; the first is the default.
     """
@@ -98,6 +100,7 @@ class Engine(abc.ABC):
     concurrent: ClassVar[bool] = False
     supports_beams: ClassVar[bool] = True
     supports_prompt_lookup: ClassVar[bool] = False
+    supports_constraints: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @abc.abstractmethod
@@ -115,6 +118,7 @@ class Engine(abc.ABC):
         input_ids: Sequence[TokenIds],
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
+        matchers: Sequence[Matcher] | None = None,
     ) -> list[list[Hypothesis]]:
         """Generate for a batch.
 
@@ -122,6 +126,7 @@ class Engine(abc.ABC):
             input_ids: Unpadded rows of source ids, eos included.
             options: Generation options.
             on_token: See `TokenCallback`. Needs greedy search or sampling.
+            matchers: The state of each row's constraint at its start, if the options have one.
 
         Returns:
             For each row `options.num_return_sequences` hypotheses, best first.
@@ -178,12 +183,18 @@ class Engine(abc.ABC):
         """Check that this engine supports the options.
 
         Raises:
-            UnsupportedError: Beam search, if the engine has none; the message names those that do.
+            UnsupportedError: Beam search or a constraint, if the engine has none; the message names
+                the formats that do.
         """
         if options.num_beams > 1 and not self.supports_beams:
             raise UnsupportedError(
                 f"{self.format} artifacts do not support beam search; use num_beams 1, or an"
                 " artifact of format onnx, ctranslate2 or torchscript"
+            )
+        if options.constraint is not None and not self.supports_constraints:
+            raise UnsupportedError(
+                f"{self.format} artifacts do not support {options.constraint[0]}; use an artifact"
+                " of format onnx, gguf or torchscript"
             )
 
 

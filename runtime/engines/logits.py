@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge.runtime.engines.base import Vocabulary
+from edge.runtime.engines.matcher import Matcher
 from edge.runtime.options import GenerationOptions
 
 _MINUS_INFINITY = np.float32(-np.inf)
@@ -28,20 +29,26 @@ def token_log_prob(logits: np.ndarray, token: int) -> float:
 
 
 def process_logits(
-    scores: np.ndarray, past: list[int], options: GenerationOptions, vocabulary: Vocabulary
+    scores: np.ndarray,
+    past: list[int],
+    options: GenerationOptions,
+    vocabulary: Vocabulary,
+    matcher: Matcher | None = None,
 ) -> np.ndarray:
-    """Apply penalties and bans to one row.
+    """Apply penalties, bans and a constraint to one row.
 
     Args:
         scores: Logits or log-probabilities [vocab]; not changed.
         past: The row's tokens so far, start token first, like transformers' decoder_input_ids.
         options: Penalties, n-gram size and minimum length.
         vocabulary: Ids that may be emitted, and eos.
+        matcher: The row's constraint. Bans that would leave none of its tokens are dropped.
 
     Returns:
-        Scores [vocab], with minus infinity for tokens that may not follow.
+        Scores [vocab], with minus infinity for tokens that may not follow; for all of them at a
+        dead end of the constraint.
     """
-    scores = scores.copy()
+    unchanged, scores = scores, scores.copy()
     scores[vocabulary.pieces :] = _MINUS_INFINITY  # these ids have no text
     if options.repetition_penalty != 1.0:
         seen = np.unique(past)
@@ -52,7 +59,10 @@ def process_logits(
         scores[_banned_by_ngrams(past, options.no_repeat_ngram_size)] = _MINUS_INFINITY
     if len(past) - 1 < options.min_new_tokens:
         scores[list(vocabulary.ends)] = _MINUS_INFINITY
-    return scores
+    if matcher is None:
+        return scores
+    masked = matcher.mask(scores)
+    return masked if masked.max() > _MINUS_INFINITY else matcher.mask(unchanged)
 
 
 def _banned_by_ngrams(past: list[int], size: int) -> list[int]:
@@ -70,6 +80,7 @@ def next_token(
     options: GenerationOptions,
     vocabulary: Vocabulary,
     random: np.random.Generator,
+    matcher: Matcher | None = None,
 ) -> int:
     """The token that follows `past`: the best one, or a sampled one.
 
@@ -79,7 +90,13 @@ def next_token(
         options: Sampling, penalties and minimum length.
         vocabulary: Ids that may be emitted, and eos.
         random: Draws the samples.
+        matcher: The row's constraint.
+
+    Raises:
+        ConstraintError: The constraint allows no token.
     """
+    if matcher is not None:
+        return _next_allowed(logits, past, options, vocabulary, random, matcher)
     if not options.is_plain_greedy:
         return _pick(process_logits(logits, past, options, vocabulary), options, random)
     # Without a copy: the row may be the engine's own memory.
@@ -87,6 +104,24 @@ def next_token(
     if best in vocabulary.ends and len(past) - 1 < options.min_new_tokens:
         return int(process_logits(logits, past, options, vocabulary).argmax())
     return best
+
+
+def _next_allowed(
+    logits: np.ndarray,
+    past: list[int],
+    options: GenerationOptions,
+    vocabulary: Vocabulary,
+    random: np.random.Generator,
+    matcher: Matcher,
+) -> int:
+    if options.is_plain_greedy and len(past) > options.min_new_tokens:
+        scores = matcher.mask(logits)
+    else:
+        scores = process_logits(logits, past, options, vocabulary, matcher)
+    best = int(scores.argmax())
+    if scores[best] == _MINUS_INFINITY:
+        raise matcher.dead_end()
+    return _pick(scores, options, random) if options.do_sample else best
 
 
 def _pick(scores: np.ndarray, options: GenerationOptions, random: np.random.Generator) -> int:
@@ -105,3 +140,10 @@ def _pick(scores: np.ndarray, options: GenerationOptions, random: np.random.Gene
         probabilities[before >= options.top_p] = 0.0
     probabilities /= probabilities.sum()
     return int(order[random.choice(order.size, p=probabilities)])
+
+
+def seed_of_copy(seed: int | None, copy: int) -> int | None:
+    """A separate seed for each sequence of a row; the first keeps the given one."""
+    if seed is None or copy == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, copy]).generate_state(1)[0])

@@ -7,12 +7,14 @@ tokens.
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edge.runtime.engines.base import Hypothesis, TokenCallback, Vocabulary
 from edge.runtime.engines.logits import log_softmax, next_token, process_logits, token_log_prob
+from edge.runtime.engines.matcher import Matcher
 from edge.runtime.options import GenerationOptions
 
 
@@ -31,8 +33,27 @@ class DecoderState(abc.ABC):
 @dataclass
 class _Row:
     past: list[int]
+    matcher: Matcher | None = None
     log_prob: float = 0.0
     finish_reason: str = ""
+
+    def append(self, token: int, logits: np.ndarray) -> None:
+        self.log_prob += token_log_prob(logits, token)
+        self.past.append(token)
+
+    def forced(self, options: GenerationOptions, vocabulary: Vocabulary) -> list[int]:
+        """The tokens that must follow, up to an end token; the matcher is after them."""
+        tokens: list[int] = []
+        room = options.max_new_tokens - len(self.past)  # one token is left for the next step
+        while self.matcher is not None and len(tokens) < room:
+            token = self.matcher.forced()
+            if token is None:
+                break
+            tokens.append(token)
+            if token in vocabulary.ends:
+                break
+            self.matcher.advance(token)
+        return tokens
 
     def hypothesis(self, vocabulary: Vocabulary, length_penalty: float) -> Hypothesis:
         return _hypothesis(
@@ -60,11 +81,13 @@ def sample_search(
     options: GenerationOptions,
     vocabulary: Vocabulary,
     on_token: TokenCallback | None = None,
+    matchers: Sequence[Matcher] | None = None,
 ) -> list[list[Hypothesis]]:
     """Greedy search or sampling.
 
-    Rows that end leave the batch. Scores are the model's own log-probabilities, before penalties
-    and temperature.
+    Rows that end leave the batch. Scores are the model's own log-probabilities, before penalties,
+    temperature and constraints. Where the constraint of a lone row leaves no choice, its tokens are
+    read by the decoder in one step.
 
     Args:
         state: The encoded batch; used up by the search.
@@ -72,35 +95,50 @@ def sample_search(
         options: Generation options with num_beams 1.
         vocabulary: Special ids, and ids that may be emitted.
         on_token: See `TokenCallback`.
+        matchers: The state of each row's constraint at its start; not changed.
 
     Returns:
         For each row num_return_sequences hypotheses, best first.
+
+    Raises:
+        ConstraintError: The constraint of a row allows no token.
     """
     copies = options.num_return_sequences
     if copies > 1:
         state.reorder(np.repeat(np.arange(batch), copies))
     random = np.random.default_rng(options.seed)
-    rows = [_Row([vocabulary.start]) for _ in range(batch * copies)]
+    rows = [
+        _Row([vocabulary.start], None if matchers is None else matchers[index // copies].copy())
+        for index in range(batch * copies)
+    ]
     active = list(range(len(rows)))
-    for _ in range(options.max_new_tokens):
-        last = np.array([[rows[row].past[-1]] for row in active], dtype=np.int64)
-        logits = state.advance(last)[:, -1]
+    while active:
+        forced = rows[active[0]].forced(options, vocabulary) if len(active) == 1 else []
+        reads = forced[:-1] if forced and forced[-1] in vocabulary.ends else forced
+        last = np.array([[rows[row].past[-1], *reads] for row in active], dtype=np.int64)
+        logits = state.advance(last)
         remaining = []
-        for index, row in enumerate(active):
-            token = next_token(logits[index], rows[row].past, options, vocabulary, random)
-            rows[row].log_prob += token_log_prob(logits[index], token)
-            rows[row].past.append(token)
-            stopped = on_token is not None and on_token(row, token)
-            if token in vocabulary.ends:
-                rows[row].finish_reason = "eos"
-            elif stopped:
-                rows[row].finish_reason = "stop"
+        for index, number in enumerate(active):
+            row = rows[number]
+            for place, scores in enumerate(logits[index]):
+                if place < len(forced):
+                    token = forced[place]
+                else:
+                    token = next_token(scores, row.past, options, vocabulary, random, row.matcher)
+                row.append(token, scores)
+                if token in vocabulary.ends:
+                    row.finish_reason = "eos"
+                if on_token is not None and on_token(number, token) and not row.finish_reason:
+                    row.finish_reason = "stop"
+                if row.finish_reason or len(row.past) > options.max_new_tokens:
+                    break
+                if row.matcher is not None and place == len(forced):
+                    row.matcher.advance(token)
             else:
                 remaining.append(index)
-        if not remaining:
-            break
         if len(remaining) < len(active):
-            state.reorder(np.array(remaining))
+            if remaining:
+                state.reorder(np.array(remaining))
             active = [active[index] for index in remaining]
     hypotheses = [row.hypothesis(vocabulary, options.length_penalty) for row in rows]
     grouped = [hypotheses[i : i + copies] for i in range(0, len(hypotheses), copies)]
@@ -114,6 +152,7 @@ class _Beam:
     rank: float
     log_prob: float
     past: list[int]
+    matcher: Matcher | None = None
 
 
 @dataclass
@@ -131,6 +170,7 @@ def beam_search(
     options: GenerationOptions,
     vocabulary: Vocabulary,
     on_token: TokenCallback | None = None,
+    matchers: Sequence[Matcher] | None = None,
 ) -> list[list[Hypothesis]]:
     """Beam search as in transformers.
 
@@ -144,12 +184,18 @@ def beam_search(
         options: Generation options with num_beams above 1.
         vocabulary: Special ids, and ids that may be emitted.
         on_token: Not used; beams have no final token before the end.
+        matchers: The state of each row's constraint at its start; each beam has a copy.
 
     Returns:
-        For each row num_return_sequences hypotheses, best first.
+        For each row num_return_sequences hypotheses, best first; fewer if a constraint
+        has fewer answers.
+
+    Raises:
+        ConstraintError: The constraint of a row allows no token.
     """
     width = options.num_beams
-    rows = [_BeamRow([_Beam(0.0, 0.0, [vocabulary.start])]) for _ in range(batch)]
+    starts = [None] * batch if matchers is None else matchers
+    rows = [_BeamRow([_Beam(0.0, 0.0, [vocabulary.start], start)]) for start in starts]
     for step in range(options.max_new_tokens):
         # The state's batch holds the running beams of the unfinished rows, in order.
         active = [row for row in rows if not row.done]
@@ -193,7 +239,8 @@ def _advance_row(
     width = options.num_beams
     totals = np.stack(
         [
-            process_logits(row_log_probs, beam.past, options, vocabulary) + np.float32(beam.rank)
+            process_logits(row_log_probs, beam.past, options, vocabulary, beam.matcher)
+            + np.float32(beam.rank)
             for row_log_probs, beam in zip(log_probs, row.running, strict=True)
         ]
     )
@@ -211,20 +258,32 @@ def _advance_row(
             continue
         parent = row.running[origin]
         log_prob = parent.log_prob + float(log_probs[origin, token])
-        beam = _Beam(value, log_prob, [*parent.past, token])
+        past = [*parent.past, token]
         ended = token in vocabulary.ends
         if ended or last_step:
             # Only the best `width` candidates may finish: a poor early eos must not win.
             if rank < width:
                 reason = "eos" if ended else "length"
+                beam = _Beam(value, log_prob, past)
                 row.finished.append((value / length**options.length_penalty, beam, reason))
         elif len(running) < width:
-            running.append(beam)
+            running.append(_Beam(value, log_prob, past, _advanced(parent.matcher, token)))
             chosen.append(origin)
+    if not running and not row.finished and row.running[0].matcher is not None:
+        raise row.running[0].matcher.dead_end()
     row.finished = sorted(row.finished, key=lambda item: -item[0])[:width]
     row.done = last_step or not running or _is_complete(row, running, options, length)
     row.running = running
     return chosen
+
+
+def _advanced(matcher: Matcher | None, token: int) -> Matcher | None:
+    """A copy of a beam's matcher after one more token."""
+    if matcher is None:
+        return None
+    following = matcher.copy()
+    following.advance(token)
+    return following
 
 
 def _is_complete(

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback, TokenIds, Vocabulary
 from edge.runtime.engines.logits import log_softmax
+from edge.runtime.engines.matcher import Matcher
 from edge.runtime.engines.search import DecoderState, beam_search, sample_search
 from edge.runtime.options import GenerationOptions
 
@@ -16,6 +17,7 @@ from edge.runtime.options import GenerationOptions
 class SteppingEngine(Engine):
     """An engine whose subclass implements `start` and sets `vocabulary`."""
 
+    supports_constraints = True
     vocabulary: Vocabulary
 
     @abc.abstractmethod
@@ -34,12 +36,13 @@ class SteppingEngine(Engine):
         input_ids: Sequence[TokenIds],
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
+        matchers: Sequence[Matcher] | None = None,
     ) -> list[list[Hypothesis]]:
         """See `Engine.generate`."""
         self.check_options(options)
         state = self.start(input_ids)
         search = beam_search if options.num_beams > 1 else sample_search
-        return search(state, len(input_ids), options, self.vocabulary, on_token)
+        return search(state, len(input_ids), options, self.vocabulary, on_token, matchers)
 
     def score(
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edge.runtime.errors import EdgeError, InputTooLongError, OutputError
+from edge.runtime.errors import ConstraintError, EdgeError, InputTooLongError, OutputError
 from edge.runtime.generation import Generation, Timings, join
 from edge.runtime.guardrails import Guardrails, OnLong, OutputCheck
 from edge.runtime.inference.encoder import Fields, InputEncoder, fields_per_text
@@ -78,7 +78,7 @@ def answer_each(
         for plan in plans:
             if isinstance(plan.result, EdgeError):
                 raise plan.result
-    _run(runner, plans, call.options, call, tokenize_ms)
+    _run(runner, plans, call.options, call, tokenize_ms, strict=strict)
     if call.output is not None:
         _check(runner, plans, call.output, call)
     results = [plan.result for plan in plans if plan.result is not None]
@@ -146,11 +146,13 @@ def _run(
     options: GenerationOptions,
     call: Call,
     tokenize_ms: float,
+    *,
+    strict: bool,
 ) -> None:
     """Answer the plans that need the engine; all their chunks share batches."""
     waiting = [plan for plan in plans if plan.result is None]
-    answers = iter(
-        runner.generate(
+    try:
+        found = runner.generate(
             [ids for plan in waiting for ids in plan.chunks],
             [plan.truncated for plan in waiting for _ in plan.chunks],
             options,
@@ -158,7 +160,16 @@ def _run(
             tokenize_ms=tokenize_ms,
             before_batch=call.before_batch,
         )
-    )
+    except ConstraintError as error:  # of one input; the others may have answers
+        if strict:
+            raise
+        if len(waiting) == 1:
+            waiting[0].result = error
+        else:
+            for plan in waiting:
+                _run(runner, [plan], options, call, tokenize_ms, strict=False)
+        return
+    answers = iter(found)
     for plan in waiting:
         plan.result = join([next(answers) for _ in plan.chunks], plan.separators)
 
@@ -180,7 +191,7 @@ def _check(runner: EngineRunner, plans: Sequence[_Plan], check: OutputCheck, cal
     retried = [plan for plan, answer, _ in failed if answer.finish_reason != "fallback"]
     if retried:
         options = _retry_options(call.options, beams=runner.engine.supports_beams)
-        _run(runner, retried, options, call, 0.0)
+        _run(runner, retried, options, call, 0.0, strict=False)
     for plan, answer, problem in failed:
         second = plan.result if isinstance(plan.result, Generation) else None
         found = second and _first_passing([second, *second.alternatives], check)

@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from edge.runtime.constraints.compiler import ConstraintCompiler
+from edge.runtime.constraints.constraint import Constraint
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
 from edge.runtime.errors import EdgeError, UsageError, first_line
 from edge.runtime.generation import Generation, Timings
@@ -34,13 +36,23 @@ class EngineRunner:
     Args:
         engine: The engine.
         tokenizer: The artifact's tokenizer.
+        constraints: Compiles the options' constraints.
         name: Name of the model in error messages, such as the artifact's folder.
         vocab_size: Number of ids that the engine may return.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, *, name: str, vocab_size: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        constraints: ConstraintCompiler,
+        *,
+        name: str,
+        vocab_size: int,
+    ) -> None:
         self.engine = engine
         self._tokenizer = tokenizer
+        self._constraints = constraints
         self._name = name
         self._vocab_size = vocab_size
         self._lock = EngineLock(exclusive=not engine.thread_safe, owned=engine)
@@ -70,11 +82,13 @@ class EngineRunner:
         Raises:
             UsageError: `batch_size` is below 1, or the model is closed.
             UnsupportedError: The engine can't do what the options ask for.
+            ConstraintError: Nothing can follow in an answer with a constraint.
             EdgeError: The engine failed.
         """
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         self.engine.check_options(options)
+        constraint = self._constraints.compile(options)
         started = time.perf_counter()
         groups: list[list[Hypothesis]] = [[]] * len(input_ids)
         for batch in _batches([len(ids) for ids in input_ids], batch_size):
@@ -84,17 +98,24 @@ class EngineRunner:
                 options, self._tokenizer.decode, then=on_token
             )
             rows = [input_ids[row] for row in batch]
+            matchers = [constraint.matcher(ids) for ids in rows] if constraint else None
             with self._lock.call(), self._library_errors():
-                found = self.engine.generate(rows, options, self._checked(callback))
+                found = self.engine.generate(rows, options, self._checked(callback), matchers)
             self._check(found, len(batch))
             for row, hypotheses in zip(batch, found, strict=True):
                 groups[row] = hypotheses
         generate_ms = milliseconds_since(started)
         started = time.perf_counter()
         flat = [hypothesis for group in groups for hypothesis in group]
-        texts = iter(self._tokenizer.decode([hypothesis.all_token_ids for hypothesis in flat]))
+        texts = self._tokenizer.decode([hypothesis.all_token_ids for hypothesis in flat])
+        if constraint is not None:
+            self._check_texts(constraint, flat, texts)
+        remaining = iter(texts)
         decoded = [
-            [(hypothesis, *cut_at_stop(next(texts), options.stop_strings)) for hypothesis in group]
+            [
+                (hypothesis, *cut_at_stop(next(remaining), options.stop_strings))
+                for hypothesis in group
+            ]
             for group in groups
         ]
         timings = Timings(tokenize_ms, generate_ms, milliseconds_since(started))
@@ -169,6 +190,18 @@ class EngineRunner:
         for group in found:
             for hypothesis in group:
                 self._check_ids(hypothesis.all_token_ids)
+
+    def _check_texts(
+        self, constraint: Constraint, found: Sequence[Hypothesis], texts: Sequence[str]
+    ) -> None:
+        """Check that complete answers decode to the texts that the constraint accepted."""
+        for hypothesis, text in zip(found, texts, strict=True):
+            complete = hypothesis.finish_reason == "eos"
+            if complete and constraint.text(hypothesis.all_token_ids) != text:
+                raise EdgeError(
+                    f"{self._name}: its tokenizer changes the text of a constrained answer to"
+                    f" {text!r:.80}; check it without the constraint"
+                )
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if ids and not 0 <= min(ids) <= max(ids) < self._vocab_size:

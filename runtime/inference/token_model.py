@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
-from edge.runtime.engines.base import Engine
+from edge.runtime.constraints.compiler import ConstraintCompiler
+from edge.runtime.engines.base import Engine, Vocabulary
 from edge.runtime.errors import ArtifactError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.guardrails import Guardrails, OnLong, check_on_long, profile_options
@@ -59,6 +60,7 @@ class TokenModel:
         self._runner = EngineRunner(
             engine,
             self.tokenizer,
+            ConstraintCompiler(self.tokenizer, Vocabulary.of(artifact)),
             name=str(artifact.folder),
             vocab_size=manifest.architecture.vocab_size,
         )

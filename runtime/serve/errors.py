@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError, OutputError, UsageError
+from edge.runtime.errors import (
+    ArtifactError,
+    ConstraintError,
+    EdgeError,
+    InputTooLongError,
+    OutputError,
+    UsageError,
+)
 
 # OpenAI's error type for each status.
 _TYPES = {
@@ -83,6 +90,8 @@ def to_api_error(error: BaseException) -> ApiError:
         return ApiError(413, "context_length_exceeded", str(error))
     if isinstance(error, OutputError):
         return ApiError(422, "invalid_output", str(error), raw_text=error.raw_text)
+    if isinstance(error, ConstraintError):
+        return ApiError(422, "constraint_failed", str(error))
     if isinstance(error, UsageError):
         return ApiError(400, "invalid_value", str(error))
     is_ours = isinstance(error, ArtifactError)  # clients need not know the file

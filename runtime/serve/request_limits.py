@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.requests import Request
 
+from edge.runtime.constraint_options import KINDS
 from edge.runtime.options import GenerationOptions
 from edge.runtime.serve.errors import ApiError
 from edge.runtime.serve.settings import ServeSettings
 
 _TIMEOUT_HEADER = "x-request-timeout"
+_MAX_CONSTRAINT_CHARS = 1 << 14
 
 
 def check_work(options: GenerationOptions, texts: int, settings: ServeSettings) -> None:
@@ -36,6 +41,27 @@ def check_work(options: GenerationOptions, texts: int, settings: ServeSettings) 
             " max_new_tokens, or send fewer texts",
             param="max_new_tokens",
         )
+
+
+def check_constraint(chosen: Mapping[str, Any], settings: ServeSettings) -> None:
+    """Check that a request may constrain its answers, and the size of what it sends for that.
+
+    Args:
+        chosen: The generation options that the client gave.
+        settings: The service's.
+
+    Raises:
+        ApiError: It may not, or sends too much.
+    """
+    names = [name for name in (*KINDS, "copy_allow") if chosen.get(name) not in (None, False)]
+    if not names:
+        return
+    if not settings.allow_constraints:
+        message = f"{names[0]}: this service takes no constraints (edge serve --allow-constraints)"
+        raise ApiError(400, "unsupported_parameter", message, param=names[0])
+    if len(json.dumps([chosen[name] for name in names])) > _MAX_CONSTRAINT_CHARS:
+        message = f"{names[0]} must have at most {_MAX_CONSTRAINT_CHARS:,} characters"
+        raise ApiError(400, "invalid_value", message, param=names[0])
 
 
 def request_timeout(request: Request, settings: ServeSettings) -> float:

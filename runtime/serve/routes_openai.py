@@ -86,6 +86,7 @@ def _describe(pool: WorkerPool, service: Service) -> dict[str, Any]:
             "defaults": model.defaults.non_default(),
             "fields": list(model.prompt.fields),
             "beams": model.engine.supports_beams,
+            "constraints": service.settings.allow_constraints and model.engine.supports_constraints,
             "on_long": model.guardrails.on_long,
             "chat": service.settings.chat,
             "target_ms": service.settings.target_ms,

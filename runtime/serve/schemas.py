@@ -37,6 +37,12 @@ class RequestOptions(BaseModel):
     prompt_lookup_num_tokens: int | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    choices: list[str] | None = None
+    regex: str | None = None
+    json_schema: dict[str, Any] | None = None
+    grammar: str | None = None
+    copy_only: bool | None = None
+    copy_allow: list[str] | None = None
 
     def generate_kwargs(self) -> dict[str, Any]:
         """The options that were given, as keyword arguments of `Model.generate`.
@@ -96,7 +102,6 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "prediction": (),
     "presence_penalty": (0,),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
@@ -156,6 +161,8 @@ class OpenAIRequest(RequestOptions):
             if value is not None and value not in neutral:
                 raise ApiError(400, "unsupported_parameter", f"{name} is not supported", param=name)
         chosen = super().generate_kwargs()
+        if self.response_format is not None:
+            chosen |= _response_format(self.response_format)
         if self.max_tokens is not None:
             chosen.setdefault("max_new_tokens", self.max_tokens)
         if self.n != 1:
@@ -167,6 +174,30 @@ class OpenAIRequest(RequestOptions):
             chosen.setdefault("do_sample", True)
             chosen["num_beams"] = 1
         return chosen
+
+
+def _response_format(value: Any) -> dict[str, Any]:
+    """The constraint of OpenAI's `response_format`, as keyword arguments of `Model.generate`.
+
+    Raises:
+        ApiError: An unknown form.
+    """
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "text":
+        return {}
+    if kind == "json_object":
+        return {"json_schema": {"type": "object"}}
+    wrapper = value.get("json_schema") if kind == "json_schema" else None
+    schema = wrapper.get("schema") if isinstance(wrapper, dict) else None
+    if isinstance(schema, dict):
+        return {"json_schema": schema}
+    raise ApiError(
+        400,
+        "invalid_value",
+        'response_format must be {"type": "text"}, {"type": "json_object"} or {"type":'
+        ' "json_schema", "json_schema": {"schema": {…}}}',
+        param="response_format",
+    )
 
 
 class CompletionRequest(OpenAIRequest):

@@ -17,7 +17,7 @@ from edge.runtime.serve.estimate import ActiveClock
 from edge.runtime.serve.metrics import Metrics
 from edge.runtime.serve.pool import WorkerPool
 from edge.runtime.serve.queued_request import QueuedRequest, RequestResult
-from edge.runtime.serve.request_limits import check_work, request_timeout
+from edge.runtime.serve.request_limits import check_constraint, check_work, request_timeout
 from edge.runtime.serve.schemas import RequestOptions
 from edge.runtime.serve.settings import ServeSettings
 
@@ -174,6 +174,7 @@ class Service:
             ApiError: An option is invalid or not supported, or the queue is full.
         """
         generate_kwargs = body.generate_kwargs()
+        check_constraint(generate_kwargs, self.settings)
         try:
             options = pool.model.options(generate_kwargs)
             pool.model.engine.check_options(options)

@@ -53,6 +53,7 @@ class ServeSettings:
         chat: What the model reads of a chat: the last user message or the whole conversation.
         target_ms: Target latency, for clients that compare their answers with it.
         log_content: Log inputs and answers, not only token counts.
+        allow_constraints: Clients may constrain answers by choices, patterns, schemas and grammars.
 
     Raises:
         UsageError: A value is out of range.
@@ -76,6 +77,7 @@ class ServeSettings:
     chat: Literal["last", "conversation"] = "last"
     target_ms: float = 100.0
     log_content: bool = False
+    allow_constraints: bool = False
 
     def __post_init__(self) -> None:
         for name in _COUNTS:

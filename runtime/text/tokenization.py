@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,12 @@ from typing import Any
 from edge.runtime.artifact import TOKENIZER_MAX_BYTES
 from edge.runtime.errors import ArtifactError, InputTooLongError, library_errors
 from edge.runtime.platform.memory import give_back_free_memory
-from edge.runtime.text.tokenizer_checks import check_components, check_strings, check_vocabulary
+from edge.runtime.text.tokenizer_checks import (
+    check_components,
+    check_strings,
+    check_vocabulary,
+    components,
+)
 
 MAX_TEXT_CHARS = 8 << 20  # as long as the longest line of a data file
 # Ids times the longest piece: the most text that decoding may give.
@@ -54,6 +60,17 @@ class Tokenizer:
     def pieces(self) -> int:
         """Number of ids with a piece of text, special tokens included."""
         return self._pieces
+
+    def names(self) -> list[str | None]:
+        """The token of each id below `pieces`; None for ids without one."""
+        return [self._tokenizer.id_to_token(number) for number in range(self._pieces)]
+
+    @property
+    def decoder_types(self) -> frozenset[str]:
+        """The types of the decoder's steps, such as "Metaspace" or "ByteLevel"."""
+        decoder = self._tokenizer.decoder
+        values = {} if decoder is None else json.loads(decoder.__getstate__())
+        return frozenset(str(step["type"]) for step in components(values))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, eos last; rows are not padded.

@@ -66,7 +66,7 @@ def check_components(tokenizer: Any, path: Path) -> int:
     for name in ("normalizer", "pre_tokenizer", "decoder"):
         part = getattr(tokenizer, name)
         growth[name] = 1
-        for component in () if part is None else _components(json.loads(part.__getstate__())):
+        for component in () if part is None else components(json.loads(part.__getstate__())):
             growth[name] *= _check_component(component, name, path)
         if growth[name] > _MAX_GROWTH:
             raise ArtifactError(
@@ -96,7 +96,7 @@ def check_vocabulary(tokenizer: Any, path: Path) -> tuple[int, int]:
     return max(pieces.values()) + 1, max(longest, 1)
 
 
-def _components(values: Any) -> Iterator[Mapping[str, Any]]:
+def components(values: Any) -> Iterator[Mapping[str, Any]]:
     """Every object with a type, sequences taken apart."""
     pending = [values]
     while pending:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.runtime.text.token_texts import signs_of_bytes
 from edge.train.model.training_record import read_json_object
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def byte_tokenizer() -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     vocabulary = {piece: number for number, piece in enumerate(_SPECIAL)}
-    vocabulary |= {sign: byte + len(_SPECIAL) for byte, sign in enumerate(_signs_of_bytes())}
+    vocabulary |= {sign: byte + len(_SPECIAL) for byte, sign in enumerate(signs_of_bytes())}
     tokenizer: Any = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
     tokenizer.add_special_tokens(
         [AddedToken(piece, lstrip=True, rstrip=True, special=True) for piece in _SPECIAL]
@@ -41,16 +42,6 @@ def byte_tokenizer() -> Any:
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
     return tokenizer
-
-
-def _signs_of_bytes() -> list[str]:
-    """The printable character that stands for each byte in byte-level vocabularies.
-
-    Source: `bytes_to_unicode` of GPT-2 (Radford et al. 2019).
-    """
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def load_byte_tokenizer() -> PreTrainedTokenizerBase:

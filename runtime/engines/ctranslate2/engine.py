@@ -39,6 +39,7 @@ from edge.runtime.engines.ctranslate2.files import (
     source_names,
     target_name,
 )
+from edge.runtime.engines.matcher import Matcher
 from edge.runtime.errors import EdgeError
 from edge.runtime.options import GenerationOptions
 
@@ -99,6 +100,7 @@ class CTranslate2Engine(Engine):
         input_ids: Sequence[TokenIds],
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
+        matchers: Sequence[Matcher] | None = None,
     ) -> list[list[Hypothesis]]:
         """See `Engine.generate`."""
         self.check_options(options)

@@ -28,7 +28,8 @@ from edge.runtime.engines.boundary import check_logits, engine_errors
 from edge.runtime.engines.gguf.compatibility import check_model
 from edge.runtime.engines.gguf.header import read_header
 from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library, load_model
-from edge.runtime.engines.logits import log_softmax
+from edge.runtime.engines.logits import log_softmax, seed_of_copy
+from edge.runtime.engines.matcher import Matcher
 from edge.runtime.engines.search import DecoderState, sample_search
 from edge.runtime.errors import ArtifactError, EdgeError, InputTooLongError
 from edge.runtime.options import GenerationOptions
@@ -50,6 +51,7 @@ class GgufEngine(Engine):
     format = "gguf"
     thread_safe = False
     supports_beams = False
+    supports_constraints = True
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
         """Check the file's header, then load it.
@@ -142,6 +144,7 @@ class GgufEngine(Engine):
         input_ids: Sequence[TokenIds],
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
+        matchers: Sequence[Matcher] | None = None,
     ) -> list[list[Hypothesis]]:
         """See `Engine.generate`. With a seed, a row's samples are the same in any batch.
 
@@ -152,11 +155,19 @@ class GgufEngine(Engine):
         self.check_options(options)
         self._reserve(options.max_new_tokens)
         return [
-            self._generate_row(row, ids, options, on_token) for row, ids in enumerate(input_ids)
+            self._generate_row(
+                row, ids, options, on_token, None if matchers is None else matchers[row]
+            )
+            for row, ids in enumerate(input_ids)
         ]
 
     def _generate_row(
-        self, row: int, ids: TokenIds, options: GenerationOptions, on_token: TokenCallback | None
+        self,
+        row: int,
+        ids: TokenIds,
+        options: GenerationOptions,
+        on_token: TokenCallback | None,
+        matcher: Matcher | None,
     ) -> list[Hypothesis]:
         """All sequences of one row, encoded once."""
         self._encode(ids)
@@ -164,14 +175,15 @@ class GgufEngine(Engine):
         found: list[Hypothesis] = []
         for copy in range(copies):
             single = dataclasses.replace(
-                options, num_return_sequences=1, seed=_seed_of_copy(options.seed, copy)
+                options, num_return_sequences=1, seed=seed_of_copy(options.seed, copy)
             )
 
             def callback(_: int, token: int, index: int = row * copies + copy) -> bool:
                 return on_token is not None and on_token(index, token)
 
             state = _RowState(self)
-            found += sample_search(state, 1, single, self.vocabulary, callback)[0]
+            matchers = None if matcher is None else [matcher]
+            found += sample_search(state, 1, single, self.vocabulary, callback, matchers)[0]
         return sorted(found, key=lambda hypothesis: -hypothesis.score)
 
     def score(
@@ -286,10 +298,3 @@ class _RowState(DecoderState):
 def _free(library: ModuleType, context: object, model: object) -> None:
     library.llama_free(context)
     library.llama_model_free(model)
-
-
-def _seed_of_copy(seed: int | None, copy: int) -> int | None:
-    """A separate seed for each sequence of a row; the first keeps the given one."""
-    if seed is None or copy == 0:
-        return seed
-    return int(np.random.SeedSequence([seed, copy]).generate_state(1)[0])

@@ -30,6 +30,7 @@ from edge.runtime.engines.base import (
     pad_batch,
 )
 from edge.runtime.engines.boundary import check_logits, engine_errors, greedy_hypotheses
+from edge.runtime.engines.matcher import Matcher
 from edge.runtime.engines.onnx.graph_reader import check_graph
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
@@ -107,10 +108,11 @@ class OnnxEngine(SteppingEngine):
         input_ids: Sequence[TokenIds],
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
+        matchers: Sequence[Matcher] | None = None,
     ) -> list[list[Hypothesis]]:
         """See `Engine.generate`."""
-        if on_token is not None or not options.is_plain_greedy:
-            return super().generate(input_ids, options, on_token)
+        if on_token is not None or matchers is not None or not options.is_plain_greedy:
+            return super().generate(input_ids, options, on_token, matchers)
         if options.prompt_lookup_num_tokens and len(input_ids) == 1:
             return [[self._speculate(input_ids, options)]]
         feeds = self._feeds(input_ids, options)

@@ -31,6 +31,7 @@ from edge.runtime.engines.base import (
     pad_batch,
 )
 from edge.runtime.engines.boundary import check_logits, engine_errors, greedy_hypotheses
+from edge.runtime.engines.matcher import Matcher
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
 from edge.runtime.engines.torchscript.archive import check_archive
@@ -79,10 +80,11 @@ class TorchScriptEngine(SteppingEngine):
         input_ids: Sequence[TokenIds],
         options: GenerationOptions,
         on_token: TokenCallback | None = None,
+        matchers: Sequence[Matcher] | None = None,
     ) -> list[list[Hypothesis]]:
         """See `Engine.generate`."""
-        if on_token is not None or not options.is_plain_greedy:
-            return super().generate(input_ids, options, on_token)
+        if on_token is not None or matchers is not None or not options.is_plain_greedy:
+            return super().generate(input_ids, options, on_token, matchers)
         ids, mask = self._inputs(input_ids)
         with _running(self._path):
             tokens, sums, lengths, finished = self._model.greedy(

@@ -1,0 +1,88 @@
+"""Options that constrain an answer's text, and the files that they name."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge.cli.base import GroupedOption
+from edge.cli.options import F, given, read_json_option
+from edge.cli.param_types import PATH
+
+_MAX_GRAMMAR_BYTES = 16 << 20
+_constraint = partial(
+    click.option, cls=GroupedOption, section="Constraints on the answer (onnx, gguf, torchscript)"
+)
+_CONSTRAINTS = (
+    _constraint(
+        "--choice",
+        "choices",
+        multiple=True,
+        metavar="TEXT",
+        help="Answer with one of these texts; repeatable.",
+    ),
+    _constraint("--regex", metavar="REGEX", help="Answer with a text that matches fully."),
+    _constraint(
+        "--json-schema",
+        metavar="FILE|JSON",
+        help="Answer with JSON of this JSON Schema: a file, or {…} itself.",
+    ),
+    _constraint(
+        "--grammar", type=PATH, metavar="FILE", help="Answer with a text of this Lark grammar."
+    ),
+    _constraint(
+        "--copy-only", is_flag=True, default=None, help="Answer with words and signs of the input."
+    ),
+    _constraint(
+        "--copy-allow",
+        multiple=True,
+        metavar="TEXT",
+        help="With --copy-only, also with those of this text; repeatable.",
+    ),
+)
+
+
+def constraint_options(function: F) -> F:
+    """Add the constraints; the function gets them as keywords for `constraints`."""
+    for option in reversed(_CONSTRAINTS):
+        function = option(function)
+    return function
+
+
+def constraints(values: dict[str, Any]) -> dict[str, Any]:
+    """The constraints given by the options, which are removed from `values`.
+
+    Raises:
+        UsageError: A file can't be used.
+    """
+    names = ("choices", "regex", "json_schema", "grammar", "copy_only", "copy_allow")
+    found = given({name: values.pop(name) for name in names})
+    schema = found.get("json_schema", "")
+    if schema and not schema.lstrip().startswith("{"):
+        found["json_schema"] = read_json_option(Path(schema))
+    if "grammar" in found:
+        found["grammar"] = _text_file(found["grammar"])
+    return found
+
+
+def _text_file(path: Path) -> str:
+    """The content of a text file.
+
+    Raises:
+        UsageError: It can't be read, is very large, or is not UTF-8.
+    """
+    from edge.runtime.errors import UsageError
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_GRAMMAR_BYTES + 1)
+        if len(content) > _MAX_GRAMMAR_BYTES:
+            raise UsageError(f"{path}: larger than {_MAX_GRAMMAR_BYTES >> 20} MiB")
+        return content.decode()
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8") from None

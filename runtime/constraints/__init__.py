@@ -1,0 +1,1 @@
+"""Constrained decoding: choices, patterns, JSON Schema, grammars and copies of the input."""
