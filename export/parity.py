@@ -28,6 +28,7 @@ from edge.runtime.model import Model
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer
+from edge.train.model.folder import open_tokenizer
 
 # From one word to a paragraph, so that batches are padded; with accents, digits, other scripts and
 # characters outside of T5's vocabulary.
@@ -283,9 +284,7 @@ def _check_finite(source: SourceModel) -> None:
 
 def _check_tokenizer(source: SourceModel, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
     """Compare the runtime's tokenization with transformers', which the model was trained with."""
-    from transformers import AutoTokenizer
-
-    reference = AutoTokenizer.from_pretrained(source.tokenizer_source, trust_remote_code=False)
+    reference: Any = open_tokenizer(source.tokenizer_source)
     expected = reference(list(texts))["input_ids"]
     for text, ids, found in zip(texts, expected, tokenizer.encode(texts), strict=True):
         if list(ids) != found:

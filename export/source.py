@@ -26,7 +26,7 @@ from edge.runtime.hub import snapshot_of
 from edge.runtime.text.tokenization import Tokenizer
 from edge.train.model.adapter_config import refuse_adapter
 from edge.train.model.byte_tokenizer import byte_tokenizer, is_byte_tokenizer
-from edge.train.model.folder import refuse_quantized, require_tokenizer
+from edge.train.model.folder import open_tokenizer, refuse_quantized, require_tokenizer
 from edge.train.model.generation import read_generation
 from edge.train.model.local_folder import local_folder
 
@@ -209,10 +209,8 @@ class SourceModel:
         if is_byte_tokenizer(place):
             byte_tokenizer().save(str(folder / TOKENIZER_NAME))
             return
-        from transformers import AutoTokenizer
-
+        tokenizer: Any = open_tokenizer(place)
         with library_errors(ModelError, place, "the tokenizer can't be converted"):
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_NAME))
 
     @contextlib.contextmanager

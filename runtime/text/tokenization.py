@@ -18,12 +18,15 @@ from edge.runtime.text.tokenizer_checks import (
 )
 
 MAX_TEXT_CHARS = 8 << 20  # as long as the longest line of a data file
+_MAX_START_TOKENS = 4
 # Ids times the longest piece: the most text that decoding may give.
 _MAX_DECODED_CHARS = 64 << 20
 
 
 class Tokenizer:
     """A `tokenizer.json`; as T5 expects, encoded texts end with eos.
+
+    Texts begin with the special tokens that the file puts there: none in T5, one in CodeT5.
 
     Args:
         path: The file.
@@ -54,6 +57,7 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.eos = eos
+        self._start = self._start_tokens()
         give_back_free_memory()  # of the parsed file: 8 MB for T5's 32,100 pieces
 
     @property
@@ -87,7 +91,18 @@ class Tokenizer:
             )
         with library_errors(ArtifactError, self._path, "the tokenizer fails on this text"):
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [[*encoding.ids, self.eos] for encoding in encodings]
+        return [[*self._start, *encoding.ids, self.eos] for encoding in encodings]
+
+    def _start_tokens(self) -> list[int]:
+        """The special tokens before every text; none unless eos is the only one after it."""
+        with library_errors(ArtifactError, self._path, "the tokenizer fails on an empty text"):
+            if not 1 < self._tokenizer.num_special_tokens_to_add(False) <= _MAX_START_TOKENS + 1:
+                return []
+            plain, whole = (
+                self._tokenizer.encode("", add_special_tokens=s).ids for s in (False, True)
+            )
+        start: list[int] = whole[: -len(plain) - 1]
+        return start if whole == [*start, *plain, self.eos] else []
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The text of each row of ids, without special tokens.

@@ -223,11 +223,3 @@ def test_a_tokenizer_is_not_made_up(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match="no tokenizer"):
         load_tokenizer(str(folder))
-
-
-def test_a_tokenizer_of_merges_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
-    (folder / "tokenizer.json").unlink()
-    (folder / "vocab.json").write_text("{}", encoding="utf-8")
-    (folder / "merges.txt").write_text("", encoding="utf-8")
-    for refusal in everywhere(folder, tmp_path):
-        assert "vocab.json and merges.txt (as of CodeT5)" in refusal

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, library_errors
 from edge.train.model.adapter_config import refuse_adapter
 from edge.train.model.byte_tokenizer import is_byte_tokenizer
 from edge.train.model.training_record import read_json_object
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
@@ -44,21 +47,42 @@ def require_tokenizer(folder: Path) -> None:
     """Reject a folder without a tokenizer.
 
     Raises:
-        ModelError: It has neither tokenizer.json nor spiece.model, and no tokenizer of bytes.
+        ModelError: It has neither tokenizer.json nor spiece.model, no merges of byte pairs, and no
+            tokenizer of bytes.
     """
     if any((folder / name).is_file() for name in (TOKENIZER_NAME, "spiece.model")):
         return
-    if is_byte_tokenizer(folder):
+    if _has_byte_pairs(folder) or is_byte_tokenizer(folder):
         return
-    if (folder / "merges.txt").is_file():
-        raise ModelError(
-            f"{folder}: its tokenizer is vocab.json and merges.txt (as of CodeT5), which is not"
-            " supported. Use a T5 with tokenizer.json or spiece.model"
-        )
     raise ModelError(
         f"{folder}: no {TOKENIZER_NAME} and no spiece.model. Copy them from the model that this one"
         " was trained from, or name its folder with --tokenizer"
     )
+
+
+def _has_byte_pairs(folder: Path) -> bool:
+    """Whether the tokenizer is vocab.json and merges.txt, as CodeT5's."""
+    return all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
+
+
+def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """transformers' tokenizer of a folder.
+
+    Raises:
+        ModelError: The folder has none, or it is damaged.
+    """
+    from transformers import AutoTokenizer, RobertaTokenizer
+
+    require_tokenizer(folder)
+    opener: Any = AutoTokenizer
+    if _has_byte_pairs(folder) and not (folder / TOKENIZER_NAME).is_file():
+        settings = read_json_object(folder / "tokenizer_config.json")
+        if not settings.get("tokenizer_class"):
+            # transformers would go by the model's type, and T5 has no byte pairs.
+            opener = RobertaTokenizer
+    with library_errors(ModelError, folder, "the tokenizer can't be loaded"):
+        tokenizer: PreTrainedTokenizerBase = opener.from_pretrained(folder, trust_remote_code=False)
+    return tokenizer
 
 
 def check_tensor_types(paths: list[Path]) -> None:

@@ -19,7 +19,7 @@ from edge.runtime.hub import snapshot_of
 from edge.runtime.options import GenerationOptions
 from edge.train.device import has_fast_bf16
 from edge.train.model.byte_tokenizer import BYTE_TOKENIZER_CLASS, load_byte_tokenizer
-from edge.train.model.folder import check_model_folder, check_tensor_types, require_tokenizer
+from edge.train.model.folder import check_model_folder, check_tensor_types, open_tokenizer
 from edge.train.model.generation import read_generation
 from edge.train.model.local_folder import local_folder
 from edge.train.model.training_record import require_json_object
@@ -182,14 +182,9 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         ModelError: It does not exist or cannot be loaded.
     """
-    from transformers import AutoTokenizer
-
     folder = local_folder(name, revision, weights=False)
-    require_tokenizer(folder)
-    with _as_model_error(name), quiet():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False
-        )
+    with quiet():
+        tokenizer = open_tokenizer(folder)
     if type(tokenizer).__name__ == BYTE_TOKENIZER_CLASS:
         return load_byte_tokenizer()
     # The runtime decodes without clean-up, which removes spaces before punctuation, such as in
