@@ -16,7 +16,7 @@ from edge.export.shortlist import ShortlistRequest
 from edge.export.source import SourceModel
 from edge.export.target import Target, destination, plan_targets
 from edge.runtime.errors import EdgeError, UsageError
-from edge.runtime.platform.atomic import check_destination
+from edge.runtime.platform.destination import check_destination
 from edge.runtime.registry import unknown_name
 
 Layout = Literal["edge", "hub"]
@@ -158,7 +158,7 @@ def publish_all(
     """
     places = {target: destination(output, target, targets) for target in targets}
     for target, place in places.items():
-        check_destination(place, force=force)
+        check_destination(place, force=force, inputs=[publisher.source.folder])
         publisher.check_target(target)
     done = []
     for target, place in places.items():

@@ -36,7 +36,8 @@ from edge.runtime.artifact.trust import CODE_FILES, record_trust
 from edge.runtime.errors import ParityError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.model import load
-from edge.runtime.platform.atomic import check_destination, new_folder
+from edge.runtime.platform.atomic import new_folder
+from edge.runtime.platform.destination import check_destination
 from edge.runtime.version import edge_version
 from edge.train.vocabulary import recorded_characters
 
@@ -92,7 +93,7 @@ class Publisher:
             ParityError: the artifact is outside of the tolerance; nothing is left behind.
             EdgeError: the disk is full, or another failure that the user can fix.
         """
-        check_destination(Path(output), force=force)
+        check_destination(output, force=force, inputs=[self.source.folder])
         self.check_target(target)
         exporter = self.exporter(target)
         try:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from edge.runtime.errors import OutputExistsError
-from edge.runtime.platform.atomic import readable_os_errors
 from edge.runtime.platform.json_file import parse_json
 from edge.runtime.platform.lock import is_locked, lock_file
+from edge.runtime.platform.os_errors import readable_os_errors
 from edge.train.checkpoint.store import prune, steps_in
 from edge.train.events import Event
 

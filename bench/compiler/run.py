@@ -32,8 +32,8 @@ from edge.bench.tune import checked_threads, thread_numbers
 from edge.export.source import SourceModel
 from edge.runtime.artifact import sha256_of
 from edge.runtime.errors import UsageError
-from edge.runtime.platform.atomic import check_destination
 from edge.runtime.platform.cpu import physical_cores
+from edge.runtime.platform.destination import check_destination
 from edge.runtime.registry import unknown_name
 from edge.runtime.rows import Columns, Row, data_sha256, holds_splits, split_file
 from edge.runtime.rows.kinds import is_hub
@@ -78,7 +78,7 @@ class Request:
         """
         if self.output.name in ("", ".."):  # the folder and reports beside it would have no name
             raise UsageError(f"--output must name a folder, not {self.output}")
-        check_destination(self.output, force=self.force)
+        check_destination(self.output, force=self.force, inputs=[self.source.folder, self.data])
         if self.metric not in METRICS:
             raise UsageError(unknown_name("metric", self.metric, METRICS))
         check_drop(self.max_drop)

@@ -13,7 +13,8 @@ from edge.bench.report.markdown import markdown
 from edge.bench.report.plots import check_matplotlib, write_plots
 from edge.bench.report.results import Document
 from edge.runtime.errors import EdgeError, UsageError
-from edge.runtime.platform.atomic import check_writable, new_file
+from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.destination import check_writable
 
 STDOUT = Path("-")
 

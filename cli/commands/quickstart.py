@@ -88,9 +88,13 @@ def _prepare(output: Path, force: bool) -> None:
     import shutil
 
     from edge.runtime.errors import OutputExistsError
-    from edge.runtime.platform.atomic import check_destination, readable_os_errors
+    from edge.runtime.platform.destination import check_destination, check_writable
+    from edge.runtime.platform.os_errors import readable_os_errors
 
-    check_destination(output, force=force)
+    if force and output.is_dir():
+        check_writable(output)
+    else:
+        check_destination(output, force=force)
     known = ("data", "model", "model.run", "artifacts", "report.json", "report.html")
     if output.is_dir():
         others = sorted(path.name for path in output.iterdir() if path.name not in known)

@@ -80,7 +80,7 @@ def tune_all(
     """
     from edge.bench.signals import signals_end_command
     from edge.runtime.artifact.manifest import MANIFEST_NAME
-    from edge.runtime.platform.atomic import check_writable
+    from edge.runtime.platform.destination import check_writable
 
     for folder in folders:
         check_writable(folder / MANIFEST_NAME)

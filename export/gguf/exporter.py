@@ -22,7 +22,7 @@ from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.gguf.compatibility import POSITION_LIMIT
 from edge.runtime.errors import EdgeError, ModelError
-from edge.runtime.platform.atomic import readable_os_errors
+from edge.runtime.platform.os_errors import readable_os_errors
 
 MODEL_NAME = "model.gguf"
 _UNQUANTIZED_NAME = "unquantized.gguf"

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge.runtime.errors import OutputExistsError
-from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import parse_json
 from edge.runtime.platform.lock import lock_file
+from edge.runtime.platform.os_errors import readable_os_errors
 
 _VERSION = 1
 _SYNC_INTERVAL_S = 1.0  # the most a power failure can lose; a killed process loses nothing

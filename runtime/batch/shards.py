@@ -14,9 +14,10 @@ from typing import Any
 
 from edge.runtime.batch.journal import describe_difference
 from edge.runtime.errors import DataError, OutputExistsError, UsageError
-from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.platform.lock import lock_file
+from edge.runtime.platform.os_errors import readable_os_errors
 from edge.runtime.rows.kinds import is_hub, is_saved
 
 SUFFIXES = (".jsonl", ".parquet")

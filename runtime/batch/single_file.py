@@ -17,7 +17,8 @@ from edge.runtime.batch.job import (
 )
 from edge.runtime.batch.journal import open_journal
 from edge.runtime.errors import UsageError
-from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.os_errors import readable_os_errors
 from edge.runtime.rows import data_sha256
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge.runtime.errors import EdgeError, OutputExistsError
+from edge.runtime.platform.destination import check_free, exists_already
+from edge.runtime.platform.os_errors import readable_os_errors
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -40,7 +41,7 @@ def new_folder(destination: str | Path, *, force: bool = False) -> Iterator[Path
         EdgeError: The disk is full, or `destination` can't be written.
     """
     destination = Path(destination)
-    check_destination(destination, force=force)
+    check_free(destination, force=force)
     with _staging(destination, folder=True) as staging:
         yield staging
         os.chmod(staging, 0o777 & ~_umask())  # mkdtemp creates it with mode 0700
@@ -138,98 +139,6 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def check_destination(destination: str | Path, *, force: bool, file: bool = False) -> None:
-    """Check before the work starts that an output may be written.
-
-    Args:
-        destination: The folder, or with `file` the file, that will be written. An empty folder
-            may always be replaced.
-        force: Whether an existing output may be replaced.
-        file: Whether the output is a file.
-
-    Raises:
-        OutputExistsError: The output exists and `force` is off, or it is a folder where a file is
-            needed or the other way round.
-        EdgeError: It can't be written.
-    """
-    destination = Path(destination)
-    with readable_os_errors(destination):
-        destination.exists()  # raises for a name that is too long
-    is_folder = destination.is_dir()
-    if is_folder if file else destination.exists() and not is_folder:
-        found, needed = ("folder", "file") if file else ("file", "folder")
-        raise OutputExistsError(f"{destination} is a {found}; --output must name a {needed}")
-    is_empty = is_folder and not any(destination.iterdir())
-    if destination.exists() and not is_empty and not force:
-        raise _exists_already(destination)
-    check_writable(destination)
-
-
-def check_writable(destination: str | Path) -> None:
-    """Check that a file or folder can be created beside `destination`, or where that will be.
-
-    Raises:
-        EdgeError: It can't.
-    """
-    folder = Path(os.path.abspath(destination)).parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        # What a filesystem permits is known only by trying.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise EdgeError(f"{destination} can't be written: {folder}: {error.strerror}") from None
-
-
-def _exists_already(destination: Path) -> OutputExistsError:
-    return OutputExistsError(
-        f"{destination} already exists; choose another --output, or --force to replace it"
-    )
-
-
-@contextlib.contextmanager
-def readable_os_errors(destination: Path) -> Iterator[None]:
-    """Convert errors of the filesystem into an EdgeError that names `destination`.
-
-    Raises:
-        EdgeError: No space, no permission, or a similar reason that the user can fix.
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = _READABLE.get(_error_number(error))
-        if reason is None:
-            raise
-        raise EdgeError(f"{destination}: {reason}; nothing was written there") from error
-
-
-def _error_number(error: Exception) -> int | None:
-    if isinstance(error, OSError):
-        return error.errno
-    # Exceptions of safetensors and tokenizers (Rust) are not OSErrors but contain this text.
-    match = re.search(r"\(os error (\d+)\)", str(error))
-    return int(match[1]) if match else None
-
-
-_READABLE: dict[int | None, str] = {
-    errno.ENOSPC: "no space left on the disk",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file is larger than the limit for files (ulimit -f)",
-    errno.EACCES: "no permission to write",
-    errno.EPERM: "no permission to write",
-    errno.EROFS: "the filesystem is read-only",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.ENOENT: "a part of the path can't be created",
-    errno.ENOTDIR: "a part of the path is not a folder",
-    errno.EEXIST: "a part of the path is not a folder",  # of mkdir, where a file has the name
-    errno.EISDIR: "it is a folder",
-    errno.ELOOP: "too many symbolic links",
-    errno.EIO: "the disk reports an error",
-    errno.EPIPE: "the reader has closed the pipe",
-}
-
-
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -257,7 +166,7 @@ def _publish(staging: Path, destination: Path, *, force: bool) -> None:
             os.rename(staging, destination)  # replaces an empty folder only
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # made by another process meanwhile
-                raise _exists_already(destination) from None
+                raise exists_already(destination) from None
             raise
     elif _exchange(staging, destination):
         pass  # the old folder now has the staging name and is removed with it

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.runtime.errors import UsageError
-from edge.runtime.platform.atomic import readable_os_errors
+from edge.runtime.platform.os_errors import readable_os_errors
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edge.runtime.errors import DataError, UsageError
 from edge.runtime.platform.atomic import new_folder
+from edge.runtime.platform.destination import check_destination
 from edge.runtime.rows import SPLITS, Columns, Row, read_rows
 
 PARENT_COLUMN = "augmented_from"  # of augmented rows: the input that they were made from
@@ -86,6 +87,7 @@ def write_splits(
         )
     ratios = {"test": test_ratio, "dev": dev_ratio}
     splits = assign_splits(read_rows(data, columns), ratios, path=Path(data), group_by=group_by)
+    check_destination(output, force=force, inputs=[data])
     with new_folder(output, force=force) as folder:
         for split, rows in splits.items():
             lines = (json.dumps(dict(row.fields), ensure_ascii=False) + "\n" for row in rows)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import ModelError, UsageError, library_errors
-from edge.runtime.platform.atomic import check_destination, new_folder, readable_os_errors
+from edge.runtime.platform.atomic import new_folder
+from edge.runtime.platform.destination import check_destination
+from edge.runtime.platform.os_errors import readable_os_errors
 from edge.runtime.registry import unknown_name
 from edge.train.model.adapter_config import read_adapter_settings
 from edge.train.model.loading import load_pretrained, quiet

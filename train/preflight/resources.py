@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.runtime.platform.atomic import check_destination
+from edge.runtime.platform.destination import check_destination
 from edge.train.data.bucketing import plan_batches
 from edge.train.preflight.checks import (
     FAILED,

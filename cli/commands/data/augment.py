@@ -72,7 +72,7 @@ def augment(data: Path, model: str | None, output: Path, **options: Any) -> None
     """
     from edge.cli.display.console import quiet_libraries, status
     from edge.runtime.errors import UsageError
-    from edge.runtime.platform.atomic import check_destination
+    from edge.runtime.platform.destination import check_destination
     from edge.runtime.rows import Columns
     from edge.train.augment.offline import Limits, augment
     from edge.train.augment.paraphrase import Sampling, open_paraphraser

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edge.runtime.errors import EdgeError, OutputExistsError
-from edge.runtime.platform.atomic import check_destination, new_file, new_folder
+from edge.runtime.platform.atomic import new_file, new_folder
+from edge.runtime.platform.destination import check_destination
 
 
 def names(folder: Path) -> list[str]:
@@ -76,7 +77,8 @@ def test_a_file_is_replaced_at_once_or_kept(tmp_path: Path) -> None:
 _FULL = """
 import resource, sys
 from pathlib import Path
-from edge.runtime.platform.atomic import check_destination, new_folder
+from edge.runtime.platform.atomic import new_folder
+from edge.runtime.platform.destination import check_destination
 from edge.runtime.errors import EdgeError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -111,6 +113,7 @@ def test_the_check_before_the_work(tmp_path: Path) -> None:
             check_destination(tmp_path / "file", force=force)
         with pytest.raises(OutputExistsError, match="must name a file"):
             check_destination(tmp_path / "empty", force=force, file=True)
+    (tmp_path / "config.json").touch()  # an output of edge's
     check_destination(tmp_path, force=True)
     check_destination(tmp_path / "file", force=True, file=True)
     for path, file in ((tmp_path, False), (tmp_path / "file", True)):
