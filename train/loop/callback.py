@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from edge.runtime.errors import EdgeError
 from edge.train.checkpoint.state import InMemoryState, load_model_state
 from edge.train.events import Event
 from edge.train.loop.agreement import ProcessAgreement
@@ -151,6 +152,21 @@ class TrainingCallback(TrainerCallback):
             self._agreement.stop_signal,
         )
 
+    def _load_best(self) -> None:
+        """Load the best weights; if their checkpoint is damaged, those of the last step stay."""
+        own, best = self._state, self._state.evaluation.best
+        try:
+            saved = self._checkpoints.open(best.step)
+        except EdgeError as error:
+            message = f"{error}; the model has the weights of the last step instead of the best"
+            self._on_event(Event("warning", message))
+            return
+        with self._checkpoints.reading(best.step):
+            tensors = saved.tensors()
+            load_model_state(own.model, tensors)
+            own.average.load_state_dict(tensors)
+        self._on_event(Event("note", f"the best weights are of step {best.step} ({best})"))
+
     def finish(self) -> None:
         """Stop the clock and load the weights that the run ends with: the best or the average."""
         own = self._state
@@ -159,11 +175,6 @@ class TrainingCallback(TrainerCallback):
             self._try_to_save()
         best = own.evaluation.best
         if self._config.load_best and best.value is not None and best.step != own.step:
-            saved = self._checkpoints.open(best.step)
-            with self._checkpoints.reading(best.step):
-                tensors = saved.tensors()
-                load_model_state(own.model, tensors)
-                own.average.load_state_dict(tensors)
-            self._on_event(Event("note", f"the best weights are of step {best.step} ({best})"))
+            self._load_best()
         own.average.swap()
         own.collator.load_state_dict(own.total_token_counts())

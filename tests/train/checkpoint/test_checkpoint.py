@@ -362,6 +362,24 @@ def test_a_damaged_only_checkpoint_takes_no_place_from_new_ones(
     assert kinds.index("warning") < kinds.index("training")
 
 
+def test_a_damaged_best_checkpoint_does_not_end_the_run(questions: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if "stopped early" in event.message:
+            for folder in (run_folder(output) / "checkpoints").glob("step-*"):
+                _cut(folder)
+
+    changes: dict[str, Any] = {"eval_steps": 2, "patience": 2, "ema_ratio": 0.0, "epochs": 10}
+    changes |= {"learning_rate": 0.05, "save_limit": 1, "save_steps": None}
+    train(tiny(questions, output, **changes), on_event=listen)
+    warnings = [e.message for e in events if e.kind == "warning"]
+    assert any("weights of the last step instead of the best" in text for text in warnings)
+    assert (output / "model.safetensors").is_file()
+
+
 def test_two_processes_never_share_a_run(questions: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
 
