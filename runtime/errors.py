@@ -137,10 +137,10 @@ def library_errors(
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
             raise  # Ctrl-C, for example
-        raise kind(f"{where}: {action} ({_reason(error)})") from error
+        raise kind(f"{where}: {action} ({error_reason(error)})") from error
 
 
-def _reason(error: BaseException) -> str:
+def error_reason(error: BaseException) -> str:
     """An error's message, with the name of its type where the message alone says little."""
     text = one_line(error)
     if isinstance(error, MemoryError):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import EdgeError
 from edge.train.checkpoint.state import broadcast_state
-from edge.train.checkpoint.store import open_checkpoint, prune, steps_in, write_checkpoint
+from edge.train.checkpoint.store import (
+    checkpoint_errors,
+    checkpoint_path,
+    open_checkpoint,
+    prune,
+    steps_in,
+    write_checkpoint,
+)
 from edge.train.distributed import SINGLE_PROCESS
 from edge.train.events import Event
 
@@ -70,7 +78,11 @@ class CheckpointManager:
     ) -> None:
         write_checkpoint(self._folder, step, self._fingerprint, tensors, json_state)
         steps = steps_in(self._folder)
-        prune(self._folder, keep=[*steps[-self._config.save_limit :], best_step])
+        # Later steps are damaged checkpoints that were passed over: they take no place from those
+        # of this run, and are replaced when it gets there.
+        done = [other for other in steps if other <= step]
+        later = [other for other in steps if other > step]
+        prune(self._folder, keep=[*done[-self._config.save_limit :], best_step, *later])
 
     def try_to_save(self, step: int, best_step: int, state_dict: StateDict) -> None:
         """As `save`, but a failure such as a full disk is only a warning."""
@@ -83,11 +95,25 @@ class CheckpointManager:
             message = f"no checkpoint of step {step}: {error}; {kept}, training continues"
             self._on_event(Event("warning", message))
 
+    @contextlib.contextmanager
+    def reading(self, step: int) -> Iterator[None]:
+        """The boundary around applying the checkpoint of `step`.
+
+        Raises:
+            CheckpointError: Its content does not fit; the message says what to do.
+        """
+        advice = (
+            "; move that folder away to resume from an older checkpoint, or replace --resume by"
+            " --force to start over"
+        )
+        with checkpoint_errors(checkpoint_path(self._folder, step), advice):
+            yield
+
     def open(self, step: int) -> SavedState:
         """The checkpoint of `step`, in every process.
 
         Raises:
-            EdgeError: It is missing or damaged.
+            CheckpointError: It is missing or damaged.
         """
         found = self._processes.on_main_process(lambda: open_checkpoint(self._folder, step))
         state = broadcast_state(found, self._processes)

@@ -53,8 +53,9 @@ def state_to_resume(
 
     state = broadcast_state(processes.on_main_process(newest), processes)
     if state is not None:
-        before = len(state.json_state()["rng"])
-        if before != processes.world_size:
+        rng = state.json_state().get("rng")
+        before = len(rng) if isinstance(rng, list) else 0  # refused when it is applied
+        if before and before != processes.world_size:
             message = (
                 f"the checkpoint was written by {before} processes and this run has"
                 f" {processes.world_size}: it continues, but not bit for bit the same"

@@ -5,6 +5,8 @@ Together they decide how training goes on, so that a resumed run is bit for bit 
 
 from __future__ import annotations
 
+import json
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-
-from edge.runtime.errors import EdgeError
 
 if TYPE_CHECKING:
     from edge.train.distributed import Processes
@@ -82,12 +82,10 @@ def copy_weight(target: torch.Tensor, tensors: Mapping[str, torch.Tensor], name:
     """Copy `tensors[name]` into `target`.
 
     Raises:
-        EdgeError: There is no such tensor or its shape differs.
+        ValueError: There is no such tensor or its shape differs.
     """
     if name not in tensors or tensors[name].shape != target.shape:
-        raise EdgeError(
-            f"the checkpoint does not fit the model: {name} is missing or has another shape"
-        )
+        raise ValueError(f"{name} is missing or has another shape")
     with torch.no_grad():
         target.copy_(tensors[name])
 
@@ -101,7 +99,7 @@ def load_model_state(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]
     """Copy the trainable weights back into the model.
 
     Raises:
-        EdgeError: A weight is missing or has another shape.
+        ValueError: A weight is missing or has another shape.
     """
     for name, weight in trainable_weights(model):
         copy_weight(weight, tensors, f"model.{name}")
@@ -127,7 +125,11 @@ def load_optimizer_state(
     tensors: Mapping[str, torch.Tensor],
     json_state: Mapping[str, Any],
 ) -> None:
-    """Load what `optimizer_state_dict` returned."""
+    """Load what `optimizer_state_dict` returned.
+
+    Raises:
+        ValueError: It is of an optimizer with other settings.
+    """
     state: dict[int, dict[str, Any]] = {
         int(index): dict(entries) for index, entries in json_state["state"].items()
     }
@@ -135,7 +137,78 @@ def load_optimizer_state(
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             state[int(index)][key] = value
+    _require_same_groups(json_state["groups"], optimizer)
     optimizer.load_state_dict({"state": state, "param_groups": json_state["groups"]})
+
+
+def require_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Check that an optimizer has a state for its weights, of the right sizes.
+
+    Raises:
+        ValueError: It has none, parts of it are missing, or a moment has another shape.
+    """
+    keys: dict[int, set[str]] = {}  # by the weight's dimensions: Adafactor factors matrices
+    for weight, entries in optimizer.state.items():
+        if entries.keys() != keys.setdefault(weight.dim(), set(entries)):
+            raise ValueError("the optimizer's state is incomplete")
+        for name in entries.keys() & {"exp_avg", "exp_avg_sq"}:
+            if entries[name].shape != weight.shape:
+                raise ValueError(f"the optimizer's {name} has another shape than its weight")
+    moments = ({"exp_avg", "exp_avg_sq"}, {"state1", "state2"})  # torch's Adam, bitsandbytes'
+    is_adam = "betas" in optimizer.param_groups[0]
+    for names in keys.values():
+        if is_adam and not any(needed <= names for needed in moments):
+            raise ValueError("the optimizer's moments are missing")
+    if not any(keys.values()):
+        raise ValueError("the optimizer's state is empty")
+
+
+def _require_same_groups(groups: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Reject parameter groups with other settings; only the learning rate changes in a run."""
+    own = json.loads(json.dumps(optimizer.state_dict()["param_groups"]))
+    for group, expected in zip(json.loads(json.dumps(groups)), own, strict=True):
+        for name in expected.keys() & group.keys():
+            same = group[name] == expected[name]
+            if not (_is_number(group[name]) if name == "lr" else same):
+                raise ValueError(f"the optimizer's {name} is another")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def require_same_structure(found: Any, expected: Any, name: str) -> None:
+    """Check JSON values against others of the same structure.
+
+    Args:
+        found: The values.
+        expected: An object with the same keys, with lists of the same length, and values of the
+            same types. None stands for a number that may be missing.
+        name: What the values are, for the error message.
+
+    Raises:
+        ValueError: A value is missing, of another type, or not finite.
+    """
+    if isinstance(expected, dict):
+        if not isinstance(found, dict) or not found.keys() >= expected.keys():
+            raise ValueError(f"{name} lacks {', '.join(expected)}")
+        for key, value in expected.items():
+            require_same_structure(found[key], value, f"{name}.{key}")
+        return
+    if isinstance(expected, list):
+        if not isinstance(found, list) or len(found) != len(expected):
+            raise ValueError(f"{name} is not a list of {len(expected)}")
+        for one, value in zip(found, expected, strict=True):
+            require_same_structure(one, value, name)
+        return
+    if isinstance(expected, str):
+        fits = found == expected
+    elif isinstance(expected, int):
+        fits = type(found) is int and 0 <= found < 2**53
+    else:
+        fits = _is_number(found) or (found is None and expected is None)
+    if not fits:
+        raise ValueError(f"{name} is {found!r:.40}")
 
 
 _SCHEDULER_FIELDS = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
@@ -147,7 +220,12 @@ def scheduler_state_dict(scheduler: Any) -> dict[str, Any]:
 
 
 def load_scheduler_state(scheduler: Any, json_state: Mapping[str, Any]) -> None:
-    """Load what `scheduler_state_dict` returned."""
+    """Load what `scheduler_state_dict` returned.
+
+    Raises:
+        ValueError: A field is missing or of another type.
+    """
+    require_same_structure(json_state, scheduler_state_dict(scheduler), "scheduler")
     for name in _SCHEDULER_FIELDS:
         setattr(scheduler, name, json_state[name])
 

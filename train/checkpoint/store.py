@@ -7,17 +7,18 @@ hidden name, flushed to disk and renamed (`edge.runtime.platform.atomic`). Nothi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.errors import EdgeError, UsageError
+from edge.runtime.errors import EdgeError, UsageError, error_reason, is_panic
 from edge.runtime.platform.atomic import new_folder
-from edge.runtime.platform.json_file import parse_json, read_json
+from edge.runtime.platform.json_file import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +26,43 @@ if TYPE_CHECKING:
 SCHEMA = 3
 _MANIFEST, _TENSORS, _JSON = "manifest.json", "state.safetensors", "state.json"
 _MAX_MANIFEST_BYTES = 1_000_000
+_MAX_JSON_BYTES = 100_000_000  # mostly generators: 15 KB for each process
 _DIFFERENCES = {
     "model": "another model (its weights or their shapes differ)",
     "tokenizer": "another tokenizer",
     "data": "other rows or another prompt",
 }
+
+
+class CheckpointError(EdgeError):
+    """A damaged checkpoint."""
+
+    exit_code = 2
+
+
+@contextlib.contextmanager
+def checkpoint_errors(folder: Path, advice: str = "") -> Iterator[None]:
+    """The boundary around reading and applying the checkpoint in `folder`.
+
+    Args:
+        folder: The checkpoint.
+        advice: What to do, at the end of the message.
+
+    Raises:
+        CheckpointError: Anything was raised inside the `with` block, except if memory ran out.
+    """
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise  # Ctrl-C, for example
+        if isinstance(error, Exception) and should_reduce_batch_size(error):
+            raise
+        damage = f"{folder}: this checkpoint is damaged ({error_reason(error)})"
+        reason = str(error) if isinstance(error, CheckpointError) else damage
+        raise CheckpointError(f"{reason}{advice}") from error
 
 
 @dataclass(frozen=True)
@@ -41,12 +74,22 @@ class Checkpoint:
     fingerprint: Mapping[str, Any]
 
     def json_state(self) -> dict[str, Any]:
-        """The state that is not tensors."""
-        content: dict[str, Any] = parse_json((self.folder / _JSON).read_bytes())
+        """The state that is not tensors.
+
+        Raises:
+            OSError, ValueError: The file can't be read.
+        """
+        content = read_json(self.folder / _JSON, _MAX_JSON_BYTES)
+        if not isinstance(content, dict):
+            raise ValueError(f"{_JSON} is not a JSON object")
         return content
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors by name, on the CPU."""
+        """All tensors by name, on the CPU.
+
+        Raises:
+            OSError, SafetensorError: The file can't be read.
+        """
         from safetensors.torch import load_file
 
         loaded: dict[str, torch.Tensor] = load_file(self.folder / _TENSORS)
@@ -67,7 +110,7 @@ def write_checkpoint(
     """
     from safetensors.torch import save_file
 
-    destination = _path(folder, step)
+    destination = checkpoint_path(folder, step)
     with new_folder(destination, force=True) as building:
         save_file(dict(tensors), building / _TENSORS)
         (building / _JSON).write_text(json.dumps(json_state), encoding="utf-8")
@@ -77,6 +120,11 @@ def write_checkpoint(
     return destination
 
 
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The checkpoint of `step` in `folder`."""
+    return folder / f"step-{step:09d}"
+
+
 def steps_in(folder: Path) -> list[int]:
     """The steps of the checkpoints in `folder`, ascending, whether or not they are valid."""
     names = (path.name.removeprefix("step-") for path in folder.glob("step-*") if path.is_dir())
@@ -84,23 +132,28 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def open_checkpoint(folder: Path, step: int) -> Checkpoint:
-    """Open the checkpoint of `step` after verifying its files against their checksums.
+    """Open the checkpoint of `step` after reading all of it and comparing the checksums.
 
     Raises:
-        EdgeError: A file is missing or altered, or another version of this program wrote it.
+        CheckpointError: A file is missing, altered or can't be read, a number is NaN or infinite,
+            or another version of this program wrote it.
     """
-    path = _path(folder, step)
-    try:
+    path = checkpoint_path(folder, step)
+    with checkpoint_errors(path):
         manifest = read_json(path / _MANIFEST, _MAX_MANIFEST_BYTES)
         if manifest["schema"] != SCHEMA or manifest["step"] != step:
             raise ValueError("its manifest is of another version or step")
         for name in (_TENSORS, _JSON):
+            if not (path / name).is_file():  # a named pipe would wait forever
+                raise ValueError(f"{name} is missing")
             if _describe(path / name) != manifest["files"][name]:
                 raise ValueError(f"{name} was altered")
-        return Checkpoint(path, step, dict(manifest["fingerprint"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise EdgeError(f"{path}: this checkpoint is damaged ({reason})") from error
+        checkpoint = Checkpoint(path, step, dict(manifest["fingerprint"]))
+        checkpoint.json_state()
+        for name, tensor in checkpoint.tensors().items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name:.80} holds NaN or infinite values")
+    return checkpoint
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -109,8 +162,8 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     for step in reversed(steps_in(folder)):
         try:
             return open_checkpoint(folder, step), damaged
-        except EdgeError as error:
-            damaged.append(str(error))
+        except CheckpointError as error:
+            damaged.append(f"{error}; it is passed over")
     return None, damaged
 
 
@@ -119,7 +172,7 @@ def prune(folder: Path, keep: Iterable[int]) -> None:
     kept = set(keep)
     for step in steps_in(folder):
         if step not in kept:
-            shutil.rmtree(_path(folder, step), ignore_errors=True)
+            shutil.rmtree(checkpoint_path(folder, step), ignore_errors=True)
     for unfinished in folder.glob(".step-*.partial"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -138,17 +191,14 @@ def require_same_run(checkpoint: Checkpoint, fingerprint: Mapping[str, Any]) -> 
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             found.append(
-                f"--{name.replace('_', '-')} {before.get(name)} where this run has {now.get(name)}"
+                f"--{name.replace('_', '-')} {before.get(name)!s:.80} where this run has"
+                f" {now.get(name)}"
             )
     if found:
         raise UsageError(
             f"{checkpoint.folder}: the checkpoint is of another run: {'; '.join(found)}. Use the"
             " options that run was started with, or replace --resume by --force to start over"
         )
-
-
-def _path(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:09d}"
 
 
 def _describe(path: Path) -> dict[str, object]:

@@ -128,11 +128,11 @@ def run_loop(
     )
     callback = TrainingCallback(config, state, context.checkpoints, context.on_event)
     if checkpoint is not None:
-        callback.resume_from(checkpoint)
+        callback.resume_from(checkpoint, batches.max_batch_rows)
         context.on_event(Event("resumed", step=checkpoint.step))
     with callback.stop:
         if checkpoint is not None and steps is not None and checkpoint.step >= steps:
-            state.load_finished(checkpoint)
+            callback.load_finished(checkpoint)
         else:
             retry = MemoryRetry(config, state, callback, batches.max_batch_rows, context.on_event)
             attempt = _Attempt(

@@ -70,7 +70,7 @@ class WeightAverage:
         """Load what `state_dict` returned.
 
         Raises:
-            EdgeError: A weight is missing or has another shape.
+            ValueError: A weight is missing or has another shape.
         """
         self._average = None
         if not any(name.startswith("average.") for name in tensors):

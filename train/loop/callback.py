@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from edge.runtime.errors import EdgeError
 from edge.train.checkpoint.state import InMemoryState, load_model_state
 from edge.train.events import Event
 from edge.train.loop.agreement import ProcessAgreement
@@ -43,12 +44,34 @@ class TrainingCallback(TrainerCallback):
         self._agreement = ProcessAgreement(state.schedule, checkpoints, self.stop, state.processes)
         self.seconds = 0.0  # of training, once it is finished
 
-    def resume_from(self, saved: SavedState) -> None:
-        """Continue from `saved` when training begins."""
+    def resume_from(self, saved: SavedState, max_batch_rows: int) -> None:
+        """Continue from the checkpoint `saved` when training begins.
+
+        Args:
+            saved: The checkpoint.
+            max_batch_rows: Rows of the largest batch, for a check.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged.
+        """
+        with self._checkpoints.reading(saved.step):
+            self._state.require_complete(saved)
+            micro_batches = saved.json_state()["micro_batches"]
+            if not 1 <= micro_batches <= 2 * max_batch_rows:
+                raise ValueError(f"micro_batches is {micro_batches}")
         self._resume_from = saved
         self._state.step = saved.step
-        self._state.micro_batches = saved.json_state()["micro_batches"]
+        self._state.micro_batches = micro_batches
         self._checkpoints.resumed_from(saved.step)
+
+    def load_finished(self, saved: SavedState) -> None:
+        """Restore the weights and results of a run whose last step is done.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged.
+        """
+        with self._checkpoints.reading(saved.step):
+            self._state.load_finished(saved)
 
     def retry_step(self) -> None:
         """Undo a step that ran out of memory; the next Trainer begins with it."""
@@ -65,7 +88,11 @@ class TrainingCallback(TrainerCallback):
                 # Other dropout masks than those of rank 0.
                 torch.manual_seed(self._config.seed + own.processes.rank)
         else:
-            own.load_state_dict(self._resume_from)
+            if isinstance(self._resume_from, InMemoryState) and own.has_begun:
+                own.load_state_dict(self._resume_from)  # of a step that ran out of memory
+            else:
+                with self._checkpoints.reading(self._resume_from.step):
+                    own.load_checkpoint(self._resume_from)
             self._resume_from = None
             state.global_step = own.step
         self._agreement.update(own.step)
@@ -125,6 +152,21 @@ class TrainingCallback(TrainerCallback):
             self._agreement.stop_signal,
         )
 
+    def _load_best(self) -> None:
+        """Load the best weights; if their checkpoint is damaged, those of the last step stay."""
+        own, best = self._state, self._state.evaluation.best
+        try:
+            saved = self._checkpoints.open(best.step)
+        except EdgeError as error:
+            message = f"{error}; the model has the weights of the last step instead of the best"
+            self._on_event(Event("warning", message))
+            return
+        with self._checkpoints.reading(best.step):
+            tensors = saved.tensors()
+            load_model_state(own.model, tensors)
+            own.average.load_state_dict(tensors)
+        self._on_event(Event("note", f"the best weights are of step {best.step} ({best})"))
+
     def finish(self) -> None:
         """Stop the clock and load the weights that the run ends with: the best or the average."""
         own = self._state
@@ -133,9 +175,6 @@ class TrainingCallback(TrainerCallback):
             self._try_to_save()
         best = own.evaluation.best
         if self._config.load_best and best.value is not None and best.step != own.step:
-            tensors = self._checkpoints.open(best.step).tensors()
-            load_model_state(own.model, tensors)
-            own.average.load_state_dict(tensors)
-            self._on_event(Event("note", f"the best weights are of step {best.step} ({best})"))
+            self._load_best()
         own.average.swap()
         own.collator.load_state_dict(own.total_token_counts())

@@ -17,6 +17,8 @@ from edge.train.checkpoint.state import (
     load_scheduler_state,
     model_state_dict,
     optimizer_state_dict,
+    require_optimizer_state,
+    require_same_structure,
     rng_state,
     scheduler_state_dict,
     set_rng_state,
@@ -97,13 +99,40 @@ class TrainingState:
         """Restore everything, including optimizer, scheduler and random generators.
 
         Raises:
-            EdgeError: The state does not fit the model.
+            ValueError: The state does not fit the model.
         """
         tensors, json_state = saved.tensors(), saved.json_state()
         load_optimizer_state(self.optimizer, tensors, json_state["optimizer"])
         load_scheduler_state(self.scheduler, json_state["scheduler"])
         set_rng_state_of_rank(self.processes.rank, tensors, json_state["rng"])
         self._load_results(saved.step, tensors, json_state)
+
+    def require_complete(self, saved: SavedState) -> None:
+        """Check that a checkpoint holds everything that its JSON must hold; nothing is loaded.
+
+        Raises:
+            ValueError: Something is missing or is not what it should be.
+        """
+        expected: dict[str, Any] = {
+            "token_counts": self.collator.state_dict(),
+            "elapsed": 0.0,
+            "reporter": {"mean_loss": None, "reported_step": 0, "loss_sum": 0.0},
+            "evaluation": self.evaluation.state_dict(),
+            "snapshots": 0,
+            "micro_batches": 1,
+            "optimizer": {"state": {}},
+            "scheduler": {},
+        }
+        require_same_structure(saved.json_state(), expected, "state.json")
+
+    def load_checkpoint(self, saved: SavedState) -> None:
+        """As `load_state_dict`, for a state from a file.
+
+        Raises:
+            ValueError: The state does not fit the model and the optimizer.
+        """
+        self.load_state_dict(saved)
+        require_optimizer_state(self.optimizer)
 
     def load_finished(self, saved: SavedState) -> None:
         """Restore what is needed after the last step: weights and results, no optimizer."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.errors import ModelError
+from edge.runtime.errors import ModelError, one_line, printable
 from edge.runtime.platform.json_file import read_json
 
 CONFIG_NAME = "adapter_config.json"
@@ -16,10 +17,8 @@ _MAX_BYTES = 1_000_000
 HONORED = (
     "r",
     "lora_alpha",
-    "lora_dropout",
     "bias",
     "use_rslora",
-    "fan_in_fan_out",
     "rank_pattern",
     "alpha_pattern",
     "init_lora_weights",
@@ -49,8 +48,10 @@ WITHOUT_EFFECT = (
     "base_model_name_or_path",
     "corda_config",
     "eva_config",
+    "fan_in_fan_out",  # of Conv1D layers, which T5 has none of
     "inference_mode",
     "loftq_config",
+    "lora_dropout",
     "lora_ga_config",
     "megatron_config",
     "megatron_core",
@@ -66,6 +67,10 @@ _PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 # These subtract the initial matrices from the base model, by a computation that peft repeats
 # exactly when the adapter is loaded (PiSSA: Meng et al. 2024; OLoRA: Büyükakyüz 2024).
 _EXACT_STARTS = ("pissa", "olora")
+_MAX_ALPHA = 1e6  # those in use are below 1,000
+_MAX_PATTERNS = 1_000  # more than any T5 has layers to adapt
+_REPEAT = re.compile(r"[*+{]")
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
 
 
 def read_adapter_settings(folder: Path) -> dict[str, Any]:
@@ -77,25 +82,41 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
     try:
         content = read_json(path, _MAX_BYTES)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(f"{folder}: not an adapter folder; it has no {CONFIG_NAME}") from error
-    except ValueError as error:
-        raise ModelError(f"{path}: not an adapter's configuration") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise ModelError(f"{path}: not an adapter's configuration ({reason})") from error
     if not isinstance(content, Mapping):
-        raise ModelError(f"{path}: not an adapter's configuration")
+        raise ModelError(f"{path}: not an adapter's configuration (not a JSON object)")
     kind = content.get("peft_type")
     if kind != "LORA":
-        raise ModelError(f"{folder}: is a {kind} adapter; only LORA adapters can be merged")
+        raise ModelError(
+            f"{folder}: is a {shortened(str(kind))} adapter; only LORA adapters can be merged"
+        )
     known = {*HONORED, *IMPLIED, *WITHOUT_EFFECT}
     unsupported = [name for name, value in content.items() if value and name not in known]
     if unsupported:
         raise ModelError(
-            f"{folder}: uses {unsupported[0]}, which is not supported. Merge it with peft"
+            f"{folder}: uses {shortened(unsupported[0])}, which is not supported. Merge it with"
+            " peft"
         )
     settings = {name: content[name] for name in HONORED if content.get(name) is not None}
     rank = settings.get("r")
     if type(rank) is not int or rank < 1:
-        raise ModelError(f"{path}: rank r is {rank!r}; it must be a positive whole number")
+        raise ModelError(f"{path}: rank r is {rank!r:.40}; it must be a positive whole number")
+    if "lora_alpha" in content:  # also null, for which peft has no meaning
+        _require_alpha(content["lora_alpha"], "lora_alpha", path)
+    if not isinstance(settings.get("use_rslora", False), bool):
+        raise ModelError(f"{path}: use_rslora must be true or false")
+    for layer, value in _patterns(settings, "rank_pattern", path):
+        if type(value) is not int or value < 1:
+            raise ModelError(
+                f"{path}: rank_pattern of {layer} is {value!r:.40}; it must be a positive whole"
+                " number"
+            )
+    for layer, value in _patterns(settings, "alpha_pattern", path):
+        _require_alpha(value, f"alpha_pattern of {layer}", path)
     if settings.get("bias", "none") != "none":
         raise ModelError(f"{folder}: has trained biases, but T5 has no biases")
     start = settings.get("init_lora_weights", True)
@@ -108,6 +129,59 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
             " which makes it a plain one"
         )
     return settings
+
+
+def shortened(name: str) -> str:
+    """A name from an adapter's files for an error message."""
+    return printable(one_line(name, 100))
+
+
+def _require_alpha(value: object, name: str, path: Path) -> None:
+    """Check a numerator of the adapter's scale; a negative one subtracts the adapter, as in peft.
+
+    Raises:
+        ModelError: It is not a number, not finite, or 0.
+    """
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 0 < abs(value) <= _MAX_ALPHA
+    ):
+        shown = "null" if value is None else f"{value!r:.40}"
+        raise ModelError(
+            f"{path}: {name} is {shown}; it must be a number other than 0, at most {_MAX_ALPHA:.0e}"
+        )
+
+
+def _patterns(settings: Mapping[str, Any], name: str, path: Path) -> Iterator[tuple[str, object]]:
+    """The names of layers and the values of a pattern option, with the names shortened.
+
+    peft uses the names as regular expressions: those that could take forever are refused.
+
+    Raises:
+        ModelError: It is not an object of such names.
+    """
+    patterns = settings.get(name, {})
+    if not isinstance(patterns, Mapping) or len(patterns) > _MAX_PATTERNS:
+        raise ModelError(
+            f"{path}: {name} must be an object of at most {_MAX_PATTERNS:,} names of layers"
+        )
+    for pattern, value in patterns.items():
+        repeats = len(_REPEAT.findall(pattern))
+        is_slow = len(pattern) > 200 or repeats > 4 or _REPEATED_GROUP.search(pattern)
+        try:
+            re.compile(rf"(.*\.)?({'' if is_slow else pattern})$")
+        except re.error as error:
+            raise ModelError(
+                f"{path}: {name} has {shortened(pattern)}, which is not a regular expression"
+                f" ({error})"
+            ) from None
+        if is_slow:
+            raise ModelError(
+                f"{path}: {name} has {shortened(pattern)}, which is too complex a regular"
+                " expression. Write out the names of the layers"
+            )
+        yield shortened(pattern), value
 
 
 def base_model_of(folder: Path) -> str:

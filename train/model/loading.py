@@ -165,7 +165,7 @@ def load_pretrained(
             f"{name}: {len(missing)} weights are missing from its safetensors, such as"
             f" {missing[0]}; the folder is incomplete"
         )
-    require_finite(model, name)
+    require_finite(model.named_parameters(), name)
     pieces, rows = len(tokenizer), model.config.vocab_size
     if pieces > rows:
         raise ModelError(

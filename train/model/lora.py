@@ -14,7 +14,8 @@ from edge.runtime.platform.atomic import new_folder
 from edge.runtime.platform.destination import check_destination
 from edge.runtime.platform.os_errors import readable_os_errors
 from edge.runtime.registry import unknown_name
-from edge.train.model.adapter_config import read_adapter_settings
+from edge.train.model.adapter_config import read_adapter_settings, shortened
+from edge.train.model.adapter_weights import read_adapter_weights, require_fit
 from edge.train.model.loading import load_pretrained, quiet
 from edge.train.model.token_rows import (
     OPTION,
@@ -26,17 +27,13 @@ from edge.train.model.token_rows import (
     separate_head,
     take_adapter_tokenizer,
 )
-from edge.train.model.weights import require_safetensors
+from edge.train.model.weights import require_finite
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
     from edge.train.config import ResolvedTrainConfig
     from edge.train.model.loading import Trainable
-
-_WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
@@ -114,7 +111,7 @@ def merge_trained(trainable: Trainable, config: ResolvedTrainConfig, folder: Pat
         base = loaded.model
         base.generation_config = trainable.model.generation_config
         trainable.model = load_adapter(base, folder).to(trainable.model.device)
-    trainable.model = _merged(trainable.model)
+    trainable.model = _merged(trainable.model, folder)
 
 
 def merge(base: str, adapter: Path, output: Path, *, force: bool = False) -> int:
@@ -132,24 +129,32 @@ def merge(base: str, adapter: Path, output: Path, *, force: bool = False) -> int
     take_adapter_tokenizer(loaded, adapter)
     peft_model: Any = load_adapter(loaded.model, adapter)
     count: int = sum(w.numel() for n, w in peft_model.named_parameters() if ".lora_" in n)
-    merged = _merged(peft_model)
+    merged = _merged(peft_model, adapter)
     with new_folder(output, force=force) as folder, quiet():
         merged.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
     return count
 
 
-def _merged(peft_model: Any) -> PreTrainedModel:
+def _merged(peft_model: Any, folder: Path) -> PreTrainedModel:
     """The base model with the adapter merged into its weights.
 
     Keeps `tie_word_embeddings`, which peft would change: in transformers 5 it is True for every T5,
     even for one with a separate output head.
+
+    Raises:
+        ModelError: A merged weight is NaN or infinite.
     """
     tied = peft_model.config.tie_word_embeddings
     with quiet():
         model: PreTrainedModel = peft_model.merge_and_unload()
     restore_ties(model)
     model.config.tie_word_embeddings = tied
+    require_finite(
+        model.named_parameters(),
+        f"{folder}: merged into the base model",
+        "the adapter's weights or its lora_alpha are too large",
+    )
     return model
 
 
@@ -163,69 +168,17 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
     from peft.utils import set_peft_model_state_dict
 
     settings = read_adapter_settings(folder)
-    weights = _adapter_weights(folder)
+    weights = read_adapter_weights(folder)
     settings[OPTION] = adapter_rows(model, settings, weights, folder)
     layers = {name: weight for name, weight in weights.items() if not is_row_weight(name)}
-    settings["target_modules"] = _require_fit(model, layers, settings, folder)
+    settings["target_modules"] = require_fit(model, layers, settings, folder)
     separate_head(model)
-    with library_errors(ModelError, folder, "peft can't load it"):
+    with library_errors(ModelError, folder, "peft can't load it"), quiet():
         peft_model = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", **settings))
-    report = set_peft_model_state_dict(peft_model, weights)
+        report = set_peft_model_state_dict(peft_model, weights)
     if report.unexpected_keys:
         raise ModelError(
             f"{folder}: contains weights that are not part of a LoRA adapter, such as"
-            f" {report.unexpected_keys[0]}"
+            f" {shortened(report.unexpected_keys[0])}"
         )
     return peft_model
-
-
-def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    require_safetensors(folder, _WEIGHTS)
-    path = folder / _WEIGHTS
-    try:
-        loaded: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: can't be read ({error})") from error
-    return loaded
-
-
-def _require_fit(
-    model: PreTrainedModel, weights: dict[str, torch.Tensor], settings: dict[str, Any], folder: Path
-) -> list[str]:
-    """The names of the adapted layers, after a check that the model has them in the same sizes.
-
-    Raises:
-        ModelError: The adapter does not fit; names the first layer that differs.
-    """
-    layers = dict(model.named_modules())
-    targets = set()
-    for name, weight in weights.items():
-        layer, _, part = name.removeprefix(_PREFIX).partition(".lora_")
-        if not part or part.removesuffix(".weight") not in ("A", "B") or weight.dim() != 2:
-            raise ModelError(f"{folder}: {name} is not a weight of a LoRA adapter")
-        module: Any = layers.get(layer)
-        width = getattr(module, "in_features" if part.startswith("A") else "out_features", None)
-        needed = weight.shape[1 if part.startswith("A") else 0]
-        if width != needed:
-            has = "has no such layer" if width is None else f"has {width}"
-            raise ModelError(
-                f"{folder}: the adapter belongs to another base model: it needs {needed} features"
-                f" at {layer}, but this model {has}"
-            )
-        targets.add(layer)
-    incomplete = [t for t in targets if f"{_PREFIX}{t}.lora_A.weight" not in weights]
-    incomplete += [t for t in targets if f"{_PREFIX}{t}.lora_B.weight" not in weights]
-    if incomplete or not targets:
-        what = f"one half of the adapter of {incomplete[0]}" if incomplete else "all weights"
-        raise ModelError(f"{folder}: incomplete adapter; missing: {what}")
-    if not settings.get("rank_pattern"):
-        ranks = {w.shape[0] for name, w in weights.items() if ".lora_A" in name}
-        if ranks != {settings["r"]}:
-            raise ModelError(
-                f"{folder}: the weights have rank {min(ranks)}, but the configuration says"
-                f" {settings['r']}"
-            )
-    return sorted(targets)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
-from edge.runtime.errors import ModelError
+from edge.runtime.errors import ModelError, library_errors
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    import torch
+    from transformers import PretrainedConfig
 
 
 def require_safetensors(folder: Path, name: str = "model.safetensors") -> None:
@@ -76,14 +78,36 @@ def check_capacity(config: PretrainedConfig, folder: Path) -> None:
         )
 
 
-def require_finite(model: PreTrainedModel, name: str) -> None:
-    """Reject a loaded model with NaN or infinite weights.
+def require_finite(
+    weights: Iterable[tuple[str, torch.Tensor]], name: str, cause: str = "the weights are damaged"
+) -> None:
+    """Reject NaN and infinite weights.
+
+    Args:
+        weights: Names and tensors, of a model or of its files.
+        name: The model, for the error message.
+        cause: The likely cause, for the error message.
 
     Raises:
         ModelError: A weight is not finite; the message names it.
     """
-    for weight_name, weight in model.named_parameters():
+    for weight_name, weight in weights:
         if weight.is_floating_point() and not weight.isfinite().all():
-            raise ModelError(
-                f"{name}: {weight_name} holds NaN or infinite values; the weights are damaged"
-            )
+            raise ModelError(f"{name}: {weight_name:.100} holds NaN or infinite values; {cause}")
+
+
+def stored_weights(paths: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of safetensors files, read one at a time.
+
+    Raises:
+        ModelError: A file is damaged.
+    """
+    from safetensors import safe_open
+
+    for path in paths:
+        with (
+            library_errors(ModelError, path, "damaged, or not a safetensors file"),
+            safe_open(path, framework="pt") as handle,
+        ):
+            for name in handle.keys():  # noqa: SIM118
+                yield name, handle.get_tensor(name)

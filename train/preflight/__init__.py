@@ -1,6 +1,7 @@
 """Checks before a training run, which report all problems together.
 
-Weights are not loaded: configuration, tokenizer and rows are enough.
+No model is loaded: configuration, tokenizer and rows are enough. The weights of a local folder are
+read one tensor at a time, to find NaN.
 """
 
 from __future__ import annotations

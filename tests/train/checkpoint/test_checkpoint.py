@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from edge.runtime.errors import EdgeError, OutputExistsError, UsageError
 from edge.train.checkpoint.store import (
@@ -216,6 +218,166 @@ def test_a_torn_checkpoint_is_not_opened(tmp_path: Path) -> None:
         assert (found.step, len(complaints)) == (3, 1)
         if not (tmp_path / "step-000000004" / "manifest.json").exists():
             (tmp_path / "step-000000004" / "manifest.json").touch()
+
+
+Harm = Callable[[Path], None]
+
+
+def _rewrite(**changes: Any) -> Harm:
+    def harm(folder: Path) -> None:
+        content = json.loads((folder / "state.json").read_text())
+        (folder / "state.json").write_text(json.dumps(content | changes))
+
+    return harm
+
+
+def _tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Harm:
+    def harm(folder: Path) -> None:
+        tensors = load_file(folder / "state.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "state.safetensors")
+
+    return harm
+
+
+def _set(prefix: str, value: float) -> Harm:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        next(t for n, t in tensors.items() if n.startswith(prefix)).fill_(value)
+
+    return _tensors(change)
+
+
+def _drop(part: str) -> Harm:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if part in name]:
+            del tensors[name]
+
+    return _tensors(change)
+
+
+def _optimizer_without_state(folder: Path) -> None:
+    groups = json.loads((folder / "state.json").read_text())["optimizer"]["groups"]
+    _rewrite(optimizer={"state": {}, "groups": groups})(folder)
+    _drop("optimizer.")(folder)
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "state.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+# Found while the files are read: an older checkpoint is used.
+UNREADABLE: dict[str, Harm] = {
+    "cut": _cut,
+    "pickle": lambda f: (f / "state.safetensors").write_bytes(b"\x80\x04K\x01.") and None,
+    "list": lambda f: (f / "state.json").write_text("[]") and None,
+    "deep": lambda f: (f / "state.json").write_text("[" * 200_000) and None,
+    "NaN weight": _set("model.", float("nan")),
+    "infinite moment": _set("optimizer.", float("inf")),
+}
+# Found while they are applied.
+UNFIT: dict[str, Harm] = {
+    "empty": lambda f: (f / "state.json").write_text("{}") and None,
+    "scheduler": _rewrite(scheduler="zz"),
+    "generators": _rewrite(rng=[{}]),
+    "elapsed": _rewrite(elapsed=float("nan")),
+    "micro-batches": _rewrite(micro_batches=10**12),
+    "best": _rewrite(evaluation={"best": 1, "evaluated_step": 0}),
+    "no optimizer": _optimizer_without_state,
+    "no moments": _drop(".exp_avg"),
+    "no weights": _drop("model."),
+}
+
+
+def _seal(folder: Path) -> None:
+    """Make the checksums those of the damaged files."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, file in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        file |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope="module")
+def died_at_10(questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("died") / "model"
+    with pytest.raises(DiedError):
+        train(tiny(questions, output), on_event=dies_at(10))
+    return run_folder(output)
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_sealed_but_unreadable_checkpoint_is_passed_over(
+    name: str, died_at_10: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "checkpoints"
+    shutil.copytree(died_at_10 / "checkpoints", place)
+    UNREADABLE[name](place / "step-000000010")
+    _seal(place / "step-000000010")
+    found, [message] = newest_checkpoint(place)
+    assert found is not None
+    assert found.step == 5
+    assert "step-000000010: this checkpoint is damaged (" in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_sealed_checkpoint_that_does_not_fit_is_one_line(
+    name: str, questions: Path, died_at_10: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+    shutil.copytree(died_at_10, run_folder(output))
+    place = run_folder(output) / "checkpoints"
+    UNFIT[name](place / "step-000000010")
+    _seal(place / "step-000000010")
+    with pytest.raises(EdgeError, match="step-000000010: this checkpoint is damaged") as raised:
+        train(tiny(questions, output, resume=True))
+    assert raised.value.exit_code == 2
+    assert len(str(raised.value).splitlines()) == 1
+    assert "move that folder away" in str(raised.value)
+    assert steps_in(place) == [5, 10]
+
+
+def test_a_damaged_only_checkpoint_takes_no_place_from_new_ones(
+    questions: Path, died_at_10: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+    shutil.copytree(died_at_10, run_folder(output))
+    place = run_folder(output) / "checkpoints"
+    shutil.rmtree(place / "step-000000005")
+    _cut(place / "step-000000010")
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        dies_at(5)(event)
+
+    with pytest.raises(DiedError):
+        train(tiny(questions, output, resume=True, save_limit=1), on_event=listen)
+    assert steps_in(place) == [5, 10]
+    kinds = [e.kind if e.kind != "stage" else e.message for e in events]
+    warnings = [e.message for e in events if e.kind == "warning"]
+    assert any("this checkpoint is damaged" in message for message in warnings)
+    assert any("starting from step 0" in message for message in warnings)
+    assert kinds.index("warning") < kinds.index("training")
+
+
+def test_a_damaged_best_checkpoint_does_not_end_the_run(questions: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if "stopped early" in event.message:
+            for folder in (run_folder(output) / "checkpoints").glob("step-*"):
+                _cut(folder)
+
+    changes: dict[str, Any] = {"eval_steps": 2, "patience": 2, "ema_ratio": 0.0, "epochs": 10}
+    changes |= {"learning_rate": 0.05, "save_limit": 1, "save_steps": None}
+    train(tiny(questions, output, **changes), on_event=listen)
+    warnings = [e.message for e in events if e.kind == "warning"]
+    assert any("weights of the last step instead of the best" in text for text in warnings)
+    assert (output / "model.safetensors").is_file()
 
 
 def test_two_processes_never_share_a_run(questions: Path, tmp_path: Path) -> None:

@@ -81,6 +81,21 @@ def test_all_problems_are_reported_together(
     assert [path.name for path in output.iterdir()] == ["precious.txt"]
 
 
+def test_a_model_with_nan_weights_fails(
+    edge: Callable[..., Any], write_rows: WriteRows, model: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["shared.weight"][3, 1] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    ended = edge("check", write_rows("rows.jsonl", ROWS), "--model", broken, "--dev-ratio", 0.2)
+    assert ended.status == 2
+    assert "shared.weight holds NaN or infinite values" in " ".join(ended.out.split())
+
+
 def test_presets_and_files_are_read_as_in_training(
     edge: Callable[..., Any], assert_refused: Callable[..., str], write_rows: WriteRows, model: Path
 ) -> None:
