@@ -189,11 +189,14 @@ def compile(
         EdgeError: the model can't be exported at all, or the disk is full.
     """
     from edge.bench.compiler.run import Request, compile_model
+    from edge.bench.compiler.shortlist_data import check_shortlist_data
     from edge.export.source import SourceModel
     from edge.runtime.rows import Columns, dev_file, holds_splits, read_rows, split_file
 
     path, columns = dev_file(data), columns or Columns()
-    if shortlist is None and holds_splits(data):
+    if shortlist is not None:
+        check_shortlist_data(Path(shortlist), columns)
+    elif holds_splits(data):
         shortlist = split_file(data, "train")
     request = Request(
         source=SourceModel.open(model, revision=revision),

@@ -11,7 +11,7 @@ from edge.export.conditioning.calibration import CalibrationRequest
 from edge.export.shortlist import ShortlistRequest
 from edge.export.source import TRAINING_RECORD, SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
-from edge.runtime.artifact.manifest import Limits
+from edge.runtime.artifact.manifest import MAX_LIMITS, Limits
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import ModelError, UsageError
@@ -70,7 +70,20 @@ def resolve_limits(source: SourceModel, options: ExportOptions) -> Limits:
     """The limits of the options, else the input length of training, else 512 tokens each.
 
     The model's own default length of answers is always allowed, unless the options say less.
+
+    Raises:
+        UsageError: a limit of the options is out of range.
     """
+    asked = {
+        "max_input_tokens": options.max_input_tokens,
+        "max_new_tokens": options.max_new_tokens_limit,
+    }
+    for name, value in asked.items():
+        if value is not None and not 1 <= value <= MAX_LIMITS[name]:
+            option = name if name == "max_input_tokens" else "max_new_tokens_limit"
+            raise UsageError(
+                f"--{option.replace('_', '-')} must be from 1 to {MAX_LIMITS[name]:,}, not {value}"
+            )
     saved = source.generation.options.get("max_new_tokens", 0)
     return Limits(
         max_input_tokens=options.max_input_tokens

@@ -4,6 +4,9 @@ space.py                the search space: formats, quantizations, shortlists, th
 trial.py, trials.py     exports and measurements, each in a separate process
 *_worker.py, worker.py  the programs of these processes, and what they share
 trial_store.py          results on disk, so that an interrupted search continues
+work_folder.py          what edge writes into the folder of a search
+entries.py              shapes of the stored results
+shortlist_data.py       rows that shortlists are made from
 accuracy_budget.py      the metric, and how far it may fall
 search.py               successive halving over the trials
 advice.py               the verdict, and what would help if the target is missed

@@ -23,19 +23,21 @@ from edge.bench.compiler.report import (
     write_winner,
 )
 from edge.bench.compiler.search import Search
+from edge.bench.compiler.shortlist_data import shortlist_files
 from edge.bench.compiler.space import Space, find_quantizations
 from edge.bench.compiler.trial import Trial
 from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.trials import Event, TrialRunner
 from edge.bench.timing.machine import machine_info
 from edge.bench.tune import checked_threads, thread_numbers
+from edge.export.options import ExportOptions, resolve_limits
 from edge.export.source import SourceModel
 from edge.runtime.artifact import sha256_of
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.cpu import physical_cores
 from edge.runtime.platform.destination import check_destination
 from edge.runtime.registry import unknown_name
-from edge.runtime.rows import Columns, Row, data_sha256, holds_splits, split_file
+from edge.runtime.rows import Columns, Row, data_sha256, split_file
 from edge.runtime.rows.kinds import is_hub
 from edge.runtime.version import edge_version
 
@@ -84,8 +86,9 @@ class Request:
         check_drop(self.max_drop)
         if not self.target_ms > 0:
             raise UsageError(f"--target-ms must be above 0, not {self.target_ms:g}")
+        resolve_limits(self.source, ExportOptions(max_input_tokens=self.max_input_tokens))
         if self.shortlist and any(
-            path.resolve() == self.data.resolve() for path in _shortlist_files(self.shortlist)[:1]
+            path.resolve() == self.data.resolve() for path in shortlist_files(self.shortlist)[:1]
         ):
             raise UsageError(
                 "--shortlist and --data are the same file, so the accuracy would be too good to be"
@@ -251,7 +254,7 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
         rows.update(json.dumps([row.input, row.target, dict(row.fields)]).encode())
     folder = request.source.folder
     files = {path.name: sha256_of(path) for path in sorted(folder.glob("*.json"))}
-    shortlist_files = _shortlist_files(request.shortlist) if request.shortlist else []
+    shortlists = shortlist_files(request.shortlist) if request.shortlist else []
     calibrate = argument["calibrate"]
     return {
         "schema_version": 1,
@@ -260,7 +263,7 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
         "weights_sha256": request.source.weights_sha256,
         "model_files": files,
         "rows_sha256": rows.hexdigest(),
-        "shortlist_sha256": [data_sha256(path) for path in shortlist_files],
+        "shortlist_sha256": [data_sha256(path) for path in shortlists],
         "calibrate_sha256": data_sha256(Path(calibrate)) if calibrate else None,
         "exporter": {key: argument[key] for key in argument if key not in _PATHS},
     }
@@ -268,18 +271,3 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
 
 def _absolute(data: Path) -> str:
     return str(data if is_hub(data) else data.resolve())
-
-
-def _shortlist_files(data: Path) -> list[Path]:
-    """The files that a shortlist is made from and checked with.
-
-    Raises:
-        UsageError: there are none.
-    """
-    if not holds_splits(data):
-        files = [data]
-    else:
-        files = [path for name in ("train", "dev") if (path := split_file(data, name))]
-    if not files or not all(path.exists() or is_hub(path) for path in files):
-        raise UsageError(f"--shortlist {data}: no such file, or a folder without train.jsonl")
-    return files

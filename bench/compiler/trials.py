@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.bench.compiler.entries import is_export, is_source, reference_shape, timed_shape
 from edge.bench.compiler.space import ArtifactSpec, Candidate
 from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.worker import Child
@@ -107,7 +108,7 @@ class TrialRunner:
         Raises:
             EdgeError: the model can't be exported at all.
         """
-        if known := self.store.get("source"):
+        if known := self.store.get("source", is_source):
             return known
         found = self._source().ready
         self.store.put("source", found)
@@ -119,7 +120,7 @@ class TrialRunner:
         Raises:
             EdgeError: the source model fails.
         """
-        if known := self.store.get("reference"):
+        if known := self.store.get("reference", reference_shape(len(self.rows))):
             answers: list[str] = known["answers"]
             return answers
         answers = []
@@ -136,7 +137,7 @@ class TrialRunner:
     def export(self, spec: ArtifactSpec) -> dict[str, Any] | None:
         """Export an artifact and check its parity; returns size and parity, None if it failed."""
         name = f"export-{spec.name}"
-        known = self.store.get(name)
+        known = self.store.get(name, is_export)
         if known is None or ("size" in known and not self._is_intact(spec)):
             self._on_event(f"exporting {spec.name}")
             known = self._export_new(spec)
@@ -215,7 +216,7 @@ class TrialRunner:
         rows = spread_rows(self.rows, count)
         done: dict[Candidate, Timed] = {}
         for one in candidates:
-            if known := self.store.get(f"timed-{one.name}-{count}"):
+            if known := self.store.get(f"timed-{one.name}-{count}", timed_shape(count)):
                 if "failed" in known:
                     self.failures[one.name] = known["failed"]
                 else:

@@ -43,7 +43,7 @@ _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
 _MAX_TEMPLATE_CHARS = 1 << 14
 _MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
-_MAX_LIMITS = {"max_input_tokens": 1 << 20, "max_new_tokens": 1 << 16}
+MAX_LIMITS = {"max_input_tokens": 1 << 20, "max_new_tokens": 1 << 16}
 _BITS_PER_WEIGHT = 2  # fewer than in any format
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
 
@@ -285,7 +285,7 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
     pieces, added = manifest.tokenizer.pieces, manifest.tokenizer.added_characters
     if not 0 < pieces <= shape.vocab_size or not all(0 <= n < pieces for n in added.values()):
         raise ArtifactError(f"{path}: tokenizer: pieces or added_characters are out of range")
-    for name, high in _MAX_LIMITS.items():
+    for name, high in MAX_LIMITS.items():
         _check_range(path, f"limits.{name}", getattr(manifest.limits, name), 1, high)
     template = manifest.prompt_template
     if len(template) > _MAX_TEMPLATE_CHARS or template.count("{") > _MAX_TEMPLATE_FIELDS:

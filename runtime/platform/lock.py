@@ -24,7 +24,7 @@ def lock_file(path: Path, output: Path) -> Iterator[int]:
         output: What the lock protects, for the error message.
 
     Raises:
-        UsageError: Another process holds the lock, or `path` is a symbolic link.
+        UsageError: Another process holds the lock, or `path` is not a regular file.
         EdgeError: The file can't be created.
     """
     while True:
@@ -32,6 +32,8 @@ def lock_file(path: Path, output: Path) -> Iterator[int]:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_symlink():
                 raise UsageError(f"{path} is a symbolic link; remove it and try again")
+            if path.exists() and not path.is_file():
+                raise UsageError(f"{path} is not a file; remove it and try again")
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             try:

@@ -247,7 +247,25 @@ def test_bad_input_is_refused_before_any_work(
     assert "no such model folder" in assert_refused(
         "compile", tmp_path / "none", "--output", output, "--data", dev
     )
+    for number in ("999999999999999999999", "1048577"):
+        refused = assert_refused(*start, "--max-input-tokens", number)
+        assert "--max-input-tokens must be from 1 to 1,048,576" in refused
     assert sorted(path.name for path in tmp_path.iterdir()) == ["inputs.jsonl"]
+
+
+def test_rows_of_shortlists_are_read_before_any_work(
+    trained: Path, dataset: Path, assert_refused: Edge, tmp_path: Path
+) -> None:
+    start = ("compile", trained, "-o", tmp_path / "best", "--data", dataset / "dev.jsonl")
+    empty, noise, pipe = (tmp_path / name for name in ("empty.jsonl", "noise.jsonl", "pipe.jsonl"))
+    empty.touch()
+    noise.write_bytes(bytes(range(256)))
+    os.mkfifo(pipe)
+    assert "empty.jsonl: the file has no rows" in assert_refused(*start, "--shortlist", empty)
+    assert "noise.jsonl:1: " in assert_refused(*start, "--shortlist", noise)
+    for path in (pipe, "/dev/zero"):
+        assert f"{path}: is not a regular file" in assert_refused(*start, "--shortlist", path)
+    assert not list(tmp_path.glob("best*"))
 
 
 @pytest.mark.slow

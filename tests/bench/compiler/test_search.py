@@ -20,7 +20,7 @@ from edge.bench.compiler.space import ArtifactSpec, Candidate, Space, find_quant
 from edge.bench.compiler.trial import Trial
 from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.trials import TrialRunner
-from edge.runtime.errors import MissingExtraError, OutputExistsError, UsageError
+from edge.runtime.errors import MissingExtraError, UsageError
 from edge.runtime.rows import Row
 
 ROWS = [Row(f"question {n}", f"answer {n}") for n in range(1000)]
@@ -39,7 +39,7 @@ class Factory:
         self.random = random.Random(5)
 
     def fill(self, store: TrialStore, space: Space) -> None:
-        store.put("source", {"plain_greedy": True})
+        store.put("source", {"plain_greedy": True, "generation": {}, "prompt": "{input}"})
         store.put("reference", {"answers": SOURCE})
         for candidate in space.all_candidates():
             spec = candidate.spec
@@ -184,34 +184,6 @@ def test_the_better_half_is_three_at_least_and_what_is_near() -> None:
     assert better_half({}) == []
     more = medians | {ArtifactSpec("gguf", name): 10.0 + n for n, name in enumerate("def")}
     assert better_half(more) == list(medians)
-
-
-def test_results_of_another_search_are_discarded(tmp_path: Path) -> None:
-    work, output = tmp_path / "out.work", tmp_path / "out"
-    with TrialStore.open(work, {"data": "one"}, output) as store:
-        store.put("timed", {"ms": [1.0]})
-    with TrialStore.open(work, {"data": "one"}, output) as store:
-        assert store.found == 1
-        assert store.get("timed") == {"ms": [1.0]}
-        (work / "entries" / "cut.json").write_text('{"ms": [1.')
-        assert store.get("cut") is None
-        with pytest.raises(UsageError, match="another process"), TrialStore.open(work, {}, output):
-            pass
-    with TrialStore.open(work, {"data": "other"}, output) as store:
-        assert store.found == 0
-        assert store.get("timed") is None
-
-
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    work = tmp_path / "out.work"
-    work.mkdir()
-    (work / "thesis.txt").write_text("years of work")
-    with (
-        pytest.raises(OutputExistsError, match="not the folder of a search"),
-        TrialStore.open(work, {}, tmp_path / "out"),
-    ):
-        pass
-    assert (work / "thesis.txt").read_text() == "years of work"
 
 
 def test_quantizations_are_those_that_a_format_has() -> None:
