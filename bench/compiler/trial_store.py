@@ -22,9 +22,10 @@ from edge.bench.compiler.work_folder import (
     foreign_path,
 )
 from edge.runtime.errors import OutputExistsError
-from edge.runtime.platform.atomic import new_file, readable_os_errors
+from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.platform.lock import lock_file
+from edge.runtime.platform.os_errors import readable_os_errors
 
 _MAX_BYTES = 256 << 20
 
