@@ -214,12 +214,13 @@ def test_a_failure_leaves_the_old_output_and_nothing_half_written(
     data = write_rows("rows.jsonl", [{"input": "a b c", "target": "a"}, "not json"])
     output = tmp_path / "out"
     output.mkdir()
+    (output / "config.json").write_text("{}")  # an older model
     (output / "precious.txt").write_text("mine")
     config = TrainConfig(data=data, output=output, from_scratch="tiny", dev_ratio=0.5, force=True)
     with pytest.raises(DataError, match=r"rows\.jsonl:2"):
         train(config)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "rows.jsonl"]
-    assert [path.name for path in output.iterdir()] == ["precious.txt"]
+    assert {path.name for path in output.iterdir()} == {"config.json", "precious.txt"}
 
 
 def test_a_run_that_is_stopped_leaves_nothing(questions: Path, tmp_path: Path) -> None:

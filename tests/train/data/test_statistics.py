@@ -75,7 +75,7 @@ def test_what_cannot_be_measured_is_one_line_and_leaves_nothing(
     report = tmp_path / "report.json"
     call = ("data", "lengths", data, "--json", report)
     assert "rows.jsonl:2: no column 'target'" in assert_refused(*call, "--model", small_tokenizer)
-    assert "no such folder" in assert_refused(*call, "--model", tmp_path / "nowhere")
+    assert "no such model folder" in assert_refused(*call, "--model", tmp_path / "nowhere")
     assert "lenghts" in assert_refused("data", "lenghts", data)
     assert not report.exists()
 
