@@ -168,10 +168,10 @@ def wait_until_ready(process: P, timeout: float) -> P:
     """
     try:
         process.ready = process.read_answer(timeout)
+        process.pause()
     except BaseException:
         process.close()
         raise
-    process.pause()
     return process
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -191,7 +192,8 @@ def test_a_candidate_that_fails_or_crashes_is_noted_and_passed_over(
         model = store.artifact(broken.spec) / "model.onnx"
         model.write_bytes(b"\x00" * model.stat().st_size)
         runner = TrialRunner(store, rows, {}, lambda event: kill_timer(event, crashing))
-        done = runner.time_interleaved([good, crashing, broken], 32)
+        with contextlib.closing(runner):
+            done = runner.time_interleaved([good, crashing, broken], 32)
         assert list(done) == [good]
         assert len(done[good].answers) == 32
         assert "SIGKILL" in runner.failures[crashing.name]
