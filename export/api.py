@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 from edge.export.auto import choose_quantization
 from edge.export.conditioning.calibration import CalibrationRequest
-from edge.export.options import ExportOptions
+from edge.export.options import ExportOptions, check_output
 from edge.export.publish import Exported, Publisher
 from edge.export.shortlist import ShortlistRequest
 from edge.export.source import SourceModel
 from edge.export.target import Target, destination, plan_targets
 from edge.runtime.errors import EdgeError, UsageError
-from edge.runtime.platform.destination import check_destination
 from edge.runtime.registry import unknown_name
 
 Layout = Literal["edge", "hub"]
@@ -158,7 +157,7 @@ def publish_all(
     """
     places = {target: destination(output, target, targets) for target in targets}
     for target, place in places.items():
-        check_destination(place, force=force, inputs=[publisher.source.folder])
+        check_output(publisher.source, publisher.options, place, force=force)
         publisher.check_target(target)
     done = []
     for target, place in places.items():

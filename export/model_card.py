@@ -60,6 +60,16 @@ edge export {place} --format onnx --output my-artifact
 ```"""
 
 
+# Field of an evaluation or a benchmark report → the hub's metric, and the name that is shown.
+SCORES = {
+    "exact_match": ("exact_match", "Exact match"),
+    "rouge_l": ("rouge", "ROUGE-L"),
+    "bleu": ("bleu", "BLEU"),
+    "chrf": ("chrf", "chrF"),
+    "eval_loss": ("loss", "Loss (nats per token)"),
+}
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measured value for the results of a card.

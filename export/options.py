@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edge.export.conditioning.calibration import CalibrationRequest
@@ -16,6 +17,7 @@ from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import ModelError, UsageError
 from edge.runtime.options import GenerationOptions
+from edge.runtime.platform.destination import check_destination
 from edge.runtime.rows import Prompt
 
 # T5 itself has no maximum length; these bound the cost of untrusted input.
@@ -52,6 +54,19 @@ class ExportOptions:
     calibrate: CalibrationRequest | None = None
     compare_answers: bool = True
     shortlist: ShortlistRequest | None = None
+
+
+def check_output(
+    source: SourceModel, options: ExportOptions, output: str | Path, *, force: bool
+) -> None:
+    """Check before the work that an export may be written, and replaces nothing that it reads.
+
+    Raises:
+        OutputExistsError: see `check_destination`.
+        EdgeError: it can't be written.
+    """
+    data = [request.data for request in (options.calibrate, options.shortlist) if request]
+    check_destination(output, force=force, inputs=[source.folder, source.tokenizer_source, *data])
 
 
 def resolve_prompt(source: SourceModel, options: ExportOptions) -> Prompt:

@@ -17,6 +17,7 @@ from edge.export.manifest import file_info, list_files, source_info, write_manif
 from edge.export.model_card import CARD_NAME, model_card
 from edge.export.options import (
     ExportOptions,
+    check_output,
     generation_warnings,
     resolve_generation,
     resolve_limits,
@@ -37,7 +38,6 @@ from edge.runtime.errors import ParityError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.model import load
 from edge.runtime.platform.atomic import new_folder
-from edge.runtime.platform.destination import check_destination
 from edge.runtime.version import edge_version
 from edge.train.vocabulary import recorded_characters
 
@@ -93,7 +93,7 @@ class Publisher:
             ParityError: the artifact is outside of the tolerance; nothing is left behind.
             EdgeError: the disk is full, or another failure that the user can fix.
         """
-        check_destination(output, force=force, inputs=[self.source.folder])
+        check_output(self.source, self.options, output, force=force)
         self.check_target(target)
         exporter = self.exporter(target)
         try:

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from edge.export.model_card import CARD_NAME, Measurement, model_card, trained_card
+from edge.export.model_card import CARD_NAME, SCORES, Measurement, model_card, trained_card
 from edge.export.source import TRAINING_RECORD, SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
-from edge.runtime.artifact.manifest import MANIFEST_NAME, to_json
+from edge.runtime.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, to_json
 from edge.runtime.errors import ArtifactError, EdgeError, ModelError, UsageError, library_errors
 from edge.runtime.hub import Repository, hub_errors, is_hub_id, quiet_hub, why_unreachable
 from edge.runtime.platform.json_file import read_json
 from edge.train.model.folder import require_tokenizer
 
-_MAX_MANIFEST_BYTES = 4 << 20
 # What goes up of a model folder, besides its safetensors files.
 _MODEL_FILES = (
     "config.json",
@@ -34,12 +33,6 @@ _MODEL_FILES = (
 _RECORDED_PATHS = {
     "data": ("path",),
     "hyperparameters": ("data", "output", "model", "tokenizer"),
-}
-_EVALUATED = {
-    "exact_match": ("exact_match", "Exact match"),
-    "rouge_l": ("rouge", "ROUGE-L"),
-    "bleu": ("bleu", "BLEU"),
-    "eval_loss": ("loss", "Loss (nats per token)"),
 }
 
 Content = Path | bytes
@@ -107,7 +100,7 @@ def artifact_files(
     manifest = artifact.manifest
     with library_errors(ArtifactError, folder, "its manifest lacks what a model card shows"):
         card = str(model_card(manifest, repository, measurements)).encode()
-    values = dict(read_json(folder / MANIFEST_NAME, _MAX_MANIFEST_BYTES))
+    values = dict(read_json(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES))
     info = {"sha256": hashlib.sha256(card).hexdigest(), "size": len(card)}
     values["files"] = {**values["files"], CARD_NAME: info}
     files: dict[str, Content] = {name: artifact.path(name) for name in manifest.files}
@@ -167,7 +160,7 @@ def evaluation_of(record: Mapping[str, Any]) -> list[Measurement]:
     name = _last_part(str(data.get("path", "rows")))
     return [
         Measurement(metric, shown, round(found[field], 4), name, split="dev")
-        for field, (metric, shown) in _EVALUATED.items()
+        for field, (metric, shown) in SCORES.items()
         if isinstance(found.get(field), int | float)
     ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -114,6 +114,28 @@ def is_panic(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
+def converted_errors(convert: Callable[[BaseException], EdgeError]) -> Iterator[None]:
+    """The boundary around a call of a library: whatever it raises becomes an EdgeError.
+
+    Panics of Rust libraries are included. An EdgeError passes unchanged, and so does Ctrl-C.
+
+    Args:
+        convert: Makes the error out of the library's.
+
+    Raises:
+        EdgeError: What `convert` returned.
+    """
+    try:
+        yield
+    except EdgeError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        raise convert(error) from error
+
+
+@contextlib.contextmanager
 def library_errors(
     kind: type[EdgeError], where: str | Path, action: str = "can't be loaded"
 ) -> Iterator[None]:
@@ -130,14 +152,8 @@ def library_errors(
     Raises:
         EdgeError: An error of class `kind`.
     """
-    try:
+    with converted_errors(lambda error: kind(f"{where}: {action} ({error_reason(error)})")):
         yield
-    except EdgeError:
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and not is_panic(error):
-            raise  # Ctrl-C, for example
-        raise kind(f"{where}: {action} ({error_reason(error)})") from error
 
 
 def error_reason(error: BaseException) -> str:

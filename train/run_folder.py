@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from edge.runtime.errors import OutputExistsError
+from edge.runtime.platform.destination import check_destination
 from edge.runtime.platform.json_file import parse_json
 from edge.runtime.platform.lock import is_locked, lock_file
 from edge.runtime.platform.os_errors import readable_os_errors
 from edge.train.checkpoint.store import prune, steps_in
+from edge.train.config import TrainConfig
 from edge.train.events import Event
 
 LOG = "training_log.jsonl"
@@ -96,6 +98,18 @@ class RunLog:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
+
+
+def check_output(config: TrainConfig) -> None:
+    """Check before the work that the model may be written, and replaces nothing that is read.
+
+    Raises:
+        OutputExistsError: See `check_destination`.
+        EdgeError: It can't be written.
+    """
+    read = (config.data, config.model, config.tokenizer)
+    inputs = [path for path in read if path is not None]
+    check_destination(config.output, force=config.force, inputs=inputs)
 
 
 def refuse_unfinished(output: Path) -> None:

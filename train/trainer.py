@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime.errors import MissingExtraError
-from edge.runtime.platform.destination import check_destination
 from edge.train.config import TrainConfig
 from edge.train.data import load_splits
 from edge.train.device import check_libraries, check_processes, choose_device
@@ -23,7 +22,7 @@ from edge.train.distributed import Processes, process_group
 from edge.train.events import Event, OnEvent, ignore
 from edge.train.preflight import LIBRARIES, require_ready
 from edge.train.run import TrainingRun
-from edge.train.run_folder import RunFolder, open_run_folder
+from edge.train.run_folder import RunFolder, check_output, open_run_folder
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def train(
         on_event = ignore
     output = Path(resolved.output)
     # Checked before minutes of work, not after.
-    processes.on_main_process(lambda: _check_output(output, resolved))
+    processes.on_main_process(lambda: check_output(resolved))
     _require_extra()
     device_config = choose_device(resolved.device, resolved.precision)
     check_processes(resolved, device_config, processes)
@@ -149,8 +148,3 @@ def _torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _check_output(output: Path, config: TrainConfig) -> None:
-    inputs = [path for path in (config.data, config.model) if path]
-    check_destination(output, force=config.force, inputs=inputs)

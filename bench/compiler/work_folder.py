@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.export.base import EXPORTERS
-from edge.runtime.artifact.manifest import MANIFEST_NAME
+from edge.runtime.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from edge.runtime.platform.json_file import read_json
 
 IDENTITY_NAME = "search.json"
 ENTRIES_NAME, ARTIFACTS_NAME = "entries", "artifacts"
-_MAX_MANIFEST_BYTES = 4 << 20
 
 
 def foreign_path(folder: Path) -> Path | None:
@@ -53,7 +52,7 @@ def _foreign_in_artifact(folder: Path) -> Path | None:
     if not _is_folder(folder) or folder.name.partition("-")[0] not in EXPORTERS.names():
         return folder
     try:
-        known = {*read_json(folder / MANIFEST_NAME, _MAX_MANIFEST_BYTES)["files"], MANIFEST_NAME}
+        known = {*read_json(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES)["files"], MANIFEST_NAME}
     except (OSError, ValueError, TypeError, KeyError):
         known = {MANIFEST_NAME}
     for path in sorted(folder.rglob("*")):

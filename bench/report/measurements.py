@@ -7,17 +7,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from edge.bench.report.results import Document, Result, labels
-from edge.export.model_card import Measurement
+from edge.export.model_card import SCORES, Measurement
 from edge.runtime.artifact.manifest import Manifest
 from edge.runtime.errors import DataError
 
-_SCORES = {
-    "exact_match": ("exact_match", "Exact match"),
-    "rouge_l": ("rouge", "ROUGE-L"),
-    "bleu": ("bleu", "BLEU"),
-    "chrf": ("chrf", "chrF"),
-    "eval_loss": ("loss", "Loss (nats per token)"),
-}
 _HUB = "hub:"
 
 
@@ -52,7 +45,7 @@ def measurements_of(document: Document, manifest: Manifest, path: str | Path) ->
 
     scores = [
         measured(metric, shown, result["accuracy"][field], 4)
-        for field, (metric, shown) in _SCORES.items()
+        for field, (metric, shown) in SCORES.items()
         if result["accuracy"].get(field) is not None
     ]
     where = _conditions(result, document["machine"])

@@ -62,7 +62,7 @@ def compensate_file(path: Path, calibrated: Calibrated) -> None:
     """Choose the integers of a file's 4- and 5-bit matrices anew, by GPTQ; scales stay.
 
     llama.cpp rounds each weight to its nearest level. Here a weight also makes up for the errors
-    of those before it, which halves the error of the products with the calibrated inputs.
+    of those before it, so that the products with the calibrated inputs change less.
 
     Args:
         path: The quantized file, which is changed in place.

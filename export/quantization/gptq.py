@@ -81,7 +81,8 @@ def compensated(weight: np.ndarray, levels: Levels, moments: np.ndarray) -> np.n
     order = np.argsort(-np.diag(moments), kind="stable")
     steps = torch.from_numpy(levels.steps[:, order]).T
     steps = torch.where(steps == 0, 1.0, steps).contiguous()
-    remaining = torch.from_numpy(_without_bases(weight, levels)[:, order]).T.contiguous()
+    scaled = weight if levels.bases is None else weight - levels.bases
+    remaining = torch.from_numpy(scaled[:, order]).T.contiguous()
     inverse = _inverse_factor(moments[np.ix_(order, order)])
     rounded = torch.empty((width, rows), dtype=torch.float32)  # a column is a row in memory
     place = np.argsort(order)  # of each column among the ordered ones
@@ -107,10 +108,6 @@ def compensated(weight: np.ndarray, levels: Levels, moments: np.ndarray) -> np.n
     integers = np.empty((rows, width), dtype=np.float32)
     integers[:, order] = rounded.T.numpy()
     return integers
-
-
-def _without_bases(weight: np.ndarray, levels: Levels) -> np.ndarray:
-    return weight if levels.bases is None else weight - levels.bases
 
 
 def _inverse_factor(hessian: np.ndarray) -> torch.Tensor:

@@ -39,7 +39,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "edge.json"
 _HUB_ENCODER = "encoder_model.onnx"  # written by `edge export --layout hub`
-_MAX_BYTES = 4 << 20
+MAX_MANIFEST_BYTES = 4 << 20
 _MAX_FILES = 1000
 _MAX_TEMPLATE_CHARS = 1 << 14
 _MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
@@ -175,7 +175,7 @@ def read_manifest(folder: str | Path) -> Manifest:
                 hint = f" It contains several artifacts: {', '.join(inner)}"
         raise ArtifactError(f"{folder} is not an artifact (no {MANIFEST_NAME}).{hint}")
     try:
-        values = read_json(path, _MAX_BYTES)
+        values = read_json(path, MAX_MANIFEST_BYTES)
     except OSError as error:
         raise ArtifactError(f"{path}: can't be read ({error.strerror})") from None
     except ValueError as error:
@@ -219,7 +219,7 @@ def replace_runtime(folder: str | Path, runtime: Mapping[str, Any]) -> None:
     """
     read_manifest(folder)
     path = Path(folder) / MANIFEST_NAME
-    values = read_json(path, _MAX_BYTES)
+    values = read_json(path, MAX_MANIFEST_BYTES)
     with new_file(path) as staging:
         staging.write_text(to_json({**values, "runtime": dict(runtime)}), encoding="utf-8")
 

@@ -46,7 +46,7 @@ def fetch(
         MissingExtraError: huggingface_hub is not installed.
     """
     try:
-        from huggingface_hub import constants, snapshot_download
+        from huggingface_hub import constants
     except ModuleNotFoundError as error:
         raise missing_extra(
             f"{repository}: no such folder; the hub", "huggingface_hub", "hub"
@@ -63,14 +63,7 @@ def fetch(
             else why_unreachable(f"/api/models/{repository.name}")
         )
         if reason is None:
-            return Path(
-                snapshot_download(
-                    repository.name,
-                    revision=repository.revision,
-                    allow_patterns=list(files),
-                    ignore_patterns=["*/*"],
-                )
-            )
+            return _download(repository, files)
         cached = None if offline else _cached(repository, files)
         if cached is None:
             raise kind(
@@ -90,21 +83,26 @@ def fetch(
 
 def _cached(repository: Repository, files: Sequence[str]) -> Path | None:
     """The snapshot in the cache, or None if it is not complete."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(
-                repository.name,
-                revision=repository.revision,
-                allow_patterns=list(files),
-                ignore_patterns=["*/*"],
-                local_files_only=True,
-            )
-        )
+        return _download(repository, files, offline=True)
     except LocalEntryNotFoundError:
         return None
+
+
+def _download(repository: Repository, files: Sequence[str], *, offline: bool = False) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            repository.name,
+            revision=repository.revision,
+            allow_patterns=list(files),
+            ignore_patterns=["*/*"],
+            local_files_only=offline,
+        )
+    )
 
 
 def listed_files(snapshot: Path) -> dict[str, int]:

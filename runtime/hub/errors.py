@@ -7,7 +7,7 @@ import errno
 import logging
 from collections.abc import Iterator
 
-from edge.runtime.errors import EdgeError, is_panic, one_line, printable
+from edge.runtime.errors import EdgeError, converted_errors, one_line, printable
 from edge.runtime.hub.ids import Repository
 
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
@@ -28,15 +28,13 @@ def hub_errors(
     Raises:
         EdgeError: An error of class `kind`.
     """
-    try:
-        yield
-    except EdgeError:
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and not is_panic(error):
-            raise
+
+    def convert(error: BaseException) -> EdgeError:
         reason = describe(error, repository, what, upload=upload)
-        raise kind(f"{repository}: {printable(without_token(reason))}") from error
+        return kind(f"{repository}: {printable(without_token(reason))}")
+
+    with converted_errors(convert):
+        yield
 
 
 def describe(

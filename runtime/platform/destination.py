@@ -34,7 +34,8 @@ def check_destination(
     Args:
         destination: The folder, or with `file` the file, that will be written. An empty folder
             may always be replaced.
-        force: Whether an existing output may be replaced. A folder must look like one of edge's.
+        force: Whether an existing output may be replaced. A folder must look like one that edge
+            wrote.
         file: Whether the output is a file.
         inputs: Paths that the command reads; what is no path, such as a hub id, does no harm.
 
@@ -55,7 +56,7 @@ def check_destination(
                 )
         if not any((destination / name).exists() for name in _OUTPUT_FILES):
             raise OutputExistsError(
-                f"{destination} is not a folder of edge's, so --force does not replace it. Choose"
+                f"{destination} was not written by edge, so --force does not replace it. Choose"
                 " another --output, or move it elsewhere"
             )
     check_writable(destination)

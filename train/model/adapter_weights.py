@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import ModelError, one_line
 from edge.train.model.adapter_config import shortened
-from edge.train.model.weights import require_safetensors
+from edge.train.model.weights import require_finite, require_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -43,10 +43,7 @@ def read_adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
                 f"{path}: {shortened(name)} is stored as {kind}; an adapter's weights are"
                 " floating-point numbers"
             )
-        if not weight.isfinite().all():
-            raise ModelError(
-                f"{path}: {shortened(name)} holds NaN or infinite values; the weights are damaged"
-            )
+    require_finite(loaded.items(), str(path))
     return loaded
 
 

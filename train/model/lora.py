@@ -122,9 +122,9 @@ def merge(base: str, adapter: Path, output: Path, *, force: bool = False) -> int
 
     Raises:
         ModelError: The base model or the adapter is not usable, or the two do not match.
-        OutputExistsError: The output exists and `force` is off.
+        OutputExistsError: The output exists and `force` is off, or holds an input.
     """
-    check_destination(output, force=force)
+    check_destination(output, force=force, inputs=[base, adapter])
     loaded = load_pretrained(base)
     take_adapter_tokenizer(loaded, adapter)
     peft_model: Any = load_adapter(loaded.model, adapter)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
-from edge.runtime.errors import ModelError, library_errors
+from edge.runtime.errors import ModelError, library_errors, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,8 @@ def require_finite(
     """
     for weight_name, weight in weights:
         if weight.is_floating_point() and not weight.isfinite().all():
-            raise ModelError(f"{name}: {weight_name:.100} holds NaN or infinite values; {cause}")
+            shown = one_line(weight_name, 100)
+            raise ModelError(f"{name}: {shown} holds NaN or infinite values; {cause}")
 
 
 def stored_weights(paths: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:

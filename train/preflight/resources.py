@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.runtime.platform.destination import check_destination
 from edge.train.data.bucketing import plan_batches
 from edge.train.preflight.checks import (
     FAILED,
@@ -26,7 +25,7 @@ from edge.train.preflight.memory_estimate import (
     estimate_memory,
     format_gigabytes,
 )
-from edge.train.run_folder import refuse_unfinished
+from edge.train.run_folder import check_output, refuse_unfinished
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -115,7 +114,7 @@ def output(context: PreflightContext) -> Findings:
         yield SKIPPED, "no --output was given"
         return
     config = context.config
-    check_destination(Path(config.output), force=config.force)
+    check_output(config)
     if not config.resume and not config.force:
         refuse_unfinished(Path(config.output))
     yield OK, str(context.config.output)

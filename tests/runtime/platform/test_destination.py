@@ -1,4 +1,4 @@
-"""Outputs that may not be replaced, with --force either: inputs, and what is not edge's."""
+"""Outputs that --force does not replace: inputs, and what edge did not write."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_an_output_that_holds_an_input(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(OutputExistsError, match="is not a folder of edge's"):
+    with pytest.raises(OutputExistsError, match="was not written by edge"):
         check_destination(tmp_path, force=True)
 
 
@@ -43,6 +43,9 @@ def test_commands_keep_what_they_read(assert_refused: Callable[..., str], tmp_pa
     data = rows.parent
     for command in (
         ("export", model, "-f", "onnx", "-o", model, "--force"),
+        ("export", model, "-f", "onnx", "--calibrate", rows, "-o", data, "--force"),
+        ("merge", model, data, "-o", model, "--force"),
+        ("merge", "google/t5", model, "-o", model, "--force"),
         ("train", data, "-m", model, "-o", model, "--force", "--no-check"),
         ("train", data, "-m", model, "-o", data, "--force", "--no-check"),
         ("data", "split", rows, "-o", data, "--force"),
