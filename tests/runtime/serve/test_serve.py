@@ -36,12 +36,6 @@ def model(artifacts: Path) -> Iterator[Model]:
 
 
 @pytest.fixture(scope="module")
-def second(artifacts: Path) -> Iterator[Model]:
-    with load(artifacts / "ctranslate2-float32") as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
 def service(model: Model, second: Model) -> Iterator[tuple[httpx2.Client, Service]]:
     with running({"one": model, "two": second}, max_body_bytes=20_000, body_timeout=0.5) as both:
         yield both

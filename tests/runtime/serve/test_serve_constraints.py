@@ -37,12 +37,6 @@ def model(artifacts: Path) -> Iterator[Model]:
 
 
 @pytest.fixture(scope="module")
-def second(artifacts: Path) -> Iterator[Model]:
-    with load(artifacts / "ctranslate2-float32") as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
 def client(model: Model, second: Model) -> Iterator[httpx2.Client]:
     with running({"one": model, "two": second}, allow_constraints=True) as (client, _):
         yield client
