@@ -176,8 +176,7 @@ class Publisher:
         """The shortlist that the options ask for, or None.
 
         Raises:
-            DataError: its data is unusable.
-            UsageError: the list would hold nearly the whole vocabulary.
+            EdgeError: its data is unusable, or it would hold nearly the whole vocabulary.
         """
         if self.options.shortlist is None:
             return None
@@ -199,6 +198,7 @@ class Publisher:
         exporter = self.exporter(target)
         source = self.source_for(exporter, target.quantization)
         settings = exporter.write(source, target.quantization, folder)
+        source.release_memory()
         self.source.write_tokenizer(folder)
         manifest = self._manifest(target, source, folder, settings)
         write_manifest(folder, manifest)

@@ -13,12 +13,13 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from edge.export.architecture import check_shapes, expected_shapes, read_architecture
 from edge.export.model_folder import read_config
+from edge.export.torch_model import torch_model_of
 from edge.export.weights import SafetensorsWeights
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, library_errors
@@ -35,6 +36,16 @@ if TYPE_CHECKING:
 
 TRAINING_RECORD = "training.json"
 _HEAD, _EMBEDDING = "lm_head.weight", "shared.weight"
+
+
+class InputMoments(Protocol):
+    """Second moments of what linear layers read, by the state-dict names of their weights."""
+
+    def of(self, name: str) -> np.ndarray | None:
+        """XᵀX / tokens of a layer's inputs X [in, in], or None if it is no linear layer."""
+
+    def release(self) -> None:
+        """Free what was measured; the next use measures it again."""
 
 
 class SourceModel:
@@ -87,7 +98,7 @@ class SourceModel:
         self.generation = read_generation(self.folder)
         self._stored = SafetensorsWeights(self.folder)
         self._weights: Mapping[str, np.ndarray] = self._stored
-        self._input_moments: Callable[[str], np.ndarray | None] | None = None
+        self._input_moments: InputMoments | None = None
         self.head_projection: np.ndarray | None = None
         self.precise_weights: Callable[[], frozenset[str]] | None = None
         self.architecture = read_architecture(
@@ -147,13 +158,13 @@ class SourceModel:
         Args:
             name: state-dict name of the layer's weight.
         """
-        return self._input_moments(name) if self._input_moments is not None else None
+        return self._input_moments.of(name) if self._input_moments is not None else None
 
     def with_weights(
         self,
         weights: Mapping[str, np.ndarray],
         config_changes: Mapping[str, Any] | None = None,
-        input_moments: Callable[[str], np.ndarray | None] | None = None,
+        input_moments: InputMoments | None = None,
         head_projection: np.ndarray | None = None,
     ) -> SourceModel:
         """A copy of this model with other weights; exporters treat it like one on disk.
@@ -165,14 +176,14 @@ class SourceModel:
             weights: state-dict name → float32 array, complete; read lazily, one at a time.
             config_changes: values of config.json that the new weights ask for, such as
                 {"layer_norm_epsilon": 1e-4}. Whether the head is tied follows from the weights.
-            input_moments: see the method of that name.
+            input_moments: what the method of that name returns, measured when it is asked for.
             head_projection: see the attribute of that name.
 
         Raises:
             ModelError: the weights do not fit the config.
         """
         model = copy.copy(self)
-        model.release_torch_model()
+        model.__dict__.pop("torch_model", None)
         model.config = {**self.config, **(config_changes or {})}
         model._weights = weights
         model._input_moments = input_moments
@@ -247,36 +258,23 @@ class SourceModel:
             )
         return model.eval()
 
-    def release_torch_model(self) -> None:
-        """Free `torch_model`, a copy of all weights; the next use builds it again."""
+    def release_memory(self) -> None:
+        """Free `torch_model` and measured moments; the next use makes them again."""
         self.__dict__.pop("torch_model", None)
+        if self._input_moments is not None:
+            self._input_moments.release()
 
     def build_torch_model(self) -> PreTrainedModel:
         """Build a new transformers model from the config and the weights, in float32.
 
         The caller owns it and may change its weights in place.
         """
-        import torch
-        from transformers import (
-            AutoConfig,
-            MT5ForConditionalGeneration,
-            T5ForConditionalGeneration,
-            UMT5ForConditionalGeneration,
-        )
+        from transformers import AutoConfig
 
-        cls: Any = {
-            "t5": T5ForConditionalGeneration,
-            "mt5": MT5ForConditionalGeneration,
-            "umt5": UMT5ForConditionalGeneration,
-        }[self.architecture.model_type]
         settings = {name: value for name, value in self.config.items() if name != "model_type"}
-        state_dict = {name: torch.from_numpy(array) for name, array in self.state_dict().items()}
         with _quiet_transformers(), library_errors(ModelError, self.folder):
             config = AutoConfig.for_model(self.architecture.model_type, **settings)
-            model: PreTrainedModel = cls.from_pretrained(
-                None, config=config, state_dict=state_dict, dtype=torch.float32
-            )
-        return model.eval()
+            return torch_model_of(config, self.state_dict())
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""Weights of a model folder, read from safetensors one tensor at a time; never from pickle."""
+"""Weights on disk, read one tensor at a time: a model folder's safetensors, or a temporary file."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -84,6 +85,48 @@ class SafetensorsWeights(Mapping[str, np.ndarray]):
             return sha256_of(self._files[0])
         lines = "".join(f"{path.name} {sha256_of(path)}\n" for path in self._files)
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+class StoredWeights(Mapping[str, np.ndarray]):
+    """A state dict in a temporary file: name → float32 array.
+
+    Each access reads the tensor into a new array, so that the weights take no memory meanwhile. The
+    file has no name, and is gone with the object or the process.
+    """
+
+    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Write the weights.
+
+        Args:
+            weights: State-dict name → float32 array.
+
+        Raises:
+            OSError: The disk is full, or there is no place for temporary files.
+        """
+        self._file = tempfile.TemporaryFile(prefix="edge-weights-")  # noqa: SIM115 (closed with the object)
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        for name, array in weights.items():
+            self._places[name] = (self._file.tell(), array.shape)
+            self._file.write(np.ascontiguousarray(array, dtype=np.float32).data)
+        self._file.flush()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        offset, shape = self._places[name]
+        array = np.empty(shape, dtype=np.float32)
+        self._file.seek(offset)
+        self._file.readinto(array.reshape(-1).view(np.uint8).data)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """State-dict name → shape."""
+        return {name: shape for name, (_, shape) in self._places.items()}
 
 
 def require_finite(values: np.ndarray, name: str, folder: Path) -> np.ndarray:

@@ -69,7 +69,10 @@ def input_moments(
         first_reader.setdefault(name, weight)
     layers = {weight: name for name, weight in first_reader.items()}
     run_observed(model, shape, rows, layers, observe)
-    return {name: (total / counts[name]).numpy() for name, total in sums.items()}
+    moments = {name: total.numpy() for name, total in sums.items()}
+    for name, total in moments.items():
+        total /= counts[name]
+    return moments
 
 
 def run_observed(
@@ -87,6 +90,7 @@ def run_observed(
     import torch
 
     masks: dict[str, Any] = {}
+    decodes = not all(weight.startswith("encoder.") for weight in layers)
     with _hooks(model, layers, observe, masks), torch.inference_mode():
         for batch in batches(rows):
             ids, mask = pad_batch([rows.inputs[row] for row in batch], shape.pad_token_id)
@@ -95,9 +99,12 @@ def run_observed(
             )
             masks["encoder"] = torch.from_numpy(mask).bool()
             masks["decoder"] = torch.from_numpy(target_mask).bool()
+            read = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+            if not decodes:
+                model.encoder(**read)
+                continue
             model(
-                input_ids=torch.from_numpy(ids),
-                attention_mask=torch.from_numpy(mask),
+                **read,
                 decoder_input_ids=torch.from_numpy(
                     shift_right(targets, shape.decoder_start_token_id)
                 ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge.export.architecture import expected_shapes
-from edge.export.conditioning.activations import input_moments, largest_inputs
+from edge.export.conditioning.activations import largest_inputs
 from edge.export.conditioning.balance import balance_factors
 from edge.export.conditioning.calibration import Calibration
 from edge.export.conditioning.hadamard import Rotation
+from edge.export.conditioning.moments import StackMoments
 from edge.export.conditioning.structure import (
     DECODER_NORM,
     EMBEDDING,
@@ -21,20 +21,19 @@ from edge.export.conditioning.structure import (
     Pair,
     attentions,
     feed_forward_pairs,
-    input_names,
     norms,
     residual_writers,
     value_pairs,
 )
 from edge.export.source import SourceModel
-from edge.export.weights import require_finite
-from edge.runtime.artifact.manifest import Architecture
+from edge.export.torch_model import torch_model_of
+from edge.export.weights import StoredWeights, require_finite
 from edge.runtime.errors import EdgeError
 from edge.runtime.platform.memory import give_back_free_memory
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 Weights = dict[str, np.ndarray]
 
@@ -74,7 +73,7 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
     seconds = [pair.second for pair in pairs]
     largest = largest_inputs(source.torch_model, shape, calibration, seconds)
     logits = _Logits.of(source, calibration)
-    source.release_torch_model()  # as large as the weights that follow
+    source.release_memory()  # as large as the weights that follow
     give_back_free_memory()
     weights = {name: _read_finite(source, name) for name in expected_shapes(shape)}
     if shape.tied_head:
@@ -85,67 +84,25 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
     rotation = Rotation(shape.d_model, rng)
     _rotate_residual(source, weights, rotation)
     _rotate_heads(source, weights, rng)
-    moments = _Moments(shape, config, weights, calibration)
+    error = logits.check(torch_model_of(config, weights), source)
+    stored = StoredWeights(weights)
+    del weights
+    give_back_free_memory()
     conditioned = source.with_weights(
-        weights,
-        input_moments=moments,
+        stored,
+        input_moments=StackMoments(shape, config, stored, calibration),
         head_projection=_head_projection(source, rotation) if shape.tied_head else None,
     )
-    conditioned.torch_model = shared_torch_model(config, weights)
-    give_back_free_memory()
     record = {
         "balanced_pairs": len(pairs),
         "folded_norms": sum(1 for _ in norms(shape)),
         "residual_hadamard": [rotation.hadamard_size, shape.d_model],
         "head_hadamard": [shape.d_kv & -shape.d_kv, shape.d_kv],
         "seed": seed,
-        "max_relative_logit_error": float(f"{logits.check(conditioned):.1e}"),
+        "max_relative_logit_error": float(f"{error:.1e}"),
         "calibration": calibration.as_manifest(),
     }
     return Conditioned(conditioned, record)
-
-
-def shared_torch_model(config: PretrainedConfig, weights: Weights) -> PreTrainedModel:
-    """transformers' model over arrays, which it shares memory with.
-
-    Args:
-        config: transformers' configuration.
-        weights: Every weight, `lm_head.weight` too.
-    """
-    import torch
-    from transformers import AutoModelForSeq2SeqLM
-
-    with torch.device("meta"):  # allocates nothing
-        model = AutoModelForSeq2SeqLM.from_config(config)
-    state = {name: torch.from_numpy(array) for name, array in weights.items()}
-    model.load_state_dict(state, strict=False, assign=True)
-    model.encoder.embed_tokens.weight = model.shared.weight
-    model.decoder.embed_tokens.weight = model.shared.weight
-    model.lm_head.weight = torch.nn.Parameter(state[HEAD])
-    return model.requires_grad_(False).eval()
-
-
-class _Moments:
-    """Input moments of all linear layers, measured together at the first use."""
-
-    def __init__(
-        self,
-        shape: Architecture,
-        config: PretrainedConfig,
-        weights: Weights,
-        calibration: Calibration,
-    ) -> None:
-        self._shape, self._config = shape, config
-        self._weights, self._calibration = weights, calibration
-        self._names = input_names(shape)
-
-    def __call__(self, name: str) -> np.ndarray | None:
-        return self._measured.get(self._names.get(name, ""))
-
-    @functools.cached_property
-    def _measured(self) -> dict[str, np.ndarray]:
-        model = shared_torch_model(self._config, self._weights)
-        return input_moments(model, self._shape, self._calibration, self._names)
 
 
 def _read_finite(source: SourceModel, name: str) -> np.ndarray:
@@ -237,7 +194,7 @@ class _Logits:
         with torch.inference_mode():
             return cls(rows, [source.torch_model(**row).logits for row in rows])
 
-    def check(self, conditioned: SourceModel) -> float:
+    def check(self, conditioned: PreTrainedModel, source: SourceModel) -> float:
         """The largest change of a logit, relative to the largest logit of its row.
 
         Raises:
@@ -248,11 +205,11 @@ class _Logits:
         worst = 0.0
         with torch.inference_mode():
             for row, before in zip(self.rows, self.logits, strict=True):
-                after = conditioned.torch_model(**row).logits
+                after = conditioned(**row).logits
                 worst = max(worst, float((before - after).abs().max() / before.abs().max()))
         if not worst <= _MAX_RELATIVE_ERROR:
             raise EdgeError(
-                f"{conditioned.folder}: conditioning changed a logit by {worst:.1e} of the largest"
+                f"{source.folder}: conditioning changed a logit by {worst:.1e} of the largest"
                 f" one (limit {_MAX_RELATIVE_ERROR:g}). Export with --no-condition"
             )
         return worst

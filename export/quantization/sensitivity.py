@@ -119,6 +119,7 @@ def sensitivities(source: SourceModel, rows: Calibration, grid: Grid) -> list[Se
         ).items():
             expected = np.einsum("tb,ob,to->", energies, variances[name], squares, optimize=True)
             errors[name] += float(expected) / sum(map(len, targets))
+    source.release_memory()
     give_back_free_memory()
     return [
         Sensitivity(
