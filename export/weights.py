@@ -90,8 +90,8 @@ class SafetensorsWeights(Mapping[str, np.ndarray]):
 class StoredWeights(Mapping[str, np.ndarray]):
     """A state dict in a temporary file: name → float32 array.
 
-    Each access reads the tensor into a new array, so that the weights take no memory meanwhile. The
-    file has no name, and is gone with the object or the process.
+    Each access maps the tensor anew, so that the weights take no memory meanwhile. What is changed
+    in an array is not stored. The file has no name, and is gone with the object or the process.
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -112,10 +112,8 @@ class StoredWeights(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         offset, shape = self._places[name]
-        array = np.empty(shape, dtype=np.float32)
-        self._file.seek(offset)
-        self._file.readinto(array.reshape(-1).view(np.uint8).data)
-        return array
+        mapped = np.memmap(self._file, np.float32, mode="c", offset=offset, shape=shape)
+        return mapped.view(np.ndarray)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-_BATCH_TOKENS = 2048
+_BATCH_TOKENS = 512
 
 Observe = Callable[[str, "torch.Tensor"], None]  # (name, activations [tokens, width])
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from edge.export.architecture import expected_shapes
 from edge.export.onnx.graph import MICROSOFT, Graph
 from edge.export.onnx.layouts import block_size, quantize_blocks, quantize_columns
 from edge.export.quantization.grid import Quantized
@@ -111,8 +113,8 @@ class BlockInt8(Precision):
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
         """See `Precision.linear`."""
         bits, stored = self._bits(names), self._stored_names(names)
-        width = self._source.tensor(stored[0]).shape[1]
-        rows = sum(self._source.tensor(name).shape[0] for name in stored)
+        shapes = [self._shapes[name] for name in stored]
+        rows, width = sum(shape[0] for shape in shapes), shapes[0][1]
         values, scales = self._blocks(graph, "+".join(stored), lambda: self._stacked(stored), bits)
         return self._product(graph, x, values, scales, (rows, width), bits)
 
@@ -135,6 +137,11 @@ class BlockInt8(Precision):
 
     def _bits(self, names: Sequence[str]) -> int:
         return 8
+
+    @functools.cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Weight name → shape; lm_head has one, tied or not."""
+        return expected_shapes(dataclasses.replace(self._source.architecture, tied_head=False))
 
     @staticmethod
     def _product(

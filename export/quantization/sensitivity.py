@@ -27,7 +27,7 @@ FOUR_BITS = Grid(-8, 7, 32)
 Group = tuple[str, ...]
 
 _ROWS = 32
-_ROWS_AT_ONCE = 8  # their activations and gradients are kept
+_ROWS_AT_ONCE = 4  # their activations and gradients are kept
 _SIGN_SEEDS = range(2)
 # What 8 bits may add to the bytes that a step reads in 4 bits: as much as cross-attention's query
 # and output projections have.
@@ -107,9 +107,10 @@ def sensitivities(source: SourceModel, rows: Calibration, grid: Grid) -> list[Se
     step = max(1, len(rows) // _ROWS)
     inputs, targets = rows.inputs[::step][:_ROWS], rows.targets[::step][:_ROWS]
     groups = list(decoder_groups(source.architecture))
-    variances = {
-        name: grid.scales(source.tensor(name)) ** 2 / 12 for names in groups for name in names
-    }
+    variances, sizes = {}, {}
+    for name in (name for names in groups for name in names):
+        weight = source.tensor(name)
+        variances[name], sizes[name] = grid.scales(weight) ** 2 / 12, weight.size
     errors = dict.fromkeys(variances, 0.0)
     for start in range(0, len(inputs), _ROWS_AT_ONCE):
         give_back_free_memory()
@@ -124,7 +125,7 @@ def sensitivities(source: SourceModel, rows: Calibration, grid: Grid) -> list[Se
     return [
         Sensitivity(
             group,
-            sum(source.tensor(name).size for name in group),
+            sum(sizes[name] for name in group),
             sum(errors[name] for name in group),
         )
         for group in groups
