@@ -12,7 +12,7 @@ from edge.train.model.generation import read_generation
 from edge.train.model.generation_config import complete_settings
 from edge.train.model.loading import Trainable, load_pretrained
 from edge.train.model.local_folder import local_folder
-from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
+from edge.train.model.tokenizer import build_tokenizer, learn_escaped_pieces, save_tokenizer
 from edge.train.vocabulary import Vocabulary, resolve
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def _from_scratch(
     assert config.from_scratch is not None
     shape = get_shape(config.from_scratch)
     tokenizer = new_tokenizer(config, texts, work_dir)
-    vocabulary = resolve(tokenizer, [*texts, *dev_texts], config.vocabulary)
+    vocabulary = learn_escaped_pieces(
+        resolve(tokenizer, [*texts, *dev_texts], config.vocabulary), texts
+    )
     model = new_model(
         shape,
         vocab_size=len(vocabulary.tokenizer),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from edge.train.data.coverage import measure_coverage
+from edge.train.data.pairs import texts_of
+from edge.train.model.tokenizer import learn_escaped_pieces
 from edge.train.preflight.checks import (
     OK,
     WARNING,
@@ -31,9 +33,13 @@ def lost_characters(context: PreflightContext) -> Findings:
             sample=context.train_pairs,
         )
         if vocabulary.extension is not None:
+            new = context.config.from_scratch is not None
+            if new:
+                vocabulary = learn_escaped_pieces(vocabulary, texts_of(splits.train))
             context.tokenizer, context.extended = vocabulary.tokenizer, True
             pieces = len(vocabulary.tokenizer)
-            model_config.vocab_size = padded_size(pieces, model_config.vocab_size)
+            before = model_config.vocab_size
+            model_config.vocab_size = pieces if new else padded_size(pieces, before)
     finally:
         context.lengths = pair_lengths(context.train_pairs, context.tokenizer or tokenizer)
     yield (WARNING if vocabulary.lost and not vocabulary.added else OK), str(coverage)

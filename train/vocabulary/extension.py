@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.runtime.errors import ModelError
-from edge.train.vocabulary.lost import Lost, restored
+from edge.train.vocabulary.lost import Lost, is_run, restored
 from edge.train.vocabulary.related import related_pieces
 
 # Spaces at the start, at the end and before another space. No anchors: ^ and $ also match at line
@@ -30,7 +30,7 @@ class Extension:
 
     Attributes:
         tokenizer_json: The content of its tokenizer.json.
-        added: The id of each added character, and of runs of spaces.
+        added: The id of each added character, and of runs of white space.
         related: For each added id the ids of older pieces that it resembles, at least one.
     """
 
@@ -81,10 +81,11 @@ def _extend(tokenizer_json: str, lost: Lost, taken: Collection[str]) -> Extensio
         added[character] = number = len(vocabulary)
         vocabulary.append([private.get(character, character), score])
         related[number] = related_pieces(character, older)
-    for length in lost.runs if " " in private else ():
-        added[" " * length] = number = len(vocabulary)
-        vocabulary.append([private[" "] * length, score])
-        related[number] = related_pieces(" ", older)
+    for run in lost.runs:
+        if set(run) <= private.keys():
+            added[run] = number = len(vocabulary)
+            vocabulary.append(["".join(private[c] for c in run), score])
+            related[number] = related_pieces(run, older)
     if private:
         _escape(values, private)
     return Extension(json.dumps(values, ensure_ascii=False), added, related)
@@ -126,7 +127,7 @@ def characters_between(older_json: str, newer_json: str) -> dict[str, int] | Non
         "".join(private.get(character, character) for character in pieces[n]): n
         for n in range(len(before), len(pieces))
     }
-    return names if all(len(set(name)) == 1 for name in names) else None
+    return names if all(len(name) == 1 or is_run(name) for name in names) else None
 
 
 def related_to_older(older_json: str, added: Mapping[str, int]) -> dict[int, list[int]]:

@@ -13,8 +13,8 @@ from typing import Any
 SPACE_MARK = "▁"  # what sentencepiece writes for a space
 # Spaces that T5's tokenizer drops: at the start, at the end, and before another space.
 _LOST_SPACES = re.compile(r"\A | \Z| (?= )")
-_RUN = re.compile(r" {2,63}(?= )")  # lost spaces between words
-_MAX_RUNS = 6
+_RUN = re.compile(r"(?:[^\S ]| (?= )){2,63}")  # such as a newline and the indentation after it
+_MAX_RUNS = 8
 _MAX_CHARACTERS = 8192  # as many as a Chinese newspaper uses
 _MAX_ESCAPED = 256  # each is one more pass of the normalizer over every text
 _PROBES = "aeio0.,"
@@ -31,13 +31,14 @@ class Lost:
             A space stands for those at the start and end of a text, and before another space.
         left_out: How many more characters are lost, beyond the limits of 8,192 characters and 256
             changed ones; the rarest are left out.
-        runs: Frequent lengths of runs of lost spaces, two or more, such as those of indentation.
+        runs: Frequent runs of lost white space, two characters or more, such as a newline with the
+            indentation after it. The last space of indentation is not lost.
     """
 
     missing: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     left_out: int = 0
-    runs: tuple[int, ...] = ()
+    runs: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.changed)
@@ -54,12 +55,12 @@ def find_lost(texts: Iterable[str], tokenizer: Any) -> Lost:
     """
     counts: Counter[str] = Counter()
     spaces = 0
-    runs: Counter[int] = Counter()
+    runs: Counter[str] = Counter()
     composed: list[str] = []
     for text in texts:
         counts.update(set(text))
         spaces += _LOST_SPACES.search(text) is not None
-        runs.update(map(len, _RUN.findall(text)))
+        runs.update(_RUN.findall(text))
         if not text.isascii() and len(composed) < _PAIR_TEXTS:
             composed.append(text)
     counts.pop(" ", None)
@@ -75,8 +76,7 @@ def find_lost(texts: Iterable[str], tokenizer: Any) -> Lost:
     kept_changed = _most_frequent(changed, counts, _MAX_ESCAPED)
     kept_missing = _most_frequent(missing, counts, _MAX_CHARACTERS - len(kept_changed))
     left_out = len(changed) + len(missing) - len(kept_changed) - len(kept_missing)
-    lengths = sorted(runs, key=lambda n: (-runs[n], n))[:_MAX_RUNS] if " " in kept_changed else ()
-    return Lost(kept_missing, kept_changed, left_out, tuple(sorted(lengths)))
+    return Lost(kept_missing, kept_changed, left_out, _frequent_runs(runs, kept_changed))
 
 
 def restored(texts: Sequence[str], tokenizer: Any) -> list[bool]:
@@ -85,6 +85,22 @@ def restored(texts: Sequence[str], tokenizer: Any) -> list[bool]:
     encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     back = tokenizer.decode_batch([e.ids for e in encodings], skip_special_tokens=True)
     return [text == found for text, found in zip(texts, back, strict=True)]
+
+
+def is_run(name: str) -> bool:
+    """Whether it is the name of an added piece for a run of white space."""
+    return len(name) > 1 and name.isspace()
+
+
+def _frequent_runs(runs: Counter[str], lost: Collection[str]) -> tuple[str, ...]:
+    """The most frequent runs, or the parts of them that consist of lost characters."""
+    counts: Counter[str] = Counter()
+    for run, count in runs.items():
+        for is_lost, characters in itertools.groupby(run, key=lost.__contains__):
+            part = "".join(characters)
+            if is_lost and len(part) > 1:
+                counts[part] += count
+    return tuple(sorted(sorted(counts, key=lambda run: (-counts[run], run))[:_MAX_RUNS]))
 
 
 def _probe(tokenizer: Any) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.errors import DataError, printable
 from edge.train.vocabulary.extension import Extension, extend
-from edge.train.vocabulary.lost import Lost, find_lost
+from edge.train.vocabulary.lost import Lost, find_lost, is_run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -119,7 +120,7 @@ def recorded_characters(config: Mapping[str, Any]) -> dict[str, int]:
     return {
         character: token
         for character, token in values.items()
-        if len(set(character)) == 1 and type(token) is int and 0 <= token < size
+        if (len(character) == 1 or is_run(character)) and type(token) is int and 0 <= token < size
     }
 
 
@@ -133,7 +134,9 @@ def describe(characters: Iterable[str]) -> str:
 
 def _name(character: str) -> str:
     if len(character) > 1:
-        return f"({len(character)} spaces)"
+        groups = ((c, len(list(group))) for c, group in itertools.groupby(character))
+        parts = (f"{n} space{'s' * (n > 1)}" if c == " " else ascii(c * n)[1:-1] for c, n in groups)
+        return f"({' '.join(parts)})"
     if character == " ":
         return "repeated or outer spaces"
     if printable(character) != character or not character.isprintable():

@@ -33,9 +33,12 @@ def related_pieces(character: str, pieces: Mapping[str, int]) -> list[int]:
     of the same script and case, characters of the same general category, any single character.
 
     Args:
-        character: The new character.
+        character: The new character, or a run of white space: like all of its characters.
         pieces: The older pieces with their ids.
     """
+    if len(character) > 1:
+        found = [piece for c in dict.fromkeys(character) for piece in related_pieces(c, pieces)]
+        return list(dict.fromkeys(found))[:_MAX_RELATED]
     alike = [pieces[c] for c in _ALIKE.get(character, "") if c in pieces]
     if alike:
         return alike

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import string
 from pathlib import Path
 
 import pytest
 
 from edge.runtime.errors import DataError, UsageError
-from edge.train.model.tokenizer import build_tokenizer, save_tokenizer
+from edge.train.model.tokenizer import build_tokenizer, learn_escaped_pieces, save_tokenizer
 from edge.train.synthetic import generate
+from edge.train.vocabulary import resolve
+from edge.train.vocabulary.lost import restored
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +74,30 @@ def test_too_small_or_nothing_to_learn() -> None:
         build_tokenizer(["a b"], vocab_size=20)
     with pytest.raises(DataError, match="empty"):
         build_tokenizer([])
+
+
+def test_lines_of_json_are_few_pieces(texts: list[str], tmp_path: Path) -> None:
+    """Newline, indentation and the punctuation around them are one piece, without letters."""
+    from transformers import AutoTokenizer
+
+    rows = [json.dumps({"words": text.split()}, indent=2) for text in texts[:600]]
+    save_tokenizer(build_tokenizer(rows, vocab_size=600), tmp_path)
+    first = resolve(AutoTokenizer.from_pretrained(str(tmp_path)), rows, "extend")
+    again = learn_escaped_pieces(first, rows)
+    assert again.added.keys() == {"\n", " "}
+    assert len(again.tokenizer) <= len(first.tokenizer)
+    assert all(restored(rows, again.tokenizer.backend_tokenizer))
+    pieces = again.tokenizer.convert_ids_to_tokens(range(len(again.tokenizer)))
+    newline, space = (pieces[again.added[c]] for c in ("\n", " "))
+    assert f'",{newline}{space * 3}' in pieces
+    assert not any(newline in piece and any(c.isalpha() for c in piece) for piece in pieces)
+    lengths = [sum(map(len, v.tokenizer(rows)["input_ids"])) for v in (first, again)]
+    assert lengths[1] < 0.85 * lengths[0]
+
+
+def test_texts_without_lost_characters_are_learned_once(texts: list[str], tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    save_tokenizer(build_tokenizer(texts, vocab_size=600), tmp_path)
+    first = resolve(AutoTokenizer.from_pretrained(str(tmp_path)), texts, "extend")
+    assert learn_escaped_pieces(first, texts) is first

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from edge.runtime.errors import DataError
 from edge.runtime.text.tokenization import Tokenizer as RuntimeTokenizer
-from edge.train.vocabulary import describe, extend, resolve
+from edge.train.vocabulary import describe, extend, recorded_characters, resolve
 from edge.train.vocabulary.extension import characters_between, escapes
 from edge.train.vocabulary.lost import find_lost, restored
 
@@ -85,10 +85,25 @@ def test_words_after_spaces_and_characters_compose_as_always(tokenizer: Any) -> 
     escape = escapes(json.loads(vocabulary.tokenizer.backend_tokenizer.to_str()))
     assert set(escape) == {"\n", " "}
     start = ["▁", "{"] if "▁" in pieces[0] else ["{"]
-    whole = [*start, escape["\n"], escape[" "] * 3, escape[" "]]
-    assert pieces[: len(start) + 2] == whole[:-1], "a run of spaces is one piece"
+    whole = [*start, escape["\n"] + escape[" "] * 3, escape[" "]]
+    assert pieces[: len(start) + 1] == whole[:-1], "a newline and its indentation are one piece"
     words = tokenizer.tokenize("the bridge")
     assert [p for p in pieces if p not in whole] == words
+
+
+def test_frequent_runs_of_white_space_are_pieces(tokenizer: Any) -> None:
+    texts = ["a:\n    b\n    c", "x\n\ny", "p   q"]
+    assert find_lost(texts, tokenizer.backend_tokenizer).runs == ("\n\n", "\n   ", "  ")
+    vocabulary = resolve(tokenizer, texts, "extend")
+    assert all(restored(texts, vocabulary.tokenizer.backend_tokenizer))
+    assert {run for run in vocabulary.added if len(run) > 1} == {"\n\n", "\n   ", "  "}
+    assert recorded_characters(
+        {"added_characters": vocabulary.added, "vocab_size": len(vocabulary.tokenizer)}
+    ) == dict(vocabulary.added)
+    assert describe(["\n   ", "  "]) == "2 characters: (\\n 3 spaces) (2 spaces)"
+    # A newline that has a piece already is not lost: only the spaces after it are.
+    first = resolve(tokenizer, ["x\ny"], "extend").tokenizer
+    assert find_lost(texts, first.backend_tokenizer).runs == ("  ", "   ")
 
 
 def test_a_second_extension_adds_to_the_first(tokenizer: Any) -> None:

@@ -17,7 +17,7 @@ from edge.train.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 ROWS = [{"input": f"show {n}\nlist", "target": f"é{n}:\n    {n}"} for n in range(40)]
-ADDED = {"\n", " ", "   ", "é"}
+ADDED = {"\n", " ", "\n   ", "é"}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_check_reports_what_is_added(rows: Path, base: Path, edge: Callable[
     ended = edge("check", rows, "--model", base, "--dev-ratio", 0.2)
     shown = " ".join(ended.out.split())
     assert ended.status == 0, ended
-    assert "extended by 4 characters: \\n repeated or outer spaces é (3 spaces)" in shown
+    assert "extended by 4 characters: \\n repeated or outer spaces é (\\n 3 spaces)" in shown
     assert "100.0% of the rows come back from encoding and decoding, 0.0% without" in shown
     lengths = edge("data", "lengths", rows, "--model", base)
     assert "100.0% of the rows come back" in lengths.out

@@ -1,0 +1,63 @@
+"""Rows of JSON, and how answers to them are counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge.bench.json_answers.rows import command_as_json, write_json_rows
+from edge.bench.json_answers.validity import measure_artifact
+from edge.runtime.errors import DataError
+from edge.runtime.rows import read_rows
+
+COMMANDS = {
+    "train": ["ls -l path/to/file", "ls", "git add .", "git add .", "echo 'a b'", "x " * 90 + "y"],
+    "dev": ["ls", "df -h"],
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for split, commands in COMMANDS.items():
+        rows = [{"input": "what", "target": command} for command in commands]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return tmp_path
+
+
+def test_a_command_becomes_an_object() -> None:
+    found = command_as_json("grep -v word path/to/file")
+    assert found is not None
+    assert json.loads(found) == {"cmd": "grep", "args": ["-v", "word", "path/to/file"]}
+    assert found.startswith('{\n  "cmd": "grep",\n  "args": [\n    "-v",\n')
+    for refused in ("", "echo 'a'", "echo $HOME", "a  b", "ls | wc", "[[ -f x ]]"):
+        assert command_as_json(refused) is None
+    assert command_as_json("a b c", max_args=1) is None
+
+
+def test_no_command_is_in_both_splits_or_twice(data: Path, tmp_path: Path) -> None:
+    counts = write_json_rows(data, tmp_path / "rows", max_characters=120)
+    assert counts == {"train": 2, "dev": 2}
+    found = {split: read_rows(tmp_path / "rows" / f"{split}.jsonl") for split in counts}
+    assert [row.input for row in found["train"]] == ["ls -l path/to/file", "git add ."]
+    assert [row.input for row in found["dev"]] == COMMANDS["dev"]
+    few = write_json_rows(data, tmp_path / "few", max_characters=120, limit=1, max_args=2)
+    assert few == {"train": 1, "dev": 1}
+
+
+def test_unusable_data_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="short enough"):
+        write_json_rows(data, tmp_path / "rows", max_characters=10)
+    (data / "train.jsonl").unlink()
+    with pytest.raises(DataError, match="no train file"):
+        write_json_rows(data, tmp_path / "rows", max_characters=120)
+
+
+def test_an_artifact_that_writes_no_json(artifacts: Path, data: Path, tmp_path: Path) -> None:
+    write_json_rows(data, tmp_path / "rows", max_characters=120)
+    rows = read_rows(tmp_path / "rows" / "dev.jsonl")
+    found = measure_artifact(artifacts / "onnx-int8", rows, max_new_tokens=8, threads=1)
+    assert (found.artifact, found.rows, found.valid) == ("onnx-int8", 2, 0)
+    assert [text for text, _ in found.invalid] == COMMANDS["dev"]
+    assert (found.equal, found.verbatim, found.valid_ratio) == (0, 0, 0.0)
