@@ -97,7 +97,14 @@ class Command(_StrictParsing):
 
 
 class Group(_StrictParsing, click.Group):
-    """A command of `edge` with subcommands."""
+    """A command of `edge` with subcommands. Without one, it prints its help and exits with 2."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as a command does."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then the subcommands."""

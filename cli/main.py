@@ -39,6 +39,7 @@ COMMANDS = {
     "verify": "Check the files and the parity of an artifact.",
     "info": "Show the manifest of an artifact.",
     "push": "Upload an artifact or a model to the Hugging Face hub.",
+    "version": "Show the version.",
 }
 _INTERRUPTED = 130
 _WRITE_ERRORS = {errno.ENOSPC: "no space left on device", errno.EBADF: "it is closed"}
@@ -66,6 +67,10 @@ class _LazyGroup(Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read `-v` alone as `--version`, as other tools do; before a command it is `--verbose`."""
+        return super().parse_args(ctx, ["--version"] if args == ["-v"] else args)
+
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
@@ -78,6 +83,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.option(
+    "-V",
     "--version",
     is_flag=True,
     is_eager=True,

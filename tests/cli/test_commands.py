@@ -17,10 +17,24 @@ Refused = Callable[..., str]
 
 
 def test_version_and_unknown_command(edge: Edge, assert_refused: Refused) -> None:
-    assert edge("--version").out.startswith("edge ")
+    version = edge("--version").out
+    assert version.startswith("edge ")
+    for arguments in (["version"], ["-V"], ["-v"]):
+        assert edge(*arguments).out == version
+    for program in ("edge", "edge.cli"):
+        command = [sys.executable, "-m", program, "--version"]
+        assert subprocess.run(command, capture_output=True, text=True).stdout == version
     assert "Did you mean 'bench'" in assert_refused("benhc")
     assert "--help" in assert_refused("info")
     assert "No such option" in assert_refused("info", "--jsn", "x")
+
+
+@pytest.mark.parametrize("words", [(), ("data",)])
+def test_without_a_command_the_help_is_shown(edge: Edge, words: tuple[str, ...]) -> None:
+    ended = edge(*words)
+    assert (ended.status, ended.err) == (2, "")
+    assert ended.out == edge(*words, "--help").out
+    assert "\n  split " in ended.out or "\n  bench " in ended.out
 
 
 def test_run_answers_a_text(edge: Edge, artifacts: Path) -> None:
