@@ -11,10 +11,11 @@ import click
 
 @dataclass
 class Invocation:
-    """One call of `edge`: its arguments, and whether errors show a traceback."""
+    """One call of `edge`: its arguments, whether errors show a traceback, and tables are wide."""
 
     arguments: list[str]
     verbose: bool = False
+    wide: bool = False
 
 
 def _set_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> None:

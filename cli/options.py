@@ -114,6 +114,23 @@ def json_option(what: str) -> Decorator:
     )
 
 
+def _set_wide(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value and invocation is not None:
+        invocation.wide = True
+
+
+def wide_option(function: F) -> F:
+    """Add `--wide`, which `edge.cli.display.tables.print_table` reads."""
+    return click.option(
+        "--wide",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_wide,
+        help="Print every table in one piece, wider than the terminal.",
+    )(function)
+
+
 def threads_option(default: str = "from edge tune, else 1") -> Decorator:
     """Add `--threads`; `default` says how the number is chosen without it."""
     return click.option(

@@ -16,6 +16,7 @@ from edge.cli.options import (
     limit_option,
     threads_option,
     trust_option,
+    wide_option,
 )
 from edge.cli.param_types import PATH, Duration, IntegerList
 
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 )
 @json_option("the report")
 @report_options
+@wide_option
 @column_options
 @threads_option()
 @trust_option

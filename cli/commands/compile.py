@@ -92,7 +92,8 @@ def command(**options: Any) -> None:
     from edge.bench import compile as compile_model
     from edge.bench.signals import signals_end_command
     from edge.cli.display.compile import notes, outcome_table
-    from edge.cli.display.console import quiet_libraries, status, stdout_console
+    from edge.cli.display.console import quiet_libraries, status
+    from edge.cli.display.tables import print_table
     from edge.runtime.errors import TargetMissedError
     from edge.runtime.rows import Columns
 
@@ -134,7 +135,7 @@ def command(**options: Any) -> None:
             command=_command_line(options),
             on_event=show,
         )
-    stdout_console().print(outcome_table(outcome))
+    print_table(outcome_table(outcome))
     for note in notes(outcome):
         click.echo(note)
     if not outcome.meets_target:

@@ -104,7 +104,8 @@ def _tune_one(
     trust_code: bool,
 ) -> None:
     from edge.bench.tune import tune
-    from edge.cli.display.console import progress_bar, stdout_console
+    from edge.cli.display.console import progress_bar
+    from edge.cli.display.tables import print_table
 
     with progress_bar() as progress:
         show = _progress_shower(progress, folder.name)
@@ -116,7 +117,7 @@ def _tune_one(
             trust_code=trust_code,
             on_progress=show,
         )
-    stdout_console().print(_table(folder, tuning))
+    print_table(_table(folder, tuning))
     click.echo(f"{folder}: {describe(tuning.chosen)}, stored in edge.json")
 
 

@@ -86,7 +86,8 @@ def lengths(
     Recommends maximum lengths: the 95th percentile of the training split, rounded up to a multiple
     of 8. Reports what --long truncate, drop or chunk of edge train would do to longer rows.
     """
-    from edge.cli.display.console import quiet_libraries, status, stdout_console
+    from edge.cli.display.console import quiet_libraries, status
+    from edge.cli.display.tables import print_table
     from edge.runtime.rows import Columns
     from edge.train.data.statistics import measure_lengths, write_histogram
     from edge.train.model.loading import load_tokenizer
@@ -108,7 +109,7 @@ def lengths(
     if json_file is not None:
         write_json(report.as_json(), json_file)
     with tables_beside(json_file):
-        stdout_console().print(_table(report))
+        print_table(_table(report))
         for line in _lines(report, policy, tokens_per_step):
             click.echo(line)
         for path in (histogram, json_file):
