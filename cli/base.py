@@ -96,6 +96,34 @@ def _may_repeat(option: click.Option) -> bool:
 class Command(_StrictParsing):
     """A command of `edge`."""
 
+    checks_effects = True  # of its options, by `edge.cli.option_effects`
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            UsageError: An option has no effect.
+        """
+        if self.checks_effects:
+            from edge.cli.option_effects import refuse_without_effect
+
+            refuse_without_effect(command_name(ctx), given_params(ctx), ctx.params, self.params)
+        return super().invoke(ctx)
+
+
+def command_name(ctx: click.Context) -> str:
+    """The words of the command without the program's name, such as "data augment"."""
+    return ctx.command_path.partition(" ")[2]
+
+
+def given_params(ctx: click.Context) -> set[str]:
+    """Names of the parameters that are on the command line."""
+    return {
+        name
+        for name in ctx.params
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+
 
 class Group(_StrictParsing, click.Group):
     """A command of `edge` with subcommands. Without one, it prints its help and exits with 2."""

@@ -150,8 +150,6 @@ def command(
     for name in formats:
         if name not in FORMATS:
             raise UsageError(unknown_name("format", name, FORMATS))
-    if shortlist is None and shortlist_frequent is not None:
-        raise UsageError("--shortlist-frequent needs --shortlist FILE")
     if layout == "hub" and (others := sorted({*formats} - {"onnx"})):
         raise UsageError(f"--layout hub supports only --format onnx, not {', '.join(others)}")
     if layout == "hub" and tune:

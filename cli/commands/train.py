@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.base import Command
+from edge.cli.base import Command, command_name
 from edge.cli.display.train import TrainingDisplay, show_result
+from edge.cli.option_effects import refuse_without_effect
 from edge.cli.train_options import layer_options, train_options
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from edge.train.distributed import Processes
 
 
-@click.command(cls=Command)
+class ConfiguredCommand(Command):
+    """A command whose options, presets and files make a `TrainConfig`."""
+
+    checks_effects = False  # `config_from` does, when the configuration is complete
+
+
+@click.command(cls=ConfiguredCommand)
 @click.argument("data", required=False, type=click.Path())
 @layer_options
 @train_options
@@ -71,4 +78,9 @@ def config_from(
     from edge.train.presets import build_config
 
     given = {name: value for name, value in options.items() if value is not None}
-    return build_config(given, names=preset, files=config, defaults=defaults or {})
+    built = build_config(given, names=preset, files=config, defaults=defaults or {})
+    context = click.get_current_context()
+    refuse_without_effect(
+        command_name(context), given, vars(built.resolved()), context.command.params
+    )
+    return built
