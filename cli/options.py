@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from edge.cli.base import GroupedOption, Invocation
-from edge.cli.param_types import COUNT, PATH
+from edge.cli.param_types import COUNT, INPUT, PATH
 
 if TYPE_CHECKING:
     from edge.runtime.guardrails import Guardrails
@@ -28,6 +28,7 @@ class Decorator(Protocol):
         ...
 
 
+FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf")
 FORCE_HELP = "Replace an existing output once the new one is complete."
 
 _generation = partial(
@@ -175,7 +176,7 @@ _GUARDRAILS = (
     _guardrail("--output-regex", metavar="REGEX", help="Refuse answers that do not match fully."),
     _guardrail(
         "--output-schema",
-        type=PATH,
+        type=INPUT,
         metavar="FILE",
         help="Refuse answers that are not JSON of this JSON Schema.",
     ),

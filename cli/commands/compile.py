@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from edge.cli.base import Command
-from edge.cli.options import FORCE_HELP, column_options, limit_option, output_option
-from edge.cli.param_types import COUNT, PATH, Duration, IntegerList
+from edge.cli.options import FORCE_HELP, FORMATS, column_options, limit_option, output_option
+from edge.cli.param_types import COUNT, INPUT, Duration, IntegerList, completing
 
 
 @click.command(cls=Command)
@@ -17,7 +17,7 @@ from edge.cli.param_types import COUNT, PATH, Duration, IntegerList
 @click.option(
     "--data",
     required=True,
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     help="Rows with targets, or a folder: dev rows measure, train rows make shortlists.",
 )
@@ -44,6 +44,7 @@ from edge.cli.param_types import COUNT, PATH, Duration, IntegerList
     "formats",
     multiple=True,
     metavar="NAME",
+    shell_complete=completing(FORMATS),
     show_default="all",
     help="Format to try; repeatable.",
 )
@@ -65,7 +66,7 @@ from edge.cli.param_types import COUNT, PATH, Duration, IntegerList
 )
 @click.option(
     "--shortlist",
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     show_default="the train split of --data",
     help="Training rows; also try vocabulary shortlists made from their targets (onnx).",

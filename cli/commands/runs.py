@@ -97,7 +97,7 @@ def _show(view: RunView) -> None:
             if chart:
                 click.echo(chart)
     except ModuleNotFoundError as error:
-        raise missing_extra("edge runs", "plotext", "train") from error
+        raise missing_extra("edge runs", "plotext", "curves") from error
     for entry in view.evals[-5:]:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in entry["details"].items())
         click.echo(f"step {entry['step']}: {figures}")

@@ -13,7 +13,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.options import guardrail_options, guardrails, threads_option, trust_option
-from edge.cli.param_types import PATH, Duration
+from edge.cli.param_types import INPUT, Duration
 
 if TYPE_CHECKING:
     from edge.runtime.serve.settings import ServeSettings
@@ -106,7 +106,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 )
 @click.option(
     "--api-key-file",
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     help=f"File with one API key per line. {_KEY_VARIABLE} may hold another key.",
 )

@@ -11,6 +11,7 @@ import click
 from edge.cli.base import Command, command_name
 from edge.cli.display.train import TrainingDisplay, show_result
 from edge.cli.option_effects import refuse_without_effect
+from edge.cli.param_types import INPUT
 from edge.cli.train_options import layer_options, train_options
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class ConfiguredCommand(Command):
 
 
 @click.command(cls=ConfiguredCommand)
-@click.argument("data", required=False, type=click.Path())
+@click.argument("data", required=False, type=INPUT)
 @layer_options
 @train_options
 @click.option("--check/--no-check", default=True, help="Run edge check first.")
@@ -77,7 +78,11 @@ def config_from(
     """The configuration from `defaults`, presets, files and options; later ones override."""
     from edge.train.presets import build_config
 
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in options.items()
+        if value is not None
+    }
     built = build_config(given, names=preset, files=config, defaults=defaults or {})
     context = click.get_current_context()
     refuse_without_effect(

@@ -10,7 +10,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.options import input_column_option, trust_option
-from edge.cli.param_types import PATH, IntegerList
+from edge.cli.param_types import INPUT, PATH, IntegerList
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("artifact", type=PATH)
 @click.option(
     "--data",
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     show_default="one input of 32 tokens",
     help="Rows with inputs of realistic length.",

@@ -67,6 +67,18 @@ def report_outputs(values: Mapping[str, Any], json_file: Path | None = None) -> 
     return outputs
 
 
+def warn_of_few_runs(runs: int, times: str = "--runs") -> None:
+    """Say on stderr, before anything is measured, that so few runs can't show a target."""
+    from edge.bench.timing.verdict import FEWEST_RUNS
+
+    if 30 <= runs < FEWEST_RUNS:  # fewer are refused
+        click.echo(
+            f"edge: warning: {times} {runs} may not show that a target is met: that takes"
+            f" {FEWEST_RUNS} timed runs at least",
+            err=True,
+        )
+
+
 def measure(outputs: Outputs, **options: Any) -> Report:
     """Run the benchmark with a progress display, print the tables and write the reports.
 

@@ -25,8 +25,13 @@ def stdout_console() -> Console:
     """A console on stdout, as wide as COLUMNS says, the terminal, or 160 columns."""
     from rich.console import Console
 
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would exit with 1; `edge.cli.main` ends quietly.
+            raise BrokenPipeError
+
     from_environment = os.environ.get("COLUMNS", "").isdigit()
-    return Console(width=None if from_environment or sys.stdout.isatty() else 160)
+    return PipeConsole(width=None if from_environment or sys.stdout.isatty() else 160)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import click
 from edge.cli.base import Command
 from edge.cli.display.json_output import STDOUT, tables_beside, write_json
 from edge.cli.options import column_options, json_option
-from edge.cli.param_types import COUNT, PATH
+from edge.cli.param_types import COUNT, INPUT, PATH
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +22,7 @@ _MAX_TASKS = 12  # in the list of tasks
 
 
 @click.command(name="lengths", cls=Command, short_help="Token lengths, duplicates and leakage.")
-@click.argument("data", type=PATH)
+@click.argument("data", type=INPUT)
 @click.option(
     "-m", "--model", required=True, metavar="ID_OR_PATH", help="Model whose tokenizer is used."
 )
