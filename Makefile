@@ -21,7 +21,7 @@ endif
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt 'setuptools>=77' wheel
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
@@ -105,6 +105,8 @@ PACKAGE_VENV := build/package
 DATA_FILES := bench/report/page.html bench/report/schema.json runtime/serve/playground.html \
   train/presets/cpu.yaml runtime/py.typed
 
+# EDGE_REPOSITORY_URL, such as https://github.com/OWNER/NAME, makes the links of the description
+# absolute and adds the project's URLs.
 package:
 	$(PYTHON) -m venv $(PACKAGE_VENV)
 	$(PACKAGE_VENV)/bin/pip install --quiet -c constraints.txt build
@@ -114,6 +116,8 @@ package:
 	for file in $(DATA_FILES); do \
 	  grep -q "^edge/$$file " build/package/files.txt || { echo "the wheel lacks $$file"; exit 1; }; \
 	done
+	$(PACKAGE_VENV)/bin/pip install --quiet -c constraints.txt twine
+	$(PACKAGE_VENV)/bin/python -m twine check --strict dist/*
 
 baselines: $(BASELINES_VENV)/.installed
 

@@ -11,10 +11,11 @@ import click
 
 @dataclass
 class Invocation:
-    """One call of `edge`: its arguments, and whether errors show a traceback."""
+    """One call of `edge`: its arguments, whether errors show a traceback, and tables are wide."""
 
     arguments: list[str]
     verbose: bool = False
+    wide: bool = False
 
 
 def _set_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -95,9 +96,44 @@ def _may_repeat(option: click.Option) -> bool:
 class Command(_StrictParsing):
     """A command of `edge`."""
 
+    checks_effects = True  # of its options, by `edge.cli.option_effects`
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            UsageError: An option has no effect.
+        """
+        if self.checks_effects:
+            from edge.cli.option_effects import refuse_without_effect
+
+            refuse_without_effect(command_name(ctx), given_params(ctx), ctx.params, self.params)
+        return super().invoke(ctx)
+
+
+def command_name(ctx: click.Context) -> str:
+    """The words of the command without the program's name, such as "data augment"."""
+    return ctx.command_path.partition(" ")[2]
+
+
+def given_params(ctx: click.Context) -> set[str]:
+    """Names of the parameters that are on the command line."""
+    return {
+        name
+        for name in ctx.params
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+
 
 class Group(_StrictParsing, click.Group):
-    """A command of `edge` with subcommands."""
+    """A command of `edge` with subcommands. Without one, it prints its help and exits with 2."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as a command does."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then the subcommands."""

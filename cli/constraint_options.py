@@ -10,7 +10,7 @@ import click
 
 from edge.cli.base import GroupedOption
 from edge.cli.options import F, given, read_json_option
-from edge.cli.param_types import PATH
+from edge.cli.param_types import INPUT
 
 _MAX_GRAMMAR_BYTES = 16 << 20
 _constraint = partial(
@@ -31,7 +31,7 @@ _CONSTRAINTS = (
         help="Answer with JSON of this JSON Schema: a file, or {…} itself.",
     ),
     _constraint(
-        "--grammar", type=PATH, metavar="FILE", help="Answer with a text of this Lark grammar."
+        "--grammar", type=INPUT, metavar="FILE", help="Answer with a text of this Lark grammar."
     ),
     _constraint(
         "--copy-only", is_flag=True, default=None, help="Answer with words and signs of the input."

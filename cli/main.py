@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 import click
 
 from edge.cli.base import Group, Invocation
-from edge.runtime.errors import EdgeError, one_line, printable
+from edge.runtime.errors import EdgeError, missing_library, one_line, printable
 from edge.runtime.registry import unknown_name
 from edge.runtime.version import edge_version
 
@@ -39,12 +40,41 @@ COMMANDS = {
     "verify": "Check the files and the parity of an artifact.",
     "info": "Show the manifest of an artifact.",
     "push": "Upload an artifact or a model to the Hugging Face hub.",
+    "version": "Show the version.",
+}
+# Command → the extra that is named for a missing library, if it installs that library.
+EXTRAS = {
+    **dict.fromkeys(("data", "check", "train", "merge", "presets"), "train"),
+    **dict.fromkeys(("quickstart", "export", "compile", "verify", "bench-engines"), "export"),
+    **dict.fromkeys(("bench", "compare", "report", "bench-speculation"), "bench"),
+    "push": "hub",
+    "serve": "serve",
 }
 _INTERRUPTED = 130
 _WRITE_ERRORS = {errno.ENOSPC: "no space left on device", errno.EBADF: "it is closed"}
 
 
+class _PipeClosedError(Exception):
+    """The reader of standard output, such as head, has gone. click would exit with 1."""
+
+
+@contextlib.contextmanager
+def _closed_pipes() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _PipeClosedError from error
+
+
 class _LazyGroup(Group):
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _closed_pipes():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _closed_pipes():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -66,6 +96,10 @@ class _LazyGroup(Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read `-v` alone as `--version`, as other tools do; before a command it is `--verbose`."""
+        return super().parse_args(ctx, ["--version"] if args == ["-v"] else args)
+
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
@@ -78,6 +112,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.option(
+    "-V",
     "--version",
     is_flag=True,
     is_eager=True,
@@ -121,8 +156,7 @@ def _run(invocation: Invocation) -> int:
         return _print_error(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _print_error("interrupted", _INTERRUPTED)
-    except BrokenPipeError:
-        # The reader, such as head, has closed the pipe.
+    except (BrokenPipeError, _PipeClosedError):
         _discard_stdout()
         return 0
     except Exception as error:
@@ -140,11 +174,22 @@ def _run(invocation: Invocation) -> int:
             return _print_error(f"standard output can't be written: {reason}", 1)
         if invocation.verbose:
             raise
+        if missing := _missing_library(error, invocation):
+            return _print_error(str(missing), missing.exit_code)
         return _print_error(
             f"unexpected {type(error).__name__}: {one_line(error)}"
             " (run the command again with --verbose and report the traceback)",
             1,
         )
+
+
+def _missing_library(error: Exception, invocation: Invocation) -> EdgeError | None:
+    """The error that names the extra of a missing library, by the command that needs it."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    words = [word for word in invocation.arguments if not word.startswith("-")]
+    command = words[0] if words else ""
+    return missing_library(error, f"edge {command}".rstrip(), EXTRAS.get(command, ""))
 
 
 def _discard_stdout() -> None:

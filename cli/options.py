@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from edge.cli.base import GroupedOption, Invocation
-from edge.cli.param_types import COUNT, PATH
+from edge.cli.param_types import COUNT, INPUT, PATH
 
 if TYPE_CHECKING:
     from edge.runtime.guardrails import Guardrails
@@ -28,6 +28,7 @@ class Decorator(Protocol):
         ...
 
 
+FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf")
 FORCE_HELP = "Replace an existing output once the new one is complete."
 
 _generation = partial(
@@ -114,6 +115,23 @@ def json_option(what: str) -> Decorator:
     )
 
 
+def _set_wide(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value and invocation is not None:
+        invocation.wide = True
+
+
+def wide_option(function: F) -> F:
+    """Add `--wide`, which `edge.cli.display.tables.print_table` reads."""
+    return click.option(
+        "--wide",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_wide,
+        help="Print every table in one piece, wider than the terminal.",
+    )(function)
+
+
 def threads_option(default: str = "from edge tune, else 1") -> Decorator:
     """Add `--threads`; `default` says how the number is chosen without it."""
     return click.option(
@@ -158,7 +176,7 @@ _GUARDRAILS = (
     _guardrail("--output-regex", metavar="REGEX", help="Refuse answers that do not match fully."),
     _guardrail(
         "--output-schema",
-        type=PATH,
+        type=INPUT,
         metavar="FILE",
         help="Refuse answers that are not JSON of this JSON Schema.",
     ),

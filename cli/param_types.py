@@ -1,9 +1,10 @@
-"""Parameter types of the options: paths, durations and lists of whole numbers."""
+"""Parameter types of the options: paths, durations, lists of whole numbers; names that complete."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from edge.runtime.durations import format_duration, parse_duration
 from edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:  # not generic in older versions of click
+    from click.shell_completion import CompletionItem
+
     _FloatType = click.ParamType[float]
     _TupleType = click.ParamType[tuple[int, ...]]
 else:
@@ -20,6 +23,44 @@ else:
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
+
+
+class InputPath(click.Path):
+    """A file to read; `-` is standard input, kept in a temporary file until the command ends."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path of the file."""
+        if value != "-" or ctx is None or ctx.resilient_parsing:
+            return super().convert(value, param, ctx)
+        from edge.cli.standard_input import saved_input
+        from edge.runtime.errors import UsageError
+
+        root = ctx.find_root()
+        if root.meta.get(_READ):
+            raise UsageError("standard input can be read only once; give one - only")
+        root.meta[_READ] = True
+        return root.with_resource(saved_input())
+
+
+_READ = "edge.cli.standard_input"  # in the context: whether a parameter took it
+INPUT = InputPath()
+
+Completion = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
+
+
+def completing(names: Iterable[str] | Callable[[], Iterable[str]]) -> Completion:
+    """The `shell_complete` of an option whose values are `names`, or what it returns."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        found = names() if callable(names) else names
+        return [CompletionItem(name) for name in found if name.startswith(incomplete)]
+
+    return complete
 
 
 class Duration(_FloatType):

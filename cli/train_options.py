@@ -6,13 +6,14 @@ reported together. Options that are not given are left out and never override a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from edge.cli.base import GroupedOption
-from edge.cli.param_types import PATH
+from edge.cli.param_types import INPUT, completing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -171,12 +172,18 @@ def train_options(function: F) -> F:
     return function
 
 
+def _preset_names() -> tuple[str, ...]:
+    from edge.train.presets import presets
+
+    return tuple(presets())
+
+
 def layer_options(function: F) -> F:
     """Add `--preset` and `--config`, both repeatable."""
     function = click.option(
         "--config",
         multiple=True,
-        type=PATH,
+        type=INPUT,
         metavar="FILE",
         help="YAML file of options; repeatable.",
     )(function)
@@ -184,6 +191,7 @@ def layer_options(function: F) -> F:
         "--preset",
         multiple=True,
         metavar="NAME",
+        shell_complete=completing(_preset_names),
         help="Preset of options, see edge presets; repeatable.",
     )(function)
 
@@ -192,6 +200,8 @@ def _option(section: str, name: str, kind: str, text: str) -> Callable[[F], F]:
     flag = "--" + name.replace("_", "-")
     names = [_SHORT[name], flag] if name in _SHORT else [flag]
     attributes: dict[str, Any] = {"metavar": kind}
+    if re.fullmatch(r"[\w-]+(\|[\w-]+)+", kind):
+        attributes["shell_complete"] = completing(kind.split("|"))
     if kind == _SWITCH:
         names = [f"{flag}/--no-{flag[2:]}"]
         attributes = {"default": None}

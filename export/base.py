@@ -145,13 +145,17 @@ EXPORTERS: Registry[Exporter] = Registry(
     {
         "torchscript": Entry(
             "edge.export.torchscript.exporter:TorchScriptExporter",
-            "export",
+            "export-torchscript",
             ("torch", "safetensors"),
         ),
-        "onnx": Entry("edge.export.onnx:OnnxExporter", "export", ("onnx", "onnxruntime")),
+        "onnx": Entry("edge.export.onnx:OnnxExporter", "export-onnx", ("onnx", "onnxruntime")),
         "ctranslate2": Entry(
-            "edge.export.ctranslate2:CTranslate2Exporter", "export", ("ctranslate2", "transformers")
+            "edge.export.ctranslate2:CTranslate2Exporter",
+            "export-ctranslate2",
+            ("ctranslate2", "transformers"),
         ),
-        "gguf": Entry("edge.export.gguf.exporter:GgufExporter", "export", ("gguf", "llama_cpp")),
+        "gguf": Entry(
+            "edge.export.gguf.exporter:GgufExporter", "export-gguf", ("gguf", "llama_cpp")
+        ),
     },
 )

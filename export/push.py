@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from edge.export.model_card import CARD_NAME, SCORES, Measurement, model_card, trained_card
+from edge.export.model_card import model_card
 from edge.export.source import TRAINING_RECORD, SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
 from edge.runtime.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, to_json
@@ -17,6 +17,7 @@ from edge.runtime.errors import ArtifactError, EdgeError, ModelError, UsageError
 from edge.runtime.hub import Repository, hub_errors, is_hub_id, quiet_hub, why_unreachable
 from edge.runtime.platform.json_file import read_json
 from edge.train.model.folder import require_tokenizer
+from edge.train.output.model_card import CARD_NAME, Measurement, last_part, trained_card
 
 # What goes up of a model folder, besides its safetensors files.
 _MODEL_FILES = (
@@ -108,7 +109,7 @@ def artifact_files(
 
 
 def model_files(folder: Path, repository: str) -> dict[str, Content]:
-    """The files of a model folder by name, with a card if it has none.
+    """The files of a model folder by name. A card that nobody edited is written again.
 
     Raises:
         ModelError: not a T5-family model folder with safetensors and a tokenizer.
@@ -126,12 +127,17 @@ def model_files(folder: Path, repository: str) -> dict[str, Content]:
     if source.training:
         record = without_paths(source.training)
         files[TRAINING_RECORD] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
-    if (folder / CARD_NAME).is_file():
-        files[CARD_NAME] = folder / CARD_NAME
-    else:
-        card = trained_card(source.training, repository, evaluation_of(source.training))
-        files[CARD_NAME] = str(card).encode()
+    files[CARD_NAME] = folder / CARD_NAME
+    if _is_ours(folder / CARD_NAME, source.training):
+        files[CARD_NAME] = str(trained_card(source.training, repository)).encode()
     return files
+
+
+def _is_ours(card: Path, record: Mapping[str, Any]) -> bool:
+    """Whether there is no card, or the one that training wrote, which names no repository."""
+    if not card.is_file():
+        return True
+    return card.read_bytes() == str(trained_card(record)).encode()
 
 
 def without_paths(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,26 +149,8 @@ def without_paths(record: Mapping[str, Any]) -> dict[str, Any]:
         values = record.get(section)
         if isinstance(values, Mapping):
             paths = {n: values[n] for n in names if isinstance(values.get(n), str)}
-            cleaned[section] = {**values, **{n: _last_part(path) for n, path in paths.items()}}
+            cleaned[section] = {**values, **{n: last_part(path) for n, path in paths.items()}}
     return cleaned
-
-
-def _last_part(path: str) -> str:
-    is_id = path.startswith("hub:") or (is_hub_id(path) and not Path(path).exists())
-    return path if is_id else PurePath(path).name
-
-
-def evaluation_of(record: Mapping[str, Any]) -> list[Measurement]:
-    """The evaluation at the end of a training, from its record."""
-    found, data = record.get("eval"), record.get("data")
-    if not isinstance(found, Mapping) or not isinstance(data, Mapping):
-        return []
-    name = _last_part(str(data.get("path", "rows")))
-    return [
-        Measurement(metric, shown, round(found[field], 4), name, split="dev")
-        for field, (metric, shown) in SCORES.items()
-        if isinstance(found.get(field), int | float)
-    ]
 
 
 def _commit(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge.export.base import EXPORTERS
 from edge.runtime.errors import UsageError
-from edge.runtime.registry import unknown_name
+from edge.runtime.registry import is_installed, unknown_name
 
 ALL_FORMATS = "all"
 
@@ -34,7 +34,8 @@ def plan_targets(
     """Every format in every quantization, without duplicates.
 
     Args:
-        formats: one or several format names; "all" stands for every format.
+        formats: one or several format names; "all" stands for every format whose libraries are
+            installed.
         quantizations: names or aliases, each valid for every format; empty means "auto".
         choose: format → canonical quantization that "auto" stands for. None takes the default of
             the format.
@@ -50,13 +51,24 @@ def plan_targets(
         if name not in known_formats():
             raise UsageError(unknown_name("format", name, known_formats()))
     if ALL_FORMATS in names:
-        names = list(EXPORTERS.names())
+        names = [name for name in EXPORTERS.names() if name not in missing_formats()]
+        names = names or list(EXPORTERS.names())  # the error says what to install
     asked = [(name, one.lower()) for name in names for one in quantizations or ("auto",)]
     # Every name is checked before `choose`, which takes time.
     resolved = {pair: EXPORTERS.load(pair[0]).resolve(pair[1]) for pair in asked}
     if choose is not None:
         resolved |= {pair: choose(pair[0]) for pair in resolved if pair[1] == "auto"}
     return list(dict.fromkeys(Target(pair[0], resolved[pair]) for pair in asked))
+
+
+def missing_formats() -> dict[str, str]:
+    """Formats that can't be exported to because a library is not installed → its extra."""
+    entries = {name: EXPORTERS.entry(name) for name in EXPORTERS.names()}
+    return {
+        name: entry.extra
+        for name, entry in entries.items()
+        if not all(map(is_installed, entry.libraries))
+    }
 
 
 def known_formats() -> tuple[str, ...]:

@@ -108,6 +108,27 @@ class TargetMissedError(EdgeError):
     exit_code = 3
 
 
+def missing_library(
+    error: ModuleNotFoundError, what: str = "this", preferred: str = ""
+) -> MissingExtraError | None:
+    """The error that names the extra of a missing library; None for a library of no extra.
+
+    Args:
+        error: Python's error.
+        what: What needs the library, such as "edge compile".
+        preferred: The extra that is named if it installs the library, too.
+    """
+    from edge.runtime.install import extra_for, install_command
+
+    library = (error.name or "").partition(".")[0]
+    extra = extra_for(library, preferred)
+    if extra is None:
+        return None
+    return MissingExtraError(
+        f"{what} needs {library}, which is not installed: {install_command(extra)}"
+    )
+
+
 def is_panic(error: BaseException) -> bool:
     """Whether an exception is a panic of a Rust library, which is not an `Exception`."""
     return type(error).__name__ == "PanicException"
@@ -117,7 +138,8 @@ def is_panic(error: BaseException) -> bool:
 def converted_errors(convert: Callable[[BaseException], EdgeError]) -> Iterator[None]:
     """The boundary around a call of a library: whatever it raises becomes an EdgeError.
 
-    Panics of Rust libraries are included. An EdgeError passes unchanged, and so does Ctrl-C.
+    Panics of Rust libraries are included. An EdgeError passes unchanged, and so does Ctrl-C. A
+    library that is not installed becomes a MissingExtraError.
 
     Args:
         convert: Makes the error out of the library's.
@@ -129,6 +151,8 @@ def converted_errors(convert: Callable[[BaseException], EdgeError]) -> Iterator[
         yield
     except EdgeError:
         raise
+    except ModuleNotFoundError as error:
+        raise (missing_library(error) or convert(error)) from error
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -66,6 +67,9 @@ class Registry(Generic[T]):
             TypeError: The entry is not a subclass of the base.
         """
         entry = self.entry(name)
+        for library in entry.libraries:
+            if not is_installed(library):  # it may be imported later than the module
+                raise missing_extra(f"{self.kind} {name!r}", library, entry.extra)
         module, _, attribute = entry.target.partition(":")
         try:
             cls = getattr(importlib.import_module(module), attribute)
@@ -79,6 +83,14 @@ class Registry(Generic[T]):
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise TypeError(f"{entry.target} is not a subclass of {base.__name__}")
         return cls
+
+
+def is_installed(library: str) -> bool:
+    """Whether a library can be imported, by the import name of its top-level module."""
+    try:
+        return importlib.util.find_spec(library) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
 
 
 def unknown_name(kind: str, name: str, known: tuple[str, ...]) -> str:
@@ -96,6 +108,8 @@ def missing_extra(what: str, library: str, extra: str) -> MissingExtraError:
         library: The library's import name.
         extra: The extra of edge-t5 that installs it.
     """
+    from edge.runtime.install import install_command
+
     return MissingExtraError(
-        f"{what} needs {library}, which is not installed: pip install 'edge-t5[{extra}]'"
+        f"{what} needs {library}, which is not installed: {install_command(extra)}"
     )

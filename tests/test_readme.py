@@ -88,6 +88,35 @@ def test_the_first_screens_commands_exist() -> None:
     assert "pytest" in recipes["make test"]
 
 
+def spoken_examples() -> list[tuple[str, str, str]]:
+    """Page, input and shown answer of every example with a spoken question.
+
+    The answer is in a comment that begins with an arrow, behind the example or below it, or on the
+    line below a prompt.
+    """
+    pages = [ROOT / "README.md", ROOT / "examples/README.md", *(ROOT / "docs").glob("*.md")]
+    found = []
+    for page in sorted(pages):
+        lines = page.read_text(encoding="utf-8").splitlines()
+        for line, below in zip(lines, [*lines[1:], ""], strict=True):
+            asked = re.search(r'"([^"]*\b(?:uh|um)\b[^"]*)"(?!:)', line)
+            if asked is None or '"target"' in line:
+                continue
+            shown = re.search(r"(?:#|//) → (.+)$", f"{line}\n{below}", re.MULTILINE)
+            answer = shown[1] if shown else below
+            if shown or line.startswith("$"):
+                found.append((page.name, asked[1], answer))
+            else:
+                found.append((page.name, asked[1], ""))
+    return found
+
+
+def test_spoken_examples_show_their_answers() -> None:
+    examples = spoken_examples()
+    assert {page for page, _, _ in examples} >= {"README.md", "serving.md", "hub.md"}
+    assert all(answer for _, _, answer in examples), examples
+
+
 def test_links_lead_somewhere() -> None:
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"]
     for page in pages:

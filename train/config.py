@@ -18,6 +18,7 @@ from edge.runtime.errors import UsageError
 from edge.train.constraints import (
     DURATION,
     FRACTION,
+    LEARNING_RATE,
     NON_NEGATIVE,
     NOT_FP16,
     POSITIVE,
@@ -117,7 +118,7 @@ class TrainConfig:
     batch_size: _OptionalCount = None
     tokens_per_step: _OptionalCount = None  # instead of batch_size; inputs, targets and padding
     gradient_accumulation: _Count = 1
-    learning_rate: _OptionalPositive = None
+    learning_rate: Annotated[float | None, LEARNING_RATE] = None
     optimizer: Annotated[str, one_of("adamw", "adafactor", "adamw-8bit", "paged-adamw-8bit")] = (
         "adamw"
     )

@@ -46,6 +46,9 @@ def _is_duration(value: Any) -> bool:
 
 
 POSITIVE = Rule(lambda value: 0 < value < math.inf, "must be greater than 0")
+LEARNING_RATE = Rule(
+    lambda value: 0 < value <= 1, "must be greater than 0 and at most 1; usual are 1e-5 to 1e-2"
+)
 NON_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "must be 0 or greater")
 RATIO = Rule(lambda value: 0 <= value <= 1, "must be from 0 to 1")
 RATIO_BELOW_1 = Rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1")

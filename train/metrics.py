@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge.runtime.errors import MissingExtraError, UsageError
+from edge.runtime.errors import UsageError
+from edge.runtime.registry import missing_extra
 
 # Upper bound (exclusive) of each eval_loss band.
 _EVAL_LOSS_BANDS = ((1.0, "excellent"), (2.0, "good"), (5.0, "decent"), (10.0, "weak"))
@@ -74,7 +75,7 @@ def rouge_l_each(predictions: Sequence[str], references: Sequence[str]) -> list[
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
-        raise _missing("rouge-score") from None
+        raise missing_extra("text metrics", "rouge_score", "bench") from None
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     pairs = zip(predictions, references, strict=True)
     return [scorer.score(reference, text)["rougeL"].fmeasure for text, reference in pairs]
@@ -88,7 +89,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
     try:
         import sacrebleu
     except ImportError:
-        raise _missing("sacrebleu") from None
+        raise missing_extra("text metrics", "sacrebleu", "bench") from None
     return float(sacrebleu.corpus_bleu(list(predictions), [list(references)]).score)
 
 
@@ -108,10 +109,3 @@ def fit_band_rouge_l(value: float) -> str:
         if value >= bound:
             return name
     return "poor"
-
-
-def _missing(package: str) -> MissingExtraError:
-    return MissingExtraError(
-        f"text metrics need {package}, which is not installed:"
-        " pip install 'edge-t5[bench]' (or [train])"
-    )

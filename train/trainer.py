@@ -6,7 +6,6 @@ that can be planned by time, and a loss averaged over the labels of a whole opti
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.errors import MissingExtraError
+from edge.runtime.registry import is_installed, missing_extra
 from edge.train.config import TrainConfig
 from edge.train.data import load_splits
 from edge.train.device import check_libraries, check_processes, choose_device
@@ -130,10 +129,8 @@ def _open_run_folder(config: TrainConfig, processes: Processes) -> Iterator[RunF
 
 def _require_extra() -> None:
     for module in LIBRARIES:
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtraError(
-                f"training needs {module}, which is not installed: pip install 'edge-t5[train]'"
-            )
+        if not is_installed(module):
+            raise missing_extra("training", module, "train")
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from typing import Any
 from edge.bench.compiler.search import Search
 from edge.bench.compiler.trial import Trial
 from edge.export.manifest import file_info
-from edge.export.model_card import CARD_NAME, model_card
+from edge.export.model_card import model_card
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import MANIFEST_NAME
 from edge.runtime.platform.atomic import new_file, new_folder
+from edge.train.output.model_card import CARD_NAME
 
 
 @dataclass(frozen=True)

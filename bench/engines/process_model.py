@@ -15,6 +15,7 @@ from edge.bench.timing.timed_calls import Call
 from edge.runtime.artifact import Artifact
 from edge.runtime.engines import ENGINES
 from edge.runtime.generation import Generation, Timings
+from edge.runtime.install import install_command
 
 Fields = Mapping[str, object]
 
@@ -44,7 +45,7 @@ class RemoteModel:
             )
         except EngineMissingError as error:
             extra = ENGINES.entry(manifest.format).extra
-            raise EngineMissingError(f"{error} (pip install 'edge-t5[{extra}]')") from None
+            raise EngineMissingError(f"{error} ({install_command(extra)})") from None
 
     @property
     def load_ms(self) -> float:

@@ -7,9 +7,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from edge.bench.report.results import Document, Result, labels
-from edge.export.model_card import SCORES, Measurement
 from edge.runtime.artifact.manifest import Manifest
 from edge.runtime.errors import DataError
+from edge.train.output.model_card import SCORES, Measurement
 
 _HUB = "hub:"
 

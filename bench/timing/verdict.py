@@ -17,6 +17,7 @@ import numpy as np
 
 _RATIO_ABOVE = 0.05  # of the runs may be above the target: it is a target for p95
 _ERROR_PROBABILITY = 0.01  # of a wrong "meets" or "misses"
+FEWEST_RUNS = 90  # that can show a met target, with none above it
 _MAX_MORE_RUNS = 100  # times the runs so far; a suggestion beyond that would be useless
 
 Word = Literal["meets", "misses", "not shown"]

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli.base import Command
-from edge.cli.display.bench import measure, report_options, report_outputs
+from edge.cli.display.bench import (
+    measure,
+    report_options,
+    report_outputs,
+    warn_of_few_runs,
+)
 from edge.cli.display.json_output import tables_beside
 from edge.cli.options import (
     column_options,
@@ -16,8 +21,9 @@ from edge.cli.options import (
     limit_option,
     threads_option,
     trust_option,
+    wide_option,
 )
-from edge.cli.param_types import PATH, Duration, IntegerList
+from edge.cli.param_types import INPUT, PATH, Duration, IntegerList
 
 if TYPE_CHECKING:
     from edge.bench.artifacts.results import Report
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     required=True,
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     help="Rows with targets, or a folder with a dev split.",
 )
@@ -63,10 +69,11 @@ if TYPE_CHECKING:
     help="Artifact or model that answers are compared with.",
 )
 @click.option(
-    "--compare", "old_file", type=PATH, metavar="FILE", help="Also show ratios to this old report."
+    "--compare", "old_file", type=INPUT, metavar="FILE", help="Also show ratios to this old report."
 )
 @json_option("the report")
 @report_options
+@wide_option
 @column_options
 @threads_option()
 @trust_option
@@ -103,6 +110,7 @@ def command(
     from edge.runtime.rows import Columns
 
     outputs = report_outputs(reports, json_file)
+    warn_of_few_runs(runs)
     quiet_libraries()
     old = read_document(old_file) if old_file is not None else None
     report = measure(

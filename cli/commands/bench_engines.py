@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from edge.cli.base import Command
-from edge.cli.options import json_option
-from edge.cli.param_types import PATH
+from edge.cli.display.bench import warn_of_few_runs
+from edge.cli.options import FORMATS, json_option
+from edge.cli.param_types import PATH, completing
 
 
 @click.command(cls=Command)
@@ -19,6 +20,7 @@ from edge.cli.param_types import PATH
     "formats",
     multiple=True,
     metavar="NAME",
+    shell_complete=completing(FORMATS),
     show_default="all",
     help="Format to measure; repeatable.",
 )
@@ -88,6 +90,7 @@ def command(
     Exits with 3 if none of edge's engines meets the target: a p95 of at most --target-ms with 99 %
     confidence, which takes at least 90 runs.
     """
+    warn_of_few_runs(runs)
     from edge.bench.engines.cache import choose_targets
     from edge.bench.engines.results import Settings
     from edge.cli.display.console import quiet_libraries

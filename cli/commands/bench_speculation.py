@@ -8,7 +8,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.options import column_options, json_option, limit_option, threads_option
-from edge.cli.param_types import COUNT, PATH
+from edge.cli.param_types import COUNT, INPUT, PATH
 
 
 @click.command(cls=Command)
@@ -16,7 +16,7 @@ from edge.cli.param_types import COUNT, PATH
 @click.option(
     "--data",
     required=True,
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     help="Rows with targets, or a folder with a dev split.",
 )

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.base import Command
+from edge.cli.commands.train import ConfiguredCommand, config_from
 from edge.cli.commands.train import command as train_command
-from edge.cli.commands.train import config_from
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,7 +56,9 @@ def _check(**options: Any) -> None:
         raise PreflightError(f"{len(failed)} checks failed: {', '.join(failed)}")
 
 
-command = Command("check", params=[*_options()], callback=_check, help=inspect.getdoc(_check))
+command = ConfiguredCommand(
+    "check", params=[*_options()], callback=_check, help=inspect.getdoc(_check)
+)
 
 
 def _table(checks: list[Check]) -> Table:

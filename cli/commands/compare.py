@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from edge.cli.base import Command
-from edge.cli.param_types import PATH
+from edge.cli.param_types import INPUT
 
 
 @click.command(cls=Command)
-@click.argument("old", metavar="OLD.json", type=PATH)
-@click.argument("new", metavar="NEW.json", type=PATH)
+@click.argument("old", metavar="OLD.json", type=INPUT)
+@click.argument("new", metavar="NEW.json", type=INPUT)
 @click.option(
     "--fail-slower",
     type=click.FloatRange(1.0),

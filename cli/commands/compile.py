@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from edge.cli.base import Command
-from edge.cli.options import FORCE_HELP, column_options, limit_option, output_option
-from edge.cli.param_types import COUNT, PATH, Duration, IntegerList
+from edge.cli.options import FORCE_HELP, FORMATS, column_options, limit_option, output_option
+from edge.cli.param_types import COUNT, INPUT, Duration, IntegerList, completing
 
 
 @click.command(cls=Command)
@@ -17,7 +17,7 @@ from edge.cli.param_types import COUNT, PATH, Duration, IntegerList
 @click.option(
     "--data",
     required=True,
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     help="Rows with targets, or a folder: dev rows measure, train rows make shortlists.",
 )
@@ -44,6 +44,7 @@ from edge.cli.param_types import COUNT, PATH, Duration, IntegerList
     "formats",
     multiple=True,
     metavar="NAME",
+    shell_complete=completing(FORMATS),
     show_default="all",
     help="Format to try; repeatable.",
 )
@@ -65,7 +66,7 @@ from edge.cli.param_types import COUNT, PATH, Duration, IntegerList
 )
 @click.option(
     "--shortlist",
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     show_default="the train split of --data",
     help="Training rows; also try vocabulary shortlists made from their targets (onnx).",
@@ -92,7 +93,8 @@ def command(**options: Any) -> None:
     from edge.bench import compile as compile_model
     from edge.bench.signals import signals_end_command
     from edge.cli.display.compile import notes, outcome_table
-    from edge.cli.display.console import quiet_libraries, status, stdout_console
+    from edge.cli.display.console import quiet_libraries, status
+    from edge.cli.display.tables import print_table
     from edge.runtime.errors import TargetMissedError
     from edge.runtime.rows import Columns
 
@@ -134,7 +136,7 @@ def command(**options: Any) -> None:
             command=_command_line(options),
             on_event=show,
         )
-    stdout_console().print(outcome_table(outcome))
+    print_table(outcome_table(outcome))
     for note in notes(outcome):
         click.echo(note)
     if not outcome.meets_target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,18 +11,20 @@ import click
 from edge.cli.base import Command
 from edge.cli.options import (
     FORCE_HELP,
+    FORMATS,
     column_options,
     generation_options,
     given,
     output_option,
 )
-from edge.cli.param_types import COUNT, PATH
+from edge.cli.param_types import COUNT, INPUT, PATH, completing
 
 if TYPE_CHECKING:
     from edge.export.publish import Exported
     from edge.export.target import Target
 
-FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
+_BY_SPEED = ("onnx", "ctranslate2", "gguf", "torchscript")  # of the engines, in docs/engines.md
+_CHOICES = (*FORMATS, "all")
 
 
 @click.command(cls=Command)
@@ -31,9 +34,9 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
     "--format",
     "formats",
     multiple=True,
-    required=True,
     metavar="NAME",
-    help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; repeatable.",
+    shell_complete=completing(_CHOICES),
+    help=f"{', '.join(FORMATS)} or all; repeatable.",
 )
 @click.option(
     "-q",
@@ -87,7 +90,7 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
 )
 @click.option(
     "--calibrate",
-    type=PATH,
+    type=INPUT,
     metavar="DATA",
     show_default="built-in English texts",
     help="Rows that the quantization is fitted to: a file, or the train split of a folder.",
@@ -99,7 +102,7 @@ FORMATS = ("torchscript", "onnx", "ctranslate2", "gguf", "all")
 )
 @click.option(
     "--shortlist",
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     help="Rows with targets; answers choose from the tokens of these targets and of the input"
     " (onnx).",
@@ -147,11 +150,11 @@ def command(
     from edge.runtime.errors import UsageError
     from edge.runtime.registry import unknown_name
 
+    if not formats:
+        raise UsageError(f"give --format, one or several of: {', '.join(_CHOICES)}")
     for name in formats:
-        if name not in FORMATS:
-            raise UsageError(unknown_name("format", name, FORMATS))
-    if shortlist is None and shortlist_frequent is not None:
-        raise UsageError("--shortlist-frequent needs --shortlist FILE")
+        if name not in _CHOICES:
+            raise UsageError(unknown_name("format", name, _CHOICES))
     if layout == "hub" and (others := sorted({*formats} - {"onnx"})):
         raise UsageError(f"--layout hub supports only --format onnx, not {', '.join(others)}")
     if layout == "hub" and tune:
@@ -160,6 +163,8 @@ def command(
     from edge.export import export
     from edge.export.conditioning.calibration import CalibrationRequest
     from edge.export.shortlist import ShortlistRequest
+    from edge.export.target import missing_formats
+    from edge.runtime.install import install_command
     from edge.runtime.rows import Columns
 
     quiet_libraries()
@@ -197,9 +202,25 @@ def command(
         from edge.cli.commands.tune import tune_all
 
         tune_all([exported.folder for exported in done], trust_code=True)
+    if "all" in formats:
+        for name, extra in missing_formats().items():
+            click.echo(f"note: {name} is left out, a library is missing: {install_command(extra)}")
     click.echo(
-        f"\nNext: edge bench {output} --data dev.jsonl, edge run {done[0].folder} 'your text'"
+        f"\nNext: edge bench {output} --data dev.jsonl, edge run {_fastest(done)} 'your text'"
     )
+
+
+def _fastest(done: list[Exported]) -> Path:
+    """The artifact that is probably the fastest: by --tune, else by docs/engines.md."""
+    from edge.runtime.artifact.manifest import read_manifest
+
+    def rank(exported: Exported) -> tuple[float, int, int]:
+        tuned = read_manifest(exported.folder).runtime.get("tuned")
+        measured = tuned["candidates"] if isinstance(tuned, dict) else ()
+        p50 = min((one["p50_ms"] for one in measured), default=math.inf)
+        return p50, _BY_SPEED.index(exported.manifest.format), exported.manifest.size
+
+    return min(done, key=rank).folder
 
 
 def print_exported(target: Target, exported: Exported) -> None:

@@ -12,8 +12,6 @@ from edge.cli.display.json_output import STDOUT, write_text
 from edge.cli.param_types import PATH
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from edge.runtime.artifact.manifest import Manifest, Source
 
 
@@ -29,23 +27,28 @@ if TYPE_CHECKING:
     help="Write the manifest as JSON to FILE, or to standard output.",
 )
 def command(artifact: Path, json_file: Path | None) -> None:
-    """Show the manifest of ARTIFACT: format, shape, source, limits, parity and files."""
-    from edge.runtime.artifact import Artifact
+    """Show the manifest of ARTIFACT: format, shape, source, limits, parity and files.
+
+    A folder of artifacts stands for all of them; their JSON is a list.
+    """
+    from edge.runtime.artifact import Artifact, find_artifacts
     from edge.runtime.hub.artifacts import artifact_folder
 
-    manifest = Artifact.open(artifact_folder(artifact)).manifest
+    folder = artifact_folder(artifact)
+    found = [Artifact.open(one) for one in find_artifacts(folder)]
     if json_file is not None:
-        write_text(manifest.to_json(), json_file)
+        documents = [one.manifest.to_json() for one in found]
+        alone = found[0].folder == folder
+        text = documents[0] if alone else f"[{','.join(map(str.rstrip, documents))}]\n"
+        write_text(text, json_file)
         return
-    from edge.cli.display.console import stdout_console
+    names = (artifact if one.folder == folder else one.folder for one in found)
+    pages = (_page(name, one.manifest) for name, one in zip(names, found, strict=True))
+    click.echo("\n\n".join(pages))
 
-    stdout_console().print(_table(artifact, manifest), markup=False)
 
-
-def _table(artifact: Path, manifest: Manifest) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
+def _page(artifact: Path, manifest: Manifest) -> str:
+    """One line for each fact, however long: a hash that is cut or folded can't be searched for."""
     from edge.runtime.errors import printable
     from edge.train.vocabulary import describe
 
@@ -88,12 +91,10 @@ def _table(artifact: Path, manifest: Manifest) -> Table:
         "chosen": _chosen(manifest.compiled),
         "made": f"{manifest.created} by edge-t5 {manifest.edge_version}",
     }
-    table = Table(show_header=False, box=None, title=str(artifact), title_justify="left")
-    for name, value in lines.items():
-        table.add_row(name, Text(printable(value)))  # Text: brackets in the manifest are not markup
-    for name, info in manifest.files.items():
-        table.add_row(Text(f"  {printable(name)}"), f"{info.size:,} bytes")
-    return table
+    files = {f"  {name}": f"{info.size:,} bytes" for name, info in manifest.files.items()}
+    facts = [(printable(n), printable(v)) for n, v in (*lines.items(), *files.items())]
+    width = max(len(name) for name, _ in facts)
+    return "\n".join([printable(str(artifact)), *(f"{n:{width}}  {v}" for n, v in facts)])
 
 
 def _source(source: Source) -> str:

@@ -21,13 +21,11 @@ def command(base: str, adapter: Path, output: Path, force: bool) -> None:
 
     The output is ready for edge export. Adapters of edge train are merged already.
     """
-    import importlib.util
-
     from edge.cli.display.console import quiet_libraries, status
-    from edge.runtime.registry import missing_extra
+    from edge.runtime.registry import is_installed, missing_extra
 
     for library in ("torch", "transformers", "peft"):
-        if importlib.util.find_spec(library) is None:
+        if not is_installed(library):
             raise missing_extra("edge merge", library, "train")
     quiet_libraries()
     from edge.train.model.lora import merge

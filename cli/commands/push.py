@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.cli.base import Command
-from edge.cli.param_types import PATH
+from edge.cli.param_types import INPUT, PATH
 
 if TYPE_CHECKING:
-    from edge.export.model_card import Measurement
+    from edge.train.output.model_card import Measurement
 
 
 @click.command(cls=Command)
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     "report_file",
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     help="Report of edge bench --json, for the results on the model card.",
 )

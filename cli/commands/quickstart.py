@@ -11,7 +11,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.commands.export import print_exported
-from edge.cli.display.bench import measure
+from edge.cli.display.bench import measure, warn_of_few_runs
 from edge.cli.display.train import TrainingDisplay, show_result
 from edge.cli.options import output_option
 from edge.cli.param_types import Duration
@@ -51,6 +51,7 @@ def command(
     from edge.bench.report.write import Outputs
     from edge.cli.display.console import quiet_libraries
 
+    warn_of_few_runs(runs)
     quiet_libraries()
     files = Outputs(json=output / "report.json", html=output / "report.html")
     files.check()
@@ -81,6 +82,8 @@ def command(
 def _prepare(output: Path, force: bool) -> None:
     """Make `output` an empty folder. With `force`, remove the files of an earlier quickstart.
 
+    Those of a quickstart that was interrupted are removed in any case.
+
     Raises:
         OutputExistsError: The folder has files, and `force` is off or quickstart did not write
             them.
@@ -90,14 +93,19 @@ def _prepare(output: Path, force: bool) -> None:
     from edge.runtime.errors import OutputExistsError
     from edge.runtime.platform.destination import check_destination, check_writable
     from edge.runtime.platform.os_errors import readable_os_errors
+    from edge.train.run_folder import is_running
 
-    if force and output.is_dir():
+    known = ("data", "model", "model.run", "artifacts", "report.json", "report.html")
+    found = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    unfinished = bool(found) and found <= {*known} and "report.json" not in found
+    if is_running(output / "model.run"):
+        raise OutputExistsError(f"{output}: another edge quickstart is training there")
+    if (force or unfinished) and output.is_dir():
         check_writable(output)
     else:
         check_destination(output, force=force)
-    known = ("data", "model", "model.run", "artifacts", "report.json", "report.html")
-    if output.is_dir():
-        others = sorted(path.name for path in output.iterdir() if path.name not in known)
+    if found:
+        others = sorted(found - {*known})
         if others:
             raise OutputExistsError(
                 f"{output} contains {others[0]!r}, which is not from edge quickstart;"

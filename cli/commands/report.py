@@ -9,12 +9,14 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.display.bench import report_options, report_outputs, show_file
-from edge.cli.param_types import PATH
+from edge.cli.options import wide_option
+from edge.cli.param_types import INPUT, PATH
 
 
 @click.command(cls=Command)
-@click.argument("file", type=PATH)
+@click.argument("file", type=INPUT)
 @report_options
+@wide_option
 @click.option(
     "--plot",
     "plot_file",

@@ -12,6 +12,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.constraint_options import constraint_options, constraints
+from edge.cli.display.json_output import STDOUT
 from edge.cli.options import (
     generation_options,
     given,
@@ -21,8 +22,8 @@ from edge.cli.options import (
     threads_option,
     trust_option,
 )
-from edge.cli.param_types import PATH
-from edge.cli.standard_input import input_lines
+from edge.cli.param_types import INPUT, PATH
+from edge.cli.standard_input import announce, input_lines
 
 if TYPE_CHECKING:
     from edge.runtime.batch.job import BatchJob
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--input",
     "input_file",
-    type=PATH,
+    type=INPUT,
     help="Rows (JSON, CSV, TSV, Parquet), lines of text, or a folder or quoted pattern of"
     " .jsonl and .parquet files.",
 )
@@ -97,7 +98,7 @@ def command(
     trust_code: bool,
     **options: Any,
 ) -> None:
-    """Answer TEXT, every row of --input, or every line of standard input.
+    """Answer TEXT, every row of --input, or every line of standard input, which - stands for, too.
 
     A row keeps its columns and gains the column "output". A line of text is answered with a
     line of text. A folder or pattern of files is split among workers; --output is then a folder.
@@ -111,6 +112,10 @@ def command(
     from edge.runtime.hub.artifacts import artifact_folder
     from edge.runtime.model import load
 
+    if text == "-":
+        text = None
+    if output_file == STDOUT:
+        output_file = None
     if text is not None and input_file is not None:
         raise UsageError("give TEXT or --input, not both")
     if output_file is not None and input_file is None:
@@ -166,6 +171,7 @@ def parse_fields(fields: tuple[str, ...]) -> dict[str, str]:
 
 def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str, Any]) -> None:
     """Answer each line at once: the writer of the pipe may wait for the answer."""
+    announce("and answering each line")
     from edge.runtime.batch.job import format_generation
     from edge.runtime.errors import DataError
 

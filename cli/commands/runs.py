@@ -50,8 +50,9 @@ def command(run: Path | None, watch: bool) -> None:
 
 def _list() -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    from edge.cli.display.console import stdout_console
+    from edge.cli.display.tables import print_table
     from edge.train.run_folder import LOG, find_runs, read_run
 
     folders = find_runs(Path())
@@ -66,14 +67,14 @@ def _list() -> None:
         last = view.progress[-1] if view.progress else {}
         evals = view.curve("eval_loss")[1]
         table.add_row(
-            str(folder),
+            Text(str(folder)),
             view.status,
             str(last.get("step", 0)),
             f"{last.get('fraction', 0.0):.0%}",
             f"{last['loss']:.3f}" if "loss" in last else "",
             f"{min(evals):.3f}" if evals else "",
         )
-    stdout_console().print(table, markup=False)
+    print_table(table)
 
 
 def _show(view: RunView) -> None:
@@ -96,7 +97,7 @@ def _show(view: RunView) -> None:
             if chart:
                 click.echo(chart)
     except ModuleNotFoundError as error:
-        raise missing_extra("edge runs", "plotext", "train") from error
+        raise missing_extra("edge runs", "plotext", "curves") from error
     for entry in view.evals[-5:]:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in entry["details"].items())
         click.echo(f"step {entry['step']}: {figures}")

@@ -13,7 +13,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.options import guardrail_options, guardrails, threads_option, trust_option
-from edge.cli.param_types import PATH, Duration
+from edge.cli.param_types import INPUT, Duration
 
 if TYPE_CHECKING:
     from edge.runtime.serve.settings import ServeSettings
@@ -106,7 +106,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 )
 @click.option(
     "--api-key-file",
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     help=f"File with one API key per line. {_KEY_VARIABLE} may hold another key.",
 )
@@ -156,6 +156,8 @@ def command(
     **options: Any,
 ) -> None:
     """Serve each ARTIFACT, a folder, a hub id or NAME=folder, over HTTP.
+
+    A folder of artifacts stands for all of them.
 
     The OpenAI-compatible endpoints are /v1/completions, /v1/chat/completions and /v1/models.
     /v1/generate adds scores and timings. /health, /ready and /metrics are for operations.
@@ -229,13 +231,15 @@ def _say(message: str) -> None:
 def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
     """{"small": folder} from ("small=folder",). The default name is the folder's.
 
+    A folder of artifacts becomes those inside it.
+
     Raises:
         UsageError: A name is empty, too long or given twice.
     """
     from edge.runtime.errors import UsageError
 
     folders: dict[str, Path] = {}
-    for argument in arguments:
+    for argument in [one for given in arguments for one in _expanded(given)]:
         name, equals, folder = argument.partition("=")
         if not equals or os.path.isdir(argument):  # unlike Path.is_dir, never raises
             name, folder = Path(argument).resolve().name, argument
@@ -250,6 +254,17 @@ def name_artifacts(arguments: tuple[str, ...]) -> dict[str, Path]:
             raise UsageError(f"two artifacts have the name {name!r}; rename one with NAME=folder")
         folders[name] = Path(folder)
     return folders
+
+
+def _expanded(argument: str) -> list[str]:
+    """The artifacts of a folder of artifacts, else the argument itself."""
+    from edge.runtime.artifact import find_artifacts
+    from edge.runtime.artifact.manifest import MANIFEST_NAME
+
+    folder = Path(argument)
+    if not os.path.isdir(argument) or not any(folder.glob(f"[!.]*/{MANIFEST_NAME}")):
+        return [argument]
+    return [str(found) for found in find_artifacts(folder)]
 
 
 def _threads(folder: Path) -> int | None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.base import Command
+from edge.cli.base import Command, command_name
 from edge.cli.display.train import TrainingDisplay, show_result
+from edge.cli.option_effects import refuse_without_effect
+from edge.cli.param_types import INPUT
 from edge.cli.train_options import layer_options, train_options
 
 if TYPE_CHECKING:
@@ -17,8 +19,14 @@ if TYPE_CHECKING:
     from edge.train.distributed import Processes
 
 
-@click.command(cls=Command)
-@click.argument("data", required=False, type=click.Path())
+class ConfiguredCommand(Command):
+    """A command whose options, presets and files make a `TrainConfig`."""
+
+    checks_effects = False  # `config_from` does, when the configuration is complete
+
+
+@click.command(cls=ConfiguredCommand)
+@click.argument("data", required=False, type=INPUT)
 @layer_options
 @train_options
 @click.option("--check/--no-check", default=True, help="Run edge check first.")
@@ -70,5 +78,14 @@ def config_from(
     """The configuration from `defaults`, presets, files and options; later ones override."""
     from edge.train.presets import build_config
 
-    given = {name: value for name, value in options.items() if value is not None}
-    return build_config(given, names=preset, files=config, defaults=defaults or {})
+    given = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in options.items()
+        if value is not None
+    }
+    built = build_config(given, names=preset, files=config, defaults=defaults or {})
+    context = click.get_current_context()
+    refuse_without_effect(
+        command_name(context), given, vars(built.resolved()), context.command.params
+    )
+    return built

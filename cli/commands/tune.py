@@ -10,7 +10,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.options import input_column_option, trust_option
-from edge.cli.param_types import PATH, IntegerList
+from edge.cli.param_types import INPUT, PATH, IntegerList
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("artifact", type=PATH)
 @click.option(
     "--data",
-    type=PATH,
+    type=INPUT,
     metavar="FILE",
     show_default="one input of 32 tokens",
     help="Rows with inputs of realistic length.",
@@ -104,7 +104,8 @@ def _tune_one(
     trust_code: bool,
 ) -> None:
     from edge.bench.tune import tune
-    from edge.cli.display.console import progress_bar, stdout_console
+    from edge.cli.display.console import progress_bar
+    from edge.cli.display.tables import print_table
 
     with progress_bar() as progress:
         show = _progress_shower(progress, folder.name)
@@ -116,7 +117,7 @@ def _tune_one(
             trust_code=trust_code,
             on_progress=show,
         )
-    stdout_console().print(_table(folder, tuning))
+    print_table(_table(folder, tuning))
     click.echo(f"{folder}: {describe(tuning.chosen)}, stored in edge.json")
 
 

@@ -10,6 +10,7 @@ import click
 from edge.cli.base import Command
 from edge.cli.options import threads_option, trust_option
 from edge.cli.param_types import PATH
+from edge.runtime.errors import one_line, printable
 
 if TYPE_CHECKING:
     from edge.runtime.artifact import Artifact
@@ -32,13 +33,38 @@ def command(artifact: Path, source: str | None, threads: int | None, trust_code:
 
     With --source, its greedy answers and log-probabilities are compared with the model again, with
     the tolerance of the manifest.
+
+    A folder of artifacts stands for all of them; each is checked, whatever is wrong with another.
     """
-    from edge.runtime.artifact import Artifact
-    from edge.runtime.errors import UsageError, printable
+    from edge.runtime.artifact import find_artifacts
+    from edge.runtime.errors import ArtifactError, EdgeError
     from edge.runtime.hub.artifacts import artifact_folder
-    from edge.runtime.probe import probe
 
     artifact = artifact_folder(artifact)
+    folders = find_artifacts(artifact)
+    if folders == [artifact]:
+        _verify(artifact, source, threads, trust_code)
+        return
+    failed = []
+    for folder in folders:
+        click.echo(printable(folder.name))
+        try:
+            _verify(folder, source, threads, trust_code)
+        except EdgeError as error:
+            click.echo(f"failed     {printable(one_line(error))}")
+            failed.append(folder.name)
+    if failed:
+        raise ArtifactError(
+            f"{artifact}: {len(failed)} of {len(folders)} artifacts failed: {', '.join(failed)}"
+        )
+
+
+def _verify(artifact: Path, source: str | None, threads: int | None, trust_code: bool) -> None:
+    """Check one artifact and print a line for its files, its engine and its parity."""
+    from edge.runtime.artifact import Artifact
+    from edge.runtime.errors import UsageError
+    from edge.runtime.probe import probe
+
     opened = Artifact.open(artifact, verify=True, trust_code=trust_code)
     manifest = opened.manifest
     click.echo(f"files      {len(manifest.files)} files, {manifest.size:,} bytes: sha256 match")

@@ -67,6 +67,18 @@ def report_outputs(values: Mapping[str, Any], json_file: Path | None = None) -> 
     return outputs
 
 
+def warn_of_few_runs(runs: int, times: str = "--runs") -> None:
+    """Say on stderr, before anything is measured, that so few runs can't show a target."""
+    from edge.bench.timing.verdict import FEWEST_RUNS
+
+    if 30 <= runs < FEWEST_RUNS:  # fewer are refused
+        click.echo(
+            f"edge: warning: {times} {runs} may not show that a target is met: that takes"
+            f" {FEWEST_RUNS} timed runs at least",
+            err=True,
+        )
+
+
 def measure(outputs: Outputs, **options: Any) -> Report:
     """Run the benchmark with a progress display, print the tables and write the reports.
 
@@ -139,11 +151,12 @@ def show(document: Mapping[str, Any], *, to_stderr: bool = False) -> None:
     from edge.bench.report.results import verdict
     from edge.bench.report.tables import notes
     from edge.bench.report.terminal import terminal_tables
-    from edge.cli.display.console import stdout_console
+    from edge.cli.display.tables import print_table
 
+    target = f"≤ {document['target_ms']:g} ms"
     with contextlib.redirect_stdout(sys.stderr if to_stderr else sys.stdout):
         for table in terminal_tables(document):
-            stdout_console().print(table)
+            print_table(table, important=("exact match", "p95", target, "p50"))
         for note in notes(document):
             click.echo(note)
         click.echo(verdict(document))
@@ -187,8 +200,8 @@ def _show_engines(values: Mapping[str, Any], path: Path) -> None:
 
 def _show_speculation(values: Mapping[str, Any], path: Path) -> None:
     from edge.bench.speculation.results import speculation_reports
-    from edge.cli.display.console import stdout_console
     from edge.cli.display.speculation import speculation_table
+    from edge.cli.display.tables import print_table
 
     for report in speculation_reports(values, path):
-        stdout_console().print(speculation_table(report))
+        print_table(speculation_table(report))

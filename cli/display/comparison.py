@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def print_comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     """Compare two reports, given as JSON documents, and print the ratios and the differences."""
     from edge.bench.artifacts.compare import compare
-    from edge.cli.display.console import stdout_console
+    from edge.cli.display.tables import print_table
 
     comparison = compare(old, new)
     if comparison.changes:
-        stdout_console().print(comparison_table(comparison, str(old.get("created"))))
+        print_table(comparison_table(comparison, str(old.get("created"))))
     for line in comparison.unpaired:
         click.echo(f"Not compared: {line}.")
     if comparison.other_machine:

@@ -22,10 +22,16 @@ def stderr_console() -> Console:
 
 
 def stdout_console() -> Console:
-    """A console on stdout, 160 columns wide if it is not a terminal."""
+    """A console on stdout, as wide as COLUMNS says, the terminal, or 160 columns."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 160)
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would exit with 1; `edge.cli.main` ends quietly.
+            raise BrokenPipeError
+
+    from_environment = os.environ.get("COLUMNS", "").isdigit()
+    return PipeConsole(width=None if from_environment or sys.stdout.isatty() else 160)
 
 
 @contextlib.contextmanager

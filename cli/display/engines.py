@@ -171,12 +171,11 @@ def _missed(report: EngineReport) -> str:
 
 def print_report(report: EngineReport) -> None:
     """Print the tables and notes of one model."""
-    from edge.cli.display.console import stdout_console
+    from edge.cli.display.tables import print_table
 
-    console = stdout_console()
-    console.print(engine_table(report))
+    print_table(engine_table(report), important=("quantization", "p50", "p95"))
     for scaling in report.scaling:
-        console.print(scaling_table(scaling))
+        print_table(scaling_table(scaling))
     for note in report_notes(report):
         click.echo(note)
 

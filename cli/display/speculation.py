@@ -73,9 +73,9 @@ def bench_speculation(
 
 
 def _print_report(report: SpeculationReport) -> None:
-    from edge.cli.display.console import stdout_console
+    from edge.cli.display.tables import print_table
 
-    stdout_console().print(speculation_table(report))
+    print_table(speculation_table(report))
     click.echo(
         f"{report.identical}/{report.rows} answers identical with drafts of up to"
         f" {report.draft_tokens} tokens; {report.tokens_per_step:.2f} tokens per decoder step over"

@@ -11,7 +11,7 @@ from edge.export.hub.engine import HubEngine
 from edge.export.hub.files import check_generation, write_hub_files
 from edge.export.hub.graphs import HubExporter
 from edge.export.manifest import file_info
-from edge.export.model_card import CARD_NAME, hub_card
+from edge.export.model_card import hub_card
 from edge.export.options import ExportOptions
 from edge.export.parity import check_tolerance
 from edge.export.publish import Exported, Publisher
@@ -22,6 +22,7 @@ from edge.runtime.engines.base import Vocabulary
 from edge.runtime.errors import UsageError
 from edge.runtime.model import Model
 from edge.runtime.platform.atomic import new_folder
+from edge.train.output.model_card import CARD_NAME
 
 
 class HubPublisher(Publisher):

@@ -12,15 +12,31 @@ from typing import Any
 
 import pytest
 
+from edge.runtime.install import install_command
+
 Edge = Callable[..., Any]
 Refused = Callable[..., str]
 
 
 def test_version_and_unknown_command(edge: Edge, assert_refused: Refused) -> None:
-    assert edge("--version").out.startswith("edge ")
+    version = edge("--version").out
+    assert version.startswith("edge ")
+    for arguments in (["version"], ["-V"], ["-v"]):
+        assert edge(*arguments).out == version
+    for program in ("edge", "edge.cli"):
+        command = [sys.executable, "-m", program, "--version"]
+        assert subprocess.run(command, capture_output=True, text=True).stdout == version
     assert "Did you mean 'bench'" in assert_refused("benhc")
     assert "--help" in assert_refused("info")
     assert "No such option" in assert_refused("info", "--jsn", "x")
+
+
+@pytest.mark.parametrize("words", [(), ("data",)])
+def test_without_a_command_the_help_is_shown(edge: Edge, words: tuple[str, ...]) -> None:
+    ended = edge(*words)
+    assert (ended.status, ended.err) == (2, "")
+    assert ended.out == edge(*words, "--help").out
+    assert "\n  split " in ended.out or "\n  bench " in ended.out
 
 
 def test_run_answers_a_text(edge: Edge, artifacts: Path) -> None:
@@ -188,7 +204,7 @@ def test_a_missing_extra_is_named(
     monkeypatch.delitem(sys.modules, "edge.runtime.engines.ctranslate2.engine", raising=False)
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     line = assert_refused("run", artifacts / "ctranslate2-int8", "x", status=1)
-    assert "pip install 'edge-t5[ctranslate2]'" in line
+    assert install_command("ctranslate2") in line
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_readme import spoken_examples
+
+from edge.cli.commands.quickstart import _prepare
+from edge.runtime import load
+from edge.runtime.errors import OutputExistsError
+from edge.train.synthetic import generate
+
+SPOKEN = Path(__file__).with_name("spoken_questions.jsonl")
 
 
 def run_quickstart(folder: Path, *options: str, **environment: str) -> str:
@@ -32,13 +43,84 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, run_quickstart(folder, "--time-limit", "20s", "--runs", "30")
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The output folder and the printed text of the quickstart with its defaults: `make demo`."""
+    folder = tmp_path_factory.mktemp("demo") / "edge-demo"
+    return folder, run_quickstart(folder, OMP_NUM_THREADS=str(os.cpu_count()))
+
+
 @pytest.mark.slow
-def test_it_learns_the_task(tmp_path: Path) -> None:
-    printed = run_quickstart(tmp_path / "edge-demo", OMP_NUM_THREADS=str(os.cpu_count()))
-    report = read_report((tmp_path / "edge-demo", printed))
+def test_it_learns_the_task(demo: tuple[Path, str]) -> None:
+    report = read_report(demo)
     assert len(report["results"]) == 8
     for result in report["results"]:
         assert result["accuracy"]["exact_match"] >= 0.80, result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx-int8", "onnx-float32"])
+def test_it_answers_spoken_questions(demo: tuple[Path, str], name: str) -> None:
+    """Questions written by hand, most of them as a speech recognizer prints them."""
+    lines = SPOKEN.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == 40
+    with load(demo[0] / "artifacts" / name) as model:
+        answers = [answer.text for answer in model.generate([row["input"] for row in rows])]
+    wrong = [
+        (row, answer) for row, answer in zip(rows, answers, strict=True) if answer != row["target"]
+    ]
+    assert len(wrong) <= 4, wrong
+
+
+@pytest.mark.slow
+def test_the_answers_in_the_docs_are_the_models(demo: tuple[Path, str]) -> None:
+    with load(demo[0] / "artifacts" / "onnx-int8") as model:
+        for page, text, answer in spoken_examples():
+            assert model.generate(text).text == answer, page
+    [line] = [line for line in demo[1].splitlines() if "Or try this model:" in line]
+    command = shlex.split(line.partition("edge ")[2])
+    ended = subprocess.run(
+        [sys.executable, "-m", "edge.cli", *command], capture_output=True, text=True
+    )
+    assert ended.stdout == "Where was the bridge built?\n"
+
+
+def test_the_spoken_questions_are_not_in_the_training_data() -> None:
+    rows = [json.loads(line) for line in SPOKEN.read_text(encoding="utf-8").splitlines()]
+    texts = {
+        str(row[column]).lower().rstrip("?")
+        for part in generate().values()
+        for row in part
+        for column in ("input", "target")
+    }
+    assert not texts & {row["input"].lower().rstrip("?") for row in rows}
+    common = texts & {row["target"].lower().rstrip("?") for row in rows}
+    assert len(common) <= 4, common
+
+
+def test_an_interrupted_run_is_not_in_the_way(tmp_path: Path) -> None:
+    folder = tmp_path / "edge-demo"
+    command = [sys.executable, "-m", "edge.cli", "quickstart", "--output", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + 60
+        while not (folder / "data" / "train.jsonl").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert folder.is_dir()
+    _prepare(folder, force=False)
+    assert not list(folder.iterdir())
+    (folder / "data").mkdir()
+    (folder / "report.json").touch()
+    with pytest.raises(OutputExistsError, match="--force"):
+        _prepare(folder, force=False)
+    (folder / "report.json").unlink()
+    (folder / "mine.txt").touch()
+    with pytest.raises(OutputExistsError):
+        _prepare(folder, force=False)
 
 
 def test_all_formats_are_in_the_table(quickstart: tuple[Path, str]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from edge.runtime.install import install_command
+
 pytest.importorskip("llguidance")
 
 from samples import TEXTS
@@ -84,7 +86,7 @@ def test_a_missing_library_is_one_line(
     monkeypatch.setattr(builtins, "__import__", without)
     artifact = artifacts / "onnx-float32"
     said = assert_refused("run", artifact, "text", "--regex", "a", status=1)
-    assert "pip install 'edge-t5[constrained]'" in said
+    assert install_command("constrained") in said
     assert edge("run", artifact, TEXTS[0], "--choice", "yes").out == "yes\n"  # needs no library
 
 

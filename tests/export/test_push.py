@@ -119,7 +119,7 @@ def test_an_artifact_with_its_report(
     assert b"anna" not in files["README.md"]
     assert "base_model" not in card.data.to_dict()  # "model" is no model of the hub
     assert 'load("me/tiny")' in card.text
-    assert "edge-t5[hub,onnx]" in card.text
+    assert "extras `hub,onnx`" in card.text
     # What was uploaded loads, with its hashes checked.
     ran = hub_run("run", "me/tiny", "what is the bridge")
     assert ran.status == 0, ran.err

@@ -327,4 +327,4 @@ def test_wrong_use_is_one_clear_line_and_leaves_nothing(
     line = assert_refused(
         "export", trained, "--format", "onnx", "--output", output, "--shortlist-frequent", 5
     )
-    assert "--shortlist-frequent needs --shortlist" in line
+    assert "--shortlist-frequent has no effect without --shortlist" in line

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable
 
 from edge.train.synthetic import add_fillers, repeat_words, restart
-from edge.train.synthetic.vocabulary import MARKERS
+from edge.train.synthetic.lexicon import MARKERS
 
 _KINDS = (("fill", 0.3), ("repeat", 0.2), ("restart", 0.2), ("correct", 0.3))
 _MIN_WORDS = 3  # a shorter text stays unchanged

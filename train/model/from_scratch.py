@@ -230,7 +230,9 @@ def quickstart_config(
         data=data,
         output=output,
         from_scratch="tiny",
-        epochs=1.7,  # exact match on test of 0.81 to 0.82
+        epochs=2.0,
+        batch_size=16,  # twice the steps for the same rows: copying is learned sooner
+        learning_rate=1.5e-3,
         time_limit=time_limit,
         max_source_length=64,
         max_target_length=48,

@@ -16,6 +16,7 @@ from edge.runtime.platform.atomic import new_folder
 from edge.runtime.rows import Prompt
 from edge.train.model.loading import parameter_count, quiet
 from edge.train.output.curves import write_curves
+from edge.train.output.model_card import CARD_NAME, trained_card
 from edge.train.output.record import SCHEMA, versions, write_record
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def save_output(
         fingerprint = TextFingerprint.of(folder / TOKENIZER_NAME, record["prompt_template"])
         record["text_path"] = fingerprint.as_record()
         write_record(folder, record)
+        trained_card(record).save(folder / CARD_NAME)
         shutil.copy(run.log.path, folder)
         write_curves(run.log.path, folder / "curves.png")
         for name in ("adapter", "tensorboard"):

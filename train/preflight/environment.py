@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from edge.runtime.hub import snapshot_of
+from edge.runtime.install import install_command
+from edge.runtime.registry import is_installed
 from edge.train.data.pairs import load_splits, texts_of
 from edge.train.device import check_libraries, choose_device
 from edge.train.output.record import versions
@@ -22,11 +23,11 @@ LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "rouge_score", "
 
 def libraries(context: PreflightContext) -> Findings:
     """The libraries that training needs are installed."""
-    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    missing = [name for name in LIBRARIES if not is_installed(name)]
     if missing:
         yield (
             FAILED,
-            f"{', '.join(missing)} not installed; run: pip install 'edge-t5[train]'",
+            f"{', '.join(missing)} not installed; run: {install_command('train')}",
         )
         return
     yield OK, ", ".join(f"{name} {number}" for name, number in versions().items())

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime.durations import parse_duration
-from edge.runtime.errors import MissingExtraError, UsageError
-from edge.runtime.registry import unknown_name
+from edge.runtime.errors import UsageError
+from edge.runtime.registry import missing_extra, unknown_name
 from edge.train.config import FIELD_NAMES, TrainConfig, option
 
 _FOLDER = Path(__file__).parent
@@ -114,9 +114,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         import yaml
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "presets and configuration files need PyYAML: pip install 'edge-t5[train]'"
-        ) from error
+        raise missing_extra("a preset or a configuration file", "yaml", "train") from error
 
     try:
         if path.stat().st_size > _MAX_BYTES:

@@ -6,8 +6,11 @@ slots. Disfluencies are added to it: repeated words, fillers, a slot said wrong 
 another question that is abandoned. What to drop follows from the words alone, so a model can learn
 it. Where and how much to drop differs in every row, so it cannot be memorized.
 
-Names are invented. Some held-out rows contain names that occur in no training row. They are marked
-`"unseen": true`, to be scored separately.
+Texts are written with capitals and a question mark, or as a speech recognizer prints them: in lower
+case, without one. Input and target are written alike.
+
+Most names are invented. Some held-out rows contain names that occur in no training row. They are
+marked `"unseen": true`, to be scored separately.
 """
 
 from __future__ import annotations
@@ -15,17 +18,20 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from edge.runtime.errors import UsageError
+from edge.train.synthetic import lexicon
 from edge.train.synthetic import vocabulary as words
 
-DEFAULT_SIZES: Mapping[str, int] = MappingProxyType({"train": 30000, "dev": 300, "test": 500})
+DEFAULT_SIZES: Mapping[str, int] = MappingProxyType({"train": 36000, "dev": 300, "test": 500})
 UNSEEN_RATIO = 0.3  # of the held-out rows contain unseen names
 _FLUENT_RATIO = 0.04  # of the rows are fluent already, which a model must leave unchanged
 _MAX_TRIES = 200  # consecutive duplicates before giving up
+
+_PAUSE_RATIO = 0.4  # of the restarts have a filler or nothing where others have "no wait"
 
 # Kinds of disfluency, and the probability that each is the main one of a row.
 _KINDS = (("correct", 0.36), ("restart", 0.26), ("repeat", 0.18), ("filler", 0.2))
@@ -106,7 +112,8 @@ def _fresh_pair(
     for _ in range(_MAX_TRIES):
         question = words.draw_question(rng, pool, unseen)
         disfluent = _add_disfluency(rng, question, pool, unseen)
-        source, target = words.finish(disfluent), words.finish(question.words)
+        style = words.draw_style(rng)
+        source, target = words.finish(disfluent, style), words.finish(question.words, style)
         if source not in taken and target not in taken:
             taken.update((source, target))
             return source, target
@@ -124,14 +131,16 @@ def _add_disfluency(
         said = _correct(rng, question, pool, unseen)
     elif kind == "restart":
         other = words.draw_question(rng, pool, unseen)
-        said = restart(rng, question.words, other.words)
+        pauses = rng.random() < _PAUSE_RATIO
+        markers = [*lexicon.PAUSES, []] if pauses else lexicon.MARKERS
+        said = restart(rng, question.words, other.words, markers)
     elif kind == "repeat":
-        said = repeat_words(rng, question.words)
+        said = repeat_words(rng, question.words, pauses=lexicon.PAUSES)
     else:
         said = add_fillers(rng, question.words, rng.choice((1, 1, 2)))
     # Disfluencies often come in pairs.
-    if kind in ("correct", "restart") and rng.random() < 0.2:
-        said = add_fillers(rng, said, 1) if rng.random() < 0.6 else repeat_words(rng, said)
+    if kind != "filler" and rng.random() < 0.15:
+        said = add_fillers(rng, said, 1) if rng.random() < 0.7 else repeat_words(rng, said)
     return said
 
 
@@ -144,47 +153,64 @@ def _correct(
     before, right = question.words[: slot.start], question.words[slot.start : slot.end]
     after = question.words[slot.end :]
     repeated = 0  # words before the slot that are repeated with it
-    while repeated < min(2, len(before)) and before[-1 - repeated].lower() in words.RETRACED:
+    any_word = rng.random() < 0.25
+    while repeated < min(3, len(before)) and (
+        any_word or before[-1 - repeated].lower() in lexicon.RETRACED
+    ):
         repeated += 1
+    marker = rng.choice(lexicon.MARKERS)
     if repeated and rng.random() < 0.5:
-        right = before[-repeated:] + right
-    return before + wrong + rng.choice(words.MARKERS) + right + after
+        right = before[-rng.randint(1, repeated) :] + right
+        # "to Rome uh to Paris": the repeated word shows what is corrected.
+        if rng.random() < _PAUSE_RATIO:
+            marker = rng.choice(lexicon.PAUSES)
+    return before + wrong + marker + right + after
 
 
-def restart(rng: random.Random, question: list[str], other: list[str]) -> list[str]:
+def restart(
+    rng: random.Random,
+    question: list[str],
+    other: list[str],
+    markers: Sequence[list[str]] = lexicon.MARKERS,
+) -> list[str]:
     """Begin another question and abandon it, then ask this one from its start."""
-    cut = rng.randint(2, max(2, len(other) - 2))
+    longest = max(2, len(other) - 2)
+    cut = min(rng.randint(1, longest), rng.randint(1, longest))  # most are abandoned soon
     repair = list(question)
     if rng.random() < 0.4:
         repair[0] = repair[0].lower()  # as transcripts write it within an utterance
-    return other[:cut] + rng.choice(words.MARKERS) + repair
+    return other[:cut] + rng.choice(markers) + repair
 
 
-def repeat_words(rng: random.Random, question: list[str]) -> list[str]:
-    """Say one or two neighboring words twice."""
-    length = min(rng.choice((1, 1, 2)), len(question) - 1)
+def repeat_words(
+    rng: random.Random, question: list[str], pauses: Sequence[list[str]] = ()
+) -> list[str]:
+    """Say one to four neighboring words twice, sometimes with one of `pauses` in between."""
+    length = min(rng.choice((1, 1, 1, 2, 2, 3, 4)), len(question) - 1)
     start = rng.randrange(len(question) - length)
     said = question[start : start + length]
     again = [said[0].lower(), *said[1:]] if start == 0 else said
-    return question[:start] + said + again + question[start + length :]
+    pause = rng.choice(pauses) if pauses and rng.random() < 0.5 else []
+    return question[:start] + said + pause + again + question[start + length :]
 
 
 def add_fillers(rng: random.Random, question: list[str], count: int) -> list[str]:
-    """Insert `count` fillers between words."""
+    """Insert `count` fillers before or between words."""
     said = list(question)
     for _ in range(count):
         at = rng.randrange(len(said))
-        filler = rng.choice(words.FILLERS)
-        if at == 0:
-            said[0] = said[0].lower() if said[0] in words.OPENERS else said[0]
-        said[at:at] = filler
+        if at == 0 or rng.random() < 0.15:
+            at = 0
+            said[0] = said[0].lower() if said[0] in lexicon.OPENERS else said[0]
+        said[at:at] = rng.choice(lexicon.OPENING_FILLERS if at == 0 else lexicon.FILLERS)
     return said
 
 
 _README = """# Synthetic spoken questions
 
 All rows are generated by a program (`edge.train.synthetic`, seed {seed}). None was spoken by a
-person, and none is taken from a published data set. The names are invented.
+person, and none is taken from a published data set. Most names are invented. Half of the rows are
+in lower case, most of those without a question mark.
 
 Rows: {counts}. Columns: `input` (a question with restarts, corrections, repeats and fillers),
 `target` (the intended question), `unseen` (true only for held-out rows with names that occur in no

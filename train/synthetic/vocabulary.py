@@ -1,71 +1,11 @@
-"""Vocabulary of the synthetic questions: frames, slots, invented names, markers and fillers."""
+"""Questions of the synthetic data set: frames, slots, invented names and writing styles."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
-# Said between the wrong words and the right ones.
-MARKERS = [
-    marker.split()
-    for marker in (
-        "no wait", "no", "sorry", "no sorry", "I mean", "no I mean", "or wait", "actually no",
-        "or rather", "oh sorry", "scratch that", "no make that", "hang on", "let me rephrase",
-    )
-]  # fmt: skip
-FILLERS = [
-    filler.split()
-    for filler in ("uh", "um", "er", "well", "you know", "hmm", "let me see", "like", "okay so")
-]
-OPENERS = frozenset(
-    (
-        "What", "Who", "When", "Where", "Which", "How", "Why", "In", "At", "For", "From", "Did",
-        "Is", "Was", "By",
-    )
-)  # fmt: skip
-# Words before a slot that are often repeated with it.
-RETRACED = frozenset(("the", "of", "in", "to", "from", "for", "by", "with", "near"))
-
-ROLES = (
-    "mayor", "governor", "founder", "chief engineer", "president", "first king", "last queen",
-    "leading surgeon", "head librarian", "director", "owner", "captain", "treasurer",
-    "ambassador", "harbour master", "chief editor", "bishop", "court painter", "prime minister",
-)  # fmt: skip
-THINGS = (
-    "bridge", "stone tower", "railway station", "cathedral", "old library", "harbour", "canal",
-    "city wall", "opera house", "power plant", "lighthouse", "royal garden", "museum", "market",
-    "university", "northern gate", "observatory", "water mill", "parliament", "steel factory",
-)  # fmt: skip
-TOPICS = (
-    "population", "annual rainfall", "main export", "official language", "climate", "currency",
-    "oldest school", "largest industry", "national anthem", "average income", "economy",
-    "religion", "legal system", "coat of arms", "longest river", "highest mountain", "history",
-    "postal code", "local cuisine", "system of government",
-)  # fmt: skip
-PAST_VERBS = (
-    "build", "destroy", "visit", "buy", "paint", "restore", "sell", "describe", "leave",
-    "rebuild", "photograph", "design", "inspect", "finance", "conquer", "inherit",
-)  # fmt: skip
-PARTICIPLES = (
-    "built", "destroyed", "opened", "restored", "sold", "described", "closed", "rebuilt",
-    "designed", "financed", "conquered", "flooded", "named", "discovered", "photographed",
-)  # fmt: skip
-ADJECTIVES = (
-    "cold", "rich", "famous", "crowded", "isolated", "powerful", "unusual", "dangerous",
-    "popular", "important", "expensive", "fertile", "dry", "controversial", "difficult",
-)  # fmt: skip
-GROUPS = (
-    "farmers", "merchants", "soldiers", "scientists", "students", "settlers", "pilgrims",
-    "fishermen", "miners", "journalists", "nurses", "sailors", "monks", "engineers", "teachers",
-)  # fmt: skip
-SUBJECTS = (
-    "geology", "chemistry", "trade", "medicine", "astronomy", "farming", "music", "navigation",
-    "printing", "mathematics", "shipbuilding", "philosophy", "law", "botany", "poetry", "mining",
-)  # fmt: skip
-SEASONS = (
-    "the spring", "the winter", "the civil war", "the long drought", "the industrial revolution",
-    "the harvest", "the great fire", "the election", "the siege", "the last ice age",
-)  # fmt: skip
+from edge.train.synthetic import lexicon
 
 # `fill_slot` replaces {slot}. No two frames ask the same question in different words.
 FRAMES = tuple(
@@ -101,28 +41,118 @@ FRAMES = tuple(
         "For how long was {person} the {role} of {place} ?",
         "Did {person} {verb} the {thing} before {year} ?",
         "Is the {topic} of {place} {adjective} ?",
+        "When was the {thing} {done} ?",
+        "Where was the {thing} {done} ?",
+        "Why was the {thing} {done} ?",
+        "When was it {done} ?",
+        "Where was it {done} ?",
+        "Who {done} it ?",
+        "Who {done} the {thing} ?",
+        "Who {done} the {thing} in {place} ?",
+        "Who wrote the {work} ?",
+        "Who wrote the {work} about {subject} ?",
+        "Who is the {role} of {place} ?",
+        "Who was {person} ?",
+        "Who won the {event} in {year} ?",
+        "Who lives in the {thing} ?",
+        "How old is the {thing} ?",
+        "How {adjective} is the {thing} ?",
+        "How {adjective} is the {thing} in {place} ?",
+        "How long is the {thing} open ?",
+        "How long does the {vehicle} to {place} take ?",
+        "How many {group} live in {place} ?",
+        "How many {group} were at the {event} ?",
+        "How much does a {item} cost ?",
+        "How much is a {item} in {place} ?",
+        "How do I get to the {thing} ?",
+        "How do I get from {place} to {place} ?",
+        "How does a {item} work ?",
+        "Where is the nearest {thing} ?",
+        "Where was {person} born ?",
+        "Where is {place} ?",
+        "Where can I buy a {item} ?",
+        "Where did the {event} take place ?",
+        "Where does the {vehicle} to {place} leave from ?",
+        "What is the weather like in {place} ?",
+        "What is the {topic} of the {thing} ?",
+        "What is {person} known for ?",
+        "What happened in {place} in {year} ?",
+        "What time does the {thing} open ?",
+        "What time does the {thing} close on {day} ?",
+        "What time does the {vehicle} to {place} leave ?",
+        "What language do {group} speak in {place} ?",
+        "What did the {role} say about the {event} ?",
+        "When is the next {vehicle} to {place} ?",
+        "When does the {event} start ?",
+        "When did the {event} in {place} end ?",
+        "Which {vehicle} goes to {place} ?",
+        "Why did the {event} start ?",
+        "Can I take a {item} on the {vehicle} ?",
+        "Can you tell me the {topic} of {place} ?",
+        "Do I need a {item} for {place} ?",
+        "Does the {vehicle} stop in {place} ?",
+        "Are there any {group} in {place} ?",
+        "Is there a {thing} near {place} ?",
+        "Is the {thing} open on {day} ?",
+        "Was {person} born in {place} ?",
+        "Will it rain in {place} on {day} ?",
+        "Why is the {thing} {adjective} ?",
+        "Why are {group} so {adjective} ?",
+        "Why do {group} leave {place} ?",
+        "Where do {group} live ?",
+        "Where can I rent a {item} ?",
+        "What was the name of the {thing} ?",
+        "What was the name of {person} ?",
+        "What is the {most} {thing} in {place} ?",
+        "What is the {most} {vehicle} to {place} ?",
+        "Which {group} have the {most} {item} ?",
+        "Who was the first {role} in {place} ?",
+        "Who has the {most} {item} in the {thing} ?",
+        "When does the next {vehicle} leave ?",
+        "When is the next {event} ?",
+        "How many {group} are in a {thing} ?",
+        "How much does a ticket to {place} cost ?",
+        "How far is it from the {thing} to {place} ?",
+        "How {adjective} is Mount {place} ?",
+        "Did {person} win the {event} ?",
+        "Is there a {thing} near the {thing} ?",
+        "Which {vehicle} goes to the {thing} ?",
+        "How do I find the {item} of {person} ?",
     )
 )
 
 _LISTS = {
-    "role": ROLES,
-    "thing": THINGS,
-    "topic": TOPICS,
-    "verb": PAST_VERBS,
-    "done": PARTICIPLES,
-    "adjective": ADJECTIVES,
-    "group": GROUPS,
-    "subject": SUBJECTS,
-    "season": SEASONS,
+    "role": lexicon.ROLES,
+    "thing": lexicon.THINGS,
+    "topic": lexicon.TOPICS,
+    "verb": lexicon.PAST_VERBS,
+    "done": lexicon.PARTICIPLES,
+    "adjective": lexicon.ADJECTIVES,
+    "group": lexicon.GROUPS,
+    "subject": lexicon.SUBJECTS,
+    "season": lexicon.SEASONS,
+    "item": lexicon.ITEMS,
+    "vehicle": lexicon.VEHICLES,
+    "day": lexicon.DAYS,
+    "event": lexicon.EVENTS,
+    "work": lexicon.WORKS,
+    "most": lexicon.SUPERLATIVES,
 }
 _NAMED = ("person", "place")
+# Nouns that may be an invented word, so that a model learns to copy words that it does not know.
+_OPEN = ("thing", "topic", "group", "subject", "item", "work", "event", "role")
+_INVENTED_RATIO = 0.1  # of the fillings of those
+_REAL_RATIO = 0.4  # of the names
 # Sounds of invented words; those listed twice are twice as likely.
 _ONSETS = (
     "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z",
-    "br", "dr", "gr", "kr", "st", "tr", "sh", "th",
+    "br", "dr", "gr", "kr", "st", "tr", "sh", "th", "fl", "pl", "cl", "ch", "ph", "sp", "y", "qu",
 )  # fmt: skip
-_VOWELS = ("a", "e", "i", "o", "u", "a", "e", "i", "o", "ai", "ea", "ou")
-_CODAS = ("", "", "n", "r", "l", "s", "m", "t", "ck", "nd", "rn", "x")
+_VOWELS = ("a", "e", "i", "o", "u", "a", "e", "i", "o", "ai", "ea", "ou", "ee", "oo", "ie")
+_CODAS = (
+    "", "", "n", "r", "l", "s", "m", "t", "ck", "nd", "rn", "x", "ff", "ll", "tt", "ss", "d", "p",
+    "g", "ng", "y",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,7 +185,9 @@ def invent_names(rng: random.Random, seen: int, unseen: int) -> NamePool:
     """Two disjoint sets of pronounceable names; none is a word of the vocabulary."""
     known = {word.lower() for frame in FRAMES for word in frame}
     known.update(word for entries in _LISTS.values() for entry in entries for word in entry.split())
-    known.update(word.lower() for phrase in [*MARKERS, *FILLERS] for word in phrase)
+    said = [*lexicon.MARKERS, *lexicon.FILLERS, *lexicon.OPENING_FILLERS, *lexicon.PAUSES]
+    known.update(word.lower() for phrase in said for word in phrase)
+    known.update(name.lower() for name in (*lexicon.PLACES, *lexicon.PEOPLE))
     names: list[str] = []
     while len(names) < seen + unseen:
         name = invent_word(rng).capitalize()
@@ -203,21 +235,46 @@ def fill_slot(
     """Random words for a slot of a kind, different from `other_than`."""
     names = pool.unseen if unseen else pool.seen
     while True:
+        real = not unseen and rng.random() < _REAL_RATIO
         if kind == "person":
-            filled = [rng.choice(names) for _ in range(rng.choice((1, 2)))]
+            choices = lexicon.PEOPLE if real else names
+            filled = [rng.choice(choices) for _ in range(rng.choice((1, 1, 2)))]
         elif kind == "place":
-            filled = [rng.choice(names)]
-            if rng.random() < 0.15:
+            filled = [rng.choice(lexicon.PLACES if real else names)]
+            if not real and rng.random() < 0.15:
                 filled = [rng.choice(("Lake", "Mount", "Port", "New", "Upper")), *filled]
         elif kind == "year":
-            filled = [str(rng.randint(1100, 2020))]
+            filled = [str(rng.randint(1100, 2030))]
+        elif kind in _OPEN and rng.random() < _INVENTED_RATIO:
+            filled = [rng.choice(names).lower()]
         else:
             filled = rng.choice(_LISTS[kind]).split()
         if tuple(filled) != other_than:
             return filled
 
 
-def finish(words: list[str]) -> str:
-    """Join words to a text that starts with a capital letter."""
-    text = " ".join(words).replace(" ?", "?")
-    return text[0].upper() + text[1:]
+@dataclass(frozen=True)
+class Style:
+    """How a text is written: its first letter, its names, and whether it ends with "?"."""
+
+    capital: bool
+    names: bool
+    mark: bool
+
+
+def draw_style(rng: random.Random) -> Style:
+    """As written text, or as a speech recognizer prints it: in lower case, without "?"."""
+    if rng.random() < 0.45:
+        return Style(capital=True, names=True, mark=rng.random() < 0.9)
+    return Style(capital=False, names=rng.random() < 0.25, mark=rng.random() < 0.15)
+
+
+def finish(words: list[str], style: Style) -> str:
+    """Join words to a text of that style."""
+    said = words if style.mark else [word for word in words if word != "?"]
+    if not style.names:
+        said = [word.lower() for word in said]
+    elif not style.capital:
+        said = [word.lower() if word in lexicon.OPENERS else word for word in said]
+    text = " ".join(said).replace(" ?", "?")
+    return text[0].upper() + text[1:] if style.capital else text

@@ -10,7 +10,7 @@ from edge.cli.commands.data.lengths import lengths
 from edge.cli.commands.data.split import split
 
 
-@click.group(cls=Group, no_args_is_help=False)
+@click.group(cls=Group)
 def command() -> None:
     """Inspect, split and augment training rows."""
 

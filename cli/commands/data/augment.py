@@ -16,14 +16,14 @@ from edge.cli.options import (
     output_option,
     threads_option,
 )
-from edge.cli.param_types import COUNT, PATH
+from edge.cli.param_types import COUNT, INPUT
 
 if TYPE_CHECKING:
     from edge.train.augment.offline import AugmentationResult
 
 
 @click.command(name="augment", cls=Command, short_help="Add paraphrased or disfluent inputs.")
-@click.argument("data", type=PATH)
+@click.argument("data", type=INPUT)
 @click.option(
     "--with",
     "model",

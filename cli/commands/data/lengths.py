@@ -11,7 +11,7 @@ import click
 from edge.cli.base import Command
 from edge.cli.display.json_output import STDOUT, tables_beside, write_json
 from edge.cli.options import column_options, json_option
-from edge.cli.param_types import COUNT, PATH
+from edge.cli.param_types import COUNT, INPUT, PATH
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +22,7 @@ _MAX_TASKS = 12  # in the list of tasks
 
 
 @click.command(name="lengths", cls=Command, short_help="Token lengths, duplicates and leakage.")
-@click.argument("data", type=PATH)
+@click.argument("data", type=INPUT)
 @click.option(
     "-m", "--model", required=True, metavar="ID_OR_PATH", help="Model whose tokenizer is used."
 )
@@ -86,7 +86,8 @@ def lengths(
     Recommends maximum lengths: the 95th percentile of the training split, rounded up to a multiple
     of 8. Reports what --long truncate, drop or chunk of edge train would do to longer rows.
     """
-    from edge.cli.display.console import quiet_libraries, status, stdout_console
+    from edge.cli.display.console import quiet_libraries, status
+    from edge.cli.display.tables import print_table
     from edge.runtime.rows import Columns
     from edge.train.data.statistics import measure_lengths, write_histogram
     from edge.train.model.loading import load_tokenizer
@@ -108,7 +109,7 @@ def lengths(
     if json_file is not None:
         write_json(report.as_json(), json_file)
     with tables_beside(json_file):
-        stdout_console().print(_table(report))
+        print_table(_table(report))
         for line in _lines(report, policy, tokens_per_step):
             click.echo(line)
         for path in (histogram, json_file):

@@ -8,11 +8,11 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.options import column_options, force_option, output_option
-from edge.cli.param_types import PATH
+from edge.cli.param_types import INPUT
 
 
 @click.command(name="split", cls=Command, short_help="Split rows into train, dev and test.")
-@click.argument("data", type=PATH)
+@click.argument("data", type=INPUT)
 @output_option("Folder for the splits.", metavar="FOLDER")
 @force_option
 @click.option(

@@ -24,6 +24,7 @@ from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.artifact import Artifact, sha256_of
 from edge.runtime.errors import DataError, UsageError
+from edge.runtime.install import install_command
 from edge.runtime.rows import Row, read_rows
 
 
@@ -217,7 +218,7 @@ def test_what_fails_has_a_line_and_the_rest_is_measured(
     crashed, missing, well = report.results
     assert crashed.error is not None
     assert crashed.error.startswith("crashed (SIGABRT)")
-    assert missing.error == "not installed: ctranslate2 (pip install 'edge-t5[ctranslate2]')"
+    assert missing.error == f"not installed: ctranslate2 ({install_command('ctranslate2')})"
     for failed in (crashed, missing):
         assert failed.latency is None
         assert failed.accuracy is None

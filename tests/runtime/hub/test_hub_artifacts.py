@@ -12,6 +12,8 @@ import pytest
 from hub_samples import folder_files
 from hub_server import WRITER, HubServer
 
+from edge.runtime.install import install_command
+
 HubRun = Callable[..., Any]
 TEXT = "what is the bridge in Berlin"
 
@@ -143,7 +145,7 @@ def test_the_library_is_an_extra(hub_run: HubRun, local: Path) -> None:
     assert missing[0] == "MissingExtraError"
     assert missing[1] == (
         "me/tiny: no such folder; the hub needs huggingface_hub, which is not installed:"
-        " pip install 'edge-t5[hub]'"
+        f" {install_command('hub')}"
     )
     assert found[1] == str(local)
 

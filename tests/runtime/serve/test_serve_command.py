@@ -19,6 +19,7 @@ pytest.importorskip("fastapi")
 import httpx2
 
 from edge.runtime import load
+from edge.runtime.install import install_command
 from edge.runtime.platform.cpu import usable_cores
 from samples import TEXTS
 from serving import command
@@ -170,4 +171,4 @@ def test_without_the_extra_one_line_says_which(artifacts: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 1
-    assert "edge-t5[serve]" in ended.stderr
+    assert install_command("serve") in ended.stderr

@@ -78,7 +78,8 @@ def test_the_question_can_be_had_from_what_was_said(
         said, meant = str(row["input"]), str(row["target"])
         rest = iter(re.findall(r"\w+", said.lower()))
         assert all(word in rest for word in re.findall(r"\w+", meant.lower())), row
-        assert meant.endswith("?")
+        assert meant.endswith("?") == said.endswith("?")
+        assert meant[0].isupper() == said[0].isupper()
 
 
 def test_most_rows_are_disfluent_and_few_are_not(
@@ -98,6 +99,6 @@ def test_held_out_rows_stay_when_training_rows_are_added() -> None:
 def test_more_rows_than_there_are_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     from edge.train.synthetic import vocabulary as synthetic_words
 
-    monkeypatch.setattr(synthetic_words, "FRAMES", (["Is", "the", "{thing}", "{adjective}", "?"],))
+    monkeypatch.setattr(synthetic_words, "FRAMES", (["Is", "it", "{adjective}", "?"],))
     with pytest.raises(UsageError, match="fewer rows"):
         generate(0, {"train": 400})

@@ -1,0 +1,222 @@
+"""Options that need another option to have an effect; given without it, they are refused.
+
+One table for all commands. Options of `edge train` are checked against the complete configuration,
+since presets and files set values, too. Not in the table: permissions such as --force and
+--trust-code, which change nothing where nothing needs them, and combinations that the libraries
+refuse themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+Values = Mapping[str, Any]  # parameter name → value, defaults included
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Options of some commands, and the condition under which they have an effect.
+
+    Attributes:
+        commands: Names as typed, such as "data augment".
+        options: Parameter names.
+        idle: When they have none, as in "has no effect without --input".
+        effective: Whether the options have an effect, by the values of the command.
+    """
+
+    commands: tuple[str, ...]
+    options: tuple[str, ...]
+    idle: str
+    effective: Callable[[Values], bool]
+
+
+def _generation_defaults(values: Values) -> Values:
+    """The artifact's generation defaults and format; empty if it can't be read, which is reported
+    when it is loaded.
+    """
+    from edge.runtime.artifact.manifest import read_manifest
+    from edge.runtime.errors import EdgeError
+    from edge.runtime.hub.artifacts import artifact_folder
+
+    try:
+        manifest = read_manifest(artifact_folder(values["artifact"]))
+    except EdgeError:
+        return {}
+    return {**manifest.generation, "format": manifest.format}
+
+
+def _generation(name: str, values: Values) -> Any:
+    """A generation setting of a call: the option, else the artifact's default."""
+    given = values.get(name)
+    return _generation_defaults(values).get(name) if given is None else given
+
+
+def _remote(values: Values) -> bool:
+    """Whether a service decides (`edge chat --url`), or the artifact can't be read."""
+    return values.get("artifact") is None or not _generation_defaults(values)
+
+
+def _samples(values: Values) -> bool:
+    # Without beam search, --profile conservative samples.
+    careful = values.get("profile") and _generation_defaults(values).get("format") == "gguf"
+    return _remote(values) or bool(careful or _generation("do_sample", values))
+
+
+def _has_beams(values: Values) -> bool:
+    careful = values.get("profile") is not None
+    return _remote(values) or careful or (_generation("num_beams", values) or 1) > 1
+
+
+def _drafts(values: Values) -> bool:
+    if _remote(values):
+        return True
+    greedy = not _generation("do_sample", values) and (_generation("num_beams", values) or 1) == 1
+    return greedy and _generation_defaults(values)["format"] == "onnx"
+
+
+_FLOATS = frozenset({"none", "float32", "float16", "bfloat16", "f16", "f32"})
+
+
+def _quantizes(values: Values) -> bool:
+    return not set(values["quantizations"]) <= _FLOATS
+
+
+def _tries_onnx(values: Values) -> bool:
+    return not values["formats"] or "onnx" in values["formats"]
+
+
+def _given(*names: str) -> Callable[[Values], bool]:
+    """Whether one of these options has a value."""
+    return lambda values: any(values[name] not in (None, False, ()) for name in names)
+
+
+def _equals(name: str, *accepted: object) -> Callable[[Values], bool]:
+    return lambda values: values[name] in accepted
+
+
+_TRAIN = ("train", "check")
+_ANSWER = ("run", "chat")
+
+RULES = (
+    Rule(
+        _ANSWER,
+        ("temperature", "top_k", "top_p", "seed"),
+        "without --do-sample",
+        _samples,
+    ),
+    Rule(_ANSWER, ("length_penalty",), "without --num-beams above 1", _has_beams),
+    Rule(
+        _ANSWER,
+        ("prompt_lookup_num_tokens",),
+        "except in greedy search of an onnx artifact",
+        _drafts,
+    ),
+    Rule(
+        ("run", "serve"),
+        ("fallback",),
+        "without --on-long fallback",
+        _equals("on_long", "fallback"),
+    ),
+    Rule(("run",), ("input_column",), "without --input", _given("input_file")),
+    Rule(("chat",), ("trust_code",), "with --url", _given("artifact")),
+    Rule(
+        ("serve",),
+        ("log_content",),
+        "with --quiet",
+        _equals("quiet", False),
+    ),
+    Rule(("compile",), ("shortlist", "no_drafts"), "without --format onnx", _tries_onnx),
+    Rule(("tune",), ("input_column",), "without --data", _given("data")),
+    Rule(
+        ("export",),
+        ("calibrate", "condition"),
+        "without a quantization of at most 8 bits",
+        _quantizes,
+    ),
+    Rule(("export",), ("shortlist_frequent",), "without --shortlist FILE", _given("shortlist")),
+    Rule(
+        ("export",),
+        ("input_column", "target_column"),
+        "without --calibrate or --shortlist",
+        _given("calibrate", "shortlist"),
+    ),
+    Rule(
+        ("data augment",),
+        ("prefix", "temperature", "top_p", "max_new_tokens", "threads"),
+        "without --with MODEL",
+        _given("model"),
+    ),
+    Rule(
+        _TRAIN,
+        ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
+        "without --method lora or qlora",
+        _equals("method", "lora", "qlora"),
+    ),
+    Rule(_TRAIN, ("quant_bits",), "without --method qlora", _equals("method", "qlora")),
+    Rule(_TRAIN, ("distill_ratio",), "without --decoder-layers", _given("decoder_layers")),
+    Rule(_TRAIN, ("tokenizer",), "with --from-scratch", _given("model")),
+    Rule(
+        _TRAIN,
+        ("batch_size",),
+        "with --tokens-per-step",
+        _equals("tokens_per_step", None),
+    ),
+    Rule(_TRAIN, ("ema_decay",), "with --ema-ratio 0", lambda values: bool(values["ema_ratio"])),
+    Rule(
+        _TRAIN,
+        ("adam_beta1", "adam_beta2"),
+        "with --optimizer adafactor",
+        lambda values: values["optimizer"] != "adafactor",
+    ),
+    Rule(
+        _TRAIN,
+        ("best_metric", "load_best", "patience"),
+        "with --eval-steps 0, the default from scratch",
+        lambda values: values["eval_steps"] != 0,
+    ),
+    Rule(
+        _TRAIN,
+        ("save_limit",),
+        "with --save-minutes 0 and without --save-steps",
+        lambda values: values["save_steps"] is not None or values["save_minutes"] > 0,
+    ),
+)
+
+
+def _spelled(param: click.Parameter, value: Any) -> str:
+    """The long form of an option: "--no-condition" if its value is False."""
+    off = param.secondary_opts if value is False else []
+    return max(off or param.opts, key=len)
+
+
+def refuse_without_effect(
+    command: str, given: Collection[str], values: Values, params: Collection[click.Parameter]
+) -> None:
+    """Check the given options of a command against the table.
+
+    Args:
+        command: The command's name as typed, such as "data augment".
+        given: Names of the parameters that the user gave.
+        values: All values of the command by parameter name.
+        params: The command's parameters, for their spelling.
+
+    Raises:
+        UsageError: An option has no effect; the message lists all of them.
+    """
+    from edge.runtime.errors import UsageError
+
+    names = {param.name: _spelled(param, values.get(param.name or "")) for param in params}
+    problems = []
+    for rule in RULES:
+        if command not in rule.commands:
+            continue
+        useless = [names[name] for name in rule.options if name in given]
+        if useless and not rule.effective(values):
+            has = "has" if len(useless) == 1 else "have"
+            problems.append(f"{', '.join(useless)} {has} no effect {rule.idle}")
+    if problems:
+        raise UsageError("; ".join(problems))
