@@ -32,7 +32,7 @@ _REPOSITORY = _ENGINES_FOLDER.parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class TimedAnswers:
-    """Milliseconds of each answer; resident memory of the process and its peak, in bytes."""
+    """Milliseconds of each run; resident memory of the process and its peak, in bytes."""
 
     ms: list[float]
     rss: int
@@ -81,16 +81,18 @@ class EngineProcess(LineProcess):
         return super().request(values, timeout)
 
     def time(
-        self, input_ids: Sequence[int], new_tokens: int, runs: int, warmup: int = 1
+        self, rows: Sequence[Sequence[int]], new_tokens: int, runs: int, warmup: int = 1
     ) -> TimedAnswers:
-        """Time `runs` answers of exactly `new_tokens`, after `warmup` untimed ones.
+        """Time `runs` times the answers of exactly `new_tokens` to all `rows`.
+
+        `warmup` untimed runs come before them.
 
         Raises:
             EngineFailedError: the engine reported an error, ended or timed out.
         """
         answer = self.request(
             {
-                "input_ids": list(input_ids),
+                "rows": [list(row) for row in rows],
                 "new_tokens": new_tokens,
                 "runs": runs,
                 "warmup": warmup,

@@ -8,6 +8,9 @@ import numpy as np
 
 from edge.runtime.artifact.manifest import Architecture
 
+# Sources that are answered together.
+Rows = tuple[tuple[int, ...], ...]
+
 _SPECIAL_TOKENS = 3  # padding, eos and unknown have the first ids
 
 
@@ -23,6 +26,12 @@ class RandomIds:
 
     def of_length(self, length: int) -> tuple[int, ...]:
         """Exactly `length` ids, eos included; the same for the same length."""
+        return self.rows(length)[0]
+
+    def rows(self, length: int, count: int = 1) -> Rows:
+        """`count` different sources of exactly `length` ids each; a smaller count gives the first
+        of them.
+        """
         generator = np.random.default_rng(length)
-        drawn = generator.integers(_SPECIAL_TOKENS, self._pieces, length - 1)
-        return (*drawn.tolist(), self.eos)
+        drawn = generator.integers(_SPECIAL_TOKENS, self._pieces, (count, length - 1))
+        return tuple((*row, self.eos) for row in drawn.tolist())

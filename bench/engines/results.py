@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.documents import ENGINES, parse_as, parse_reports, reports_document
+from edge.bench.engines.batches import BatchSpeed
+from edge.bench.engines.matrix_rate import MatrixRate
 from edge.bench.engines.roofline import Roofline
 from edge.bench.engines.scaling import Scaling
 from edge.bench.timing.latency import DEFAULT_RUNS, check_runs
 from edge.bench.timing.verdict import MEETS, Verdict, judge
 from edge.runtime.errors import UsageError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Settings:
         threads: the most threads; each engine gets the number up to this that is fastest for it.
         runs: timed answers.
         target_ms: the target for p95.
+        batches: sizes of the batches that are measured, too.
     """
 
     input_tokens: int = 32
@@ -36,6 +39,7 @@ class Settings:
     threads: int = 2
     runs: int = DEFAULT_RUNS
     target_ms: float = 100.0
+    batches: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_runs(self.runs)
@@ -44,6 +48,8 @@ class Settings:
                 f"--new-tokens must be at least 2, not {self.new_tokens}: the time per token is the"
                 " difference to answers of one token"
             )
+        if any(batch < 1 for batch in self.batches):
+            raise UsageError(f"--batch must be at least 1, not {min(self.batches)}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,8 @@ class Speed:
 class EngineRow:
     """One line of the table. If `speed` is None, `failure` says why.
 
-    `bits` are those of a decoder weight; `size` is what the engine loads, in bytes.
+    `bits` are those of a decoder weight; `size` is what the engine loads, in bytes; `batches` has
+    one entry for each of the settings'.
     """
 
     name: str
@@ -91,6 +98,12 @@ class EngineRow:
     speed: Speed | None = None
     failure: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    batches: tuple[BatchSpeed, ...] = ()
+
+    def batch(self, size: int) -> BatchSpeed | None:
+        """The speed in batches of `size`; None if it was not measured."""
+        found = (one for one in self.batches if one.batch == size and not one.failure)
+        return next(found, None)
 
 
 @dataclass(frozen=True)
@@ -103,11 +116,13 @@ class EngineReport:
         settings: what every engine was asked.
         rows: edge's artifacts first, then the baselines.
         bandwidth: read bandwidth of the memory, bytes per second; 0 if not measured.
-        rooflines: by bits per decoder weight.
+        matrix_rate: the best int8 matrix product of this machine.
+        rooflines: of one answer, by bits per decoder weight.
         scaling: of edge's artifacts; empty unless requested.
         machine: see `edge.bench.timing.machine`.
         created: ISO 8601, UTC.
         interrupted: whether the run was stopped before its end.
+        batch_rooflines: of each batch size and each number of bits.
     """
 
     model: str
@@ -115,11 +130,13 @@ class EngineReport:
     settings: Settings
     rows: list[EngineRow]
     bandwidth: float
+    matrix_rate: MatrixRate
     rooflines: dict[int, Roofline]
     scaling: list[Scaling]
     machine: dict[str, Any]
     created: str
     interrupted: bool = False
+    batch_rooflines: list[Roofline] = dataclasses.field(default_factory=list)
 
     def best_baseline(self, bits: int) -> EngineRow | None:
         """The fastest baseline of that precision by its median; None without one."""
@@ -142,6 +159,28 @@ class EngineReport:
         roofline = self.rooflines.get(row.bits)
         return row.speed.p50 / roofline.ms if roofline and row.speed else None
 
+    def best_batch_baseline(self, bits: int, batch: int) -> BatchSpeed | None:
+        """The baseline of that precision with the most answers per second; None without one."""
+        found = [
+            one
+            for row in self.rows
+            if row.is_baseline and row.bits == bits and (one := row.batch(batch))
+        ]
+        return max(found, key=lambda one: one.answers_per_second, default=None)
+
+    def batch_times_faster(self, row: EngineRow, batch: int) -> float | None:
+        """A row's answers per second over those of the best baseline of its precision."""
+        speed, best = row.batch(batch), self.best_batch_baseline(row.bits, batch)
+        return speed.answers_per_second / best.answers_per_second if speed and best else None
+
+    def batch_times_roofline(self, row: EngineRow, batch: int) -> float | None:
+        """The roofline's answers per second over a row's, for its precision and that batch."""
+        speed = row.batch(batch)
+        for roofline in self.batch_rooflines:
+            if speed and (roofline.bits, roofline.batch) == (row.bits, batch):
+                return roofline.answers_per_second / speed.answers_per_second
+        return None
+
     def verdict(self, row: EngineRow) -> Verdict | None:
         """Whether the row's p95 meets the target; None if it was not measured."""
         return judge(row.speed.times_ms, self.settings.target_ms) if row.speed else None
@@ -162,6 +201,10 @@ class EngineReport:
         for row, fields in zip(self.rows, values["rows"], strict=True):
             fields["times_faster_than_best_baseline"] = self.times_faster(row)
             fields["times_roofline"] = self.times_roofline(row)
+            for one in fields["batches"]:
+                size = one["batch"]
+                one["times_faster_than_best_baseline"] = self.batch_times_faster(row, size)
+                one["times_roofline"] = self.batch_times_roofline(row, size)
             fields["meets_target"] = self.meets_target(row)
             verdict = self.verdict(row)
             fields["verdict"] = verdict.word if verdict else None

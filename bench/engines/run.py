@@ -1,17 +1,26 @@
 """The engine benchmark: edge's artifacts and the baselines side by side on one model.
 
 Each engine runs in a separate process, and timing is interleaved. Every engine gets the same source
-ids and generates answers of the same exact length: from ids to ids, batch 1, greedy.
+ids and generates answers of the same exact length: from ids to ids, greedy, one by one and in
+batches.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 from collections.abc import Callable, Sequence
 
 from edge.bench.engines.baselines.table import BASELINES
+from edge.bench.engines.batches import (
+    BatchSpeed,
+    batch_runs,
+    batch_speed,
+    check_batches,
+)
 from edge.bench.engines.cache import Prepared, bits_of
+from edge.bench.engines.matrix_rate import MatrixRate, measure_matrix_rate
 from edge.bench.engines.random_ids import RandomIds
 from edge.bench.engines.results import (
     EngineReport,
@@ -19,7 +28,7 @@ from edge.bench.engines.results import (
     EnginesInterruptedError,
     Settings,
 )
-from edge.bench.engines.roofline import Roofline, read_bandwidth, roofline_of
+from edge.bench.engines.roofline import Roofline, read_bandwidth, rooflines
 from edge.bench.engines.runner import EngineRunner, Point, time_points, with_first
 from edge.bench.engines.scaling import Scaling, scaling_points, scaling_table
 from edge.bench.signals import signal_of
@@ -27,8 +36,9 @@ from edge.bench.timing.machine import machine_info
 from edge.export.publish import Target
 from edge.runtime.artifact.manifest import Architecture
 
-# Called with (phase, engine, done, total); phases are "prepare", "threads", "latency" and
-# "scaling".
+_BATCH_TURN = 5  # answers of one engine before the next has its turn, at least one batch
+# Called with (phase, engine, done, total); phases are "prepare", "threads", "latency", "scaling"
+# and "batch N".
 Progress = Callable[[str, str, int, int], None]
 
 
@@ -61,9 +71,12 @@ def run_engines(
         on_progress: called with phase, engine, done and total.
 
     Raises:
+        UsageError: a batch does not fit into memory.
         EnginesInterruptedError: Ctrl-C or another signal; it has the report of what was measured.
     """
     settings = settings or Settings()
+    lengths = {"input_tokens": settings.input_tokens, "new_tokens": settings.new_tokens}
+    check_batches(name, shape, settings.batches, **lengths)
     notify = on_progress or (lambda *_: None)
     rows = [_artifact_row(target) for target in targets]
     rows += [_baseline_row(baseline) for baseline in baselines]
@@ -71,8 +84,9 @@ def run_engines(
     specs += [prepared.baseline(baseline) for baseline in baselines]
     runners = [EngineRunner(row, spec) for row, spec in zip(rows, specs, strict=True)]
     ids = RandomIds(prepared.model, shape)
-    point: Point = (ids.of_length(settings.input_tokens), settings.new_tokens)
-    bandwidth = 0.0
+    point: Point = (ids.rows(settings.input_tokens), settings.new_tokens)
+    bandwidth, matrix_rate = 0.0, MatrixRate()
+    batches: dict[str, list[BatchSpeed]] = {row.name: [] for row in rows}
     tables: list[Scaling] = []
     stopped_by: int | None = None
     measured = False
@@ -82,6 +96,7 @@ def run_engines(
         try:
             _start(runners, prepared, point, settings, notify)
             bandwidth = read_bandwidth(settings.threads)
+            matrix_rate = measure_matrix_rate(settings.threads)
             time_points(
                 runners,
                 with_first(point),
@@ -89,25 +104,36 @@ def run_engines(
                 lambda done: notify("latency", "", done, settings.runs),
             )
             bandwidth = max(bandwidth, read_bandwidth(settings.threads))
+            matrix_rate = matrix_rate.merged(measure_matrix_rate(settings.threads))
             rows, measured = [runner.summary(point) for runner in runners], True
             if scaling:
                 artifacts = [one for one in runners if not one.row.is_baseline and one.process]
                 tables = _measure_scaling(artifacts, ids, settings, notify)
+            _measure_batches(runners, ids, settings, batches, notify)
         except KeyboardInterrupt as error:
             stopped_by = signal_of(error)
             if not measured:
                 rows = [runner.summary(point) for runner in runners]
+    rows = [dataclasses.replace(row, batches=tuple(batches[row.name])) for row in rows]
+    rates = {"bandwidth": bandwidth, "macs_per_second": matrix_rate.macs_per_second}
+    bits = {row.bits for row in rows}
     report = EngineReport(
         model=name,
         random_weights=random_weights,
         settings=settings,
         rows=rows,
         bandwidth=bandwidth,
-        rooflines=rooflines(rows, shape, settings, bandwidth) if bandwidth else {},
+        matrix_rate=matrix_rate,
+        rooflines=rooflines(shape, bits, **rates, **lengths),
         scaling=tables,
         machine=machine_info(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         interrupted=stopped_by is not None,
+        batch_rooflines=[
+            roofline
+            for batch in settings.batches
+            for roofline in rooflines(shape, bits, **rates, **lengths, batch=batch).values()
+        ],
     )
     if stopped_by is not None:
         raise EnginesInterruptedError(report, stopped_by)
@@ -135,7 +161,7 @@ def _start(
 def _measure_scaling(
     runners: Sequence[EngineRunner], ids: RandomIds, settings: Settings, notify: Progress
 ) -> list[Scaling]:
-    points = scaling_points(ids.of_length, settings.input_tokens, settings.new_tokens)
+    points = scaling_points(ids.rows, settings.input_tokens, settings.new_tokens)
     with_firsts = list(dict.fromkeys(one for point in points for one in with_first(point)))
     for runner in runners:
         runner.times.clear()  # all lengths are measured at the same time
@@ -148,26 +174,44 @@ def _measure_scaling(
     return [scaling_table(one.row.name, points, one.times) for one in runners if one.process]
 
 
-def rooflines(
-    rows: Sequence[EngineRow], shape: Architecture, settings: Settings, bandwidth: float
-) -> dict[int, Roofline]:
-    """The roofline for each precision in `rows`, with the encoder of edge's fastest artifact."""
-    found = {}
-    for bits in sorted({row.bits for row in rows}):
-        # The time to the first token, less its decoder step, is spent once per answer.
-        once = [
-            (row.speed.p50, max(0.0, row.speed.first_ms - row.speed.per_token_ms))
-            for row in rows
-            if not row.is_baseline and row.speed and row.bits == bits
-        ]
-        found[bits] = roofline_of(
-            shape,
-            bits=bits,
-            bandwidth=bandwidth,
-            new_tokens=settings.new_tokens,
-            encoder_ms=min(once)[1] if once else 0.0,
+def _measure_batches(
+    runners: Sequence[EngineRunner],
+    ids: RandomIds,
+    settings: Settings,
+    found: dict[str, list[BatchSpeed]],
+    notify: Progress,
+) -> None:
+    """Measure each batch size; `found` gets the results by the rows' names.
+
+    An engine that fails, for example for lack of memory, is out for the larger batches.
+    """
+    for batch in settings.batches:
+        point: Point = (ids.rows(settings.input_tokens, batch), settings.new_tokens)
+        phase, runs = f"batch {batch}", batch_runs(batch, settings.runs)
+        for runner in runners:
+            runner.times.clear()
+            if not _answers_one_by_one(runner):
+                runner.guard(runner.start, point, settings.threads)
+        time_points(
+            runners,
+            [point],
+            runs,
+            lambda done, phase=phase, runs=runs: notify(phase, "", done, runs),  # type: ignore[misc]
+            turn_length=max(1, _BATCH_TURN // batch),
         )
-    return found
+        for runner in runners:
+            failed = BatchSpeed(batch, failure=runner.failure)
+            found[runner.row.name].append(
+                failed
+                if runner.failure
+                else batch_speed(batch, runner.spec.threads, runner.times[point])
+            )
+
+
+def _answers_one_by_one(runner: EngineRunner) -> bool:
+    """Whether the best number of threads does not depend on the batch."""
+    baseline = BASELINES.get(runner.spec.engine)
+    return baseline is not None and not baseline.batches
 
 
 def _artifact_row(target: Target) -> EngineRow:

@@ -10,15 +10,17 @@ import numpy as np
 from edge.bench.engines.baselines.spec import Spec
 from edge.bench.engines.cache import size_of
 from edge.bench.engines.process import EngineProcess, start
+from edge.bench.engines.random_ids import Rows
 from edge.bench.engines.results import EngineRow, Speed
 from edge.bench.timing.interleaved import FailureIsolated, Turn, time_interleaved
 from edge.bench.timing.line_process import EngineProcessError
 
-# Source ids and the number of new tokens.
-Point = tuple[tuple[int, ...], int]
+# Sources that are answered together, and the number of new tokens of each.
+Point = tuple[Rows, int]
 
 _TURN = 5  # timed answers of one engine before the next has its turn
 _SCREENING_TURN, _SCREENING_RUNS = 2, 8
+_BATCH_SCREENING_RUNS = 2
 # A few tenths of a second of other work on this machine must not decide the number of threads.
 _SCREENING_SECONDS, _SCREENING_MAX_RUNS = 0.75, 80
 _HOPELESS = 1.5  # times the median of the fastest
@@ -31,7 +33,7 @@ class EngineRunner(FailureIsolated):
         row: its line of the table.
         spec: what its process runs.
         process: None before the start and after the end.
-        times: milliseconds of each answer, by source ids and number of new tokens.
+        times: milliseconds of each run, by sources and number of new tokens.
     """
 
     def __init__(self, row: EngineRow, spec: Spec) -> None:
@@ -49,14 +51,19 @@ class EngineRunner(FailureIsolated):
     def start(self, point: Point, max_threads: int) -> None:
         """Load the engine with the number of threads that is fastest in a short screening.
 
+        If it is running, the screening decides whether it goes on or starts with another number.
+
         Raises:
             EngineMissingError: a library of the engine is not installed.
             EngineFailedError: it can't load the model or answer.
         """
         started: dict[int, EngineProcess] = {}
+        if self.process is not None:
+            started[self.spec.threads], self.process = self.process, None
         try:
             for threads in thread_counts(max_threads):
-                started[threads] = start(dataclasses.replace(self.spec, threads=threads))
+                if threads not in started:
+                    started[threads] = start(dataclasses.replace(self.spec, threads=threads))
             best = fastest_thread_count(started, point)
             self.process = started.pop(best)
             self.spec = dataclasses.replace(self.spec, threads=best)
@@ -123,13 +130,14 @@ def time_points(
     points: Sequence[Point],
     runs: int,
     on_progress: Callable[[int], None],
+    turn_length: int = _TURN,
 ) -> None:
-    """Time `runs` answers to every point with every engine, interleaved."""
+    """Time `runs` runs of every point with every engine, interleaved."""
     time_interleaved(
         [runner for runner in runners if not runner.failure],
         lambda runner, turn: runner.time(points, turn),
         runs=runs,
-        turn_length=_TURN,
+        turn_length=turn_length,
         on_failure=EngineRunner.fail,
         on_progress=on_progress,
     )
@@ -159,12 +167,13 @@ def fastest_thread_count(processes: Mapping[int, EngineProcess], point: Point) -
         left = [one for one, found in times.items() if min(found) < _HOPELESS * best]
         return len(left) > 1 and threads in left
 
+    is_batch = len(point[0]) > 1
     if len(processes) > 1:
         time_interleaved(
             list(processes),
             time_turn,
-            runs=_SCREENING_RUNS,
-            turn_length=_SCREENING_TURN,
+            runs=_BATCH_SCREENING_RUNS if is_batch else _SCREENING_RUNS,
+            turn_length=1 if is_batch else _SCREENING_TURN,
             min_seconds=_SCREENING_SECONDS,
             max_runs=_SCREENING_MAX_RUNS,
             keep=may_be_fastest,

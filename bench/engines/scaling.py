@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.bench.engines.random_ids import Rows
+
 NEW_TOKENS = (16, 32, 64, 128)
 INPUT_TOKENS = (16, 32, 128, 512)
 
 _MIN_MS = 1e-6  # noise can make a difference of medians negative
-_Point = tuple[tuple[int, ...], int]
+_Point = tuple[Rows, int]
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,12 @@ class Scaling:
 
 
 def scaling_points(
-    ids: Callable[[int], tuple[int, ...]], input_tokens: int, new_tokens: int
+    ids: Callable[[int], Rows], input_tokens: int, new_tokens: int
 ) -> list[_Point]:
     """What is measured: one length grows, the other is as in the main table.
 
     Args:
-        ids: gives source ids of a length.
+        ids: gives a source of a length.
         input_tokens: of the main table.
         new_tokens: of the main table.
     """
@@ -66,9 +68,9 @@ def scaling_table(
         times: of every point, and of the same with one new token.
     """
     found = []
-    for ids, new_tokens in points:
-        ms, first = (float(np.median(times[ids, length])) for length in (new_tokens, 1))
-        found.append(ScalingPoint(len(ids), new_tokens, ms, first, (ms - first) / (new_tokens - 1)))
+    for rows, new_tokens in points:
+        ms, first = (float(np.median(times[rows, length])) for length in (new_tokens, 1))
+        found.append(ScalingPoint(len(rows[0]), new_tokens, ms, first, (ms - first) / (new_tokens - 1)))
     common = points[-1][1]
     by_input = [point for point in found if point.new_tokens == common]
     return Scaling(

@@ -51,6 +51,9 @@ def _t5(**changes: Any) -> Architecture:
 SHAPES: dict[str, Architecture] = {
     "flan-t5-small": _t5(d_model=512, num_heads=6, d_ff=1024, num_layers=8, num_decoder_layers=8),
     "flan-t5-base": _t5(d_model=768, num_heads=12, d_ff=2048, num_layers=12, num_decoder_layers=12),
+    "flan-t5-large": _t5(
+        d_model=1024, num_heads=16, d_ff=2816, num_layers=24, num_decoder_layers=24
+    ),
     # T5 v1.0: relu without a gate, tied head with scaled inputs.
     "t5-small": _t5(
         d_model=512,

@@ -1,4 +1,4 @@
-"""Bar chart of engine speeds, from the JSON document of `edge bench-engines`."""
+"""Bar chart of engine speeds and rooflines, from the JSON document of `edge bench-engines`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ _EDGE, _BASELINE, _TEXT, _TARGET = "#0072b2", "#b8c0c8", "#1f2328", "#c0392b"
 
 @dataclass(frozen=True)
 class Bar:
-    """An engine's time for one answer, in milliseconds."""
+    """An engine's time for one answer, and the least possible one (or None), in milliseconds."""
 
     label: str
     is_edge: bool
     p5: float
     p50: float
     p95: float
+    roofline: float | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Panel:
 
 
 def write_engine_plot(source: str | Path, output: str | Path) -> None:
-    """Draw the p50 of every engine, with whiskers from p5 to p95 and a line at the target.
+    """Draw the p50 of every engine with its roofline, whiskers from p5 to p95, and the target.
 
     Args:
         source: A JSON file that `edge bench-engines --json` wrote; one panel per model.
@@ -103,6 +104,7 @@ def read_panels(source: str | Path) -> list[Panel]:
 
 def _panel(report: Mapping[str, Any]) -> Panel:
     settings, speeds = report["settings"], []
+    rooflines = {str(bits): float(one["ms"]) for bits, one in report["rooflines"].items()}
     for row in report["rows"]:
         if (speed := row["speed"]) is None:
             continue
@@ -110,7 +112,8 @@ def _panel(report: Mapping[str, Any]) -> Panel:
         label = str(row["engine"])
         if str(row["quantization"]).lower() not in label.lower():
             label += f" {row['quantization']}"
-        speeds.append(Bar(_short(label), label.startswith("edge "), p5, p50, p95))
+        roofline = rooflines.get(str(row["bits"]))
+        speeds.append(Bar(_short(label), label.startswith("edge "), p5, p50, p95, roofline))
     tokens = f"{int(settings['input_tokens'])} tokens in, {int(settings['new_tokens'])} out"
     weights = ", random weights: speed only" if report["random_weights"] else ""
     return Panel(
@@ -144,8 +147,13 @@ def _draw(axes: Axes, panel: Panel) -> None:
         zorder=3,
     )
     for height, bar in enumerate(panel.bars):
+        ratio = ""
+        if bar.roofline:
+            ends = (height - 0.42, height + 0.42)
+            axes.plot([bar.roofline] * 2, ends, color=_TEXT, linewidth=2, zorder=4)
+            ratio = f" ({bar.p50 / bar.roofline:.1f} ×)"
         axes.annotate(
-            f"{bar.p50:.1f}",
+            f"{bar.p50:.1f}{ratio}",
             (bar.p95, height),
             xytext=(4, 0),
             textcoords="offset points",
@@ -160,9 +168,12 @@ def _draw(axes: Axes, panel: Panel) -> None:
     for label, bar in zip(axes.get_yticklabels(), panel.bars, strict=True):
         label.set_fontweight("bold" if bar.is_edge else "normal")
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.12 * max(panel.target_ms, *(bar.p95 for bar in panel.bars)))
+    axes.set_xlim(0, 1.2 * max(panel.target_ms, *(bar.p95 for bar in panel.bars)))
     axes.set_title(f"{panel.title}\n{panel.subtitle}", fontsize=9)
-    axes.set_xlabel(f"ms per answer: p50, p5–p95; dashed: target {panel.target_ms:g} ms")
+    axes.set_xlabel(
+        f"ms per answer: p50, p5–p95; dashed: target {panel.target_ms:g} ms\n"
+        "black: roofline of the same bits (× roofline)"
+    )
     axes.tick_params(axis="y", length=0)
 
 

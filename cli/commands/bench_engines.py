@@ -61,6 +61,15 @@ from edge.cli.param_types import PATH, completing
 @click.option("--baselines", is_flag=True, help="Also measure other engines in the same run.")
 @click.option("--scaling", is_flag=True, help="Also measure longer inputs and answers.")
 @click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="N",
+    show_default="none",
+    help="Also measure answers per second in batches of N; repeatable.",
+)
+@click.option(
     "--cache",
     type=PATH,
     metavar="FOLDER",
@@ -79,6 +88,7 @@ def command(
     max_threads: int,
     baselines: bool,
     scaling: bool,
+    batches: tuple[int, ...],
     cache: Path | None,
     json_file: Path | None,
 ) -> None:
@@ -103,6 +113,7 @@ def command(
         threads=max_threads,
         runs=runs,
         target_ms=target_ms,
+        batches=tuple(dict.fromkeys(batches)),
     )
     bench_engines(
         models,

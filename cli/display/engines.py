@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.cli.display.engine_batches import batch_failures, batch_table
 from edge.cli.display.json_output import STDOUT, tables_beside, write_json
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def bench_engines(
     """Measure each shape or model, print its tables when it is done, and write the reports.
 
     Raises:
-        UsageError: A name is neither a shape nor a model.
+        UsageError: A name is neither a shape nor a model, or a batch does not fit into memory.
         ModelError: A model can't be read.
         TerminatedError: SIGTERM or SIGHUP; what was measured is printed and written.
         TargetMissedError: On some model, none of edge's engines meets the target.
@@ -53,6 +54,8 @@ def bench_engines(
 
     Outputs(json=json_file).check()
     sources = {model: _open_source(model) for model in models}  # finds wrong names before any work
+    for model, source in sources.items():
+        _check_batches(model, source, settings)
     reports: list[EngineReport] = []
 
     def kept() -> str:
@@ -143,6 +146,15 @@ def _open_source(model: str) -> SourceModel | None:
     return None
 
 
+def _check_batches(model: str, source: SourceModel | None, settings: Settings) -> None:
+    from edge.bench.engines.batches import check_batches
+    from edge.bench.engines.shapes import shape_of
+
+    shape = shape_of(model) if source is None else source.architecture
+    lengths = {"input_tokens": settings.input_tokens, "new_tokens": settings.new_tokens}
+    check_batches(model, shape, settings.batches, **lengths)
+
+
 def _prepare(model: str, source: SourceModel | None, cache: Path) -> tuple[Prepared, Architecture]:
     from edge.bench.engines.cache import Prepared
     from edge.bench.engines.shapes import shape_of
@@ -176,7 +188,9 @@ def print_report(report: EngineReport) -> None:
     print_table(engine_table(report), important=("quantization", "p50", "p95"))
     for scaling in report.scaling:
         print_table(scaling_table(scaling))
-    for note in report_notes(report):
+    if report.settings.batches:
+        print_table(batch_table(report))
+    for note in [*report_notes(report), *batch_failures(report)]:
         click.echo(note)
 
 
@@ -257,18 +271,24 @@ def report_notes(report: EngineReport) -> list[str]:
     """How the table was measured, memory use, and long failure reasons."""
     settings, machine = report.settings, report.machine
     rooflines = ", ".join(
-        f"{roofline.ms:.1f} ms at {bits} bits ({roofline.bytes_per_token / 1e6:.0f} MB per token,"
-        f" {roofline.encoder_ms:.1f} ms once)"
+        f"{roofline.ms:.1f} ms at {bits} bits ({roofline.once_ms:.1f} once, then"
+        f" {roofline.token_ms:.2f} for the {roofline.bytes_per_token / 1e6:.0f} MB of each token)"
         for bits, roofline in report.rooflines.items()
     )
+    matrices = report.matrix_rate
     notes = [
         f"{settings.runs} answers per engine: batch 1, greedy search, exactly"
         f" {settings.new_tokens} new tokens. Each engine runs in a separate process, with its"
         f" fastest number of threads up to {settings.threads}; the processes take turns."
         f" {machine['cores']} cores, {machine['cpu']}.",
-        f"Roofline: the time to read the decoder weights once per token at the measured"
-        f" {report.bandwidth / 1e9:.1f} GB/s: {rooflines}.",
     ]
+    if rooflines:
+        notes.append(
+            f"Roofline: decoder weights read once per token at {report.bandwidth / 1e9:.1f} GB/s,"
+            f" and once the multiply-adds of encoder and cross-attention at"
+            f" {matrices.macs_per_second / 1e9:.0f} billion a second ({matrices.name}), both"
+            f" measured in this run: {rooflines}."
+        )
     for row in report.rows:
         # For a small artifact, the memory of the libraries outweighs the memory of the model.
         if not row.is_baseline and row.speed and row.size >= _BASE_MEMORY / 4:

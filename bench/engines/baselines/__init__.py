@@ -7,7 +7,7 @@ artifacts.
 
     argument         the fields of `Spec`, and "prepare"
     first answer     {"ready": true, …}, {"missing": library} or {"error": reason}
-    request          {"input_ids": […], "new_tokens": 16, "runs": 5, "warmup": 1}
+    request          {"rows": [[…], …], "new_tokens": 16, "runs": 5, "warmup": 1}
     answer           {"ms": [milliseconds of each run], "rss": bytes, "peak_rss": bytes}
                      or {"error": reason}
 

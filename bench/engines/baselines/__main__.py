@@ -94,22 +94,25 @@ def _import(baseline: Baseline) -> None:
 
 
 def _time(generate: Generate, request: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of each run, after untimed ones.
+    """Milliseconds of each run, after untimed ones. A run answers all rows.
 
     Raises:
-        ValueError: the answer has another length than requested.
+        ValueError: an answer is missing or has another length than requested.
     """
-    input_ids, new_tokens = request["input_ids"], request["new_tokens"]
+    rows, new_tokens = request["rows"], request["new_tokens"]
     times = []
     gc.collect()
     gc.disable()
     try:
         for _ in range(request["warmup"] + request["runs"]):
             started = time.perf_counter()
-            tokens = generate(input_ids, new_tokens)
+            answers = generate(rows, new_tokens)
             times.append((time.perf_counter() - started) * 1000)
-            if len(tokens) != new_tokens:
-                raise ValueError(f"{len(tokens)} new tokens instead of {new_tokens}")
+            if len(answers) != len(rows):
+                raise ValueError(f"{len(answers)} answers instead of {len(rows)}")
+            for tokens in answers:
+                if len(tokens) != new_tokens:
+                    raise ValueError(f"{len(tokens)} new tokens instead of {new_tokens}")
     finally:
         gc.enable()
     return {"ms": times[request["warmup"] :]}

@@ -24,14 +24,14 @@ def publish(spec: Spec) -> None:
 
 def load_artifact(spec: Spec) -> Generate:
     """Load the artifact; plain greedy search from token ids to token ids."""
-    from edge.runtime.generation import Generation
     from edge.runtime.model import load
 
     model = load(spec.cache, threads=spec.threads)
 
-    def generate(input_ids: list[int], new_tokens: int) -> Sequence[int]:
-        answer = model.generate_tokens(
-            input_ids,
+    def generate(rows: list[list[int]], new_tokens: int) -> list[Sequence[int]]:
+        answers = model.generate_tokens(
+            rows,
+            batch_size=len(rows),
             num_beams=1,
             do_sample=False,
             repetition_penalty=1.0,
@@ -40,8 +40,8 @@ def load_artifact(spec: Spec) -> Generate:
             min_new_tokens=new_tokens,
             max_new_tokens=new_tokens,
         )
-        assert isinstance(answer, Generation)  # one row
-        return answer.token_ids
+        assert isinstance(answers, list)
+        return [answer.token_ids for answer in answers]
 
     return generate
 

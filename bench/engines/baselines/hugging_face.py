@@ -40,8 +40,8 @@ def _by_generate(model: Any) -> Generate:
     """Greedy search by transformers' `generate`."""
     import torch
 
-    def generate(input_ids: list[int], new_tokens: int) -> list[int]:
-        ids = torch.tensor([input_ids])
+    def generate(rows: list[list[int]], new_tokens: int) -> list[list[int]]:
+        ids = torch.tensor(rows)
         with torch.inference_mode():
             found = model.generate(
                 input_ids=ids,
@@ -51,8 +51,8 @@ def _by_generate(model: Any) -> Generate:
                 min_new_tokens=new_tokens,
                 max_new_tokens=new_tokens,
             )
-        tokens: list[int] = found[0, 1:].tolist()
-        return tokens
+        answers: list[list[int]] = found[:, 1:].tolist()
+        return answers
 
     return generate
 

@@ -26,15 +26,14 @@ def load_ctranslate2(spec: Spec) -> Generate:
         str(spec.cache), device="cpu", inter_threads=1, intra_threads=spec.threads
     )
 
-    def generate(input_ids: list[int], new_tokens: int) -> list[str]:
+    def generate(rows: list[list[int]], new_tokens: int) -> list[list[str]]:
         answers = translator.translate_batch(
-            [[tokenizer.id_to_token(token) for token in input_ids]],
+            [[tokenizer.id_to_token(token) for token in row] for row in rows],
             beam_size=1,
             min_decoding_length=new_tokens,
             max_decoding_length=new_tokens,
         )
-        tokens: list[str] = answers[0].hypotheses[0]
-        return tokens
+        return [answer.hypotheses[0] for answer in answers]
 
     return generate
 
@@ -53,7 +52,10 @@ def write_gguf(quantization: str) -> Callable[[Spec], None]:
 
 
 def load_llama(spec: Spec) -> Generate:
-    """Load with the low-level binding in its default settings; the `Llama` class can't run T5."""
+    """Load with the low-level binding in its default settings; the `Llama` class can't run T5.
+
+    Several sources are answered one by one: a context holds the encoder's output of one source.
+    """
     import numpy as np
     from llama_cpp import llama_cpp as library
 
@@ -73,7 +75,7 @@ def load_llama(spec: Spec) -> Generate:
         if status := function(context, library.llama_batch_get_one(array, len(tokens))):
             raise RuntimeError(f"llama.cpp returned {status}")
 
-    def generate(input_ids: list[int], new_tokens: int) -> list[int]:
+    def answer(input_ids: list[int], new_tokens: int) -> list[int]:
         library.llama_memory_clear(library.llama_get_memory(context), False)
         run(library.llama_encode, input_ids)
         found: list[int] = []
@@ -87,7 +89,7 @@ def load_llama(spec: Spec) -> Generate:
             found.append(token)
         return found
 
-    return generate
+    return lambda rows, new_tokens: [answer(row, new_tokens) for row in rows]
 
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)

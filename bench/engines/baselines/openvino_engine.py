@@ -73,19 +73,20 @@ def load_openvino(spec: Spec) -> Generate:
     fixed = [name for name in presents if ".encoder." in name]
     moving = [name for name in presents if ".decoder." in name]
 
-    def pick(step: Any) -> int:
-        logits = step.get_tensor("logits").data[0, -1]
-        logits[eos] = -np.inf  # the answer must have exactly `new_tokens`
-        return int(logits.argmax())
+    def pick(step: Any) -> Any:
+        logits = step.get_tensor("logits").data[:, -1]
+        logits[:, eos] = -np.inf  # the answers must have exactly `new_tokens`
+        return logits.argmax(axis=-1)
 
-    def generate(input_ids: list[int], new_tokens: int) -> list[int]:
-        ids = ov.Tensor(np.array([input_ids]))
-        mask = ov.Tensor(np.ones((1, len(input_ids)), np.int64))
+    def generate(rows: list[list[int]], new_tokens: int) -> list[list[int]]:
+        sources = np.array(rows)
+        ids = ov.Tensor(sources)
+        mask = ov.Tensor(np.ones_like(sources))
         encoder.set_tensor("input_ids", ids)
         encoder.set_tensor("attention_mask", mask)
         encoder.infer()
         hidden = encoder.get_tensor("last_hidden_state")
-        first.set_tensor("input_ids", ov.Tensor(np.array([[start]])))
+        first.set_tensor("input_ids", ov.Tensor(np.full((len(rows), 1), start)))
         first.set_tensor("encoder_hidden_states", hidden)
         first.set_tensor("encoder_attention_mask", mask)
         first.infer()
@@ -98,12 +99,13 @@ def load_openvino(spec: Spec) -> Generate:
         found, before = [pick(first)], first
         while len(found) < new_tokens:
             step = steps[len(found) % 2]
-            step.set_tensor("input_ids", ov.Tensor(np.array([found[-1:]])))
+            step.set_tensor("input_ids", ov.Tensor(found[-1][:, None].copy()))
             for name in moving:
                 step.set_tensor(pasts[name], before.get_tensor(name))
             step.infer()
             found.append(pick(step))
             before = step
-        return found
+        answers: list[list[int]] = np.stack(found, axis=1).tolist()
+        return answers
 
     return generate

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# (source ids with eos, number of new tokens) → the answer's tokens without the start token.
-Generate = Callable[[list[int], int], Sequence[object]]
+# (sources of one length with eos, number of new tokens) → the tokens of each answer without the
+# start token.
+Generate = Callable[[list[list[int]], int], Sequence[Sequence[object]]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Baseline:
         prepare: converts the model; None if the engine reads the model folder itself.
         separate: whether it runs in the baselines' environment (`make baselines`).
         made_from: the engine whose conversion this one starts from.
+        batches: whether it answers several sources together, not one by one.
         respond: answers requests that are not timings of ids, from what `load` returned and the
             request.
     """
@@ -59,4 +61,5 @@ class Baseline:
     prepare: Callable[[Spec], None] | None = None
     separate: bool = False
     made_from: str | None = None
+    batches: bool = True
     respond: Callable[[Any, dict[str, Any]], dict[str, Any]] | None = None

@@ -11,8 +11,15 @@ from .text_to_text import open_artifact, respond
 
 _HF = ("torch", "transformers")
 _OPTIMUM = ("optimum", "onnxruntime", *_HF)
-_LLAMA = ("llama_cpp",)
 _OPENVINO = ("openvino", "nncf")
+
+
+def _llama(quantization: str, bits: int) -> Baseline:
+    write = write_gguf(quantization.lower())
+    return Baseline(
+        "llama.cpp", quantization, bits, ("llama_cpp",), load_llama, write, batches=False
+    )
+
 
 BASELINES: dict[str, Baseline] = {
     "transformers-float32": Baseline(
@@ -27,9 +34,9 @@ BASELINES: dict[str, Baseline] = {
     "ctranslate2-int8": Baseline(
         "CTranslate2", "int8", 8, ("ctranslate2",), load_ctranslate2, convert_ctranslate2
     ),
-    "llama-q8_0": Baseline("llama.cpp", "Q8_0", 8, _LLAMA, load_llama, write_gguf("q8_0")),
-    "llama-q4_0": Baseline("llama.cpp", "Q4_0", 4, _LLAMA, load_llama, write_gguf("q4_0")),
-    "llama-q4_k_m": Baseline("llama.cpp", "Q4_K_M", 4, _LLAMA, load_llama, write_gguf("q4_k_m")),
+    "llama-q8_0": _llama("Q8_0", 8),
+    "llama-q4_0": _llama("Q4_0", 4),
+    "llama-q4_k_m": _llama("Q4_K_M", 4),
     "optimum-float32": Baseline(
         "Optimum ONNX", "float32", 32, _OPTIMUM, load_optimum, export_optimum, separate=True
     ),

@@ -199,7 +199,7 @@ def test_every_format_is_made_and_gives_exactly_so_many_tokens(tiny: Prepared, t
     process = start(spec)
     try:
         for new_tokens in (1, 7):
-            timed = process.time(RandomIds(tiny.model, TINY).of_length(8), new_tokens, 2)
+            timed = process.time(RandomIds(tiny.model, TINY).rows(8), new_tokens, 2)
             assert len(timed.ms) == 2
             assert min(timed.ms) > 0
             assert timed.peak_rss >= timed.rss > 10e6
@@ -216,7 +216,7 @@ def test_baselines_of_this_environment_answer(tiny: Prepared, name: str) -> None
     tiny.make(spec)
     process = start(spec)
     try:
-        assert len(process.time(RandomIds(tiny.model, TINY).of_length(8), 5, 1).ms) == 1
+        assert len(process.time(RandomIds(tiny.model, TINY).rows(8), 5, 1).ms) == 1
     finally:
         process.close()
 
@@ -236,7 +236,7 @@ def test_another_number_of_tokens_is_an_error(int8: Prepared) -> None:
     process = start(int8.artifact(INT8))
     try:
         with pytest.raises(EngineFailedError, match="limit is 512"):
-            process.time(RandomIds(int8.model, TINY).of_length(8), 513, 1)
+            process.time(RandomIds(int8.model, TINY).rows(8), 513, 1)
     finally:
         process.close()
 
@@ -246,7 +246,7 @@ def test_a_crash_is_reported_with_its_signal(int8: Prepared) -> None:
     try:
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(EngineFailedError, match=r"crashed \(SIGKILL\)"):
-            process.time(RandomIds(int8.model, TINY).of_length(8), 2, 1)
+            process.time(RandomIds(int8.model, TINY).rows(8), 2, 1)
     finally:
         process.close()
 
@@ -255,7 +255,7 @@ def test_a_crash_is_reported_with_its_signal(int8: Prepared) -> None:
 def test_an_engine_that_waits_is_stopped(int8: Prepared) -> None:
     process = start(int8.artifact(INT8))
     try:
-        process.time(RandomIds(int8.model, TINY).of_length(8), 2, 1)
+        process.time(RandomIds(int8.model, TINY).rows(8), 2, 1)
         assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
     finally:
         process.close()

@@ -1,0 +1,57 @@
+"""Table of answers per second by batch size, of `edge bench-engines --batch`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edge.bench.engines.results import EngineReport, EngineRow
+
+
+def batch_table(report: EngineReport) -> Table:
+    """One line per engine, one column per batch size: the median, its spread and the ratios."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=f"{report.model}: answers per second by batch size"
+        " (p5–p95; × best baseline of the same bits; × roofline)"
+    )
+    table.add_column("engine")
+    table.add_column("quantization")
+    sizes = report.settings.batches
+    for size in sizes:
+        table.add_column(f"batch {size}", justify="right")
+    for row in report.rows:
+        if not row.batches:
+            continue
+        cells = [_cell(report, row, size) for size in sizes]
+        style = "" if row.is_baseline else "bold"
+        table.add_row(Text(row.engine, style), Text(row.quantization), *map(Text, cells))
+    limits = {(one.bits, one.batch): one for one in report.batch_rooflines}
+    for bits in sorted({one.bits for one in report.batch_rooflines}):
+        values = [f"{limits[bits, size].answers_per_second:.1f}" for size in sizes]
+        table.add_row(Text("roofline", "italic"), f"{bits} bits", *values)
+    return table
+
+
+def batch_failures(report: EngineReport) -> list[str]:
+    """A line for each engine that failed in a batch, with the smallest size."""
+    lines = []
+    for row in report.rows:
+        failed = [one for one in row.batches if one.failure and not row.failure]
+        if failed:
+            lines.append(f"{row.name}, batch {failed[0].batch}: {failed[0].failure}")
+    return lines
+
+
+def _cell(report: EngineReport, row: EngineRow, size: int) -> str:
+    speed = row.batch(size)
+    if speed is None:
+        return "failed" if any(one.batch == size for one in row.batches) else ""
+    slow, fast = (size / ms * 1000 for ms in (speed.p95, speed.p5))
+    text = f"{speed.answers_per_second:.1f} ({slow:.1f}–{fast:.1f})"
+    ratios = [report.batch_times_faster(row, size), report.batch_times_roofline(row, size)]
+    return " ".join([text, *(f"{ratio:.2f}×" if ratio else "–" for ratio in ratios)])
