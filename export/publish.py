@@ -110,10 +110,7 @@ class Publisher:
         return EXPORTERS.load(target.format)()
 
     def source_for(self, exporter: Exporter, quantization: str) -> SourceModel:
-        """The model whose weights the exporter writes.
-
-        Every exporter gets its model from here. Quantized targets get `quantization_source`.
-        """
+        """The model that the exporter writes; for quantized targets the conditioned one."""
         return self.quantization_source if exporter.is_quantized(quantization) else self.source
 
     @property
