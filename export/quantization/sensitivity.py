@@ -26,7 +26,7 @@ FOUR_BITS = Grid(-8, 7, 32)
 # Matrices that read the same input are stored, and rounded, together.
 Group = tuple[str, ...]
 
-_ROWS = 32
+_ROWS = 16
 _ROWS_AT_ONCE = 4  # their activations and gradients are kept
 _SIGN_SEEDS = range(2)
 # What 8 bits may add to the bytes that a step reads in 4 bits: as much as cross-attention's query
@@ -72,7 +72,7 @@ def precise_weights(source: SourceModel, rows: Calibration) -> frozenset[str]:
 
     Args:
         source: The model whose weights are quantized.
-        rows: Calibration rows; 32 of them are used.
+        rows: Calibration rows; 16 of them are used.
     """
     measured = sensitivities(source, rows, FOUR_BITS)
     left = _EXTRA_RATIO * sum(one.weights for one in measured)
