@@ -135,9 +135,7 @@ def roofline_of(
     once_ms = batch * once / macs_per_second * 1000
     token_ms = max(size / bandwidth, batch * token_macs / macs_per_second) * 1000
     ms = once_ms + new_tokens * token_ms
-    return Roofline(
-        bits, batch, size, once, token_macs, once_ms, token_ms, ms, batch / ms * 1000
-    )
+    return Roofline(bits, batch, size, once, token_macs, once_ms, token_ms, ms, batch / ms * 1000)
 
 
 def rooflines(

@@ -28,7 +28,7 @@ from edge.bench.engines.results import (
     EnginesInterruptedError,
     Settings,
 )
-from edge.bench.engines.roofline import Roofline, read_bandwidth, rooflines
+from edge.bench.engines.roofline import read_bandwidth, rooflines
 from edge.bench.engines.runner import EngineRunner, Point, time_points, with_first
 from edge.bench.engines.scaling import Scaling, scaling_points, scaling_table
 from edge.bench.signals import signal_of

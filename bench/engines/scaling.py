@@ -42,9 +42,7 @@ class Scaling:
         return max(times) / min(times)
 
 
-def scaling_points(
-    ids: Callable[[int], Rows], input_tokens: int, new_tokens: int
-) -> list[_Point]:
+def scaling_points(ids: Callable[[int], Rows], input_tokens: int, new_tokens: int) -> list[_Point]:
     """What is measured: one length grows, the other is as in the main table.
 
     Args:
@@ -70,7 +68,9 @@ def scaling_table(
     found = []
     for rows, new_tokens in points:
         ms, first = (float(np.median(times[rows, length])) for length in (new_tokens, 1))
-        found.append(ScalingPoint(len(rows[0]), new_tokens, ms, first, (ms - first) / (new_tokens - 1)))
+        found.append(
+            ScalingPoint(len(rows[0]), new_tokens, ms, first, (ms - first) / (new_tokens - 1))
+        )
     common = points[-1][1]
     by_input = [point for point in found if point.new_tokens == common]
     return Scaling(

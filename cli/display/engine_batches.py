@@ -37,16 +37,6 @@ def batch_table(report: EngineReport) -> Table:
     return table
 
 
-def batch_failures(report: EngineReport) -> list[str]:
-    """A line for each engine that failed in a batch, with the smallest size."""
-    lines = []
-    for row in report.rows:
-        failed = [one for one in row.batches if one.failure and not row.failure]
-        if failed:
-            lines.append(f"{row.name}, batch {failed[0].batch}: {failed[0].failure}")
-    return lines
-
-
 def _cell(report: EngineReport, row: EngineRow, size: int) -> str:
     speed = row.batch(size)
     if speed is None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.display.engine_batches import batch_failures, batch_table
+from edge.cli.display.engine_batches import batch_table
+from edge.cli.display.engine_notes import MAX_REASON, report_notes
 from edge.cli.display.json_output import STDOUT, tables_beside, write_json
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from edge.export.publish import Target
     from edge.export.source import SourceModel
     from edge.runtime.artifact.manifest import Architecture
-
-_BASE_MEMORY = 80e6  # bytes: Python, numpy and the engine itself
-_MAX_REASON = 60  # characters of a failure in the table; a longer one becomes a note
 
 
 def bench_engines(
@@ -190,7 +188,7 @@ def print_report(report: EngineReport) -> None:
         print_table(scaling_table(scaling))
     if report.settings.batches:
         print_table(batch_table(report))
-    for note in [*report_notes(report), *batch_failures(report)]:
+    for note in report_notes(report):
         click.echo(note)
 
 
@@ -239,8 +237,8 @@ def engine_table(report: EngineReport) -> Table:
 def _reason(row: EngineRow) -> Text:
     from rich.text import Text
 
-    short = len(row.failure) <= _MAX_REASON
-    return Text(row.failure if short else row.failure[: _MAX_REASON - 1] + "…", "yellow")
+    short = len(row.failure) <= MAX_REASON
+    return Text(row.failure if short else row.failure[: MAX_REASON - 1] + "…", "yellow")
 
 
 def _times(value: float | None) -> str:
@@ -265,38 +263,3 @@ def scaling_table(scaling: Scaling) -> Table:
             )
         table.add_section()
     return table
-
-
-def report_notes(report: EngineReport) -> list[str]:
-    """How the table was measured, memory use, and long failure reasons."""
-    settings, machine = report.settings, report.machine
-    rooflines = ", ".join(
-        f"{roofline.ms:.1f} ms at {bits} bits ({roofline.once_ms:.1f} once, then"
-        f" {roofline.token_ms:.2f} for the {roofline.bytes_per_token / 1e6:.0f} MB of each token)"
-        for bits, roofline in report.rooflines.items()
-    )
-    matrices = report.matrix_rate
-    notes = [
-        f"{settings.runs} answers per engine: batch 1, greedy search, exactly"
-        f" {settings.new_tokens} new tokens. Each engine runs in a separate process, with its"
-        f" fastest number of threads up to {settings.threads}; the processes take turns."
-        f" {machine['cores']} cores, {machine['cpu']}.",
-    ]
-    if rooflines:
-        notes.append(
-            f"Roofline: decoder weights read once per token at {report.bandwidth / 1e9:.1f} GB/s,"
-            f" and once the multiply-adds of encoder and cross-attention at"
-            f" {matrices.macs_per_second / 1e9:.0f} billion a second ({matrices.name}), both"
-            f" measured in this run: {rooflines}."
-        )
-    for row in report.rows:
-        # For a small artifact, the memory of the libraries outweighs the memory of the model.
-        if not row.is_baseline and row.speed and row.size >= _BASE_MEMORY / 4:
-            now, peak = ((n - _BASE_MEMORY) / row.size for n in (row.speed.rss, row.speed.peak_rss))
-            notes.append(
-                f"{row.name}: resident memory is 80 MB + {now:.2f} × the artifact"
-                f" ({peak:.2f} × while loading)."
-            )
-    failed = [row for row in report.rows if row.failure]
-    notes += [f"{row.name}: {row.failure}" for row in failed if len(row.failure) > _MAX_REASON]
-    return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -15,9 +16,18 @@ from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 
 from edge.bench.engines.baselines.table import BASELINES
+from edge.bench.engines.batches import (
+    BatchSpeed,
+    batch_bytes,
+    batch_runs,
+    batch_speed,
+    check_batches,
+)
 from edge.bench.engines.cache import Prepared, bits_of, choose_targets
+from edge.bench.engines.matrix_rate import MatrixRate, best_of, time_products
 from edge.bench.engines.process import baselines_python, start
 from edge.bench.engines.random_ids import RandomIds
 from edge.bench.engines.results import (
@@ -29,13 +39,22 @@ from edge.bench.engines.results import (
     engine_reports,
     engines_document,
 )
-from edge.bench.engines.roofline import decoder_bytes_per_token, read_bandwidth, roofline_of
-from edge.bench.engines.run import rooflines, run_engines
+from edge.bench.engines.roofline import (
+    decoder_bytes_per_token,
+    decoder_macs_per_token,
+    once_macs,
+    read_bandwidth,
+    roofline_of,
+    rooflines,
+)
+from edge.bench.engines.run import run_engines
 from edge.bench.engines.runner import thread_counts
 from edge.bench.engines.shapes import SHAPES, write_model
 from edge.bench.speculation.results import speculation_document, speculation_reports
 from edge.bench.speculation.run import run_speculation
 from edge.bench.timing.line_process import EngineFailedError, EngineMissingError
+from edge.cli.display.engine_batches import batch_table
+from edge.cli.display.engine_notes import report_notes
 from edge.export.publish import Target
 from edge.export.source import SourceModel
 from edge.runtime import load
@@ -121,10 +140,34 @@ def test_the_roofline_counts_what_the_exporter_writes(int8: Prepared) -> None:
     assert halved == expected - read // 2
 
 
-def test_the_roofline_is_bytes_over_bandwidth_and_the_encoder() -> None:
-    roofline = roofline_of(TINY, bits=8, bandwidth=1e9, new_tokens=16, encoder_ms=2.5)
-    assert roofline.ms == pytest.approx(2.5 + 16 * decoder_bytes_per_token(TINY, 8) / 1e6)
-    assert roofline.encoder_ms == 2.5
+def test_the_roofline_counts_the_products_of_encoder_and_cross_attention(tiny: Prepared) -> None:
+    """Each weight once per input token, and attention's own two products."""
+    from safetensors import safe_open
+
+    with safe_open(tiny.model / "model.safetensors", "np") as weights:
+        once = sum(
+            math.prod(weights.get_slice(name).get_shape())
+            for name in weights.keys()  # noqa: SIM118
+            if (name.startswith("encoder.block") and "norm" not in name and "relative" not in name)
+            or "EncDecAttention.k" in name
+            or "EncDecAttention.v" in name
+        )
+    attention = 2 * 8 * 8 * TINY.inner_dim * TINY.num_layers
+    assert once_macs(TINY, 8) == 8 * once + attention
+
+
+def test_the_roofline_is_bytes_over_bandwidth_and_arithmetic() -> None:
+    rates = {"bandwidth": 1e9, "macs_per_second": 1e9}
+    lengths = {"input_tokens": 8, "new_tokens": 16}
+    one = roofline_of(TINY, bits=8, **rates, **lengths)
+    size, once = decoder_bytes_per_token(TINY, 8), once_macs(TINY, 8)
+    assert one.ms == pytest.approx((once + 16 * size) / 1e6)
+    assert one.answers_per_second == pytest.approx(1000 / one.ms)
+    # A large batch is limited by its products, not by reading.
+    many = roofline_of(TINY, bits=8, **rates, **lengths, batch=64)
+    assert many.ms == pytest.approx(64 * (once + 16 * decoder_macs_per_token(TINY)) / 1e6)
+    assert one.answers_per_second < many.answers_per_second < 64 * one.answers_per_second
+    assert rooflines(TINY, (8,), **{**rates, "macs_per_second": 0.0}, **lengths) == {}
     assert read_bandwidth(1, buffer_bytes=8 << 20, repeats=3) > 1e8  # 0.1 GB/s: any machine
 
 
@@ -137,17 +180,25 @@ def _row(name: str, p50: float, *, bits: int = 8, is_baseline: bool = False) -> 
 def test_ratios_are_to_the_fastest_baseline_of_the_same_precision() -> None:
     rows = [_row("ours", 10.0), _row("ours-4", 8.0, bits=4)]
     rows += [_row("slow", 50.0, is_baseline=True), _row("fast", 25.0, is_baseline=True)]
+    # In batches of 4, the one that is slower alone is faster.
+    for place, ms in ((0, 20.0), (2, 30.0), (3, 40.0)):
+        rows[place] = dataclasses.replace(rows[place], batches=(batch_speed(4, 2, [ms] * 5),))
+    rows[1] = dataclasses.replace(rows[1], batches=(BatchSpeed(4, failure="crashed (SIGKILL)"),))
     settings = Settings(target_ms=9.0, new_tokens=16)
-    found = rooflines(rows, TINY, settings, 1e9)
-    report = EngineReport("tiny", True, settings, rows, 1e9, found, [], {}, "now")
+    lengths = {"input_tokens": 32, "new_tokens": 16}
+    rates = {"bandwidth": 1e9, "macs_per_second": 1e9}
+    found = rooflines(TINY, (8, 4), **rates, **lengths)
+    rate = MatrixRate("a product", 1e9, {"a product": 1e9})
+    many = list(rooflines(TINY, (8,), **rates, **lengths, batch=4).values())
+    report = EngineReport(
+        "tiny", True, settings, rows, 1e9, rate, found, [], {}, "now", batch_rooflines=many
+    )
     best = report.best_baseline(8)
     assert best is not None
     assert best.name == "fast"
     assert report.times_faster(rows[0]) == pytest.approx(2.5)
     assert report.times_faster(rows[1]) is None  # no baseline of four bits
     assert report.times_faster(rows[2]) == pytest.approx(0.5)
-    # The encoder and what else happens once: 4 ms for the first token, 1 ms each.
-    assert found[8].encoder_ms == pytest.approx(3.0)
     assert report.times_roofline(rows[0]) == pytest.approx(10 / found[8].ms)
     assert not report.meets_target(rows[0])  # p95 is 11
     assert report.meets_target(rows[1])  # p95 is 9: at the target is met
@@ -155,8 +206,17 @@ def test_ratios_are_to_the_fastest_baseline_of_the_same_precision() -> None:
     words = [verdict.word for row in rows if (verdict := report.verdict(row))]
     assert words == ["misses", "meets", "misses", "misses"]
     assert report.as_json()["rows"][1]["verdict_reason"].startswith("0 of 100 runs above 9 ms")
+    assert report.batch_times_faster(rows[0], 4) == pytest.approx(1.5)
+    assert report.batch_times_faster(rows[0], 16) is None
+    assert report.batch_times_faster(rows[1], 4) is None
+    assert report.batch_times_roofline(rows[0], 4) == pytest.approx(20 / many[0].ms)
     document = json.loads(json.dumps(engines_document([report])))
     assert engine_reports(document) == [report]
+    table = Console(width=200, record=True, file=io.StringIO())
+    table.print(batch_table(report))
+    assert "200.0 (200.0–200.0) 1.50×" in (text := table.export_text())
+    assert "failed" in text
+    assert any("ours-4, batch 4: crashed (SIGKILL)" in note for note in report_notes(report))
 
 
 def test_few_runs_show_no_target_met() -> None:
@@ -164,7 +224,9 @@ def test_few_runs_show_no_target_met() -> None:
     assert row.speed is not None
     few = dataclasses.replace(row.speed, times_ms=(10.0,) * 89)
     rows = [dataclasses.replace(row, speed=few)]
-    report = EngineReport("tiny", True, Settings(target_ms=90), rows, 1e9, {}, [], {}, "now")
+    report = EngineReport(
+        "tiny", True, Settings(target_ms=90), rows, 1e9, MatrixRate(), {}, [], {}, "now"
+    )
     assert not report.any_meets_target
     verdict = report.verdict(rows[0])
     assert verdict is not None
@@ -174,8 +236,73 @@ def test_few_runs_show_no_target_met() -> None:
 
 def test_a_baseline_that_meets_the_target_is_not_ours() -> None:
     rows = [_row("ours", 50.0), _row("baseline", 2.0, is_baseline=True)]
-    report = EngineReport("tiny", True, Settings(target_ms=9), rows, 1e9, {}, [], {}, "now")
+    report = EngineReport(
+        "tiny", True, Settings(target_ms=9), rows, 1e9, MatrixRate(), {}, [], {}, "now"
+    )
     assert not report.any_meets_target
+
+
+def test_the_best_of_all_products_counts() -> None:
+    found = time_products(1, size=(32, 256, 128), repeats=3)
+    assert "onnxruntime MatMulInteger" in found
+    assert len(found) >= 3
+    assert min(found.values()) > 1e7  # 0.01 billion a second: any machine
+    best = best_of(found)
+    assert best.macs_per_second == found[best.name] == max(found.values())
+    twice = best.merged(MatrixRate("new", 1e15, {"new": 1e15}))
+    assert twice.name == "new"
+    assert set(twice.products) == {*found, "new"}
+    assert best_of({}) == MatrixRate()
+
+
+# -- batches -------------------------------------------------------------------------------------
+
+
+def test_a_batch_beyond_memory_is_refused_before_any_work(
+    assert_refused: Callable[..., str], tiny: Prepared
+) -> None:
+    large = SHAPES["flan-t5-large"]
+    needed = batch_bytes(large, 64, 32, 16)
+    assert 64 * 2 * 24 * 2 * 1024 * 48 * 4 < needed < 4e9  # keys and values twice
+    lengths = {"input_tokens": 32, "new_tokens": 16}
+    check_batches("large", large, (1, 64), **lengths, free=needed)
+    with pytest.raises(UsageError, match="--batch 64 needs about .* GB with large"):
+        check_batches("large", large, (64, 1), **lengths, free=needed - 1)
+    line = assert_refused("bench-engines", "flan-t5-small", "--batch", 10**9)
+    assert "use a smaller batch" in line
+    assert_refused("bench-engines", "flan-t5-small", "--batch", 0)
+    with pytest.raises(UsageError, match="at least 1"):
+        Settings(batches=(4, 0))
+
+
+def test_few_large_batches_and_many_small_ones() -> None:
+    assert [batch_runs(batch, 100) for batch in (1, 4, 16, 64)] == [100, 25, 7, 5]
+
+
+def test_rows_of_a_batch_differ_and_start_as_a_smaller_batch(tiny: Prepared) -> None:
+    ids = RandomIds(tiny.model, TINY)
+    rows = ids.rows(8, 16)
+    assert len(set(rows)) == 16
+    assert {len(row) for row in rows} == {8}
+    assert ids.rows(8, 4) == rows[:4]
+    assert rows[0] == ids.of_length(8)
+
+
+def test_batches_are_measured_beside_single_answers(tiny: Prepared, no_baselines: None) -> None:
+    settings = dataclasses.replace(QUICK, batches=(1, 3))
+    baselines = ("llama-q8_0", "ctranslate2-int8", "openvino-int8")
+    report = run_engines("tiny", tiny, TINY, [INT8], settings, baselines=baselines)
+    for row in report.rows[:3]:
+        assert row.speed is not None, row.failure
+        assert [len(one.times_ms) for one in row.batches] == [30, 10]
+        assert all(one.p5 <= one.p50 <= one.p95 for one in row.batches)
+        assert (one := row.batch(3)) is not None
+        assert one.answers_per_second == pytest.approx(3 / one.p50 * 1000)
+        assert report.batch_times_roofline(row, 3) is not None
+    assert "not installed" in report.rows[3].batches[0].failure
+    assert {one.batch for one in report.batch_rooflines} == {1, 3}
+    document = json.loads(json.dumps(engines_document([report])))
+    assert engine_reports(document) == [report]
 
 
 # -- processes -----------------------------------------------------------------------------------

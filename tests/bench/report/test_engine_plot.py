@@ -23,20 +23,28 @@ def report() -> Report:
         {
             "engine": "llama.cpp",
             "quantization": "Q8_0",
+            "bits": 8,
             "speed": {"p5": 60, "p50": 66.7, "p95": 75},
         },
         {
             "engine": "edge onnx",
             "quantization": "int8",
+            "bits": 8,
             "speed": {"p5": 19, "p50": 19.9, "p95": 23},
         },
-        {"engine": "OpenVINO", "quantization": "int8", "speed": None},
+        {"engine": "OpenVINO", "quantization": "int8", "bits": 8, "speed": None},
     ]
-    return {"model": "flan-t5-small", "random_weights": True, "settings": settings, "rows": rows}
+    return {
+        "model": "flan-t5-small",
+        "random_weights": True,
+        "settings": settings,
+        "rows": rows,
+        "rooflines": {"8": {"ms": 10.0}},
+    }
 
 
 def write(path: Path, *reports: Report) -> Path:
-    path.write_text(json.dumps({"kind": "engines", "schema_version": 2, "reports": reports}))
+    path.write_text(json.dumps({"kind": "engines", "schema_version": 3, "reports": reports}))
     return path
 
 
@@ -46,6 +54,7 @@ def test_engines_are_sorted_by_their_median(report: Report, tmp_path: Path) -> N
         ("edge onnx int8", True, 19.9),
         ("llama.cpp Q8_0", False, 66.7),
     ]
+    assert [bar.roofline for bar in panel.bars] == [10.0, 10.0]
     assert panel.target_ms == 100
     assert panel.subtitle == "32 tokens in, 16 out, random weights: speed only"
 
@@ -59,6 +68,7 @@ def test_the_same_report_gives_the_same_picture(report: Report, tmp_path: Path) 
     assert first.read_bytes() == second.read_bytes()
     text = first.read_text()
     assert "edge onnx int8" in text
+    assert "19.9 (2.0 ×)" in text
     assert "a &lt;b&gt;$model$" in text
     assert png.read_bytes().startswith(b"\x89PNG")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge.bench.engines.matrix_rate import MatrixRate
 from edge.bench.engines.results import EngineReport, EngineRow, Settings, Speed, engines_document
 from edge.bench.engines.roofline import Roofline
 from edge.bench.speculation.results import Gain, SpeculationReport, speculation_document
@@ -30,7 +31,8 @@ def engines(tmp_path: Path) -> Path:
         settings=Settings(),
         rows=rows,
         bandwidth=1e10,
-        rooflines={8: Roofline(8, 1000, 1.0, 2.0)},
+        matrix_rate=MatrixRate("a product", 2e11, {"a product": 2e11}),
+        rooflines={8: Roofline(8, 1, 1000, 10, 10, 1.0, 0.1, 2.0, 500.0)},
         scaling=[],
         machine=MACHINE,
         created=CREATED,
