@@ -184,14 +184,24 @@ def test_ratios_are_to_the_fastest_baseline_of_the_same_precision() -> None:
     for place, ms in ((0, 20.0), (2, 30.0), (3, 40.0)):
         rows[place] = dataclasses.replace(rows[place], batches=(batch_speed(4, 2, [ms] * 5),))
     rows[1] = dataclasses.replace(rows[1], batches=(BatchSpeed(4, failure="crashed (SIGKILL)"),))
-    settings = Settings(target_ms=9.0, new_tokens=16)
+    settings = Settings(target_ms=9.0, new_tokens=16, batches=(4,))
     lengths = {"input_tokens": 32, "new_tokens": 16}
     rates = {"bandwidth": 1e9, "macs_per_second": 1e9}
     found = rooflines(TINY, (8, 4), **rates, **lengths)
     rate = MatrixRate("a product", 1e9, {"a product": 1e9})
     many = list(rooflines(TINY, (8,), **rates, **lengths, batch=4).values())
     report = EngineReport(
-        "tiny", True, settings, rows, 1e9, rate, found, [], {}, "now", batch_rooflines=many
+        "tiny",
+        True,
+        settings,
+        rows,
+        1e9,
+        rate,
+        found,
+        [],
+        {"cores": 2, "cpu": "A CPU"},
+        "now",
+        batch_rooflines=many,
     )
     best = report.best_baseline(8)
     assert best is not None
