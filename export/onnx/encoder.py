@@ -54,10 +54,8 @@ class EncoderEmitter(Emitter):
 
     def _cross(self, encoded: str, layer: int) -> KeyValue:
         name = f"decoder.block.{layer}.layer.1.EncDecAttention"
-        packed = self.precision.linear(
-            self.graph, encoded, [f"{name}.k.weight", f"{name}.v.weight"]
-        )
-        key, value = self.graph.ops("Split", packed, outputs=2, axis=-1, num_outputs=2)
+        both = [f"{name}.k.weight", f"{name}.v.weight"]
+        key, value = self.precision.linears(self.graph, encoded, both)
         return KeyValue(self._heads(key), self._heads(value))
 
     def _heads(self, x: str) -> str:

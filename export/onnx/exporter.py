@@ -14,7 +14,8 @@ from edge.export.onnx.graph import FLOAT, INT32, INT64, Dim, Graph, Weights
 from edge.export.onnx.greedy import emit_greedy
 from edge.export.onnx.layers import KeyValue
 from edge.export.onnx.lm_head import FullHead, Head, InputColumns, ShortlistHead
-from edge.export.onnx.precision import BlockInt4, BlockInt8, Float32, Precision, RowInt8
+from edge.export.onnx.precision import BlockInt4, BlockInt8, Float32, Precision
+from edge.export.onnx.row_precision import RowInt8
 from edge.export.onnx.speculative import emit_speculative
 from edge.export.source import SourceModel
 
@@ -35,6 +36,7 @@ class OnnxExporter(Exporter):
     quantizations: ClassVar[Mapping[str, str]] = {
         "float32": "weights and arithmetic in float32",
         "int8": "8-bit weights, and activations in matrix products",
+        "int8_row": "as int8, for batches: one scale per row in the decoder, too",
         "int4_mixed": "as int8, with 4-bit weights in the decoder except lm_head",
         "int4": "as int8, with 4-bit weights in the decoder",
     }
@@ -45,10 +47,15 @@ class OnnxExporter(Exporter):
     tolerances: ClassVar[Mapping[str, Tolerance]] = {
         "float32": EXACT,
         "int8": EIGHT_BIT,
+        "int8_row": EIGHT_BIT,
         "int4_mixed": FOUR_BIT,
         "int4": FOUR_BIT,
     }
-    higher_precision: ClassVar[Mapping[str, str]] = {"int4": "int4_mixed", "int4_mixed": "int8"}
+    higher_precision: ClassVar[Mapping[str, str]] = {
+        "int4": "int4_mixed",
+        "int4_mixed": "int8",
+        "int8_row": "int8",
+    }
     supports_shortlist = True
     supports_bias_per_layer = True
 
@@ -94,6 +101,8 @@ def precisions(source: SourceModel, quantization: str) -> tuple[Precision, Preci
     match quantization:
         case "int8":
             return encoder, BlockInt8(source)
+        case "int8_row":
+            return encoder, encoder
         case "int4_mixed":
             # lm_head decides between nearly equal tokens.
             return encoder, BlockInt4(source, keep_int8=("lm_head.weight",))

@@ -95,16 +95,15 @@ class Emitter:
         return graph.op("Expand", graph.constant(0.0, np.float32), shape)
 
     def self_attention_inputs(self, x: str, name: str) -> list[str]:
-        """Query, key and value, each [batch, length, inner], from one matrix product."""
-        packed = self.precision.linear(self.graph, x, [f"{name}.{p}.weight" for p in "qkv"])
-        return self.graph.ops("Split", packed, outputs=3, axis=-1, num_outputs=3)
+        """Query, key and value, each [batch, length, inner], of the same input."""
+        return self.precision.linears(self.graph, x, [f"{name}.{p}.weight" for p in "qkv"])
 
     def feed_forward(self, x: str, name: str) -> str:
         """The feed-forward layer without norm and residual: [batch, length, d_model]."""
         graph = self.graph
         if self.shape.is_gated_act:
-            both = self.precision.linear(graph, x, [f"{name}.wi_0.weight", f"{name}.wi_1.weight"])
-            gate, up = graph.ops("Split", both, outputs=2, axis=-1, num_outputs=2)
+            both = [f"{name}.wi_0.weight", f"{name}.wi_1.weight"]
+            gate, up = self.precision.linears(graph, x, both)
             inner = graph.op("Mul", self._activation(gate), up)
         else:
             inner = self._activation(self.precision.linear(graph, x, [f"{name}.wi.weight"]))

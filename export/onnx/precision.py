@@ -11,13 +11,13 @@ import numpy as np
 
 from edge.export.architecture import expected_shapes
 from edge.export.onnx.graph import MICROSOFT, Graph
-from edge.export.onnx.layouts import block_size, quantize_blocks, quantize_columns
+from edge.export.onnx.layouts import block_size, quantize_blocks
 from edge.export.quantization.grid import Quantized
 from edge.export.quantization.sensitivity import kept_weights
 from edge.export.source import SourceModel
 
-_HEAD = ["lm_head.weight"]
-_SHORTLIST_HEAD = "lm_head.weight:shortlist"
+HEAD = ["lm_head.weight"]
+SHORTLIST_HEAD = "lm_head.weight:shortlist"
 _EMBEDDING_BITS = 8  # few rows are read, so more bits cost no time
 
 WeightFactory = Callable[[], np.ndarray]  # reads a weight [out, in] on demand
@@ -36,6 +36,11 @@ class Precision(abc.ABC):
     @abc.abstractmethod
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
         """x [..., in] times the transpose of the concatenated weights: [..., out], float32."""
+
+    def linears(self, graph: Graph, x: str, names: Sequence[str]) -> list[str]:
+        """x [..., in] times the transpose of each weight: values [..., out], all of one width."""
+        packed = self.linear(graph, x, names)
+        return graph.ops("Split", packed, outputs=len(names), axis=-1, num_outputs=len(names))
 
     @abc.abstractmethod
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
@@ -69,7 +74,7 @@ class Float32(Precision):
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
         """See `Precision.linear`."""
-        if names == _HEAD and self._source.architecture.tied_head:
+        if names == HEAD and self._source.architecture.tied_head:
             # Stored once, as the embedding.
             return graph.op("MatMul", x, self._transposed_embedding(graph))
         return graph.op("MatMul", x, self._transposed(graph, names))
@@ -87,7 +92,7 @@ class Float32(Precision):
     def shortlist_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
         """See `Precision.shortlist_head`."""
         weight = graph.weight(
-            _SHORTLIST_HEAD, lambda: self._source.tensor("lm_head.weight")[shortlist].T
+            SHORTLIST_HEAD, lambda: self._source.tensor("lm_head.weight")[shortlist].T
         )
         return graph.op("MatMul", x, weight)
 
@@ -96,7 +101,7 @@ class Float32(Precision):
         if self._source.architecture.tied_head:
             rows = self.embedding(graph, ids, "shared.weight")
             return graph.op("Transpose", rows, perm=[0, 2, 1])
-        weight = self._transposed(graph, _HEAD)
+        weight = self._transposed(graph, HEAD)
         return graph.op("Transpose", graph.op("Gather", weight, ids, axis=1), perm=[1, 0, 2])
 
     def _embedding_weight(self, graph: Graph, name: str) -> str:
@@ -128,9 +133,9 @@ class BlockInt8(Precision):
 
     def shortlist_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
         """See `Precision.shortlist_head`."""
-        bits, stored = self._bits(_HEAD), self._stored_names(_HEAD)
+        bits, stored = self._bits(HEAD), self._stored_names(HEAD)
         values, scales = self._blocks(
-            graph, _SHORTLIST_HEAD, lambda: self._stacked(stored)[shortlist], bits
+            graph, SHORTLIST_HEAD, lambda: self._stacked(stored)[shortlist], bits
         )
         shape = (shortlist.size, self._source.architecture.d_model)
         return self._product(graph, x, values, scales, shape, bits)
@@ -167,7 +172,7 @@ class BlockInt8(Precision):
 
     def head_rows(self, graph: Graph, ids: str) -> str:
         """See `Precision.head_rows`."""
-        bits, stored = self._bits(_HEAD), self._stored_names(_HEAD)
+        bits, stored = self._bits(HEAD), self._stored_names(HEAD)
         rows = self._rows(graph, ids, stored[0], lambda: self._stacked(stored), bits)
         return graph.op("Transpose", rows, perm=[0, 2, 1])
 
@@ -194,7 +199,7 @@ class BlockInt8(Precision):
             moments = self._source.input_moments(key.split("+")[0].split(":")[0])
             return quantize_blocks(array, block_size(array.shape[1]), bits, moments)
 
-        both = _Once(quantized)
+        both = Once(quantized)
         return (
             graph.weight(f"{key}:blocks{bits}", both.values),
             graph.weight(f"{key}:scales{bits}", both.scales),
@@ -204,11 +209,11 @@ class BlockInt8(Precision):
     def _shares_embedding(self) -> bool:
         """Whether lm_head is the embedding, or a product away from it, and stored the same way."""
         tied = self._source.architecture.tied_head or self._source.head_projection is not None
-        return tied and self._bits(_HEAD) == _EMBEDDING_BITS
+        return tied and self._bits(HEAD) == _EMBEDDING_BITS
 
     def _stored_names(self, names: Sequence[str]) -> Sequence[str]:
         """The names under which weights are stored; a shared head has that of the embedding."""
-        return ["shared.weight"] if names == _HEAD and self._shares_embedding else names
+        return ["shared.weight"] if names == HEAD and self._shares_embedding else names
 
 
 class BlockInt4(BlockInt8):
@@ -239,48 +244,7 @@ def _unpacked(graph: Graph, packed: str, block: int) -> str:
     return graph.op("Reshape", pairs, graph.constant([0, 0, 0, block]))
 
 
-class RowInt8(BlockInt8):
-    """8-bit products with one scale per output and one per row of activations, for encoders.
-
-    Each row is first scaled to the range -1 to 1, so that other rows of the batch have no influence
-    (DynamicQuantizeMatMul has one scale for all rows). The feed-forward output is computed as
-    `BlockInt8`: conditioning can't rotate its input, whose range stays wide. With a scale per row,
-    981 of 997 answers stayed the same on average, with blocks 983 (three models).
-    """
-
-    def __init__(self, source: SourceModel) -> None:
-        super().__init__(source)
-        self._quantized: dict[tuple[Graph, str], tuple[str, str]] = {}
-
-    def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
-        """See `Precision.linear`."""
-        if names[0].endswith(".wo.weight"):
-            return super().linear(graph, x, names)
-        key = "+".join(names)
-        both = _Once(
-            lambda: quantize_columns(self._stacked(names).T, self._source.input_moments(names[0]))
-        )
-        values = graph.weight(f"{key}:columns", both.values)
-        scales = graph.weight(f"{key}:scale", both.scales)
-        rows, largest = self._quantize_rows(graph, x)
-        step, middle = graph.constant(1 / 127, np.float32), graph.constant(128, np.uint8)
-        product = graph.op(
-            "MatMulIntegerToFloat", rows, values, step, scales, middle, domain=MICROSOFT
-        )
-        return graph.op("Mul", product, largest)
-
-    def _quantize_rows(self, graph: Graph, x: str) -> tuple[str, str]:
-        """x in 8 bits and each row's largest magnitude, computed once for all products of x."""
-        if (graph, x) not in self._quantized:
-            magnitudes = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([-1]), keepdims=1)
-            largest = graph.op("Max", magnitudes, graph.constant(1e-12, np.float32))
-            step, middle = graph.constant(1 / 127, np.float32), graph.constant(128, np.uint8)
-            rows = graph.op("QuantizeLinear", graph.op("Div", x, largest), step, middle)
-            self._quantized[graph, x] = rows, largest
-        return self._quantized[graph, x]
-
-
-class _Once:
+class Once:
     """Values and scales of a weight that is quantized at the first use of either."""
 
     def __init__(self, quantize: Callable[[], Quantized]) -> None:
@@ -291,7 +255,9 @@ class _Once:
         return self._quantize()
 
     def values(self) -> np.ndarray:
+        """The integers."""
         return self._both[0]
 
     def scales(self) -> np.ndarray:
+        """The scales."""
         return self._both[1]

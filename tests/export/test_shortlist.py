@@ -188,6 +188,8 @@ ROWS = [[5, 9, 30, 31, 44, 7, 1], [12, 12, 1], [1], [60, 255, 62, 258, 0, 63, 66
         ("float32", False, 64),
         ("float32", True, 64),
         ("int8", False, 72),  # 72 is no multiple of any block
+        ("int8_row", False, 72),
+        ("int8_row", True, 64),
         ("int4_mixed", False, 64),
         ("int4", False, 72),
         ("int4", True, 64),

@@ -10,14 +10,14 @@ import onnxruntime as ort
 import pytest
 
 from edge.export.onnx.graph import FLOAT, Graph, Weights
+from edge.export.onnx.layouts import quantize_columns
 from edge.export.onnx.precision import (
     BlockInt4,
     BlockInt8,
     Precision,
-    RowInt8,
     quantize_blocks,
-    quantize_columns,
 )
+from edge.export.onnx.row_precision import RowInt8
 from edge.export.source import SourceModel
 
 NAMES = [f"encoder.block.0.layer.0.SelfAttention.{p}.weight" for p in "qkv"]
@@ -35,13 +35,7 @@ def source(random_model: Callable[..., Path]) -> SourceModel:
 def test_a_row_is_multiplied_as_if_alone(
     source: SourceModel, precision: type[Precision], error: float
 ) -> None:
-    weights = Weights()
-    graph = Graph("product", weights)
-    x = graph.input("x", FLOAT, ["rows", 80])
-    product = precision(source).linear(graph, x, NAMES)
-    graph.output("y", product, FLOAT, ["rows", 192])
-    model = graph.model([_tensor(weights, name) for name in graph.weight_names])
-    session = ort.InferenceSession(model.SerializeToString())
+    session = _session(precision(source), NAMES)
     rows = np.random.default_rng(0).standard_normal((6, 80)).astype(np.float32)
     expected = rows @ np.concatenate([source.tensor(name) for name in NAMES]).T
 
@@ -52,6 +46,28 @@ def test_a_row_is_multiplied_as_if_alone(
     beside = session.run(["y"], {"x": neighbors})[0]
     np.testing.assert_allclose(beside[:6], found, atol=1e-5)
     np.testing.assert_array_equal(beside[7], 0)
+
+
+@pytest.mark.parametrize("rows", [2, 5, 16, 33, 100])
+def test_rows_with_a_scale_each_are_the_same_bits_in_any_batch(
+    source: SourceModel, rows: int
+) -> None:
+    """Integer products are exact, so that batches and drafts can't decide between two tokens."""
+    product = _session(RowInt8(source), NAMES[:1])
+    x = np.random.default_rng(0).standard_normal((rows, 80)).astype(np.float32)
+    together = product.run(["y"], {"x": x})[0]
+    for start in range(0, rows, 7):
+        apart = product.run(["y"], {"x": x[start : start + 1]})[0]
+        np.testing.assert_array_equal(together[start : start + 1], apart)
+
+
+def _session(precision: Precision, names: list[str]) -> ort.InferenceSession:
+    weights = Weights()
+    graph = Graph("product", weights)
+    x = graph.input("x", FLOAT, ["rows", 80])
+    graph.output("y", precision.linear(graph, x, names), FLOAT, ["rows", 64 * len(names)])
+    model = graph.model([_tensor(weights, name) for name in graph.weight_names])
+    return ort.InferenceSession(model.SerializeToString())
 
 
 def _tensor(weights: Weights, name: str):  # type: ignore[no-untyped-def]
