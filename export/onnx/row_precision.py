@@ -62,7 +62,7 @@ class RowInt8(BlockInt8):
         self, graph: Graph, x: str, key: str, name: str, weight: WeightFactory
     ) -> str:
         """x times a weight, `key`, whose inputs are those of the layer `name`."""
-        width = self._source.tensor(name).shape[1]
+        width = self._shapes[name][1]
         wide = name.endswith(".wo.weight") and width % _WIDE_PARTS == 0
         parts = _WIDE_PARTS if wide else 1
         one, middle = graph.constant(1.0, np.float32), graph.constant(_MIDDLE, np.uint8)
