@@ -45,6 +45,7 @@ _LORA: Mapping[str, Any] = {
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True,
               help="New folder for rows, model and artifacts.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Continue a training that was stopped.")
 @click.option("--base", help="Train a low-rank adapter of this model, not a new model.")
 @click.option("--format", "formats", multiple=True, default=("onnx",), show_default=True)
 @click.option("--quantize", default="int8", show_default=True)
@@ -52,11 +53,13 @@ _LORA: Mapping[str, Any] = {
 @click.option("--max-args", type=int, help="Most arguments of a command.")
 @click.option("--limit", "-n", type=int, help="Use only so many rows of each split.")
 @click.option("--epochs", type=float, default=6.0, show_default=True)
+@click.option("--time-limit", help="Plan the training for this time, e.g. 20m, not for --epochs.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures.")
 def main(
     data: Path,
     output: Path,
+    resume: bool,
     base: str | None,
     formats: tuple[str, ...],
     quantize: str,
@@ -64,20 +67,22 @@ def main(
     max_args: int | None,
     limit: int | None,
     epochs: float,
+    time_limit: str | None,
     threads: int,
     json_file: Path | None,
 ) -> None:
     """Train a model to write JSON, on the commands of DATA, a folder with train and dev files."""
     settings = dict(_SCRATCH if base is None else {**_LORA, "model": base})
-    settings |= {"epochs": epochs, "threads": threads}
+    settings |= {"threads": threads}
+    settings |= {"epochs": epochs} if time_limit is None else {"time_limit": time_limit}
     try:
-        if output.exists():
-            raise OutputExistsError(f"{output} exists; name a new folder")
+        if output.exists() and not resume:
+            raise OutputExistsError(f"{output} exists; name a new folder, or use --resume")
         counts = write_json_rows(
             data, output / "rows", max_characters=max_characters, max_args=max_args, limit=limit
         )
         click.echo(f"{counts['train']:,} rows for training, {counts['dev']:,} for the check")
-        figures = _train(output, settings)
+        figures = _train(output, settings, resume=resume)
         found = _answer(output, formats, quantize, threads)
     except EdgeError as error:
         click.echo(f"error: {error}", err=True)
@@ -90,7 +95,7 @@ def main(
     sys.exit(0 if all(one.valid_ratio >= MIN_VALID for one in found) else 3)
 
 
-def _train(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _train(output: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any]:
     """Train the model, and return what was done and how long it took."""
     from edge.train import TrainConfig, train
 
@@ -100,6 +105,7 @@ def _train(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
         max_source_length=_MAX_TOKENS,
         max_target_length=_MAX_TOKENS,
         max_eval_rows=_EVAL_ROWS,
+        resume=resume,
         **settings,
     )
     click.echo(", ".join(f"{name} {value}" for name, value in settings.items()))

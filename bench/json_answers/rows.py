@@ -16,7 +16,9 @@ _WORD = re.compile(r"[\w./:=@%+,~^-]+")
 
 
 def command_as_json(command: str, max_args: int | None = None) -> str | None:
-    """The words of a command line as `{"cmd": …, "args": […]}`, indented by two spaces.
+    """The words of a command line as `{"cmd": …, "args": […]}`, on several lines.
+
+    Indented by tabs, so that newlines and tabs are what a model has to write.
 
     Returns:
         None if the line has no words, one with quotes, brackets or expansions, or more than
@@ -27,7 +29,7 @@ def command_as_json(command: str, max_args: int | None = None) -> str | None:
         return None
     if max_args is not None and len(words) > 1 + max_args:
         return None
-    return json.dumps({"cmd": words[0], "args": words[1:]}, indent=2, ensure_ascii=False)
+    return json.dumps({"cmd": words[0], "args": words[1:]}, indent="\t", ensure_ascii=False)
 
 
 def json_rows(

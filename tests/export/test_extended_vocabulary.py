@@ -83,7 +83,9 @@ def test_each_engine_reads_and_writes_added_characters(
         written = "".join(answer.text for answer in answers)
         added = read_manifest(folder).tokenizer.added_characters
         assert added
-        for text, answer in zip(TEXTS, answers, strict=True):
+        for text in TEXTS:
+            # Not the batch's answer: `…` starts with the row of the period, and rounding decides.
+            answer = model.generate(text, max_new_tokens=24)
             with model.stream(text, max_new_tokens=24) as stream:
                 assert "".join(stream) == answer.text
         assert any(character in written for character in added)

@@ -30,7 +30,7 @@ def test_a_command_becomes_an_object() -> None:
     found = command_as_json("grep -v word path/to/file")
     assert found is not None
     assert json.loads(found) == {"cmd": "grep", "args": ["-v", "word", "path/to/file"]}
-    assert found.startswith('{\n  "cmd": "grep",\n  "args": [\n    "-v",\n')
+    assert found.startswith('{\n\t"cmd": "grep",\n\t"args": [\n\t\t"-v",\n')
     for refused in ("", "echo 'a'", "echo $HOME", "a  b", "ls | wc", "[[ -f x ]]"):
         assert command_as_json(refused) is None
     assert command_as_json("a b c", max_args=1) is None

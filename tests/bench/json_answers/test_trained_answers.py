@@ -19,7 +19,7 @@ def test_a_new_model_writes_json(shared: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=3000)
     assert done.returncode in (0, 3), done.stderr[-4000:]
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["added"].keys() == {"\n", " "}
+    assert figures["added"].keys() == {"\n", "\t"}
     inputs = {
         split: {json.loads(line)["input"] for line in file.read_text().splitlines()}
         for split in ("train", "dev")
