@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from edge.cli.base import Group, Invocation
-from edge.runtime.errors import EdgeError, missing_library, one_line, printable
+from edge.runtime.errors import EdgeError, MissingExtraError, missing_library, one_line, printable
 from edge.runtime.registry import unknown_name
 from edge.runtime.version import edge_version
 
@@ -153,7 +153,9 @@ def _run(invocation: Invocation) -> int:
     except EdgeError as error:
         if invocation.verbose:
             raise
-        return _print_error(str(error), error.exit_code)
+        cause = error.cause_of_call if isinstance(error, MissingExtraError) else None
+        shown = (_missing_library(cause, invocation) if cause else None) or error
+        return _print_error(str(shown), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _print_error("interrupted", _INTERRUPTED)
     except (BrokenPipeError, _PipeClosedError):

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from edge.export.shortlist import shortlist_line
 from edge.runtime.artifact.manifest import Manifest
+from edge.train.output.model_card import CARD_NAME as CARD_NAME
 from edge.train.output.model_card import (
     FOLDER,
     TASK,

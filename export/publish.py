@@ -14,7 +14,7 @@ from edge.export.base import EXPORTERS, Exporter, Tolerance
 from edge.export.conditioning.calibration import Calibration, read_calibration
 from edge.export.conditioning.model import Conditioned, condition
 from edge.export.manifest import file_info, list_files, source_info, write_manifest
-from edge.export.model_card import model_card
+from edge.export.model_card import CARD_NAME, model_card
 from edge.export.options import (
     ExportOptions,
     check_output,
@@ -39,7 +39,6 @@ from edge.runtime.generation import Generation
 from edge.runtime.model import load
 from edge.runtime.platform.atomic import new_folder
 from edge.runtime.version import edge_version
-from edge.train.output.model_card import CARD_NAME
 from edge.train.vocabulary import recorded_characters
 
 __all__ = ["ExportOptions", "Exported", "Publisher", "Target", "plan_targets"]

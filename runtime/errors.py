@@ -95,7 +95,12 @@ class ConstraintError(EdgeError):
 
 
 class MissingExtraError(EdgeError):
-    """A library that is not installed; the message says which extra installs it."""
+    """A library that is not installed; the message says which extra installs it.
+
+    `cause_of_call` is Python's error if the message does not say what needs the library.
+    """
+
+    cause_of_call: ModuleNotFoundError | None = None
 
 
 class ParityError(EdgeError):
@@ -152,7 +157,11 @@ def converted_errors(convert: Callable[[BaseException], EdgeError]) -> Iterator[
     except EdgeError:
         raise
     except ModuleNotFoundError as error:
-        raise (missing_library(error) or convert(error)) from error
+        missing = missing_library(error)
+        if missing is None:
+            raise convert(error) from error
+        missing.cause_of_call = error
+        raise missing from error
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
             raise

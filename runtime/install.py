@@ -84,9 +84,12 @@ def _direct_url() -> dict[str, Any]:
     import json
     from importlib import metadata
 
-    try:
-        text = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
-        record = json.loads(text or "{}")
-    except (metadata.PackageNotFoundError, OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    # The egg-info of a checkout that is the current folder comes first, and has no record.
+    for found in metadata.distributions(name=DISTRIBUTION):
+        try:
+            record = json.loads(found.read_text("direct_url.json") or "{}")
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and record:
+            return record
+    return {}

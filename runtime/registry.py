@@ -93,6 +93,17 @@ def is_installed(library: str) -> bool:
         return False
 
 
+def require(what: str, extra: str, *libraries: str) -> None:
+    """Check that libraries are installed, before work that would need them late.
+
+    Raises:
+        MissingExtraError: One is not; it names the extra.
+    """
+    for library in libraries:
+        if not is_installed(library):
+            raise missing_extra(what, library, extra)
+
+
 def unknown_name(kind: str, name: str, known: tuple[str, ...]) -> str:
     """The message for an unknown name, with the closest known one and the list of all."""
     close = difflib.get_close_matches(name, known, n=1)

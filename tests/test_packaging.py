@@ -101,7 +101,7 @@ def test_the_command_installs_from_where_edge_is_from(
             assert name == "direct_url.json"
             return record if record is None or isinstance(record, str) else json.dumps(record)
 
-    monkeypatch.setattr(metadata, "distribution", lambda _: Installed())
+    monkeypatch.setattr(metadata, "distributions", lambda name: [Installed()])
     assert install_command("onnx") == command
 
 

@@ -230,8 +230,7 @@ class TrainConfig:
 
     def fingerprint_fields(self) -> dict[str, object]:
         """The fields in which a resumed run must equal the run that wrote the checkpoint."""
-        values = self.hyperparameters()
-        return {name: value for name, value in values.items() if name not in _FREE_ON_RESUME}
+        return {n: v for n, v in self.hyperparameters().items() if n not in _FREE_ON_RESUME}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,9 @@ def command(
     Exits with 3 if none of edge's engines meets the target: a p95 of at most --target-ms with 99 %
     confidence, which takes at least 90 runs.
     """
+    from edge.runtime.registry import require
+
+    require("edge bench-engines", "export", "torch", "transformers", "safetensors")
     warn_of_few_runs(runs)
     from edge.bench.engines.cache import choose_targets
     from edge.bench.engines.results import Settings

@@ -90,6 +90,10 @@ def command(**options: Any) -> None:
     Run the same command again to resume an interrupted search. The report is written beside the
     artifact. Exits with 3 if no candidate is accurate enough and meets the target.
     """
+    from edge.runtime.registry import require
+
+    require("edge compile", "export", "torch", "transformers", "safetensors")
+    require("edge compile", "bench", "rouge_score", "sacrebleu")
     from edge.bench import compile as compile_model
     from edge.bench.signals import signals_end_command
     from edge.cli.display.compile import notes, outcome_table

@@ -50,7 +50,11 @@ def command(
     """
     from edge.bench.report.write import Outputs
     from edge.cli.display.console import quiet_libraries
+    from edge.runtime.registry import require
 
+    require("edge quickstart", "export", "torch", "transformers", "safetensors")
+    require("edge quickstart", "train", "datasets", "accelerate")
+    require("edge quickstart", "bench", "rouge_score", "sacrebleu", "jinja2", "matplotlib")
     warn_of_few_runs(runs)
     quiet_libraries()
     files = Outputs(json=output / "report.json", html=output / "report.html")

@@ -52,7 +52,7 @@ def test_a_folder_without_artifacts_is_refused(assert_refused: Refused, tmp_path
 
 
 def test_serve_names_each_by_its_folder(two: Path) -> None:
-    from edge.cli.commands.serve import name_artifacts
+    from edge.cli.artifact_names import name_artifacts
 
     both = {"gguf-f32": two / "gguf-f32", "onnx-int8": two / "onnx-int8"}
     assert name_artifacts((str(two),)) == both

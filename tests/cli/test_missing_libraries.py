@@ -83,7 +83,6 @@ CASES = [
     ("data lengths ROWS --model MODEL", "transformers", "train"),
     ("data lengths ROWS --model MODEL --histogram OUT.png", "matplotlib", "plots"),
     ("data augment ROWS --with MODEL -o OUT", "torch", "train"),
-    ("data augment ROWS --noise -o OUT", "rouge_score", "train"),
     ("runs MODEL", "plotext", "curves"),
     ("quickstart -o OUT", "torch", "export"),
 ]
@@ -92,7 +91,7 @@ CASES = [
 @pytest.fixture
 def named(artifacts: Path, trained: Path, dataset: Path, tmp_path: Path) -> dict[str, object]:
     (tmp_path / "schema.json").write_text("{}")
-    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "report.json").write_text('{"kind": "artifacts"}')
     return {
         "ONNX": artifacts / "onnx-int8",
         "CTRANSLATE2": artifacts / "ctranslate2-int8",
