@@ -15,7 +15,8 @@ ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-slow test-hostile test-gpu interop baselines bench-engines bench-serve \
+.PHONY: demo install test test-slow test-hostile test-gpu interop baselines bench-engines bench-batch \
+  bench-serve \
   bench-compile bench-quantization \
   lint typed types docs format help-docs package clean
 
@@ -140,6 +141,14 @@ bench-engines: install $(BASELINES)
 	$(BIN)/edge export $(SPECULATION_MODEL) --format onnx --force --output build/speculation && \
 	$(BIN)/edge bench-speculation build/speculation --data $(SPECULATION_DATA) --threads 2 \
 	  --replay $(lastword $(SHAPES)) --json runs/speculation.json
+
+# Answers per second of all engines in batches. Half an hour per shape on an idle machine.
+BATCHES ?= 1 4 16 64
+
+bench-batch: export EDGE_BASELINES_PYTHON := $(BASELINES_PYTHON)
+bench-batch: install $(BASELINES)
+	$(BIN)/edge bench-engines $(SHAPES) --format onnx --quantize int8 --quantize int4 --baselines \
+	  --runs 30 $(addprefix --batch ,$(BATCHES)) --json runs/batches.json || [ $$? -eq 3 ]
 
 # Compare the search with measuring every combination, on an idle machine: the two winners side by
 # side, then the seconds of both searches.

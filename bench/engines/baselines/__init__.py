@@ -11,6 +11,7 @@ artifacts.
     answer           {"ms": [milliseconds of each run], "rss": bytes, "peak_rss": bytes}
                      or {"error": reason}
 
+Requests of bulk work: see `bulk_answers.answer_texts`.
 Requests to an artifact that is measured from text to text: see `text_to_text.respond`.
 
 With "prepare" the program converts the model, answers that it is ready, and exits.

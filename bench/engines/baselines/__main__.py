@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .bulk_answers import answer_texts
 from .child import describe_error, die_with_parent, peak_rss, redirect_stdout, rss
 from .spec import Baseline, Generate, Spec
 from .table import engine_of
@@ -84,7 +85,9 @@ def _serve(baseline: Baseline, spec: Spec, answer: Answer) -> None:
     )
     for line in sys.stdin:
         request = json.loads(line)
-        respond = _time if baseline.respond is None else baseline.respond
+        respond = answer_texts if "texts" in request and "batch" in request else _time
+        if baseline.respond is not None:
+            respond = baseline.respond
         answer(**respond(engine, request), rss=rss(), peak_rss=peak_rss())
 
 

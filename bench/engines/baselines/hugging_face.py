@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from .bulk_answers import padded
 from .spec import Generate, Spec
 
 ENCODER, FIRST_STEP, NEXT_STEP = (
@@ -41,11 +42,11 @@ def _by_generate(model: Any) -> Generate:
     import torch
 
     def generate(rows: list[list[int]], new_tokens: int) -> list[list[int]]:
-        ids = torch.tensor(rows)
+        ids, mask = (torch.tensor(values) for values in padded(rows))
         with torch.inference_mode():
             found = model.generate(
                 input_ids=ids,
-                attention_mask=torch.ones_like(ids),
+                attention_mask=mask,
                 num_beams=1,
                 do_sample=False,
                 min_new_tokens=new_tokens,

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from .bulk_answers import padded
 from .hugging_face import ENCODER, FIRST_STEP, NEXT_STEP
 from .spec import Generate, Spec
 
@@ -79,9 +80,7 @@ def load_openvino(spec: Spec) -> Generate:
         return logits.argmax(axis=-1)
 
     def generate(rows: list[list[int]], new_tokens: int) -> list[list[int]]:
-        sources = np.array(rows)
-        ids = ov.Tensor(sources)
-        mask = ov.Tensor(np.ones_like(sources))
+        ids, mask = (ov.Tensor(np.array(values)) for values in padded(rows))
         encoder.set_tensor("input_ids", ids)
         encoder.set_tensor("attention_mask", mask)
         encoder.infer()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# (sources of one length with eos, number of new tokens) → the tokens of each answer without the
+# (sources with eos, number of new tokens) → the tokens of each answer without the
 # start token.
 Generate = Callable[[list[list[int]], int], Sequence[Sequence[object]]]
 
