@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge.runtime.artifact import sha256_of
 from edge.runtime.artifact.manifest import MANIFEST_NAME, FileInfo, Manifest, Source
@@ -43,3 +43,11 @@ def source_info(source: SourceModel) -> Source:
         base_model=base if known else None,
         base_revision=commit if known else None,
     )
+
+
+def task_settings(source: SourceModel) -> dict[str, dict[str, Any]]:
+    """The manifest's `task_specific_params`: prefix and supported options of each task."""
+    return {
+        task: {"prefix": saved.values.get("prefix") or "", **saved.options}
+        for task, saved in source.tasks.items()
+    }

@@ -150,6 +150,7 @@ def generation_warnings(
         name: the artifact's format.
     """
     warnings = list(source.generation.warnings)
+    warnings += [text for task in source.tasks.values() for text in task.warnings]
     saved = source.generation.options.get("max_new_tokens", 0)
     if saved > limits.max_new_tokens:
         warnings.append(

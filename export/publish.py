@@ -13,7 +13,7 @@ from typing import Any
 from edge.export.base import EXPORTERS, Exporter, Tolerance
 from edge.export.conditioning.calibration import Calibration, read_calibration
 from edge.export.conditioning.model import Conditioned, condition
-from edge.export.manifest import file_info, list_files, source_info, write_manifest
+from edge.export.manifest import file_info, list_files, source_info, task_settings, write_manifest
 from edge.export.model_card import CARD_NAME, model_card
 from edge.export.options import (
     ExportOptions,
@@ -248,9 +248,8 @@ class Publisher:
         for name in manifest.files:
             if name != TOKENIZER_NAME:
                 (staging / name).unlink()
-        quantization = manifest.quantization
-        source = self.source_for(exporter, quantization)
-        exporter.write_with_shortlist(source, quantization, staging, shortlist.ids)
+        source = self.source_for(exporter, manifest.quantization)
+        exporter.write_with_shortlist(source, manifest.quantization, staging, shortlist.ids)
         shortlist.write(staging)
         # Not empty, so that the engine reads the list; the measured values follow.
         manifest = dataclasses.replace(
@@ -258,7 +257,7 @@ class Publisher:
         )
         write_manifest(staging, manifest)
         check = ParityCheck(self.source, self.prompt, self.limits, staging, shortlist.ids)
-        tolerance = self._tolerance(exporter, quantization)
+        tolerance = self._tolerance(exporter, manifest.quantization)
         with load(staging, trust_code=True) as model:
             parity = check.measure(model)
             check_tolerance(parity, tolerance, f"{manifest.format} with a shortlist")
@@ -285,6 +284,7 @@ class Publisher:
             prompt_template=self.prompt.template,
             text_path=self.text_fingerprint.as_record(),
             generation=supported_generation(self.generation, target.format).non_default(),
+            task_specific_params=task_settings(self.source),
             limits=self.limits,
             conditioning=dict(conditioned.record) if conditioned else {},
             runtime=dict(settings),

@@ -28,7 +28,7 @@ from edge.runtime.text.tokenization import Tokenizer
 from edge.train.model.adapter_config import refuse_adapter
 from edge.train.model.byte_tokenizer import byte_tokenizer, is_byte_tokenizer
 from edge.train.model.folder import open_tokenizer, refuse_quantized, require_tokenizer
-from edge.train.model.generation import read_generation
+from edge.train.model.generation import read_generation, read_task_settings
 from edge.train.model.local_folder import local_folder
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class SourceModel:
         architecture: the shape, with the head's tying and scaling settled.
         training: the record that `edge train` left in the folder, or {}.
         generation: the generation settings of the folder.
+        tasks: those of single tasks, from config.json's task_specific_params.
         weights_sha256: the hash of the folder's weight files; the same for a copy with other
             weights, since it identifies what an artifact was made from.
         head_projection: P, float32 [d_model, d_model], with lm_head = shared · P, or None.
@@ -96,6 +97,7 @@ class SourceModel:
         refuse_quantized(self.folder, self.config)
         self.training = read_config(self.folder / TRAINING_RECORD, optional=True)
         self.generation = read_generation(self.folder)
+        self.tasks = read_task_settings(self.folder)
         self._stored = SafetensorsWeights(self.folder)
         self._weights: Mapping[str, np.ndarray] = self._stored
         self._input_moments: InputMoments | None = None

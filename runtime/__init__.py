@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edge.runtime.rows import Prompt
     from edge.runtime.text.output_checks import JsonOutput, RegexOutput
     from edge.runtime.text.streaming import Stream
+    from edge.runtime.text2text import Text2TextPipeline, pipeline
 
     __version__: str
 
@@ -52,10 +53,12 @@ _MODULES = {
     "Prompt": "rows",
     "RegexOutput": "text.output_checks",
     "Stream": "text.streaming",
+    "Text2TextPipeline": "text2text",
     "Timings": "generation",
     "UnsupportedError": "errors",
     "UsageError": "errors",
     "load": "model",
+    "pipeline": "text2text",
 }
 
 __all__ = [
@@ -74,11 +77,13 @@ __all__ = [
     "Prompt",
     "RegexOutput",
     "Stream",
+    "Text2TextPipeline",
     "Timings",
     "UnsupportedError",
     "UsageError",
     "__version__",
     "load",
+    "pipeline",
 ]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from edge.runtime import load
+from edge.runtime import load, pipeline
 from edge.runtime.model import Model
 
 pytestmark = pytest.mark.alone
@@ -76,6 +76,21 @@ def test_batch_job(artifacts: Path, dataset: Path, tmp_path: Path) -> None:
     assert "60 rows in" in ended.stdout
     assert "16 of 60" in ended.stderr
     assert all(json.loads(line)["output"] for line in output.open())
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("langchain_llm.py", "langchain_core"), ("haystack_component.py", "haystack")],
+)
+def test_adapters(name: str, library: str, artifacts: Path) -> None:
+    """The real library calls the pipeline; its answers are the pipeline's own."""
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    ended = run(name, artifacts / "onnx-int8", *TEXTS, HAYSTACK_TELEMETRY_ENABLED="False")
+    assert ended.returncode == 0, ended.stderr
+    assert len((EXAMPLES / name).read_text().splitlines()) < 40
+    with pipeline("text2text-generation", artifacts / "onnx-int8", num_beams=1) as pipe:
+        expected = [answer["generated_text"] for answer in pipe(list(TEXTS))]
+    assert ended.stdout.splitlines() == expected
 
 
 def test_fastapi_app(artifacts: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

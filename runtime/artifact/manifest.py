@@ -16,8 +16,12 @@ from typing import Any
 from edge.runtime.artifact.architecture import MAX_END_TOKENS, Architecture
 from edge.runtime.artifact.dimensions import DIMENSIONS
 from edge.runtime.artifact.from_json import build_dataclass
-from edge.runtime.errors import ArtifactError, UsageError, one_line
-from edge.runtime.options import GenerationOptions
+from edge.runtime.artifact.generation_checks import (
+    MAX_TEMPLATE_CHARS,
+    check_generation,
+    check_tasks,
+)
+from edge.runtime.errors import ArtifactError
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.version import edge_version
@@ -41,7 +45,6 @@ MANIFEST_NAME = "edge.json"
 _HUB_ENCODER = "encoder_model.onnx"  # written by `edge export --layout hub`
 MAX_MANIFEST_BYTES = 4 << 20
 _MAX_FILES = 1000
-_MAX_TEMPLATE_CHARS = 1 << 14
 _MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
 MAX_LIMITS = {"max_input_tokens": 1 << 20, "max_new_tokens": 1 << 16}
 _BITS_PER_WEIGHT = 2  # fewer than in any format
@@ -109,6 +112,8 @@ class Manifest:
         prompt_template: The template around each input.
         text_path: Fingerprint of the text path; see `edge.runtime.artifact.text_fingerprint`.
         generation: `GenerationOptions` that differ from the defaults.
+        task_specific_params: For each task that the source's config.json names, its prefix and its
+            `GenerationOptions`; only `edge.runtime.pipeline` reads it.
         limits: Largest input and output.
         parity: How closely the artifact follows its source.
         conditioning: How the weights were rewritten before quantization, and the calibration
@@ -130,6 +135,7 @@ class Manifest:
     prompt_template: str = "{input}"
     text_path: dict[str, str] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
+    task_specific_params: dict[str, dict[str, Any]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     parity: dict[str, Any] = field(default_factory=dict)
     conditioning: dict[str, Any] = field(default_factory=dict)
@@ -193,7 +199,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     manifest = build_dataclass(Manifest, values, str(path))
     _check_files(manifest, path)
     _check_numbers(manifest, path)
-    _check_generation(manifest, path)
+    check_generation(manifest.generation, path)
+    check_tasks(manifest.task_specific_params, path)
     return manifest
 
 
@@ -246,15 +253,6 @@ def _check_files(manifest: Manifest, path: Path) -> None:
             raise ArtifactError(f"{path}: size or sha256 of {name!r} is malformed")
 
 
-def _check_generation(manifest: Manifest, path: Path) -> None:
-    try:
-        options = GenerationOptions().override(manifest.generation)
-    except (UsageError, TypeError, OverflowError) as error:
-        raise ArtifactError(f"{path}: generation: {one_line(error)}; export it again") from None
-    if options.constraint is not None:
-        raise ArtifactError(f"{path}: generation: {options.constraint[0]} is no default of a model")
-
-
 def _check_numbers(manifest: Manifest, path: Path) -> None:
     """Check every number that memory or time depends on, before anything is allocated."""
     shape = manifest.architecture
@@ -288,9 +286,9 @@ def _check_numbers(manifest: Manifest, path: Path) -> None:
     for name, high in MAX_LIMITS.items():
         _check_range(path, f"limits.{name}", getattr(manifest.limits, name), 1, high)
     template = manifest.prompt_template
-    if len(template) > _MAX_TEMPLATE_CHARS or template.count("{") > _MAX_TEMPLATE_FIELDS:
+    if len(template) > MAX_TEMPLATE_CHARS or template.count("{") > _MAX_TEMPLATE_FIELDS:
         raise ArtifactError(
-            f"{path}: prompt_template must have at most {_MAX_TEMPLATE_CHARS:,} characters and"
+            f"{path}: prompt_template must have at most {MAX_TEMPLATE_CHARS:,} characters and"
             f" {_MAX_TEMPLATE_FIELDS} fields"
         )
 

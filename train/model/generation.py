@@ -7,7 +7,7 @@ answer with the same settings. Settings that the engines don't have are named.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from edge.runtime.options import GenerationOptions
 from edge.train.model.training_record import require_json_object
 
 GENERATION_CONFIG, MODEL_CONFIG = "generation_config.json", "config.json"
+_TASKS = "task_specific_params"
 _MAX_TOKENS = 1 << 16
 DEFAULT_NEW_TOKENS = 64  # where neither the folder nor a training says
 
@@ -164,6 +165,36 @@ def read_generation(folder: str | Path) -> SavedGeneration:
         if value is not None and (name in KNOWN_FIELDS if not own else not name.startswith("_"))
     }
     return _Reader(path, values).read()
+
+
+def read_task_settings(folder: str | Path) -> dict[str, SavedGeneration]:
+    """Read `task_specific_params` of a local folder's config.json: settings of single tasks.
+
+    T5's own checkpoints have them for "summarization" and "translation_en_to_fr", for example. The
+    prefix of a task is `values["prefix"]`, as transformers' pipelines put it before the text.
+
+    Returns:
+        The settings by task; empty without config.json.
+
+    Raises:
+        ModelError: The file is not a JSON object, or a setting has an invalid value.
+    """
+    path = Path(folder) / MODEL_CONFIG
+    tasks = require_json_object(path).get(_TASKS) if path.is_file() else None
+    if tasks is None:
+        return {}
+    if not isinstance(tasks, dict) or not all(isinstance(one, dict) for one in tasks.values()):
+        raise ModelError(f"{path}: {_TASKS} must be an object of objects. Correct or remove it")
+    found = {}
+    for task, values in tasks.items():
+        where = Path(f"{path}: {_TASKS}.{task}")
+        prefix = values.get("prefix")
+        if prefix is not None and not isinstance(prefix, str):
+            raise ModelError(f"{where}.prefix must be a text. Correct or remove it")
+        known = {n: v for n, v in values.items() if n != "prefix" and v is not None}
+        settings = _Reader(where, known).read()
+        found[task] = replace(settings, values=values)
+    return found
 
 
 class _Reader:
