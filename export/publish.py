@@ -19,6 +19,7 @@ from edge.export.options import (
     ExportOptions,
     check_output,
     generation_warnings,
+    resolve_draft_head,
     resolve_generation,
     resolve_limits,
     resolve_prompt,
@@ -73,7 +74,7 @@ class Publisher:
 
         Raises:
             UsageError: an invalid option.
-            ModelError: the model has no usable tokenizer, or not the one it was trained with.
+            ModelError: no usable tokenizer, or a tokenizer or draft head of another model.
         """
         self.source = source
         self.options = options = options or ExportOptions()
@@ -81,6 +82,7 @@ class Publisher:
         self.limits = resolve_limits(source, options)
         self.generation = resolve_generation(source, options, self.limits)
         self.text_fingerprint = resolve_text_fingerprint(source, options, self.prompt)
+        source.draft_head = resolve_draft_head(source)
 
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
         """Write one artifact and publish it if it passes the parity check.
@@ -109,10 +111,7 @@ class Publisher:
         return EXPORTERS.load(target.format)()
 
     def source_for(self, exporter: Exporter, quantization: str) -> SourceModel:
-        """The model whose weights the exporter writes.
-
-        Every exporter gets its model from here. Quantized targets get `quantization_source`.
-        """
+        """The model whose weights an exporter writes; if quantized, `quantization_source`."""
         return self.quantization_source if exporter.is_quantized(quantization) else self.source
 
     @property

@@ -17,6 +17,7 @@ from edge.export.conditioning.hadamard import Rotation
 from edge.export.conditioning.structure import (
     DECODER_NORM,
     EMBEDDING,
+    ENCODER_NORM,
     HEAD,
     Pair,
     attentions,
@@ -91,6 +92,10 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
         input_moments=moments,
         head_projection=_head_projection(source, rotation) if shape.tied_head else None,
     )
+    if source.draft_head is not None:
+        gain = source.tensor(ENCODER_NORM).astype(np.float64)
+        matrix = rotation.columns(np.eye(rotation.size))
+        conditioned.draft_head = source.draft_head.conditioned(gain, matrix)
     conditioned.torch_model = shared_torch_model(config, weights)
     give_back_free_memory()
     record = {
