@@ -27,6 +27,7 @@ COMMANDS = {
     "merge": "Merge a LoRA adapter into its base model.",
     "presets": "List the presets for edge train.",
     "export": "Compile a model to ONNX, CTranslate2, GGUF or TorchScript.",
+    "draft": "Fit heads that draft answers as edits of the input.",
     "compile": "Search for the fastest artifact that is accurate enough.",
     "bench": "Compare the accuracy and latency of artifacts.",
     "bench-engines": "Compare the speed of engines on a model or a model shape.",

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from edge.export.conditioning.calibration import CalibrationRequest
+from edge.export.draft_head import DRAFT_HEAD_NAME, DraftHead, read_draft_head
 from edge.export.shortlist import ShortlistRequest
 from edge.export.source import TRAINING_RECORD, SourceModel
-from edge.runtime.artifact import TOKENIZER_NAME
+from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import MAX_LIMITS, Limits
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.engines import ENGINES
@@ -163,6 +164,32 @@ def generation_warnings(
             " are greedy"
         )
     return tuple(warnings)
+
+
+def resolve_draft_head(source: SourceModel) -> DraftHead | None:
+    """The draft head in the model's folder, or None.
+
+    Raises:
+        ModelError: it was fitted for other weights or another tokenizer, or is damaged.
+    """
+    path = source.folder / DRAFT_HEAD_NAME
+    if not path.is_file():
+        return None
+    head = read_draft_head(path)
+    head.check(
+        path,
+        d_model=source.architecture.d_model,
+        vocab_size=source.architecture.vocab_size,
+        weights=source.weights_sha256,
+        text=tokenizer_sha256(source),
+    )
+    return head
+
+
+def tokenizer_sha256(source: SourceModel) -> str:
+    """The sha256 of the model's tokenizer.json."""
+    with source.tokenizer_folder() as folder:
+        return sha256_of(folder / TOKENIZER_NAME)
 
 
 def resolve_text_fingerprint(

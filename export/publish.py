@@ -19,6 +19,7 @@ from edge.export.options import (
     ExportOptions,
     check_output,
     generation_warnings,
+    resolve_draft_head,
     resolve_generation,
     resolve_limits,
     resolve_prompt,
@@ -73,7 +74,7 @@ class Publisher:
 
         Raises:
             UsageError: an invalid option.
-            ModelError: the model has no usable tokenizer, or not the one it was trained with.
+            ModelError: no usable tokenizer, or a tokenizer or draft head of another model.
         """
         self.source = source
         self.options = options = options or ExportOptions()
@@ -81,6 +82,7 @@ class Publisher:
         self.limits = resolve_limits(source, options)
         self.generation = resolve_generation(source, options, self.limits)
         self.text_fingerprint = resolve_text_fingerprint(source, options, self.prompt)
+        source.draft_head = resolve_draft_head(source)
 
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
         """Write one artifact and publish it if it passes the parity check.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edge.export.architecture import check_shapes, expected_shapes, read_architecture
+from edge.export.draft_head import DraftHead
 from edge.export.model_folder import read_config
 from edge.export.torch_model import torch_model_of
 from edge.export.weights import SafetensorsWeights
@@ -65,6 +66,7 @@ class SourceModel:
             weights, since it identifies what an artifact was made from.
         head_projection: P, float32 [d_model, d_model], with lm_head = shared · P, or None.
         precise_weights: gives the names of weights that 4-bit formats keep in 8 bits, or None.
+        draft_head: predicts answers as edits of the input, or None.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class SourceModel:
         self._input_moments: InputMoments | None = None
         self.head_projection: np.ndarray | None = None
         self.precise_weights: Callable[[], frozenset[str]] | None = None
+        self.draft_head: DraftHead | None = None
         self.architecture = read_architecture(
             self.config,
             tied_head=self._head_is_tied(),

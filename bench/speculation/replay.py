@@ -4,7 +4,8 @@ A model with random weights never copies its input, so all of its drafts would b
 graph of speculative decoding (`speculative.onnx`) gets an additional input, `script`, whose tokens
 replace those that greedy search chooses. Encoder, decoder steps, logits and argmax are still
 computed. With the source and answer of a trained model, the graph takes that model's decoder steps,
-each at the cost of the larger shape.
+each at the cost of the larger shape. The same holds for the edited input of a draft head
+(`edited_script`): the larger shape's head is computed, and the trained model's text is used.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime as ort
 
-_WEIGHTS, _GRAPH = "model.onnx", "speculative.onnx"
-_SCRIPT = "script"
+GRAPH, EDITED = "speculative.onnx", "edited"
+_WEIGHTS = "model.onnx"
+_SCRIPT, _EDITED_SCRIPT = "script", "edited_script"
 
 
 class Replay:
@@ -38,29 +40,45 @@ class Replay:
             EdgeError: the graph has an unexpected structure.
         """
         self._eos = eos
-        self._plain = _session(folder / _WEIGHTS, threads)
+        self._plain = open_session(folder / _WEIGHTS, threads)
         with _scripted(folder) as path:
-            self._drafted = _session(path, threads)
+            self._drafted = open_session(path, threads)
 
     def plain(self, source: Sequence[int], length: int) -> int:
         """Greedy search of exactly `length` tokens; returns the number of decoder steps."""
-        feeds = _feeds(source, longest=length, shortest=length)
+        feeds = search_feeds(source, longest=length, shortest=length)
         tokens = self._plain.run(["tokens"], feeds)[0]
         assert tokens.shape[1] == length, tokens.shape
         return length
 
-    def drafted(self, source: Sequence[int], answer: Sequence[int], draft_tokens: int) -> int:
+    def drafted(
+        self,
+        source: Sequence[int],
+        answer: Sequence[int],
+        draft_tokens: int,
+        edited: Sequence[int] | None = None,
+    ) -> int:
         """Search with drafts, made to return `answer`; returns the number of decoder steps.
+
+        Args:
+            source: the input.
+            answer: what the search returns.
+            draft_tokens: the longest draft.
+            edited: the edited input, for an artifact with a draft head.
 
         Raises:
             EdgeError: the graph returned another answer.
         """
-        feeds = _feeds(source, longest=len(answer), shortest=0)
+        feeds = search_feeds(source, longest=len(answer), shortest=0)
         feeds["draft_tokens"] = np.array(draft_tokens)
         # A step may read past the end of the answer; these tokens are never used.
         script = [*answer, *[self._eos] * (draft_tokens + 1)]
         feeds[_SCRIPT] = np.array(script, dtype=np.int64)
-        tokens, steps = self._drafted.run(["tokens", "steps"], feeds)
+        if edited is not None:
+            feeds[_EDITED_SCRIPT] = np.array(edited, dtype=np.int64)
+        # The edited input is asked for, so that the head is computed.
+        extra = [] if edited is None else [EDITED]
+        tokens, steps, *_ = self._drafted.run(["tokens", "steps", *extra], feeds)
         if tokens[0].tolist() != list(answer):
             raise EdgeError(
                 "the replayed drafts changed the answer. This is a bug of edge: please report it."
@@ -68,7 +86,8 @@ class Replay:
         return int(steps)
 
 
-def _feeds(source: Sequence[int], *, longest: int, shortest: int) -> dict[str, np.ndarray]:
+def search_feeds(source: Sequence[int], *, longest: int, shortest: int) -> dict[str, np.ndarray]:
+    """Inputs of both graphs for one row, without the drafts' length."""
     ids = np.array([list(source)], dtype=np.int64)
     return {
         "input_ids": ids,
@@ -78,7 +97,8 @@ def _feeds(source: Sequence[int], *, longest: int, shortest: int) -> dict[str, n
     }
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
+def open_session(path: Path, threads: int) -> ort.InferenceSession:
+    """A graph, opened as the runtime does."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -94,14 +114,14 @@ def _scripted(folder: Path) -> Iterator[Path]:
     """A file of the graph with its additional input, beside hard links to the weights."""
     import onnx
 
-    model = onnx.load(str(folder / _GRAPH), load_external_data=False)
+    model = onnx.load(str(folder / GRAPH), load_external_data=False)
     follow_script(model)
     # In the artifact's parent folder, since a hard link needs the same filesystem.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".replay-") as place:
         for file in folder.iterdir():
-            if file.name != _GRAPH:
+            if file.name != GRAPH:
                 os.link(file, Path(place) / file.name)
-        path = Path(place) / _GRAPH
+        path = Path(place) / GRAPH
         path.write_bytes(model.SerializeToString())
         yield path
 
@@ -117,11 +137,12 @@ def follow_script(model: onnx.ModelProto) -> None:
     graph = model.graph
     script = helper.make_tensor_value_info(_SCRIPT, TensorProto.INT64, ["script"])
     graph.input.append(script)
+    _follow_edited(graph)
     body = next((_body(node) for node in graph.node if node.op_type == "Loop"), None)
     longer = _producer(body, "next_output", "Concat") if body else None
     fresh = _producer(body, longer.input[1], "Slice") if body and longer else None
     if not (body and longer and fresh):
-        raise EdgeError(f"{_GRAPH} has an unexpected structure. Export the artifact again.")
+        raise EdgeError(f"{GRAPH} has an unexpected structure. Export the artifact again.")
     best, before = fresh.input[0], longer.input[0]
     place = next(i for i, node in enumerate(body.node) if best in node.output)
     chosen = f"{best}_chosen"
@@ -144,6 +165,21 @@ def follow_script(model: onnx.ModelProto) -> None:
     add("Shape", [chosen], "replay_rows", start=0, end=1)
     add("Add", ["replay_have", "replay_rows"], "replay_end")
     add("Slice", [_SCRIPT, "replay_have", "replay_end", axis], best)
+
+
+def _follow_edited(graph: onnx.GraphProto) -> None:
+    """Take the edited input, if the graph has one, from an input `edited_script`."""
+    from onnx import TensorProto, helper
+
+    shown = next((node for node in graph.node if EDITED in node.output), None)
+    if shown is None:
+        return
+    graph.input.append(
+        helper.make_tensor_value_info(_EDITED_SCRIPT, TensorProto.INT64, ["edited_script"])
+    )
+    for node in graph.node:
+        if node is not shown and shown.input[0] in node.input:
+            node.input[list(node.input).index(shown.input[0])] = _EDITED_SCRIPT
 
 
 def _body(node: onnx.NodeProto) -> onnx.GraphProto | None:

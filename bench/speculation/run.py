@@ -16,6 +16,7 @@ import numpy as np
 from edge.bench.engines.cache import Prepared
 from edge.bench.engines.random_ids import RandomIds
 from edge.bench.engines.shapes import shape_of
+from edge.bench.speculation.random_head import edited_inputs, with_random_head
 from edge.bench.speculation.replay import Replay
 from edge.bench.speculation.results import Gain, SpeculationReport
 from edge.bench.timing.interleaved import Turn, time_interleaved
@@ -84,7 +85,9 @@ def run_speculation(
         pieces = model.artifact.manifest.architecture.vocab_size
     if replay:
         assert cache is not None
-        gains += _replayed(replay, cache, quantization, used, answered, pieces, runs, draft_tokens)
+        spread = [answered[i * len(answered) // runs % len(answered)] for i in range(runs)]
+        edited = edited_inputs(artifact, [row.source for row in spread], used)
+        gains += _replayed(replay, cache, quantization, used, spread, edited, pieces, draft_tokens)
     tokens, steps = sum(len(a.answer) for a in answered), sum(a.steps for a in answered)
     return SpeculationReport(
         artifact=str(artifact),
@@ -145,9 +148,9 @@ def _replayed(
     cache: Path,
     quantization: str,
     threads: int,
-    answered: Sequence[Answered],
+    rows: Sequence[Answered],
+    edited: Sequence[tuple[int, ...]] | None,
     pieces: int,
-    runs: int,
     draft_tokens: int,
 ) -> list[Gain]:
     shape = shape_of(arch)
@@ -157,6 +160,8 @@ def _replayed(
             " Use a larger shape."
         )
     prepared = Prepared.of_shape(arch, cache)
+    if edited is not None:
+        prepared = with_random_head(prepared)
     spec = prepared.artifact(Target("onnx", quantization))
     try:
         prepared.make(spec)
@@ -164,7 +169,7 @@ def _replayed(
         raise EdgeError(f"{arch} can't be exported: {error}") from error
     player = Replay(spec.cache, threads, shape.eos_token_id)
     ids = RandomIds(prepared.model, shape)
-    rows = [answered[i * len(answered) // runs % len(answered)] for i in range(runs)]
+    runs = len(rows)
     cases = {
         f"{arch}, the same drafts": [(row.source, row.answer) for row in rows],
         f"{arch}, nothing copied": [_nothing_copied(ids)] * runs,
@@ -172,8 +177,17 @@ def _replayed(
     }
     gains = []
     for what, pairs in cases.items():
-        steps = [player.drafted(source, answer, draft_tokens) for source, answer in pairs]
-        if what.endswith("the same drafts") and steps != [row.steps for row in rows]:
+        same = what.endswith("the same drafts")
+        # In the other cases the head keeps all of the source, which is wrong.
+        texts: Sequence[tuple[int, ...] | None] = [None] * runs
+        if edited is not None:
+            texts = edited if same else [source for source, _ in pairs]
+        drafted = [
+            partial(player.drafted, source, answer, draft_tokens, text)
+            for (source, answer), text in zip(pairs, texts, strict=True)
+        ]
+        steps = [call() for call in drafted]
+        if same and steps != [row.steps for row in rows]:
             raise EdgeError(
                 "the replay took other decoder steps than the model. This is a bug of edge: please"
                 " report it."
@@ -182,7 +196,7 @@ def _replayed(
             _compare(
                 what,
                 [partial(player.plain, s, len(a)) for s, a in pairs],
-                [partial(player.drafted, s, a, draft_tokens) for s, a in pairs],
+                drafted,
                 sum(len(answer) for _, answer in pairs) / sum(steps),
             )
         )

@@ -123,7 +123,7 @@ def read_calibration(
         targets = _generated(source, tokenizer, rows)
         skipped = len(inputs) - len(rows)
         return Calibration(rows, targets, BUILT_IN, None, len(inputs), skipped, generated=True)
-    path = _train_file(request.data)
+    path = train_file(request.data)
     rows_read = read_rows(path, request.columns)
     chosen, skipped = _usable(rows_read, prompt, tokenizer, max_input_tokens)
     if len(chosen) < MIN_ROWS:
@@ -144,13 +144,18 @@ def read_calibration(
     )
 
 
-def _train_file(data: Path) -> Path:
+def train_file(data: Path) -> Path:
+    """The file of train rows: `data` itself, or the train split of a folder of splits.
+
+    Raises:
+        DataError: the folder has no train split.
+    """
     if not holds_splits(data):
         return data
     path = split_file(data, "train")
     if path is None:
         raise DataError(
-            "the folder has no train.jsonl (or .csv, …), and only train rows calibrate", path=data
+            "the folder has no train.jsonl (or .csv, …), and only train rows may be used", path=data
         )
     return path
 

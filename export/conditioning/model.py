@@ -17,6 +17,7 @@ from edge.export.conditioning.moments import StackMoments
 from edge.export.conditioning.structure import (
     DECODER_NORM,
     EMBEDDING,
+    ENCODER_NORM,
     HEAD,
     Pair,
     attentions,
@@ -93,6 +94,10 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
         input_moments=StackMoments(shape, config, stored, calibration),
         head_projection=_head_projection(source, rotation) if shape.tied_head else None,
     )
+    if source.draft_head is not None:
+        gain = source.tensor(ENCODER_NORM).astype(np.float64)
+        matrix = rotation.columns(np.eye(rotation.size))
+        conditioned.draft_head = source.draft_head.conditioned(gain, matrix)
     record = {
         "balanced_pairs": len(pairs),
         "folded_norms": sum(1 for _ in norms(shape)),

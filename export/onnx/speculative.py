@@ -1,9 +1,10 @@
 """Speculative greedy search as one graph: drafts from the input, several tokens verified per step.
 
 Query rewriting copies most of its output from its input. The draft is what followed the last two
-generated tokens in the source, or earlier in the output. One decoder step over the draft finds how
-many of its tokens plain greedy search would choose, and one more token. The answer is that of plain
-greedy search; only the number of steps differs.
+generated tokens in the source, or earlier in the output. If the model has a draft head, its edited
+input comes before the source, and the first draft is all of it. One decoder step over the draft
+finds how many of its tokens plain greedy search would choose, and one more token. The answer is
+that of plain greedy search; only the number of steps differs.
 
 Sources: Leviathan et al. 2023 (arXiv:2211.17192) for drafting and verification; Saxena 2023,
 "Prompt Lookup Decoding", for drafts from the prompt, here from the encoder's input.
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge.export.onnx.decoder import DecoderEmitter
+from edge.export.onnx.edited_input import emit_edited_input
 from edge.export.onnx.encoder import EncoderEmitter
 from edge.export.onnx.graph import BOOL, FLOAT, INT32, INT64, Graph
 from edge.export.onnx.greedy import Search, TokenSelector, is_end_token
@@ -27,6 +29,8 @@ from edge.export.source import SourceModel
 _BEFORE_OUTPUT, _BEFORE_TEXT = -1, -2
 # The position of a rejected draft token: after that of every query, so it is always masked.
 _REJECTED = 1 << 40
+# The longest draft from an edited input, which bounds what a wrong one costs.
+_LONGEST_EDITED = 64
 
 
 def emit_speculative(
@@ -46,18 +50,25 @@ def emit_speculative(
         log_probs: float32 [1].
         finished: bool [1].
         steps: int64 scalar, the number of decoder steps.
+        edited: int64 [edited], the edited input; only with a draft head.
     """
     ids = graph.input("input_ids", INT64, [1, "source"])
     mask = graph.input("attention_mask", INT64, [1, "source"])
     longest = graph.input("max_new_tokens", INT64, [])
     shortest = graph.input("min_new_tokens", INT64, [])
     drafts = graph.input("draft_tokens", INT64, [])
-    cross = EncoderEmitter(graph, source, encoder).emit(ids, mask)
+    emitter = EncoderEmitter(graph, source, encoder)
+    encoded = emitter.last_hidden_state(ids, mask)
+    cross = emitter.cross_key_values(encoded)
+    edited = None
+    if source.draft_head is not None:
+        edited = emit_edited_input(graph, source.draft_head, encoded, ids)
+        graph.output("edited", edited, INT64, ["edited"])
     head = search_head(graph, source, decoder, shortlist, ids, mask)
     search = _SpeculativeSearch(
         graph, source, decoder, head, cross, graph.op("Cast", mask, to=INT32)
     )
-    output, log_probs, finished, steps = search.emit(ids, longest, shortest, drafts)
+    output, log_probs, finished, steps = search.emit(ids, edited, longest, shortest, drafts)
     graph.output("tokens", output, INT64, [1, "new"])
     graph.output("log_probs", log_probs, FLOAT, [1])
     graph.output("finished", finished, BOOL, [1])
@@ -72,11 +83,18 @@ class _SpeculativeSearch(Search):
     would copy all caches at every step.
     """
 
-    def emit(self, ids: str, longest: str, shortest: str, drafts: str) -> list[str]:
+    def emit(
+        self, ids: str, edited: str | None, longest: str, shortest: str, drafts: str
+    ) -> list[str]:
         graph = self.graph
         start = graph.constant([self.shape.decoder_start_token_id])
         # With the start token in front, the first draft is the beginning of the source.
         text = graph.op("Concat", start, graph.op("Squeeze", ids, graph.constant([0])), axis=0)
+        first_width, self._growth = drafts, 1
+        if edited is not None:
+            text = graph.op("Concat", start, edited, text, axis=0)
+            first_width = drafts = graph.op("Max", drafts, graph.constant(_LONGEST_EDITED))
+            self._growth = 2
         one = graph.constant([1])
         dims = graph.constant([1, self.shape.num_heads, 0, self.shape.d_kv])
         empty = graph.op("Expand", graph.constant(0.0, np.float32), dims)
@@ -84,7 +102,7 @@ class _SpeculativeSearch(Search):
             graph.op("Identity", start),
             graph.op("Expand", graph.constant(0.0, np.float32), one),
             graph.op("Cast", graph.constant(0), to=BOOL),
-            graph.op("Identity", drafts),
+            graph.op("Identity", first_width),
             graph.op("Identity", graph.constant(0)),
             graph.op("Expand", graph.constant(0), graph.constant([0])),
             *[empty] * (2 * self.shape.num_decoder_layers),
@@ -184,7 +202,10 @@ class _SpeculativeSearch(Search):
         no_match = body.op("Equal", found, body.op("Cast", body.constant([0]), to=INT32))
         count = body.op("Where", no_match, body.constant([0]), allowed)
         first = body.op("Add", match, body.constant([1]))
-        return _slice(body, hay, first, body.op("Add", first, count), 0)
+        draft = _slice(body, hay, first, body.op("Add", first, count), 0)
+        # An end token is what the step after the other tokens chooses anyway.
+        to_end = self._first(body, body.op("Cast", is_end_token(body, draft, self.shape), to=INT32))
+        return _slice(body, draft, body.constant([0]), to_end, 0)
 
     def _accepted(self, body: Graph, draft: str, best: str) -> tuple[str, str, str]:
         """How many of `best` are accepted ([1]), whether eos is among them, how many drafts agree.
@@ -208,10 +229,14 @@ class _SpeculativeSearch(Search):
         return body.op("ArgMax", closed, axis=0, keepdims=1)
 
     def _next_width(self, body: Graph, width: str, draft: str, agreed: str, drafts: str) -> str:
-        """Twice the length if the whole draft agreed, else as long as it agreed."""
+        """Twice the length if the whole draft agreed, else as long as it agreed.
+
+        With a draft head, whose text goes on after an error, twice as long as it agreed.
+        """
         drafted = _length(body, draft)
         doubled = body.op("Min", body.op("Add", width, width), drafts)
-        shorter = body.op("Max", agreed, body.constant([1]))
+        grown = body.op("Mul", agreed, body.constant([self._growth]))
+        shorter = body.op("Max", grown, body.constant([1]))
         all_agreed = body.op("Equal", agreed, drafted)
         changed = body.op("Where", all_agreed, doubled, body.op("Min", shorter, drafts))
         no_draft = body.op("Equal", drafted, body.constant([0]))
