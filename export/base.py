@@ -66,6 +66,7 @@ class Exporter(abc.ABC):
         full_precision: the names among them that keep weights in 16 or 32-bit floats.
         auto: the quantization that `auto` stands for.
         candidates: what `auto` chooses from where the model is calibrated, smallest first.
+        for_batches: canonical names that pay in batches only; searches for one input skip them.
         aliases: other names → canonical names.
         tolerances: canonical name → parity tolerance.
         higher_precision: canonical name → the quantization to export instead if the parity check
@@ -79,6 +80,7 @@ class Exporter(abc.ABC):
     full_precision: ClassVar[Collection[str]]
     auto: ClassVar[str]
     candidates: ClassVar[Sequence[str]] = ()
+    for_batches: ClassVar[Collection[str]] = ()
     aliases: ClassVar[Mapping[str, str]] = {}
     tolerances: ClassVar[Mapping[str, Tolerance]]
     higher_precision: ClassVar[Mapping[str, str]] = {}

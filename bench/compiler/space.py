@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.bench.engines.cache import bits_of
-from edge.export.base import EXPORTERS
+from edge.export.base import EXPORTERS, Exporter
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import MissingExtraError, UsageError
 
@@ -144,7 +144,8 @@ def find_quantizations(
 
     Args:
         formats: names; empty for all.
-        quantizations: names, each for every format that has it; empty for all.
+        quantizations: names, each for every format that has it; empty for all but those for
+            batches.
 
     Returns:
         Format → quantizations, and format → the reason why it is skipped.
@@ -164,7 +165,7 @@ def find_quantizations(
         except MissingExtraError as error:
             skipped[name], missing = str(error), error
             continue
-        every = (exporter.auto, *_by_bits(exporter.quantizations))
+        every = (exporter.auto, *_by_bits(exporter))
         names = []
         for asked in quantizations or every:
             try:
@@ -190,6 +191,7 @@ def _has(format_name: str, quantization: str) -> bool:
     return True
 
 
-def _by_bits(names: Mapping[str, str]) -> list[str]:
-    """Fewer bits first: they are more likely to win."""
+def _by_bits(exporter: type[Exporter]) -> list[str]:
+    """Fewer bits first: they are more likely to win. Without those for batches."""
+    names = [name for name in exporter.quantizations if name not in exporter.for_batches]
     return sorted(names, key=bits_of)

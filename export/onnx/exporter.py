@@ -43,6 +43,7 @@ class OnnxExporter(Exporter):
     full_precision: ClassVar[Collection[str]] = ("float32",)
     auto = "int8"
     candidates: ClassVar[Sequence[str]] = ("int4", "int4_mixed", "int8")
+    for_batches: ClassVar[Collection[str]] = ("int8_row",)
     aliases: ClassVar[Mapping[str, str]] = {"none": "float32", "fp32": "float32"}
     tolerances: ClassVar[Mapping[str, Tolerance]] = {
         "float32": EXACT,
