@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -130,7 +131,7 @@ def _onnxruntime_products(
     scale, middle = np.full(1, 0.01, np.float32), np.array(128, np.uint8)
     dynamic = {"domain": "com.microsoft"}
     bits = {**dynamic, "K": depth, "N": columns, "bits": 8, "block_size": block}
-    products = {
+    products: dict[str, tuple[np.ndarray, dict[str, np.ndarray], int, dict[str, Any]]] = {
         "MatMulInteger": (integers, {"b": weights, "zero": middle}, TensorProto.INT32, {}),
         "DynamicQuantizeMatMul": (
             floats, {"b": weights, "scale": scale}, TensorProto.FLOAT, dynamic

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 from collections.abc import Callable, Sequence
 
 from edge.bench.engines.baselines.table import BASELINES
@@ -115,8 +116,14 @@ def run_engines(
             if not measured:
                 rows = [runner.summary(point) for runner in runners]
     rows = [dataclasses.replace(row, batches=tuple(batches[row.name])) for row in rows]
-    rates = {"bandwidth": bandwidth, "macs_per_second": matrix_rate.macs_per_second}
-    bits = {row.bits for row in rows}
+    limits = functools.partial(
+        rooflines,
+        shape,
+        {row.bits for row in rows},
+        bandwidth=bandwidth,
+        macs_per_second=matrix_rate.macs_per_second,
+        **lengths,
+    )
     report = EngineReport(
         model=name,
         random_weights=random_weights,
@@ -124,15 +131,13 @@ def run_engines(
         rows=rows,
         bandwidth=bandwidth,
         matrix_rate=matrix_rate,
-        rooflines=rooflines(shape, bits, **rates, **lengths),
+        rooflines=limits(),
         scaling=tables,
         machine=machine_info(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         interrupted=stopped_by is not None,
         batch_rooflines=[
-            roofline
-            for batch in settings.batches
-            for roofline in rooflines(shape, bits, **rates, **lengths, batch=batch).values()
+            roofline for batch in settings.batches for roofline in limits(batch=batch).values()
         ],
     )
     if stopped_by is not None:

@@ -85,9 +85,8 @@ def _serve(baseline: Baseline, spec: Spec, answer: Answer) -> None:
     )
     for line in sys.stdin:
         request = json.loads(line)
-        respond = answer_texts if "texts" in request and "batch" in request else _time
-        if baseline.respond is not None:
-            respond = baseline.respond
+        default = answer_texts if "texts" in request else _time
+        respond = default if baseline.respond is None else baseline.respond
         answer(**respond(engine, request), rss=rss(), peak_rss=peak_rss())
 
 

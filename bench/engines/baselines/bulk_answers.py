@@ -43,7 +43,6 @@ def answer_texts(generate: Generate, request: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": seconds, "characters": sum(len(text) for text in answers)}
 
 
-def _token_id(tokenizer: Any, token: object) -> int:
+def _token_id(tokenizer: Any, token: Any) -> int:
     """The id of a token; CTranslate2's answers are pieces."""
-    found: int = tokenizer.token_to_id(token) if isinstance(token, str) else token
-    return found
+    return int(tokenizer.token_to_id(token) if isinstance(token, str) else token)
