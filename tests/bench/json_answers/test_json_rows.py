@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge.bench.json_answers.rows import command_as_json, write_json_rows
 from edge.bench.json_answers.validity import measure_artifact
+from edge.export import export
 from edge.runtime.errors import DataError
 from edge.runtime.rows import read_rows
 
@@ -54,10 +56,18 @@ def test_unusable_data_is_refused(data: Path, tmp_path: Path) -> None:
         write_json_rows(data, tmp_path / "rows", max_characters=120)
 
 
-def test_an_artifact_that_writes_no_json(artifacts: Path, data: Path, tmp_path: Path) -> None:
+def test_answers_that_are_not_json_are_counted(
+    random_model: Callable[..., Path], data: Path, tmp_path: Path
+) -> None:
+    [exported] = export(random_model(), tmp_path / "artifact", "onnx", "none")
     write_json_rows(data, tmp_path / "rows", max_characters=120)
     rows = read_rows(tmp_path / "rows" / "dev.jsonl")
-    found = measure_artifact(artifacts / "onnx-int8", rows, max_new_tokens=8, threads=1)
-    assert (found.artifact, found.rows, found.valid) == ("onnx-int8", 2, 0)
-    assert [text for text, _ in found.invalid] == COMMANDS["dev"]
-    assert (found.equal, found.verbatim, found.valid_ratio) == (0, 0, 0.0)
+    found = measure_artifact(exported.folder, rows, max_new_tokens=8, threads=1)
+    assert found.artifact.startswith("onnx-")
+    assert found.rows == 2
+    assert found.valid == 2 - len(found.invalid)
+    for text, answer in found.invalid:
+        assert text in COMMANDS["dev"]
+        with pytest.raises(ValueError, match=r"line \d+ column"):
+            json.loads(answer)
+    assert found.equal == found.verbatim == 0
