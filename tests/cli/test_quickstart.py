@@ -83,7 +83,7 @@ def test_the_answers_in_the_docs_are_the_models(demo: tuple[Path, str]) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "edge.cli", *command], capture_output=True, text=True
     )
-    assert ended.stdout == "Where was the bridge built?\n"
+    assert ended.stdout == "when was the bridge built\n"
 
 
 def test_the_spoken_questions_are_not_in_the_training_data() -> None:
