@@ -207,7 +207,7 @@ def _next_steps(artifact: Path) -> None:
         "  edge export my-model --format all --output my-artifacts\n"
         "  edge bench my-artifacts --data my-data/dev.jsonl --target-ms 100\n"
         f"\nOr try this model:  edge run {shlex.quote(str(artifact))}"
-        ' "Where is the uh where was the bridge built?"'
+        ' "when did uh when was the bridge built"'
     )
 
 
