@@ -31,6 +31,7 @@ def bench(
     new_tokens: int | None = None,
     threads: int | None = None,
     reference: str | Path | None = None,
+    compare_artifact: str | Path | None = None,
     limit: int | None = None,
     columns: Columns | None = None,
     command: str = "",
@@ -64,6 +65,8 @@ def bench(
             or 1.
         reference: an artifact or model folder that answers are compared with; None takes the
             float32 artifact of the same model.
+        compare_artifact: an old artifact that is measured in turn with the others; the report's
+            `regressions` hold tests of every other artifact against it.
         limit: use the first `limit` rows only.
         columns: the columns of the data file; None takes `input` and `target`.
         command: the command line, for the report.
@@ -72,7 +75,7 @@ def bench(
         trust_code: see `edge.runtime.load`.
 
     Returns:
-        The report: `results`, `winner`, and `as_json()` for the JSON document.
+        The report: `results`, `winner`, `regressions`, and `as_json()` for the JSON document.
 
     Raises:
         UsageError: a value is out of range, there are no rows, or rows don't fit the prompts.
@@ -81,18 +84,27 @@ def bench(
         MissingExtraError: the metrics' libraries are not installed (extra `bench`).
         BenchInterruptedError: Ctrl-C; its `report` holds what was measured.
     """
+    from dataclasses import replace
+
+    from edge.bench.artifacts.regression import find_regressions
     from edge.bench.artifacts.results import BenchSettings
     from edge.bench.artifacts.runner import run_bench
     from edge.runtime.artifact import find_artifacts
+    from edge.runtime.errors import UsageError
     from edge.runtime.hub.artifacts import artifact_folder
     from edge.runtime.rows import Columns, dev_file, read_rows
 
     given = [artifacts] if isinstance(artifacts, str | Path) else artifacts
     folders = [folder for one in given for folder in find_artifacts(artifact_folder(one))]
+    old = None if compare_artifact is None else artifact_folder(compare_artifact)
+    if old is not None:
+        if old.resolve() in [folder.resolve() for folder in folders]:
+            raise UsageError(f"{old} would be compared with itself; name another artifact")
+        folders = [old, *folders]
     path = dev_file(data) if isinstance(data, str | Path) else None
     rows = read_rows(path, columns or Columns()) if path else data
     assert not isinstance(rows, str | Path)
-    return run_bench(
+    report = run_bench(
         folders,
         rows[:limit],
         target_ms=target_ms,
@@ -110,6 +122,10 @@ def bench(
         on_progress=on_progress,
         trust_code=trust_code,
     )
+    if old is None:
+        return report
+    found = find_regressions(report.results, str(old))
+    return replace(report, regressions=[one.as_json() for one in found])
 
 
 def compile(

@@ -13,7 +13,7 @@ from edge.runtime import Text2TextPipeline, pipeline
 class EdgeLLM(LLM):
     """An LLM that runs a pipeline of edge.runtime."""
 
-    pipe: Text2TextPipeline
+    text2text: Text2TextPipeline
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     @property
@@ -23,13 +23,13 @@ class EdgeLLM(LLM):
     def _call(
         self, prompt: str, stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> str:
-        [answer] = self.pipe(prompt, stop_strings=stop, **kwargs)
+        [answer] = self.text2text(prompt, stop_strings=stop, **kwargs)
         return str(answer["generated_text"])
 
 
 def main(artifact: str, *texts: str) -> None:
     with pipeline("text2text-generation", artifact, num_beams=1) as pipe:
-        chain = PromptTemplate.from_template("{question}") | EdgeLLM(pipe=pipe)
+        chain = PromptTemplate.from_template("{question}") | EdgeLLM(text2text=pipe)
         for answer in chain.batch([{"question": text} for text in texts]):
             print(answer)
 

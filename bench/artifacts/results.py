@@ -109,7 +109,8 @@ class Report:
     """Everything that one run measured.
 
     `baseline` holds the metrics of copying each input as the answer; `interrupted` is true if the
-    run was stopped before its end. `created` is ISO 8601, UTC.
+    run was stopped before its end. `created` is ISO 8601, UTC. `regressions` holds the
+    comparison with an old artifact, if there is one: see `edge.bench.artifacts.regression`.
     """
 
     results: list[Result]
@@ -122,6 +123,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     baseline: dict[str, Any] | None = None
     interrupted: bool = False
+    regressions: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -180,6 +182,7 @@ class Report:
             "settings": dataclasses.asdict(self.settings),
             "notes": self.notes,
             "winner": None if self.winner is None else dataclasses.asdict(self.winner),
+            "regressions": self.regressions,
             "results": [result.as_json() for result in self.results],
         }
 

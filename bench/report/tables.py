@@ -92,6 +92,7 @@ _PHASES = (
     ("load", "load_ms", "{:.0f} ms"),
     ("cold start", "cold_start_ms", "{:.0f} ms"),
     ("peak memory", "peak_rss_mb", "{:.0f} MB"),
+    ("energy", "joules_per_answer", "{:.3f} J"),
 )
 
 
@@ -152,6 +153,7 @@ def notes(document: Document) -> list[str]:
         )
     if document.get("interrupted"):
         found.append("The run was interrupted; missing values were not measured.")
+    found += [printable(one["sentence"]) for one in document.get("regressions", ())]
     found += map(printable, document.get("notes", ()))
     for result, label in zip(results, labels(document), strict=True):
         if result.get("error"):
@@ -167,6 +169,8 @@ def notes(document: Document) -> list[str]:
     if sources:
         names = ", ".join(map(printable, sources))
         found.append(f"= source: ratio of answers identical to those of {names}.")
+    if measured and all(one["latency"].get("joules_per_answer") is None for one in measured):
+        found.append("Energy per answer: not measured (no RAPL counters that this user may read).")
     if any(a.get("intervals") for a in accuracies):
         found.append("Exact match with its 95 % bootstrap interval.")
     cut = max((a.get("truncated", 0) for a in accuracies), default=0)

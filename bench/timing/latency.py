@@ -46,6 +46,8 @@ class Latency:
         cold_start_ms: from the start of the process to its first answer, files in the page cache.
         peak_rss_mb: peak resident memory of the process (10⁶ bytes), interpreter and libraries
             included.
+        joules_per_answer: energy of the processor's packages per answer, other processes included;
+            None if it can't be read.
     """
 
     runs: int
@@ -67,6 +69,7 @@ class Latency:
     load_ms: float
     cold_start_ms: float
     peak_rss_mb: float
+    joules_per_answer: float | None = None
 
 
 class Samples:
@@ -75,6 +78,7 @@ class Samples:
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = {}
         self.seconds = 0.0
+        self._joules: float | None = 0.0
         self._peak_rss = 0
 
     def __len__(self) -> int:
@@ -86,6 +90,8 @@ class Samples:
             if isinstance(value, list):
                 self._values.setdefault(name, []).extend(value)
         self.seconds += turn["seconds"]
+        joules = turn["joules"]
+        self._joules = None if joules is None or self._joules is None else self._joules + joules
         self._peak_rss = max(self._peak_rss, turn["peak_rss"])
 
     @property
@@ -113,6 +119,7 @@ class Samples:
             load_ms=load_ms,
             cold_start_ms=cold_start_ms,
             peak_rss_mb=self._peak_rss / 1e6,
+            joules_per_answer=None if self._joules is None else self._joules / (len(self) * batch),
         )
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from edge.bench.timing.energy import EnergyMeter
 from edge.bench.timing.interleaved import garbage_collection_paused
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model
@@ -33,6 +34,7 @@ class TimedCalls:
         new_tokens: tokens of all of the call's answers, eos included.
         longest: tokens of the longest of them.
         seconds: from the start of the first call to the end of the last.
+        joules: energy of the processor meanwhile; None if it can't be read.
     """
 
     ms: list[float]
@@ -44,6 +46,7 @@ class TimedCalls:
     new_tokens: list[int]
     longest: list[int]
     seconds: float
+    joules: float | None
 
     def as_json(self) -> dict[str, Any]:
         """The fields, with milliseconds rounded to four decimals."""
@@ -92,7 +95,9 @@ def time_calls(
     with garbage_collection_paused():
         untimed = [[part[i % len(part)] for i in range(warmup)] for part in per_thread]
         _concurrently(untimed, full_call)
+        meter = EnergyMeter()
         full, seconds = _concurrently(per_thread, full_call)
+        joules = meter.joules()
         first, _ = _concurrently(per_thread, first_token)
     # The rows of one call have the same timings.
     timings = [timed.answers[0].timings for timed in full]
@@ -107,6 +112,7 @@ def time_calls(
         new_tokens=[sum(of_call) for of_call in lengths],
         longest=[max(of_call) for of_call in lengths],
         seconds=seconds,
+        joules=joules,
     )
 
 

@@ -71,6 +71,12 @@ if TYPE_CHECKING:
 @click.option(
     "--compare", "old_file", type=INPUT, metavar="FILE", help="Also show ratios to this old report."
 )
+@click.option(
+    "--compare-artifact",
+    type=PATH,
+    metavar="OLD",
+    help="Also measure this artifact, in turn with the others, and exit with 1 if one is worse.",
+)
 @json_option("the report")
 @report_options
 @wide_option
@@ -89,6 +95,7 @@ def command(
     limit: int | None,
     reference: Path | None,
     old_file: Path | None,
+    compare_artifact: Path | None,
     json_file: Path | None,
     input_column: str,
     target_column: str,
@@ -103,6 +110,10 @@ def command(
 
     Exits with 3 if no artifact meets the target: a p95 of at most --target-ms with 99 % confidence,
     which takes at least 90 runs.
+
+    With --compare-artifact the exit code is 1 if an ARTIFACT is slower than OLD (Mann-Whitney test)
+    or loses more answers than it wins (McNemar test), both at a significance level of 1 %. The
+    target counts only if --target-ms is given.
     """
     from edge.bench.report.document import read_document
     from edge.cli.display.comparison import print_comparison
@@ -125,6 +136,7 @@ def command(
         new_tokens=new_tokens,
         threads=threads,
         reference=reference,
+        compare_artifact=compare_artifact,
         limit=limit,
         columns=Columns(input=input_column, target=target_column),
         trust_code=trust_code,
@@ -132,7 +144,25 @@ def command(
     if old is not None:
         with tables_beside(json_file):
             print_comparison(old, report.as_json())
+    if compare_artifact is not None:
+        check_regressions(report)
+        source = click.get_current_context().get_parameter_source("target_ms")
+        if source == click.core.ParameterSource.DEFAULT:
+            return
     check_target(report)
+
+
+def check_regressions(report: Report) -> None:
+    """Do nothing if no artifact is worse than the old one.
+
+    Raises:
+        EdgeError: An artifact is slower or less accurate, or could not be compared.
+    """
+    from edge.runtime.errors import EdgeError
+
+    failed = [str(one["sentence"]) for one in report.regressions if one["failed"]]
+    if failed:
+        raise EdgeError(f"--compare-artifact: {' '.join(failed)}")
 
 
 def check_target(report: Report) -> None:

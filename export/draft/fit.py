@@ -92,14 +92,17 @@ def fit_draft_head(
         "phrases": len(phrases),
         **_measure(network, examples[::_HELD_OUT], phrases),
     }
-    first, second, output = (
+    (first, first_bias), (second, second_bias), (output, output_bias) = (
         [part.detach().numpy() for part in (layer.weight, layer.bias)]
         for layer in (network.first, network.second, network.output)
     )
     head = DraftHead(
-        *first,
-        *second,
-        *output,
+        first,
+        first_bias,
+        second,
+        second_bias,
+        output,
+        output_bias,
         phrases=tuple(phrases),
         weights_sha256=source.weights_sha256,
         tokenizer_sha256=tokenizer_sha256(source),
@@ -149,7 +152,7 @@ def _examples(
             kept = values[: len(ids_of_row)].astype(np.float16)
             examples[place] = _Example(ids_of_row, edit, kept)
         notify("answers", len(examples), len(inputs))
-    source.release_torch_model()
+    source.release_memory()
     return [examples[place] for place in range(len(inputs))]
 
 
