@@ -9,7 +9,7 @@ import click
 from edge.cli.base import Command
 from edge.cli.display.bench import warn_of_few_runs
 from edge.cli.options import FORMATS, json_option
-from edge.cli.param_types import PATH, completing
+from edge.cli.param_types import PATH, IntegerList, completing
 
 
 @click.command(cls=Command)
@@ -63,11 +63,10 @@ from edge.cli.param_types import PATH, completing
 @click.option(
     "--batch",
     "batches",
-    type=click.IntRange(1),
-    multiple=True,
-    metavar="N",
-    show_default="none",
-    help="Also measure answers per second in batches of N; repeatable.",
+    type=IntegerList(),
+    default=(),
+    metavar="N,...",
+    help="Also measure answers per second in batches of N inputs, e.g. 4,16.",
 )
 @click.option(
     "--cache",

@@ -33,6 +33,7 @@ SHORT_FLAGS = {
     "-o": "--output",
     "-q": "--quantize",
     "-v": "--verbose",
+    "-V": "--version",
 }
 
 

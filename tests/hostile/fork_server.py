@@ -39,7 +39,7 @@ TEXT = "When was the uh the old bridge of Verona built?"
 
 def use_artifact(folder: str, changed: str) -> None:
     """Load an artifact, and use what reads the file `changed`: searches, scores, the manifest."""
-    from edge.cli.commands.info import _table
+    from edge.cli.commands.info import _page
     from edge.runtime.model import load
 
     # A changed model.ts is a stranger's program, which is never loaded.
@@ -60,7 +60,7 @@ def use_artifact(folder: str, changed: str) -> None:
         elif model.engine.supports_prompt_lookup:
             answer(TEXT, prompt_lookup_num_tokens=4)
         if changed == "edge.json":
-            _table(Path(folder), model.artifact.manifest)
+            _page(Path(folder), model.artifact.manifest)
 
 
 def use_model(folder: str, changed: str) -> None:

@@ -27,7 +27,7 @@ SENTENCES = (
 
 @pytest.fixture(scope="module")
 def model(artifacts: Path) -> Iterator[Model]:
-    limits = Guardrails(max_input_tokens=30, max_new_tokens=40)
+    limits = Guardrails(max_input_tokens=20, max_new_tokens=40)
     with load(artifacts / "onnx-float32", guardrails=limits) as loaded:
         yield loaded
 
@@ -81,7 +81,7 @@ def test_a_fallback_answers_what_is_too_long(model: Model, artifacts: Path) -> N
     long = " ".join(SENTENCES)
     with pytest.raises(UsageError, match="no fallback is set"):
         model.generate(long, on_long="fallback")
-    rails = Guardrails(max_input_tokens=30, on_long="fallback", fallback=lambda text: text[:4])
+    rails = Guardrails(max_input_tokens=20, on_long="fallback", fallback=lambda text: text[:4])
     with load(artifacts / "onnx-float32", guardrails=rails) as guarded:
         answer, short = guarded.generate([long, SENTENCES[0]])
         assert (answer.text, answer.finish_reason) == ("When", "fallback")
@@ -93,7 +93,7 @@ def test_a_fallback_answers_what_is_too_long(model: Model, artifacts: Path) -> N
 
 
 def test_lower_limits_than_the_artifacts(model: Model) -> None:
-    with pytest.raises(InputTooLongError, match="takes 30"):
+    with pytest.raises(InputTooLongError, match="takes 20"):
         model.generate(" ".join(SENTENCES))
     assert model.generate(" ".join(SENTENCES), on_long="truncate").input_tokens == 30
     assert model.defaults.max_new_tokens == 40
@@ -252,7 +252,7 @@ def test_guardrails_on_the_command_line(
 ) -> None:
     folder = artifacts / "onnx-float32"
     text = " ".join(SENTENCES)
-    limit = ("--max-input-tokens", 30)
+    limit = ("--max-input-tokens", 20)
     joined = edge("run", folder, text, *limit, "--on-long", "chunk")
     assert joined.status == 0
     assert joined.out.count("?") >= 3

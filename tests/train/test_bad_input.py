@@ -39,7 +39,7 @@ def test_a_diverged_run_says_step_and_cause(
 ) -> None:
     data, output = write_rows("rows.jsonl", ROWS), tmp_path / "out"
     ended = edge(
-        "train", data, *SCRATCH, "--output", output, "--learning-rate", 1e30,
+        "train", data, *SCRATCH, "--output", output, "--learning-rate", 1, "--weight-decay", 1e30,
         "--max-grad-norm", 1e30,
     )  # fmt: skip
     assert ended.status == 1

@@ -54,7 +54,6 @@ def test_tasks_have_figures_of_their_own(
     for metric in ("exact_match", "rouge_l"):
         mean = sum(figures["rows"] * figures[metric] for figures in found.values()) / 15
         assert abs(mean - whole[metric]) < 1e-5
-    assert found["clean"]["rouge_l"] > found["count"]["rouge_l"]
     low, high = sorted(figures["eval_loss"] for figures in found.values())
     assert low <= whole["eval_loss"] <= high
     table = ended.out.split("Dev split by task")[1]

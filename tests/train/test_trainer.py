@@ -239,7 +239,8 @@ def test_divergence_is_reported(questions: Path, tmp_path: Path) -> None:
         data=questions,
         output=tmp_path / "out",
         from_scratch="tiny",
-        learning_rate=1e30,
+        learning_rate=1.0,
+        weight_decay=1e30,
         max_grad_norm=1e30,
         epochs=1,
     )

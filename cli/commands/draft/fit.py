@@ -10,7 +10,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.options import force_option, input_column_option, limit_option
-from edge.cli.param_types import PATH
+from edge.cli.param_types import INPUT, PATH
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     required=True,
-    type=PATH,
+    type=INPUT,
     metavar="DATA",
     help="Rows to answer: a file, or the train split of a folder.",
 )
@@ -37,8 +37,10 @@ def fit(model: Path, data: Path, limit: int | None, input_column: str, force: bo
     """
     from edge.cli.display.console import progress_bar, quiet_libraries
     from edge.export.draft.fit import fit_draft_head
+    from edge.runtime.registry import require
     from edge.runtime.rows import Columns
 
+    require("edge draft fit", "export", "torch", "transformers", "safetensors")
     quiet_libraries()
     with progress_bar() as progress:
         task = progress.add_task("answers", total=None)

@@ -130,7 +130,7 @@ def node_of(folder: Path, operator: str) -> tuple[Any, Any]:
     ("operator", "change", "said"),
     [
         # Each ends the process of ONNX Runtime 1.31: SIGABRT, 4 × the memory, SIGSEGV.
-        ("Split", lambda node: setattr(attribute(node, "num_outputs"), "i", 1), "has 3 outputs"),
+        ("Split", lambda node: setattr(attribute(node, "num_outputs"), "i", 1), "has 4 outputs"),
         ("Split", lambda node: setattr(attribute(node, "num_outputs"), "i", 10**7), "10000000"),
         ("Max", lambda node: node.input.__setitem__(1, ""), "an input of Max is missing"),
         ("Split", lambda node: node.attribute.append(node.attribute[0]), "an attribute twice"),
