@@ -22,7 +22,7 @@ Refused = Callable[..., str]
 EDGE = (sys.executable, "-m", "edge.cli")
 TEXTS = ("who uh who made it?", "when was it um built?")
 # Files that a command writes, changes or takes as a folder; all others may be `-`.
-NOT_READ = {
+NOT_READ = {"--compare-artifact", 
     "--output", "--markdown", "--html", "--plots", "--plot", "--histogram", "--json", "--cache",
     "--reference", "--tokenizer",
 }  # fmt: skip
