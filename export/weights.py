@@ -121,11 +121,6 @@ class StoredWeights(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """State-dict name → shape."""
-        return {name: shape for name, (_, shape) in self._places.items()}
-
 
 def require_finite(values: np.ndarray, name: str, folder: Path) -> np.ndarray:
     """The values of a weight, if none is NaN or infinite.

@@ -42,8 +42,12 @@ def bench_speculation(
     from edge.bench.speculation.results import speculation_document
     from edge.bench.speculation.run import run_speculation
     from edge.cli.display.console import progress_bar
+    from edge.runtime.artifact import Artifact
+    from edge.runtime.engines import ENGINES
 
     Outputs(json=json_file).check()
+    for artifact in artifacts:  # a missing library is named before the progress bar
+        ENGINES.load(Artifact.open(artifact).manifest.format)
     reports: list[SpeculationReport] = []
 
     def kept() -> str:

@@ -34,7 +34,8 @@ def test_it_prints_hyperparameters_then_figures_and_the_next_command(
 def test_tasks_have_figures_of_their_own(
     edge: Callable[..., Any], write_rows: WriteRows, tmp_path: Path
 ) -> None:
-    tasks = {"clean": lambda n: f"what is river {n}?", "count": lambda n: f"{n}"}
+    # Nobody can learn the second one.
+    tasks = {"clean": lambda n: f"what is river {n}?", "count": lambda n: f"{n * 37 % 101}"}
     rows = [
         {"task": task, "input": f"what uh is river {n}?", "target": make(n)}
         for n in range(40)
@@ -54,6 +55,7 @@ def test_tasks_have_figures_of_their_own(
     for metric in ("exact_match", "rouge_l"):
         mean = sum(figures["rows"] * figures[metric] for figures in found.values()) / 15
         assert abs(mean - whole[metric]) < 1e-5
+    assert found["clean"]["rouge_l"] > found["count"]["rouge_l"]
     low, high = sorted(figures["eval_loss"] for figures in found.values())
     assert low <= whole["eval_loss"] <= high
     table = ended.out.split("Dev split by task")[1]
