@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.bench.artifacts.results import Result
-from edge.bench.artifacts.significance import mcnemar
+from edge.bench.artifacts.significance import lost_and_won
 from edge.bench.timing.shift import Shift, shift
+from edge.export.quantization.evaluation import mcnemar_test
 
 ALPHA = 0.01  # of either test: a gate runs often
 
@@ -112,9 +113,8 @@ def _compare(old: Result, new: Result) -> Regression:
         times = shift(old.latency.samples_ms, new.latency.samples_ms)
     lost = won = p_loss = None
     if new.accuracy is not None and old.accuracy is not None:
-        before, after = old.accuracy.row_scores.exact, new.accuracy.row_scores.exact
-        lost, won = int((before & ~after).sum()), int((after & ~before).sum())
-        p_loss = mcnemar(lost, won)
+        lost, won = lost_and_won(new.accuracy.row_scores, old.accuracy.row_scores)
+        p_loss = mcnemar_test(lost, won)
     return Regression(
         artifact=new.artifact,
         old=old.artifact,

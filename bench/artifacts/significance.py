@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge.bench.artifacts.scores import RowScores
+from edge.export.quantization.evaluation import mcnemar_test
 
 ALPHA = 0.05  # significance level
 MCNEMAR = "exact McNemar test, one-sided"
@@ -32,33 +33,16 @@ def p_value(artifact: RowScores, reference: RowScores, metric: str) -> float:
         metric: `exact_match`, `rouge_l`, `bleu`, `chrf` or `eval_loss`.
     """
     if metric == "exact_match":
-        lost = int((reference.exact & ~artifact.exact).sum())
-        won = int((artifact.exact & ~reference.exact).sum())
-        return mcnemar(lost, won)
+        return mcnemar_test(*lost_and_won(artifact, reference))
     difference = artifact.resampled[metric] - reference.resampled[metric]
     return bootstrap_p_value(-difference if metric == "eval_loss" else difference)
 
 
-def mcnemar(lost: int, won: int) -> float:
-    """The exact one-sided McNemar test.
-
-    Only rows that exactly one of the two answers right say which is better. If both were as
-    accurate, each such row would be lost or won with probability 1/2 (McNemar, "Note on the
-    sampling error of the difference between correlated proportions or percentages", 1947).
-
-    Args:
-        lost: rows that only the reference answers right.
-        won: rows that only the artifact answers right.
-
-    Returns:
-        The probability of `won` or fewer of `lost + won`; 1.0 if there are none.
-    """
-    rows = lost + won
-    term = total = 1  # binomial coefficients, in exact integers
-    for count in range(won):
-        term = term * (rows - count) // (count + 1)
-        total += term
-    return total / (1 << rows)
+def lost_and_won(artifact: RowScores, reference: RowScores) -> tuple[int, int]:
+    """How many rows only the reference answers exactly, and how many only the artifact does."""
+    lost = int((reference.exact & ~artifact.exact).sum())
+    won = int((artifact.exact & ~reference.exact).sum())
+    return lost, won
 
 
 def bootstrap_p_value(differences: np.ndarray) -> float:

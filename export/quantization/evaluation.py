@@ -163,12 +163,22 @@ def paired_t_test(differences: np.ndarray) -> float:
 
 
 def mcnemar_test(losses: int, gains: int) -> float:
-    """One-sided exact McNemar test (McNemar 1947): p-value of at least `losses` of the changes.
+    """The exact one-sided McNemar test.
+
+    Only rows that exactly one of the two answers right say which is better. If both were as
+    accurate, each such row would be lost or gained with probability 1/2 (McNemar, "Note on the
+    sampling error of the difference between correlated proportions or percentages", 1947).
 
     Args:
         losses: Rows that only the first model has right.
         gains: Rows that only the second model has right.
+
+    Returns:
+        The probability of `gains` or fewer of `losses + gains`; 1.0 if there are none.
     """
-    changes = losses + gains
-    tail = sum(math.comb(changes, k) for k in range(losses, changes + 1))
-    return float(tail / 2**changes)
+    rows = losses + gains
+    term = total = 1  # binomial coefficients, in exact integers
+    for count in range(gains):
+        term = term * (rows - count) // (count + 1)
+        total += term
+    return total / (1 << rows)

@@ -11,9 +11,10 @@ import pytest
 
 from edge.bench.artifacts.accuracy import Accuracy
 from edge.bench.artifacts.scores import RowScores
-from edge.bench.artifacts.significance import bootstrap_p_value, mcnemar, p_value
+from edge.bench.artifacts.significance import bootstrap_p_value, p_value
 from edge.bench.artifacts.winner import Contender, choose_winner, ranking_metric
 from edge.bench.timing.verdict import Word
+from edge.export.quantization.evaluation import mcnemar_test
 
 TARGETS = [f"the answer of row {n} is {n * 7}" for n in range(500)]
 
@@ -53,14 +54,14 @@ def contender(
 )
 def test_mcnemar_is_the_exact_binomial(lost: int, won: int, expected: float) -> None:
     by_hand = math.fsum(math.comb(lost + won, k) * 0.5 ** (lost + won) for k in range(won + 1))
-    assert mcnemar(lost, won) == pytest.approx(by_hand, rel=1e-12)
-    assert mcnemar(lost, won) == pytest.approx(expected, rel=2e-4)
+    assert mcnemar_test(lost, won) == pytest.approx(by_hand, rel=1e-12)
+    assert mcnemar_test(lost, won) == pytest.approx(expected, rel=2e-4)
 
 
 def test_mcnemar_of_many_rows() -> None:
     """Against the normal approximation, where floats of 0.5 ** n would be 0."""
     z = (49_700 - 50_000 + 0.5) / math.sqrt(100_000 / 4)
-    assert mcnemar(50_300, 49_700) == pytest.approx(math.erfc(-z / math.sqrt(2)) / 2, rel=1e-3)
+    assert mcnemar_test(50_300, 49_700) == pytest.approx(math.erfc(-z / math.sqrt(2)) / 2, rel=1e-3)
 
 
 def test_the_bootstrap_counts_resamples() -> None:
@@ -85,7 +86,7 @@ def test_two_rows_of_500_do_not_beat_three_times_the_speed() -> None:
     assert found is not None
     assert (found.result, found.best, found.metric) == (1, 0, "exact_match")
     assert found.p_values[0] == 1.0
-    assert found.p_values[1] == pytest.approx(mcnemar(7, 5))
+    assert found.p_values[1] == pytest.approx(mcnemar_test(7, 5))
     assert found.p_values[2] is None
     assert found.reason == (
         "ctranslate2 int8 is the fastest (p50 1.8 ms) of the 2 artifacts that meet the target;"
@@ -132,7 +133,7 @@ def test_random_noise_seldom_excludes_an_equal_artifact() -> None:
     excluded = 0
     for _ in range(2000):
         lost = sum(draw.random() < 0.5 for _ in range(40))
-        excluded += mcnemar(lost, 40 - lost) <= 0.05
+        excluded += mcnemar_test(lost, 40 - lost) <= 0.05
     assert excluded / 2000 < 0.06
 
 
