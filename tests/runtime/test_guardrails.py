@@ -23,11 +23,12 @@ SENTENCES = (
     "Who wrote no sorry who painted the portrait?",
     "How many people, I mean, how many families lived in Rome?",
 )
+LIMIT = 20  # tokens: one of the sentences, never two
 
 
 @pytest.fixture(scope="module")
 def model(artifacts: Path) -> Iterator[Model]:
-    limits = Guardrails(max_input_tokens=20, max_new_tokens=40)
+    limits = Guardrails(max_input_tokens=LIMIT, max_new_tokens=40)
     with load(artifacts / "onnx-float32", guardrails=limits) as loaded:
         yield loaded
 
@@ -81,7 +82,7 @@ def test_a_fallback_answers_what_is_too_long(model: Model, artifacts: Path) -> N
     long = " ".join(SENTENCES)
     with pytest.raises(UsageError, match="no fallback is set"):
         model.generate(long, on_long="fallback")
-    rails = Guardrails(max_input_tokens=20, on_long="fallback", fallback=lambda text: text[:4])
+    rails = Guardrails(max_input_tokens=LIMIT, on_long="fallback", fallback=lambda text: text[:4])
     with load(artifacts / "onnx-float32", guardrails=rails) as guarded:
         answer, short = guarded.generate([long, SENTENCES[0]])
         assert (answer.text, answer.finish_reason) == ("When", "fallback")
@@ -93,9 +94,9 @@ def test_a_fallback_answers_what_is_too_long(model: Model, artifacts: Path) -> N
 
 
 def test_lower_limits_than_the_artifacts(model: Model) -> None:
-    with pytest.raises(InputTooLongError, match="takes 20"):
+    with pytest.raises(InputTooLongError, match=f"takes {LIMIT}"):
         model.generate(" ".join(SENTENCES))
-    assert model.generate(" ".join(SENTENCES), on_long="truncate").input_tokens == 30
+    assert model.generate(" ".join(SENTENCES), on_long="truncate").input_tokens == LIMIT
     assert model.defaults.max_new_tokens == 40
     with pytest.raises(UsageError, match="limit is 40"):
         model.generate("yes", max_new_tokens=41)
@@ -252,7 +253,7 @@ def test_guardrails_on_the_command_line(
 ) -> None:
     folder = artifacts / "onnx-float32"
     text = " ".join(SENTENCES)
-    limit = ("--max-input-tokens", 20)
+    limit = ("--max-input-tokens", LIMIT)
     joined = edge("run", folder, text, *limit, "--on-long", "chunk")
     assert joined.status == 0
     assert joined.out.count("?") >= 3
