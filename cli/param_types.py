@@ -109,6 +109,6 @@ class IntegerList(_TupleType):
         if isinstance(value, tuple):
             return value
         parts = [part.strip() for part in str(value).split(",")]
-        if not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+        if not all(re.fullmatch(r"[0-9]{1,18}", part) for part in parts):
             self.fail(f"{value!r} is not a list of whole numbers such as 1,2", param, ctx)
         return tuple(int(part) for part in parts)
