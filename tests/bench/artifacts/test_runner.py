@@ -118,9 +118,10 @@ def test_the_phases_are_parts_of_the_whole(report: Report) -> None:
         assert 0 < latency.per_token_ms < latency.first_token_ms < latency.p50
         assert 0 < latency.tokenize_ms + latency.detokenize_ms < latency.p50
         parts = latency.first_token_ms + latency.per_token_ms * (latency.new_tokens - 1)
-        assert parts == pytest.approx(latency.p50, rel=0.5)
-        # One at a time: tokens over the time that their calls took.
         seconds = sum(latency.samples_ms) / 1000
+        # Of the mean: answers differ in length, so the mean length is not the median call's.
+        assert parts == pytest.approx(1000 * seconds / latency.runs, rel=0.3)
+        # One at a time: tokens over the time that their calls took.
         tokens = latency.new_tokens * latency.runs
         assert latency.tokens_per_second == pytest.approx(tokens / seconds, rel=0.3)
         assert latency.cold_start_ms > latency.load_ms > 0
