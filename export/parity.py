@@ -285,7 +285,7 @@ def _check_finite(source: SourceModel) -> None:
 def _check_tokenizer(source: SourceModel, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
     """Compare the runtime's tokenization with transformers', which the model was trained with."""
     reference: Any = open_tokenizer(source.tokenizer_source)
-    expected = reference(list(texts))["input_ids"]
+    expected = reference(list(texts), verbose=False)["input_ids"]
     for text, ids, found in zip(texts, expected, tokenizer.encode(texts), strict=True):
         if list(ids) != found:
             raise ModelError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,3 +157,22 @@ def test_a_long_input_meets_every_distance_bucket(
             )[0, 1:]
             answer = model.generate(text, max_new_tokens=90, min_new_tokens=90)
             assert list(answer.token_ids) == expected.tolist(), format_name
+
+
+def test_a_tokenizer_s_own_limit_is_no_warning(
+    random_model: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The check's longest text has more tokens than a model for short rows takes."""
+    folder = random_model()
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 8}))
+    caplog.set_level(logging.WARNING, "transformers")
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        publish_all(
+            Publisher(SourceModel.open(folder)), plan_targets("onnx", ("none",)), tmp_path / "onnx"
+        )
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records
