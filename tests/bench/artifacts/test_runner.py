@@ -194,6 +194,7 @@ def test_settings_that_make_no_sense_are_refused(artifacts: Path) -> None:
         BenchSettings(seconds=-1)
 
 
+@pytest.mark.alone  # a token costs less than the noise of a busy machine
 def test_latency_sees_a_slow_engine(artifacts: Path, slow_onnx: Callable[[float], None]) -> None:
     """What an answer waits for before its first token is no cost per token."""
     slow_onnx(0.05)
