@@ -297,8 +297,8 @@ def _with_prompt(artifact: Path, folder: Path, template: str) -> Path:
 
 @pytest.mark.alone  # tens of microseconds, which a busy machine triples
 def test_the_harness_costs_less_than_a_hundredth_of_a_call() -> None:
-    """Microseconds, by the best of three medians."""
-    found = [measure_overhead(calls=10) for _ in range(3)]
+    """Microseconds, by the best of ten medians: a slow stretch is not the harness."""
+    found = [measure_overhead(calls=10) for _ in range(10)]
     assert min(one.call_ms for one in found) >= 10
     assert 0 <= min(one.in_call_ms for one in found) < 0.1
 
