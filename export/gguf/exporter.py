@@ -97,12 +97,14 @@ class GgufExporter(Exporter):
             unquantized = folder / _UNQUANTIZED_NAME
             try:
                 _write_file(source, "f32", unquantized)
+                # In this order: measuring what is kept frees the moments of inputs.
+                kept = _precise(source) if _FILE_TYPES[quantization] in FOUR_BITS else {}
                 quantize_file(
                     unquantized,
                     target,
                     _FILE_TYPES[quantization],
                     _importance(source),
-                    _precise(source) if _FILE_TYPES[quantization] in FOUR_BITS else {},
+                    kept,
                     source.architecture.d_model,
                 )
                 compensate_file(target, _calibrated(source))
@@ -253,7 +255,9 @@ def _importance(source: SourceModel) -> dict[str, np.ndarray]:
     Empty if the source was not calibrated.
     """
     importance: dict[str, np.ndarray] = {}
-    for name, gguf_name in _tensor_names(expected_shapes(source.architecture)):
+    names = _tensor_names(expected_shapes(source.architecture))
+    # The moments of one stack are measured at a time, and the file begins with the decoder.
+    for name, gguf_name in sorted(names, key=lambda pair: not pair[0].startswith("encoder.")):
         moments = source.input_moments(name)
         if moments is not None:
             importance[gguf_name] = np.ascontiguousarray(np.diag(moments), dtype=np.float32)

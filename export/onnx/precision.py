@@ -224,14 +224,11 @@ class BlockInt4(BlockInt8):
 
     def __init__(self, source: SourceModel, keep_int8: Sequence[str] = ()) -> None:
         super().__init__(source)
-        self._keep_int8 = keep_int8
+        # Before any graph is built: measuring what is kept frees the moments of inputs.
+        self._in_int8 = kept_weights(source).union(keep_int8)
 
     def _bits(self, names: Sequence[str]) -> int:
-        return 8 if names[0] in self._keep_int8 or names[0] in self._kept else 4
-
-    @functools.cached_property
-    def _kept(self) -> frozenset[str]:
-        return kept_weights(self._source)
+        return 8 if names[0] in self._in_int8 else 4
 
 
 def _unpacked(graph: Graph, packed: str, block: int) -> str:

@@ -101,7 +101,8 @@ def build_model(source: SourceModel, weights: _Weights | None = None) -> Scripte
 
 def quantize_linear(model: ScriptedT5, weights: _Weights) -> ScriptedT5:
     """Replace linear layers by `RowInt8Linear`, and the embedding by `Int8Embedding`."""
-    for parent in list(model.modules()):
+    outer, *inner = model.modules()
+    for parent in (*inner, outer):  # lm_head last: its moments are measured with the decoder's
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
                 values, scales = quantize(
