@@ -256,7 +256,7 @@ def _importance(source: SourceModel) -> dict[str, np.ndarray]:
     """
     importance: dict[str, np.ndarray] = {}
     names = _tensor_names(expected_shapes(source.architecture))
-    # The moments of one stack are measured at a time, and the file begins with the decoder.
+    # Moments of one stack are held at a time; `compensate_file` begins with the decoder's.
     for name, gguf_name in sorted(names, key=lambda pair: not pair[0].startswith("encoder.")):
         moments = source.input_moments(name)
         if moments is not None:
