@@ -8,8 +8,8 @@ from pathlib import Path
 from edge.export.base import EXPORTERS
 from edge.export.publish import Publisher
 from edge.export.quantization.evaluation import MIN_ROWS
+from edge.export.staging import load_staged
 from edge.export.target import Target
-from edge.runtime.model import load
 
 
 def choose_quantization(publisher: Publisher, format_name: str) -> str:
@@ -26,7 +26,7 @@ def choose_quantization(publisher: Publisher, format_name: str) -> str:
     for quantization in exporter.candidates:
         with tempfile.TemporaryDirectory(prefix="edge-auto-") as folder:
             publisher.write(Target(format_name, quantization), Path(folder))
-            with load(folder, trust_code=True) as model:
+            with load_staged(Path(folder)) as model:
                 comparison = publisher.held_out.compare(model)
         if comparison.is_indistinguishable:
             return quantization

@@ -148,8 +148,11 @@ class ParityCheck:
 
     @functools.cached_property
     def _answers(self) -> list[list[int]]:
-        # One by one, so that padding has no influence on the source's answers.
-        return [self._reference.answers([ids], self._options)[0] for ids in self.input_ids]
+        return self._reference.answers(self.input_ids, self._options)
+
+    @functools.cached_property
+    def _targets(self) -> list[list[int]]:
+        return [self._target(answer) for answer in self._answers]
 
     @functools.cached_property
     def _log_probs(self) -> list[np.ndarray]:
@@ -157,10 +160,7 @@ class ParityCheck:
 
         Complete, so that the source's model is not needed again where an artifact differs.
         """
-        return [
-            self._reference.log_probs([ids], [self._target(answer)])[0].copy()
-            for ids, answer in zip(self.input_ids, self._answers, strict=True)
-        ]
+        return self._reference.log_probs(self.input_ids, self._targets)
 
     def prepare(self) -> None:
         """Compute the source's answers and log-probabilities now, not at the first artifact."""
@@ -176,11 +176,10 @@ class ParityCheck:
         assert isinstance(found, list)
         answers = [list(one.token_ids) for one in found]
         differing = [row for row, ids in enumerate(answers) if ids != self._answers[row]]
-        targets = [self._target(answer) for answer in self._answers]
-        scores = model.score_tokens(self.input_ids, targets, batch_size=len(targets))
+        scores = model.score_tokens(self.input_ids, self._targets, batch_size=len(self._targets))
         expected = [
             rows[np.arange(len(target)), target]
-            for rows, target in zip(self._log_probs, targets, strict=True)
+            for rows, target in zip(self._log_probs, self._targets, strict=True)
         ]
         errors = np.abs(np.concatenate(scores) - np.concatenate(expected))
         lookup_identical, lookup_gap = self._with_lookup(model)
@@ -224,7 +223,7 @@ class ParityCheck:
 
         It is large, too, if the artifact chose a token that the options forbid.
         """
-        expected, found = self._target(self._answers[row]), self._target(answer)
+        expected, found = self._targets[row], self._target(answer)
         position, expected, found = first_difference(expected, found)
         log_probs = self._log_probs[row][position]
         return abs(float(log_probs[expected[-1]] - log_probs[found[-1]]))

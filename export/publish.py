@@ -31,13 +31,13 @@ from edge.export.quantization.evaluation import HeldOutCheck
 from edge.export.quantization.sensitivity import precise_weights
 from edge.export.shortlist import Shortlist
 from edge.export.source import SourceModel
+from edge.export.staging import load_staged
 from edge.export.target import Target, plan_targets
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Manifest, TokenizerInfo
 from edge.runtime.artifact.trust import CODE_FILES, record_trust
 from edge.runtime.errors import ParityError, UsageError
 from edge.runtime.generation import Generation
-from edge.runtime.model import load
 from edge.runtime.platform.atomic import new_folder
 from edge.runtime.version import edge_version
 from edge.train.vocabulary import recorded_characters
@@ -216,7 +216,7 @@ class Publisher:
             self.held_out.prepare()
         with new_folder(output, force=force) as staging:
             manifest = self.write(target, staging)
-            with load(staging, trust_code=True) as model:
+            with load_staged(staging) as model:
                 parity = check.measure(model)
                 answers = shortlist.answers(model) if shortlist else []
                 check_tolerance(parity, tolerance, target.name)
@@ -260,7 +260,7 @@ class Publisher:
         write_manifest(staging, manifest)
         check = ParityCheck(self.source, self.prompt, self.limits, staging, shortlist.ids)
         tolerance = self._tolerance(exporter, manifest.quantization)
-        with load(staging, trust_code=True) as model:
+        with load_staged(staging) as model:
             parity = check.measure(model)
             check_tolerance(parity, tolerance, f"{manifest.format} with a shortlist")
             report = shortlist.compare(model, before, tolerance)

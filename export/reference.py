@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from edge.runtime.engines.matcher import Matcher
 from edge.runtime.errors import UnsupportedError
 from edge.runtime.options import GenerationOptions
 from edge.train.model.generation_config import only_settings, transformers_config
+
+_BATCH_TOKENS = 512
 
 
 class TorchReference(Engine):
@@ -87,9 +89,14 @@ class TorchReference(Engine):
         Returns:
             For each row num_return_sequences answers, in their order, without the end token.
         """
-        return [
-            row[:-1] if reason == "eos" else row for row, reason in self._search(input_ids, options)
-        ]
+        copies = options.num_return_sequences
+        found: dict[int, list[int]] = {}
+        for batch in like_length_batches([len(row) for row in input_ids]):
+            places = [place * copies + copy for place in batch for copy in range(copies)]
+            answers = self._search([input_ids[place] for place in batch], options)
+            for place, (row, reason) in zip(places, answers, strict=True):
+                found[place] = row[:-1] if reason == "eos" else row
+        return [found[place] for place in range(len(found))]
 
     def _search(
         self, input_ids: Sequence[TokenIds], options: GenerationOptions
@@ -137,10 +144,11 @@ class TorchReference(Engine):
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
     ) -> list[np.ndarray]:
         """See `Engine.score`."""
-        return [
-            rows[np.arange(len(target)), target]
-            for rows, target in zip(self.log_probs(input_ids, target_ids), target_ids, strict=True)
-        ]
+        found: dict[int, np.ndarray] = {}
+        for place, rows in self._log_probs(input_ids, target_ids):
+            target = target_ids[place]
+            found[place] = rows[np.arange(len(target)), target]
+        return [found[place] for place in range(len(found))]
 
     def log_probs(
         self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
@@ -150,20 +158,30 @@ class TorchReference(Engine):
         Returns:
             float32 [tokens, vocab_size] for each target.
         """
+        found = dict(self._log_probs(input_ids, target_ids))
+        return [found[place] for place in range(len(found))]
+
+    def _log_probs(
+        self, input_ids: Sequence[TokenIds], target_ids: Sequence[TokenIds]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Each row's number and what `log_probs` returns for it; those of one batch at a time."""
         import torch
 
         shape = self._source.architecture
-        ids, mask = pad_batch(input_ids, shape.pad_token_id)
-        targets, _ = pad_batch(target_ids, shape.pad_token_id)
-        decoder_ids = shift_right(targets, shape.decoder_start_token_id)
-        with torch.inference_mode():
-            logits = self._source.torch_model(
-                input_ids=torch.from_numpy(ids),
-                attention_mask=torch.from_numpy(mask),
-                decoder_input_ids=torch.from_numpy(decoder_ids),
-            ).logits
-            found = torch.log_softmax(logits.float(), dim=-1).numpy()
-        return [found[row, : len(target)] for row, target in enumerate(target_ids)]
+        longest = [max(map(len, pair)) for pair in zip(input_ids, target_ids, strict=True)]
+        for batch in like_length_batches(longest):
+            ids, mask = pad_batch([input_ids[place] for place in batch], shape.pad_token_id)
+            targets, _ = pad_batch([target_ids[place] for place in batch], shape.pad_token_id)
+            decoder_ids = shift_right(targets, shape.decoder_start_token_id)
+            with torch.inference_mode():
+                logits = self._source.torch_model(
+                    input_ids=torch.from_numpy(ids),
+                    attention_mask=torch.from_numpy(mask),
+                    decoder_input_ids=torch.from_numpy(decoder_ids),
+                ).logits
+                rows = torch.log_softmax(logits.float(), dim=-1).numpy()
+            for place, row in zip(batch, rows, strict=True):
+                yield place, row[: len(target_ids[place])]
 
     def close(self) -> None:
         """Do nothing: the model belongs to its source."""
@@ -172,3 +190,19 @@ class TorchReference(Engine):
 def shift_right(targets: np.ndarray, start: int) -> np.ndarray:
     """What a decoder reads to predict `targets` [rows, tokens]: the same, after the start token."""
     return np.concatenate([np.full((len(targets), 1), start), targets[:, :-1]], axis=1)
+
+
+def like_length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Row numbers of each batch: rows of like length together, so that little is padded.
+
+    Args:
+        lengths: tokens of each row. A batch has 512 of them at most, or a single row.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        if batch and (len(batch) + 1) * lengths[row] > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

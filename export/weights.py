@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -90,8 +91,9 @@ class SafetensorsWeights(Mapping[str, np.ndarray]):
 class StoredWeights(Mapping[str, np.ndarray]):
     """A state dict in a temporary file: name → float32 array.
 
-    Each access maps the tensor anew, so that the weights take no memory meanwhile. What is changed
-    in an array is not stored. The file has no name, and is gone with the object or the process.
+    A tensor is mapped while an array of it is in use, so that the others take no memory. What is
+    changed in an array is not stored. The file has no name, and is gone with the object or the
+    process.
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -105,15 +107,19 @@ class StoredWeights(Mapping[str, np.ndarray]):
         """
         self._file = tempfile.TemporaryFile(prefix="edge-weights-")  # noqa: SIM115 (closed with the object)
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._mapped: WeakValueDictionary[str, np.ndarray] = WeakValueDictionary()
         for name, array in weights.items():
             self._places[name] = (self._file.tell(), array.shape)
             self._file.write(np.ascontiguousarray(array, dtype=np.float32).data)
         self._file.flush()
 
     def __getitem__(self, name: str) -> np.ndarray:
-        offset, shape = self._places[name]
-        mapped = np.memmap(self._file, np.float32, mode="c", offset=offset, shape=shape)
-        return mapped.view(np.ndarray)
+        array = self._mapped.get(name)
+        if array is None:
+            offset, shape = self._places[name]
+            mapped = np.memmap(self._file, np.float32, mode="c", offset=offset, shape=shape)
+            self._mapped[name] = array = mapped.view(np.ndarray)
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

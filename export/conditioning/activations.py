@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge.export.conditioning.calibration import Calibration
-from edge.export.reference import shift_right
+from edge.export.reference import like_length_batches, shift_right
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.base import pad_batch
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-_BATCH_TOKENS = 512
 
 Observe = Callable[[str, "torch.Tensor"], None]  # (name, activations [tokens, width])
 
@@ -90,9 +88,10 @@ def run_observed(
     import torch
 
     masks: dict[str, Any] = {}
+    longest = [max(map(len, pair)) for pair in zip(rows.inputs, rows.targets, strict=True)]
     decodes = not all(weight.startswith("encoder.") for weight in layers)
     with _hooks(model, layers, observe, masks), torch.inference_mode():
-        for batch in batches(rows):
+        for batch in like_length_batches(longest):
             ids, mask = pad_batch([rows.inputs[row] for row in batch], shape.pad_token_id)
             targets, target_mask = pad_batch(
                 [rows.targets[row] for row in batch], shape.pad_token_id
@@ -147,17 +146,3 @@ def _stack_read(weight: str) -> str:
     if ".EncDecAttention.k." in weight or ".EncDecAttention.v." in weight:
         return "encoder"
     return "encoder" if weight.startswith("encoder.") else "decoder"
-
-
-def batches(rows: Calibration) -> Iterator[list[int]]:
-    """Row numbers of each batch: rows of like length together, a bounded number of tokens."""
-    order = sorted(range(len(rows)), key=lambda row: (len(rows.inputs[row]), row))
-    batch: list[int] = []
-    for row in order:
-        longest = max(len(rows.inputs[row]), len(rows.targets[row]))
-        if batch and (len(batch) + 1) * longest > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

@@ -29,7 +29,6 @@ MIN_ROWS = 8
 BUILT_IN = "built-in texts"
 _MAX_TARGET_TOKENS = 128
 GENERATED_TOKENS = 16
-_GENERATION_BATCH = 32
 
 TokenIds = list[int]
 
@@ -179,8 +178,4 @@ def _generated(
     """The source's greedy answers, which stand in for targets."""
     reference = TorchReference(source, pieces=tokenizer.pieces)
     options = GenerationOptions(max_new_tokens=GENERATED_TOKENS, min_new_tokens=1)
-    answers: list[TokenIds] = []
-    for start in range(0, len(inputs), _GENERATION_BATCH):
-        batch = list(inputs[start : start + _GENERATION_BATCH])
-        answers += [[*row, tokenizer.eos] for row in reference.answers(batch, options)]
-    return answers
+    return [[*row, tokenizer.eos] for row in reference.answers(inputs, options)]

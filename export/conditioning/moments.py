@@ -61,6 +61,7 @@ class StackMoments:
     def _measure(self, stack: str) -> None:
         """Measure what a stack's layers read; lm_head belongs to the decoder."""
         self.release()
+        give_back_free_memory()
         of_encoder = stack == "encoder"
         names = {
             weight: read

@@ -50,6 +50,7 @@ class BlockLayout:
         return changed
 
 
+_SHARE_SCALE = 32  # neighbors in a block have one scale and one base, in each of these types
 # ggml-common.h: block_q4_0, block_q5_0, block_q4_K.
 LAYOUTS = {
     GGMLQuantizationType.Q4_0: BlockLayout(bits=4, low=2, span=32),
@@ -94,6 +95,10 @@ def block_levels(blocks: np.ndarray, kind: GGMLQuantizationType, shape: tuple[in
     """
     layout = LAYOUTS[kind]
     integers = np.zeros((len(blocks), GGML_QUANT_SIZES[kind][0]), dtype=np.uint8)
-    bases = dequantize(layout.with_integers(blocks, integers), kind).reshape(shape)
-    ones = dequantize(layout.with_integers(blocks, integers + 1), kind).reshape(shape)
-    return Levels(0, (1 << layout.bits) - 1, ones - bases, bases)
+    integers[:, 1::_SHARE_SCALE] = 1
+    values = dequantize(layout.with_integers(blocks, integers), kind).reshape(-1, _SHARE_SCALE)
+    bases = values[:, 0]
+    steps, bases = (
+        np.repeat(one, _SHARE_SCALE).reshape(shape) for one in (values[:, 1] - bases, bases)
+    )
+    return Levels(0, (1 << layout.bits) - 1, steps, bases)

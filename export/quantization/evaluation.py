@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,25 +120,18 @@ class HeldOutCheck:
     def _reference(self) -> RowAccuracy:
         reference = TorchReference(self._source, pieces=self._source.pieces)
         options = GenerationOptions().override(self._options)
-        losses, answers = [], []
-        for start in range(0, len(self), _BATCH):
-            inputs = self._inputs[start : start + _BATCH]
-            scores = reference.score(inputs, self._targets[start : start + _BATCH])
-            losses += [-float(row.mean()) for row in scores]
-            if not self._generated:
-                answers += [tuple(row) for row in reference.answers(inputs, options)]
+        scores = reference.score(self._inputs, self._targets)
         if self._generated:  # the targets are the answers, and eos
-            answers = [tuple(target[:-1]) for target in self._targets]
-        return RowAccuracy(np.array(losses), answers)
+            answers = [target[:-1] for target in self._targets]
+        else:
+            answers = reference.answers(self._inputs, options)
+        return _row_accuracy(scores, answers)
 
     def _measure(self, model: Model) -> RowAccuracy:
         scores = model.score_tokens(self._inputs, self._targets, batch_size=_BATCH)
         found = model.generate_tokens(self._inputs, batch_size=_BATCH, **self._options)
         assert isinstance(found, list)
-        return RowAccuracy(
-            np.array([-float(row.mean()) for row in scores]),
-            [tuple(one.token_ids) for one in found],
-        )
+        return _row_accuracy(scores, [one.token_ids for one in found])
 
     def _changes(self, expected: RowAccuracy, found: RowAccuracy) -> tuple[int, int]:
         """Answers that became right, and answers that became wrong."""
@@ -147,6 +141,11 @@ class HeldOutCheck:
         ]
         pairs = list(zip(*rights, strict=True))
         return pairs.count((False, True)), pairs.count((True, False))
+
+
+def _row_accuracy(scores: Sequence[np.ndarray], answers: Iterable[Sequence[int]]) -> RowAccuracy:
+    losses = np.array([-float(row.mean()) for row in scores])
+    return RowAccuracy(losses, [tuple(answer) for answer in answers])
 
 
 def paired_t_test(differences: np.ndarray) -> float:

@@ -102,7 +102,7 @@ def compensated(weight: np.ndarray, levels: Levels, moments: np.ndarray) -> np.n
                 )
             rounded[at] = values
             error = (part[column] - values * steps[at]) / inverse[at, at]
-            part[column + 1 :] -= torch.outer(inverse[at, at + 1 : end], error)
+            part[column + 1 :].addr_(inverse[at, at + 1 : end], error, alpha=-1)
             errors[column] = error
         remaining[end:] -= inverse[start:end, end:].T @ errors
     integers = np.empty((rows, width), dtype=np.float32)
@@ -119,12 +119,13 @@ def _inverse_factor(hessian: np.ndarray) -> torch.Tensor:
     damping = _DAMPING
     while damping <= _MOST_DAMPING:
         damped = matrix + damping * mean * torch.eye(len(matrix), dtype=torch.float64)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        # From the last row and column to the first: H = R Rᵀ with an upper R, whose inverse is the
+        # factor. Half the work of the inverse and a second factorization.
+        lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
         if not failed:
-            inverse = torch.cholesky_inverse(lower)
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if not failed:
-                return upper.float()
+            identity = torch.eye(len(matrix), dtype=torch.float64)
+            inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
+            return inverse.flip(0, 1).float()
         damping *= 10
     # No input but one varies: nothing to compensate with.
     return torch.eye(len(matrix))

@@ -24,6 +24,7 @@ from edge.export.quantization.rounding import quantize
 from edge.export.source import SourceModel
 from edge.export.torchscript.layers import Int8Embedding, PositionBias, RowInt8Linear
 from edge.export.torchscript.model import ScriptedT5
+from edge.runtime.platform.memory import give_back_free_memory
 
 MODEL_NAME = "model.ts"
 # Methods and attributes that callers of the file use, besides forward.
@@ -48,11 +49,10 @@ class TorchScriptExporter(Exporter):
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
         """See `Exporter.write`."""
-        weights = _Weights(source)
-        model = build_model(source, weights)
         with _suppress_warnings():
-            if quantization == "int8":
-                model = quantize_linear(model, weights)
+            model = _quantized(source) if quantization == "int8" else build_model(source)
+            source.release_memory()  # freezing copies the weights
+            give_back_free_memory()
             # Freezing makes a greedy search of FLAN-T5-small's shape in 8 bits 10 % faster.
             scripted = torch.jit.freeze(torch.jit.script(model), preserved_attrs=list(_PRESERVED))
             # Through memory, because torch's file writer aborts the process when the disk is full.
@@ -60,6 +60,13 @@ class TorchScriptExporter(Exporter):
             torch.jit.save(scripted, buffer)
         (folder / MODEL_NAME).write_bytes(buffer.getbuffer())
         return {"threads": 1}
+
+
+def _quantized(source: SourceModel) -> ScriptedT5:
+    weights = _Weights(source)  # refers to the float32 layers
+    # Measuring the decoder takes most memory, so it comes before there are layers.
+    source.input_moments("lm_head.weight")
+    return quantize_linear(build_model(source, weights), weights)
 
 
 @contextmanager
@@ -101,8 +108,9 @@ def build_model(source: SourceModel, weights: _Weights | None = None) -> Scripte
 
 def quantize_linear(model: ScriptedT5, weights: _Weights) -> ScriptedT5:
     """Replace linear layers by `RowInt8Linear`, and the embedding by `Int8Embedding`."""
-    outer, *inner = model.modules()
-    for parent in (*inner, outer):  # lm_head last: its moments are measured with the decoder's
+    encoder = set(model.encoder.modules())
+    # The moments of one stack are held at a time; those of lm_head belong to the decoder's.
+    for parent in sorted(model.modules(), key=lambda module: module in encoder):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
                 values, scales = quantize(

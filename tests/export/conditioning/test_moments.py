@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.export.api import export
 from edge.export.conditioning.activations import input_moments
+from edge.export.conditioning.moments import StackMoments
 from edge.export.conditioning.structure import HEAD, input_names
 from edge.export.publish import Publisher
 from edge.export.source import SourceModel
@@ -62,3 +64,34 @@ def test_one_stack_is_kept_at_a_time(
 
 def test_an_embedding_is_no_linear_layer(conditioned: SourceModel) -> None:
     assert conditioned.input_moments("shared.weight") is None
+
+
+@pytest.mark.parametrize(
+    ("format", "quantization", "measured"),
+    [
+        ("onnx", "int4", ["encoder", "decoder"]),
+        ("torchscript", "int8", ["decoder", "encoder"]),
+        ("ctranslate2", "int8", ["encoder", "decoder"]),
+        # The quantizer needs all of them at once; the file then begins with the decoder's.
+        ("gguf", "q4_k_m", ["encoder", "decoder", "encoder"]),
+    ],
+)
+def test_an_export_measures_a_stack_once(
+    random_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
+    quantization: str,
+    measured: list[str],
+) -> None:
+    stacks: list[str] = []
+    measure = StackMoments._measure
+
+    def count(self: StackMoments, stack: str) -> None:
+        stacks.append("encoder" if stack == "encoder" else "decoder")
+        measure(self, stack)
+
+    monkeypatch.setattr(StackMoments, "_measure", count)
+    model = random_model(tied=False, d_model=256, d_ff=256)
+    export(model, tmp_path / "artifact", format, quantization, max_error=99, mean_error=99)
+    assert stacks == measured

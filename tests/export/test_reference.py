@@ -1,0 +1,48 @@
+"""The reference engine's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.export.reference import TorchReference, like_length_batches
+from edge.export.source import SourceModel
+from edge.runtime.options import GenerationOptions
+
+# Of unlike lengths, the longest ones first and in between, and more than one batch.
+ROWS = [
+    [*(5 + place % 190 for place in range(length)), 1] for length in (200, 3, 90, 0, 400, 3, 30)
+]
+TARGETS = [row[: 5 + place] for place, row in enumerate(reversed(ROWS))]
+
+
+@pytest.fixture(scope="module")
+def reference(random_model: Callable[..., Path]) -> TorchReference:
+    return TorchReference(SourceModel.open(random_model()), pieces=200)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_answers_keep_the_order_of_the_rows(reference: TorchReference, copies: int) -> None:
+    options = GenerationOptions(max_new_tokens=8, num_beams=copies, num_return_sequences=copies)
+    alone = [answer for row in ROWS for answer in reference.answers([row], options)]
+    assert len(alone) == copies * len(ROWS)
+    assert reference.answers(ROWS, options) == alone
+
+
+def test_log_probs_keep_the_order_of_the_rows(reference: TorchReference) -> None:
+    alone = [
+        reference.log_probs([row], [target])[0] for row, target in zip(ROWS, TARGETS, strict=True)
+    ]
+    for one, other in zip(reference.log_probs(ROWS, TARGETS), alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_batches_hold_like_lengths_within_the_limit() -> None:
+    lengths = [300, 1, 256, 2, 256, 600, 3]
+    batches = list(like_length_batches(lengths))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert batches == [[1, 3, 6], [2, 4], [0], [5]]
+    assert list(like_length_batches([])) == []
