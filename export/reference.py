@@ -15,6 +15,7 @@ from edge.runtime.options import GenerationOptions
 from edge.train.model.generation_config import only_settings, transformers_config
 
 _BATCH_TOKENS = 512
+_ANSWER_BATCH_TOKENS = 1024  # each step of a search reads all weights
 
 
 class TorchReference(Engine):
@@ -91,7 +92,7 @@ class TorchReference(Engine):
         """
         copies = options.num_return_sequences
         found: dict[int, list[int]] = {}
-        for batch in like_length_batches([len(row) for row in input_ids]):
+        for batch in like_length_batches(list(map(len, input_ids)), _ANSWER_BATCH_TOKENS):
             places = [place * copies + copy for place in batch for copy in range(copies)]
             answers = self._search([input_ids[place] for place in batch], options)
             for place, (row, reason) in zip(places, answers, strict=True):
@@ -192,15 +193,16 @@ def shift_right(targets: np.ndarray, start: int) -> np.ndarray:
     return np.concatenate([np.full((len(targets), 1), start), targets[:, :-1]], axis=1)
 
 
-def like_length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def like_length_batches(lengths: Sequence[int], tokens: int = _BATCH_TOKENS) -> Iterator[list[int]]:
     """Row numbers of each batch: rows of like length together, so that little is padded.
 
     Args:
-        lengths: tokens of each row. A batch has 512 of them at most, or a single row.
+        lengths: tokens of each row.
+        tokens: the most in a batch, padding included; a longer row is alone.
     """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
-        if batch and (len(batch) + 1) * lengths[row] > _BATCH_TOKENS:
+        if batch and (len(batch) + 1) * lengths[row] > tokens:
             yield batch
             batch = []
         batch.append(row)

@@ -45,9 +45,6 @@ class InputMoments(Protocol):
     def of(self, name: str) -> np.ndarray | None:
         """XᵀX / tokens of a layer's inputs X [in, in], or None if it is no linear layer."""
 
-    def release(self) -> None:
-        """Free what was measured; the next use measures it again."""
-
 
 class SourceModel:
     """A T5-family model: configuration, weights and tokenizer.
@@ -264,10 +261,8 @@ class SourceModel:
         return model.eval()
 
     def release_memory(self) -> None:
-        """Free `torch_model` and measured moments; the next use makes them again."""
+        """Free `torch_model`; the next use makes it again."""
         self.__dict__.pop("torch_model", None)
-        if self._input_moments is not None:
-            self._input_moments.release()
 
     def build_torch_model(self) -> PreTrainedModel:
         """Build a new transformers model from the config and the weights, in float32.

@@ -104,7 +104,7 @@ def worse(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "model.safetensors"
     weights = load_file(path)
     torch.manual_seed(0)
-    weights["shared.weight"] += torch.randn_like(weights["shared.weight"])
+    weights["shared.weight"] += 10 * torch.randn_like(weights["shared.weight"])
     save_file(weights, path, metadata={"format": "pt"})
     return folder
 

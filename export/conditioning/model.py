@@ -13,7 +13,7 @@ from edge.export.conditioning.activations import largest_inputs
 from edge.export.conditioning.balance import balance_factors
 from edge.export.conditioning.calibration import Calibration
 from edge.export.conditioning.hadamard import Rotation
-from edge.export.conditioning.moments import StackMoments
+from edge.export.conditioning.moments import StoredMoments
 from edge.export.conditioning.structure import (
     DECODER_NORM,
     EMBEDDING,
@@ -41,7 +41,7 @@ Weights = dict[str, np.ndarray]
 SEED = 0
 _MAX_RELATIVE_ERROR = 1e-4
 _CHECKED_ROWS = 8
-_ROWS_AT_ONCE = 4096  # rows of a matrix that are in float64 at one time
+_ROWS_AT_ONCE = 1024  # rows of a matrix that are in float64 at one time
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def condition(source: SourceModel, calibration: Calibration, *, seed: int = SEED
     give_back_free_memory()
     conditioned = source.with_weights(
         stored,
-        input_moments=StackMoments(shape, config, stored, calibration),
+        input_moments=StoredMoments(shape, config, stored, calibration),
         head_projection=_head_projection(source, rotation) if shape.tied_head else None,
     )
     if source.draft_head is not None:

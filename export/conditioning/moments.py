@@ -1,4 +1,4 @@
-"""Input moments of a model's linear layers, measured for one stack at a time."""
+"""Input moments of a model's linear layers, measured when they are first needed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-class StackMoments:
-    """`InputMoments` of the calibration rows, kept for the encoder or for the decoder.
+class StoredMoments:
+    """`InputMoments` of the calibration rows, in temporary files.
 
-    Those of both together take more than half of the memory of the weights. Exporters quantize one
-    stack after the other, so each is measured once.
+    Those of encoder and decoder together take more than half of the memory of the weights, so each
+    stack is measured by itself, and what is not in use is in a file.
     """
 
     def __init__(
@@ -43,32 +43,30 @@ class StackMoments:
         self._shape, self._config = shape, config
         self._weights, self._calibration = weights, calibration
         self._names = input_names(shape)
-        self._measured: dict[str, np.ndarray] = {}
+        self._stored: dict[bool, StoredWeights] = {}  # of the encoder, of the decoder
 
     def of(self, name: str) -> np.ndarray | None:
         """See `InputMoments.of`."""
         read = self._names.get(name)
         if read is None:
             return None
-        if read not in self._measured:
-            self._measure(name.partition(".")[0])
-        return self._measured[read]
+        of_encoder = _in_encoder(name)
+        if of_encoder not in self._stored:
+            self._stored[of_encoder] = StoredWeights(self._measured(of_encoder))
+            give_back_free_memory()
+        return self._stored[of_encoder][read]
 
-    def release(self) -> None:
-        """See `InputMoments.release`."""
-        self._measured = {}
-
-    def _measure(self, stack: str) -> None:
-        """Measure what a stack's layers read; lm_head belongs to the decoder."""
-        self.release()
+    def _measured(self, of_encoder: bool) -> dict[str, np.ndarray]:
+        """What one stack's layers read; lm_head belongs to the decoder."""
         give_back_free_memory()
-        of_encoder = stack == "encoder"
         names = {
             weight: read
             for weight, read in self._names.items()
-            if weight.startswith("encoder.") == of_encoder
+            if _in_encoder(weight) == of_encoder
         }
         model = torch_model_of(self._config, self._weights)
-        self._measured = input_moments(model, self._shape, self._calibration, names)
-        del model
-        give_back_free_memory()
+        return input_moments(model, self._shape, self._calibration, names)
+
+
+def _in_encoder(weight: str) -> bool:
+    return weight.startswith("encoder.")

@@ -97,14 +97,12 @@ class GgufExporter(Exporter):
             unquantized = folder / _UNQUANTIZED_NAME
             try:
                 _write_file(source, "f32", unquantized)
-                # In this order: measuring what is kept frees the moments of inputs.
-                kept = _precise(source) if _FILE_TYPES[quantization] in FOUR_BITS else {}
                 quantize_file(
                     unquantized,
                     target,
                     _FILE_TYPES[quantization],
                     _importance(source),
-                    kept,
+                    _precise(source) if _FILE_TYPES[quantization] in FOUR_BITS else {},
                     source.architecture.d_model,
                 )
                 compensate_file(target, _calibrated(source))
@@ -256,8 +254,7 @@ def _importance(source: SourceModel) -> dict[str, np.ndarray]:
     """
     importance: dict[str, np.ndarray] = {}
     names = _tensor_names(expected_shapes(source.architecture))
-    # Moments of one stack are held at a time; `compensate_file` begins with the decoder's.
-    for name, gguf_name in sorted(names, key=lambda pair: not pair[0].startswith("encoder.")):
+    for name, gguf_name in names:
         moments = source.input_moments(name)
         if moments is not None:
             importance[gguf_name] = np.ascontiguousarray(np.diag(moments), dtype=np.float32)

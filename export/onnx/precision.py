@@ -224,7 +224,6 @@ class BlockInt4(BlockInt8):
 
     def __init__(self, source: SourceModel, keep_int8: Sequence[str] = ()) -> None:
         super().__init__(source)
-        # Before any graph is built: measuring what is kept frees the moments of inputs.
         self._in_int8 = kept_weights(source).union(keep_int8)
 
     def _bits(self, names: Sequence[str]) -> int:

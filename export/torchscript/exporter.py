@@ -51,8 +51,7 @@ class TorchScriptExporter(Exporter):
         """See `Exporter.write`."""
         with _suppress_warnings():
             model = _quantized(source) if quantization == "int8" else build_model(source)
-            source.release_memory()  # freezing copies the weights
-            give_back_free_memory()
+            give_back_free_memory()  # freezing copies the weights
             # Freezing makes a greedy search of FLAN-T5-small's shape in 8 bits 10 % faster.
             scripted = torch.jit.freeze(torch.jit.script(model), preserved_attrs=list(_PRESERVED))
             # Through memory, because torch's file writer aborts the process when the disk is full.
@@ -108,9 +107,7 @@ def build_model(source: SourceModel, weights: _Weights | None = None) -> Scripte
 
 def quantize_linear(model: ScriptedT5, weights: _Weights) -> ScriptedT5:
     """Replace linear layers by `RowInt8Linear`, and the embedding by `Int8Embedding`."""
-    encoder = set(model.encoder.modules())
-    # The moments of one stack are held at a time; those of lm_head belong to the decoder's.
-    for parent in sorted(model.modules(), key=lambda module: module in encoder):
+    for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
                 values, scales = quantize(
