@@ -18,29 +18,20 @@ class Rotation:
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size = size
         self.hadamard_size = size & -size
-        self._signs = rng.choice(np.array([-1.0, 1.0]), size)
+        signs = rng.choice(np.array([-1.0, 1.0]), size)
         mixing = _random_orthogonal(size // self.hadamard_size, rng)
-        # H is a Kronecker product, too. Two products with matrices of about √n rows take less time
-        # than one with Q, or log n passes over what is rotated.
-        right = 1 << self.hadamard_size.bit_length() // 2
-        self._left = np.kron(mixing, _hadamard(self.hadamard_size // right))
-        self._right = _hadamard(right)
+        # One product with the whole matrix is faster than log n passes over what it rotates.
+        self._matrix = signs[:, None] * np.kron(mixing, _hadamard(self.hadamard_size))
 
     def columns(self, matrix: np.ndarray) -> np.ndarray:
         """matrix @ Q for a float64 matrix [rows, n]."""
-        left, right = len(self._left), len(self._right)
-        signed = matrix * self._signs
-        rotated: np.ndarray
-        if right == 1:
-            rotated = signed @ self._left
-            return rotated
-        parts = (signed.reshape(-1, right) @ self._right).reshape(-1, left, right)
-        rotated = np.matmul(self._left.T, parts)
-        return rotated.reshape(matrix.shape)
+        rotated: np.ndarray = matrix @ self._matrix
+        return rotated
 
     def rows(self, matrix: np.ndarray) -> np.ndarray:
         """Qᵀ @ matrix for a float64 matrix [n, columns]."""
-        return self.columns(matrix.T).T
+        rotated: np.ndarray = self._matrix.T @ matrix
+        return rotated
 
 
 def _random_orthogonal(size: int, rng: np.random.Generator) -> np.ndarray:

@@ -41,7 +41,7 @@ Weights = dict[str, np.ndarray]
 SEED = 0
 _MAX_RELATIVE_ERROR = 1e-4
 _CHECKED_ROWS = 8
-_ROWS_AT_ONCE = 1024  # rows of a matrix that are in float64 at one time
+_ROWS_AT_ONCE = 4096  # rows of a matrix that are in float64 at one time
 
 
 @dataclass(frozen=True)

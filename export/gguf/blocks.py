@@ -50,7 +50,7 @@ class BlockLayout:
         return changed
 
 
-_SHARE_SCALE = 32  # neighbors in a block have one scale and one base, in each of these types
+_SHARE_SCALE = 32  # neighbors in a block with one scale and one base, in each of these types
 # ggml-common.h: block_q4_0, block_q5_0, block_q4_K.
 LAYOUTS = {
     GGMLQuantizationType.Q4_0: BlockLayout(bits=4, low=2, span=32),
@@ -97,8 +97,6 @@ def block_levels(blocks: np.ndarray, kind: GGMLQuantizationType, shape: tuple[in
     integers = np.zeros((len(blocks), GGML_QUANT_SIZES[kind][0]), dtype=np.uint8)
     integers[:, 1::_SHARE_SCALE] = 1
     values = dequantize(layout.with_integers(blocks, integers), kind).reshape(-1, _SHARE_SCALE)
-    bases = values[:, 0]
-    steps, bases = (
-        np.repeat(one, _SHARE_SCALE).reshape(shape) for one in (values[:, 1] - bases, bases)
-    )
+    steps = np.repeat(values[:, 1] - values[:, 0], _SHARE_SCALE).reshape(shape)
+    bases = np.repeat(values[:, 0], _SHARE_SCALE).reshape(shape)
     return Levels(0, (1 << layout.bits) - 1, steps, bases)

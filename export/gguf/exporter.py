@@ -253,8 +253,7 @@ def _importance(source: SourceModel) -> dict[str, np.ndarray]:
     Empty if the source was not calibrated.
     """
     importance: dict[str, np.ndarray] = {}
-    names = _tensor_names(expected_shapes(source.architecture))
-    for name, gguf_name in names:
+    for name, gguf_name in _tensor_names(expected_shapes(source.architecture)):
         moments = source.input_moments(name)
         if moments is not None:
             importance[gguf_name] = np.ascontiguousarray(np.diag(moments), dtype=np.float32)

@@ -119,11 +119,11 @@ class HeldOutCheck:
     @functools.cached_property
     def _reference(self) -> RowAccuracy:
         reference = TorchReference(self._source, pieces=self._source.pieces)
-        options = GenerationOptions().override(self._options)
         scores = reference.score(self._inputs, self._targets)
         if self._generated:  # the targets are the answers, and eos
             answers = [target[:-1] for target in self._targets]
         else:
+            options = GenerationOptions().override(self._options)
             answers = reference.answers(self._inputs, options)
         return _row_accuracy(scores, answers)
 

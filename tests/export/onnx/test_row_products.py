@@ -58,8 +58,7 @@ def test_answers_are_those_of_float32(
         expected = exact.generate(texts)
         exact_scores = exact.score_tokens(ids, targets)
     same = sum(a.token_ids == b.token_ids for a, b in zip(found, expected, strict=True))
-    # A model of a minute's training has near-ties, which any rounding may turn.
-    assert same >= 0.9 * len(texts)
+    assert same >= 0.95 * len(texts)
     error = np.abs(np.concatenate(scores) - np.concatenate(exact_scores)).mean()
     assert error < 0.02
 
