@@ -6,7 +6,6 @@ alone, and the fastest are then timed interleaved.
 
 from __future__ import annotations
 
-# A little over 300 lines: one search, whose steps share settings and measurements.
 import contextlib
 import datetime
 import time
@@ -18,15 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from edge.bench.thread_numbers import checked_threads, thread_numbers
 from edge.bench.timing.interleaved import Turn, garbage_collection_paused, time_interleaved
 from edge.bench.timing.latency import MIN_RUNS, check_runs, spread_rows
 from edge.bench.timing.machine import machine_info
+from edge.bench.tune_drafts import DraftTuning, measure_drafts
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import replace_runtime
 from edge.runtime.engines import ENGINES
-from edge.runtime.errors import UsageError
 from edge.runtime.model import Model, load
-from edge.runtime.platform.cpu import physical_cores, usable_cores
+from edge.runtime.platform.cpu import physical_cores
 from edge.runtime.rows import Row
 
 INPUT_TOKENS = 32  # of an input without data: about a question and its prompt
@@ -71,6 +71,7 @@ class Tuning:
         new_tokens: exact length of the answers.
         machine: see `edge.bench.timing.machine`.
         created: ISO 8601, UTC.
+        drafts: what drafts from the input gain; None without rows, or if the engine has none.
     """
 
     chosen: Settings
@@ -80,6 +81,7 @@ class Tuning:
     new_tokens: int
     machine: dict[str, Any]
     created: str
+    drafts: DraftTuning | None = None
 
     def as_manifest(self) -> dict[str, Any]:
         """The `tuned` part of the manifest's `runtime` section."""
@@ -114,7 +116,8 @@ def tune(
 
     Args:
         folder: the artifact.
-        rows: inputs of realistic length; None takes one input of 32 tokens.
+        rows: inputs of realistic length, on which drafts from the input are measured, too; None
+            takes one input of 32 tokens.
         threads: the numbers of threads to try; None tries up to the number of physical cores.
         runs: timed answers of each candidate.
         trust_code: see `edge.runtime.load`.
@@ -160,29 +163,27 @@ def measure_settings(
     timer = _CandidateTimer(open_model, inputs, new_tokens, runs, notify)
     finalists, screened = timer.screen(settings)
     times = timer.confirm(finalists)
+    chosen = finalists[choose(times)]
+    drafts = measure_drafts(folder, rows, chosen, runs, trust_code=trust_code) if rows else None
     return Tuning(
-        chosen=finalists[choose(times)],
+        chosen=chosen,
         candidates=[Candidate.of(*pair) for pair in zip(finalists, times, strict=True)],
         screened=screened,
         input_tokens=int(np.median([len(ids) for ids in inputs])),
         new_tokens=new_tokens,
         machine=machine_info(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        drafts=drafts,
     )
 
 
 def store_settings(folder: str | Path, tuning: Tuning) -> None:
     """Write the chosen settings and what was measured into the artifact's manifest, atomically."""
     runtime = dict(Artifact.open(folder).manifest.runtime)
-    replace_runtime(folder, {**runtime, **tuning.chosen, "tuned": tuning.as_manifest()})
-
-
-def thread_numbers(cores: int) -> list[int]:
-    """Thread counts to try: 1 to 4, then 6, 8, 12, 16, 24, …, and all of the cores."""
-    steps = [1, 2, 3, 4]
-    while steps[-1] < cores:
-        steps.append(2 * steps[-2])
-    return sorted({min(step, cores) for step in steps})
+    runtime |= {**tuning.chosen, "tuned": tuning.as_manifest()}
+    if tuning.drafts is not None:
+        runtime["drafts"] = tuning.drafts.as_manifest()
+    replace_runtime(folder, runtime)
 
 
 def choose(times: np.ndarray) -> int:
@@ -272,7 +273,8 @@ class _CandidateTimer:
         return (time.perf_counter() - started) * 1000
 
     def _answer(self, model: Model, index: int) -> None:
-        model.generate_tokens(self._inputs[index % len(self._inputs)], **self._length)
+        ids = self._inputs[index % len(self._inputs)]
+        model.generate_tokens(ids, **self._length, prompt_lookup_num_tokens=0)
 
 
 def _inputs(model: Model, rows: Sequence[Row] | None) -> list[list[int]]:
@@ -290,19 +292,3 @@ def _inputs(model: Model, rows: Sequence[Row] | None) -> list[list[int]]:
     # Which pieces they are makes no difference to the time.
     ids = [(3 + index * 997) % pieces for index in range(length - 1)]
     return [[*ids, manifest.architecture.eos_token_id]]
-
-
-def checked_threads(threads: Sequence[int]) -> list[int]:
-    """The numbers of threads to try, ascending, each once.
-
-    Raises:
-        UsageError: more threads than cores.
-    """
-    cores = usable_cores()
-    for number in threads:
-        if not 1 <= number <= cores:
-            raise UsageError(
-                f"--threads-to-try must be from 1 to {cores}, the cores that this process may"
-                f" use, not {number}"
-            )
-    return sorted(set(threads))

@@ -75,7 +75,7 @@ def _drafts(values: Values) -> bool:
     if _remote(values):
         return True
     greedy = not _generation("do_sample", values) and (_generation("num_beams", values) or 1) == 1
-    return greedy and _generation_defaults(values)["format"] == "onnx"
+    return greedy and _generation_defaults(values)["format"] != "ctranslate2"
 
 
 _FLOATS = frozenset({"none", "float32", "float16", "bfloat16", "f16", "f32"})
@@ -87,6 +87,10 @@ def _quantizes(values: Values) -> bool:
 
 def _tries_onnx(values: Values) -> bool:
     return not values["formats"] or "onnx" in values["formats"]
+
+
+def _tries_drafts(values: Values) -> bool:
+    return set(values["formats"]) != {"ctranslate2"}
 
 
 def _given(*names: str) -> Callable[[Values], bool]:
@@ -112,7 +116,7 @@ RULES = (
     Rule(
         _ANSWER,
         ("prompt_lookup_num_tokens",),
-        "except in greedy search of an onnx artifact",
+        "except in greedy search of an onnx, gguf or torchscript artifact",
         _drafts,
     ),
     Rule(
@@ -129,7 +133,8 @@ RULES = (
         "with --quiet",
         _equals("quiet", False),
     ),
-    Rule(("compile",), ("shortlist", "no_drafts"), "without --format onnx", _tries_onnx),
+    Rule(("compile",), ("shortlist",), "without --format onnx", _tries_onnx),
+    Rule(("compile",), ("no_drafts",), "with --format ctranslate2 alone", _tries_drafts),
     Rule(("tune",), ("input_column",), "without --data", _given("data")),
     Rule(
         ("export",),

@@ -51,7 +51,7 @@ _GENERATION = (
         "--prompt-lookup-num-tokens",
         type=int,
         metavar="N",
-        help="Draft up to N tokens from the input (onnx): same answers, faster if they copy.",
+        help="Draft up to N tokens from the input: same answers, faster if they copy it.",
     ),
     _generation("--seed", type=int, help="Seed for sampling."),
     _generation("--stop", multiple=True, help="End an answer before this text; repeatable."),

@@ -182,7 +182,7 @@ class ParityCheck:
             for rows, target in zip(self._log_probs, self._targets, strict=True)
         ]
         errors = np.abs(np.concatenate(scores) - np.concatenate(expected))
-        lookup_identical, lookup_gap = self._with_lookup(model)
+        lookup_identical, lookup_gap = self._with_lookup(model, answers)
         return Parity(
             inputs=len(self.input_ids),
             tokens=int(errors.size),
@@ -194,29 +194,26 @@ class ParityCheck:
             mean_error=float(errors.mean()) if np.isfinite(errors).all() else float("inf"),
         )
 
-    def _with_lookup(self, model: Model) -> tuple[int | None, float | None]:
-        """`Parity.lookup_identical` and `lookup_gap`; row by row, as drafts need single inputs."""
+    def _with_lookup(
+        self, model: Model, answers: Sequence[list[int]]
+    ) -> tuple[int | None, float | None]:
+        """`Parity.lookup_identical` and `lookup_gap`, against the answers without drafts."""
         if not model.engine.supports_prompt_lookup:
             return None, None
-        plain, drafted = (
-            model.generate_tokens(
-                self.input_ids,
-                batch_size=1,
-                **{**dataclasses.asdict(self._options), "prompt_lookup_num_tokens": tokens},
-            )
-            for tokens in (0, _DRAFT_TOKENS)
-        )
-        assert isinstance(plain, list)
+        options = dataclasses.replace(self._options, prompt_lookup_num_tokens=_DRAFT_TOKENS)
+        # Row by row, as drafts need single inputs.
+        drafted = model.generate_tokens(self.input_ids, batch_size=1, **dataclasses.asdict(options))
         assert isinstance(drafted, list)
         gaps = []
-        for row, pair in enumerate(zip(plain, drafted, strict=True)):
-            one, other = (self._target(list(answer.token_ids)) for answer in pair)
-            if one != other:
-                position, one, other = first_difference(one, other)
+        for row, (plain, answer) in enumerate(zip(answers, drafted, strict=True)):
+            if plain != list(answer.token_ids):
+                position, one, other = first_difference(
+                    self._target(plain), self._target(list(answer.token_ids))
+                )
                 ids = [self.input_ids[row]] * 2
                 scores = model.score_tokens(ids, [one, other])
                 gaps.append(abs(float(scores[0][position] - scores[1][position])))
-        return len(plain) - len(gaps), max(gaps, default=0.0)
+        return len(answers) - len(gaps), max(gaps, default=0.0)
 
     def _gap(self, row: int, answer: list[int]) -> float:
         """The difference of the source's log-probabilities where the answers first differ.

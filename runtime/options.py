@@ -169,6 +169,11 @@ class GenerationOptions:
             and self.no_repeat_ngram_size == 0
         )
 
+    @property
+    def drafts_from_input(self) -> bool:
+        """Whether greedy search may draft tokens from the input."""
+        return self.prompt_lookup_num_tokens > 0 and self.num_beams == 1 and not self.do_sample
+
     def override(self, values: Mapping[str, Any]) -> GenerationOptions:
         """A copy with some options replaced.
 

@@ -28,8 +28,8 @@ from edge.bench.compiler.space import Space, find_quantizations
 from edge.bench.compiler.trial import Trial
 from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.trials import Event, TrialRunner
+from edge.bench.thread_numbers import checked_threads, thread_numbers
 from edge.bench.timing.machine import machine_info
-from edge.bench.tune import checked_threads, thread_numbers
 from edge.export.options import ExportOptions, resolve_limits
 from edge.export.source import SourceModel
 from edge.runtime.artifact import sha256_of

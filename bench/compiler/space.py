@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.bench.engines.cache import bits_of
+from edge.bench.speculation.gain import DRAFT_TOKENS
 from edge.export.base import EXPORTERS, Exporter
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import MissingExtraError, UsageError
-
-DRAFT_TOKENS = 6  # the longest draft from the input; longer ones are rarely accepted
 
 
 @dataclass(frozen=True, order=True)

@@ -85,6 +85,10 @@ class Replay:
             )
         return int(steps)
 
+    def close(self) -> None:
+        """Free both graphs."""
+        del self._plain, self._drafted
+
 
 def search_feeds(source: Sequence[int], *, longest: int, shortest: int) -> dict[str, np.ndarray]:
     """Inputs of both graphs for one row, without the drafts' length."""

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from edge.bench.engines.cache import Prepared
 from edge.bench.engines.random_ids import RandomIds
 from edge.bench.engines.shapes import shape_of
+from edge.bench.speculation.gain import DRAFT_TOKENS, gain_on_rows, greedy_answer, timed_gain
 from edge.bench.speculation.random_head import edited_inputs, with_random_head
 from edge.bench.speculation.replay import Replay
 from edge.bench.speculation.results import Gain, SpeculationReport
-from edge.bench.timing.interleaved import Turn, time_interleaved
-from edge.bench.timing.latency import MIN_RUNS, check_runs, spread_rows
+from edge.bench.speculation.stepping_replay import SteppingReplay
+from edge.bench.timing.latency import MIN_RUNS, check_runs
 from edge.bench.timing.line_process import EngineProcessError
 from edge.bench.timing.machine import machine_info
 from edge.export.publish import Target
 from edge.runtime.errors import EdgeError, UnsupportedError, UsageError
-from edge.runtime.generation import Generation
 from edge.runtime.model import Model, load
 from edge.runtime.rows import Row
 
 Progress = Callable[[str, int, int], None]  # (phase, done, total)
 
 _INPUT_TOKENS, _NEW_TOKENS = 32, 16  # of the artificial cases, as in the engine benchmark
-_WARMUP = 3
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ def run_speculation(
     artifact: Path,
     rows: Sequence[Row],
     *,
-    draft_tokens: int = 6,
+    draft_tokens: int = DRAFT_TOKENS,
     replay: str | None = None,
     cache: Path | None = None,
     runs: int = MIN_RUNS,
@@ -58,7 +53,7 @@ def run_speculation(
     """Compare greedy search with and without drafts on `rows`, one at a time.
 
     Args:
-        artifact: an artifact whose engine supports drafts from the input (onnx).
+        artifact: an artifact whose engine supports drafts from the input (not ctranslate2).
         rows: the inputs.
         draft_tokens: the longest draft.
         replay: the name of a shape; the same rows' drafts are replayed on it (see
@@ -78,16 +73,22 @@ def run_speculation(
     notify = on_progress or (lambda *_: None)
     with load(artifact, threads=threads) as model:
         if not model.engine.supports_prompt_lookup:
-            raise UnsupportedError(f"{artifact}: drafts from the input need an onnx artifact")
+            raise UnsupportedError(
+                f"{artifact}: {model.engine.format} has no drafts from the input; use an onnx, gguf"
+                " or torchscript artifact"
+            )
         answered, identical = _answer_all(model, rows, draft_tokens, notify)
-        gains = [_on_artifact(model, spread_rows(rows, runs), draft_tokens)]
-        used, quantization = model.engine.threads, model.artifact.manifest.quantization
+        gains = [gain_on_rows(model, rows, runs, draft_tokens)]
+        used, manifest = model.engine.threads, model.artifact.manifest
+        target = Target(manifest.format, manifest.quantization)
         pieces = model.artifact.manifest.architecture.vocab_size
     if replay:
         assert cache is not None
         spread = [answered[i * len(answered) // runs % len(answered)] for i in range(runs)]
-        edited = edited_inputs(artifact, [row.source for row in spread], used)
-        gains += _replayed(replay, cache, quantization, used, spread, edited, pieces, draft_tokens)
+        edited = None
+        if target.format == "onnx":
+            edited = edited_inputs(artifact, [row.source for row in spread], used)
+        gains += _replayed(replay, cache, target, used, spread, edited, pieces, draft_tokens)
     tokens, steps = sum(len(a.answer) for a in answered), sum(a.steps for a in answered)
     return SpeculationReport(
         artifact=str(artifact),
@@ -110,7 +111,7 @@ def _answer_all(
     eos = model.artifact.manifest.architecture.eos_token_id
     for done, row in enumerate(rows, 1):
         [ids], _ = model.encode([row.input], fields=row.fields, on_long="truncate")
-        plain, drafted = (_generate(model, ids, tokens) for tokens in (0, draft_tokens))
+        plain, drafted = (greedy_answer(model, ids, tokens) for tokens in (0, draft_tokens))
         identical += plain.token_ids == drafted.token_ids
         answer = drafted.token_ids + (eos,) * (drafted.finish_reason == "eos")
         answered.append(Answered(tuple(ids), answer, drafted.steps or len(answer)))
@@ -118,35 +119,10 @@ def _answer_all(
     return answered, identical
 
 
-def _generate(model: Model, ids: Sequence[int], draft_tokens: int) -> Generation:
-    answer = model.generate_tokens(
-        ids,
-        num_beams=1,
-        do_sample=False,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        prompt_lookup_num_tokens=draft_tokens,
-    )
-    assert isinstance(answer, Generation)  # one row
-    return answer
-
-
-def _on_artifact(model: Model, rows: Sequence[Row], draft_tokens: int) -> Gain:
-    encoded = [model.encode([r.input], fields=r.fields, on_long="truncate")[0][0] for r in rows]
-    found = [_generate(model, ids, draft_tokens) for ids in encoded]
-    tokens = sum(len(f.token_ids) + (f.finish_reason == "eos") for f in found)
-    return _compare(
-        "this artifact, its data",
-        [partial(_generate, model, ids, 0) for ids in encoded],
-        [partial(_generate, model, ids, draft_tokens) for ids in encoded],
-        tokens / sum(f.steps or len(f.token_ids) for f in found),
-    )
-
-
 def _replayed(
     arch: str,
     cache: Path,
-    quantization: str,
+    target: Target,
     threads: int,
     rows: Sequence[Answered],
     edited: Sequence[tuple[int, ...]] | None,
@@ -162,12 +138,12 @@ def _replayed(
     prepared = Prepared.of_shape(arch, cache)
     if edited is not None:
         prepared = with_random_head(prepared)
-    spec = prepared.artifact(Target("onnx", quantization))
+    spec = prepared.artifact(target)
     try:
         prepared.make(spec)
     except EngineProcessError as error:
         raise EdgeError(f"{arch} can't be exported: {error}") from error
-    player = Replay(spec.cache, threads, shape.eos_token_id)
+    player = _player(spec.cache, target.format, threads, shape.eos_token_id)
     ids = RandomIds(prepared.model, shape)
     runs = len(rows)
     cases = {
@@ -193,14 +169,21 @@ def _replayed(
                 " report it."
             )
         gains.append(
-            _compare(
+            timed_gain(
                 what,
                 [partial(player.plain, s, len(a)) for s, a in pairs],
                 drafted,
                 sum(len(answer) for _, answer in pairs) / sum(steps),
             )
         )
+    player.close()
     return gains
+
+
+def _player(folder: Path, format_name: str, threads: int, eos: int) -> Replay | SteppingReplay:
+    if format_name == "onnx":
+        return Replay(folder, threads, eos)
+    return SteppingReplay(folder, threads)
 
 
 def _nothing_copied(ids: RandomIds) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -222,36 +205,3 @@ def _distinct(ids: RandomIds, source: Sequence[int]) -> tuple[int, ...]:
     """Distinct tokens, none of them in `source`."""
     drawn = dict.fromkeys(ids.of_length(8 * (_INPUT_TOKENS + _NEW_TOKENS))[:-1])
     return tuple(token for token in drawn if token not in source)
-
-
-def _compare(
-    what: str,
-    plain: Sequence[Callable[[], Any]],
-    drafted: Sequence[Callable[[], Any]],
-    tokens_per_step: float,
-) -> Gain:
-    """Time both searches on the same inputs, one after the other; which is first alternates."""
-    for call in (*plain[:_WARMUP], *drafted[:_WARMUP]):
-        call()
-    times = np.zeros((2, len(plain)))
-
-    def time_turn(search: int, turn: Turn) -> float:
-        started = time.perf_counter()
-        (plain, drafted)[search][turn.first]()
-        seconds = time.perf_counter() - started
-        times[search, turn.first] = seconds * 1000
-        return seconds
-
-    time_interleaved((0, 1), time_turn, runs=len(plain), turn_length=1)
-    p5, p50, p95 = np.percentile(times[0] / times[1], (5, 50, 95))
-    plain_ms, drafted_ms = np.median(times, axis=1)
-    return Gain(
-        what=what,
-        runs=len(plain),
-        tokens_per_step=tokens_per_step,
-        plain_ms=float(plain_ms),
-        drafted_ms=float(drafted_ms),
-        speedup=float(p50),
-        speedup_p5=float(p5),
-        speedup_p95=float(p95),
-    )

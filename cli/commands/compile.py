@@ -71,7 +71,7 @@ from edge.cli.param_types import COUNT, INPUT, Duration, IntegerList, completing
     show_default="the train split of --data",
     help="Training rows; also try vocabulary shortlists made from their targets (onnx).",
 )
-@click.option("--no-drafts", is_flag=True, help="Do not try drafts from the input (onnx).")
+@click.option("--no-drafts", is_flag=True, help="Do not try drafts from the input.")
 @click.option("--exhaustive", is_flag=True, help="Measure every combination on all rows.")
 @click.option("--keep-best", is_flag=True, help="Write the best artifact even if it is too slow.")
 @click.option("--revision", help="Branch, tag or commit of a hub model.")

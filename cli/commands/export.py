@@ -200,8 +200,11 @@ def command(
         return
     if tune:
         from edge.cli.commands.tune import tune_all
+        from edge.export.conditioning.calibration import train_file
+        from edge.runtime.rows import read_rows
 
-        tune_all([exported.folder for exported in done], trust_code=True)
+        rows = read_rows(train_file(calibrate), columns) if calibrate else None
+        tune_all([exported.folder for exported in done], rows, trust_code=True)
     if "all" in formats:
         for name, extra in missing_formats().items():
             click.echo(f"note: {name} is left out, a library is missing: {install_command(extra)}")

@@ -121,7 +121,10 @@ def _conditioning(record: dict[str, Any]) -> str:
 
 def _runtime(settings: dict[str, Any]) -> str:
     """The engine settings, and when and where they were tuned."""
-    text = ", ".join(f"{name}={value}" for name, value in settings.items() if name != "tuned")
+    shown = {name: value for name, value in settings.items() if name != "tuned"}
+    if isinstance(drafts := shown.get("drafts"), dict):
+        shown["drafts"] = drafts.get("longest")
+    text = ", ".join(f"{name}={value}" for name, value in shown.items())
     tuned = settings.get("tuned")
     if isinstance(tuned, dict) and isinstance(machine := tuned.get("machine"), dict):
         text += (

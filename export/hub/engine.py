@@ -110,3 +110,8 @@ class _HubState(DecoderState):
 
     def reorder(self, rows: np.ndarray) -> None:
         self._inputs = {name: value[rows] for name, value in self._inputs.items()}
+
+    def truncate(self, length: int) -> None:
+        for name, value in self._inputs.items():
+            if name.startswith(_PAST) and ".encoder." not in name:
+                self._inputs[name] = value[:, :, :length]

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edge.runtime.engines.base import Hypothesis, TokenCallback, Vocabulary
-from edge.runtime.engines.logits import log_softmax, next_token, process_logits, token_log_prob
+from edge.runtime.engines.generated_row import GeneratedRow, hypothesis_of
+from edge.runtime.engines.logits import log_softmax, next_token, process_logits
 from edge.runtime.engines.matcher import Matcher
 from edge.runtime.options import GenerationOptions
 
@@ -29,50 +30,9 @@ class DecoderState(abc.ABC):
     def reorder(self, rows: np.ndarray) -> None:
         """Replace row i of the batch by row rows[i]; rows may be repeated or left out."""
 
-
-@dataclass
-class _Row:
-    past: list[int]
-    matcher: Matcher | None = None
-    log_prob: float = 0.0
-    finish_reason: str = ""
-
-    def append(self, token: int, logits: np.ndarray) -> None:
-        self.log_prob += token_log_prob(logits, token)
-        self.past.append(token)
-
-    def forced(self, options: GenerationOptions, vocabulary: Vocabulary) -> list[int]:
-        """The tokens that must follow, up to an end token; the matcher is after them."""
-        tokens: list[int] = []
-        room = options.max_new_tokens - len(self.past)  # one token is left for the next step
-        while self.matcher is not None and len(tokens) < room:
-            token = self.matcher.forced()
-            if token is None:
-                break
-            tokens.append(token)
-            if token in vocabulary.ends:
-                break
-            self.matcher.advance(token)
-        return tokens
-
-    def hypothesis(self, vocabulary: Vocabulary, length_penalty: float) -> Hypothesis:
-        return _hypothesis(
-            self.past, self.log_prob, self.finish_reason or "length", vocabulary, length_penalty
-        )
-
-
-def _hypothesis(
-    past: list[int],
-    log_prob: float,
-    finish_reason: str,
-    vocabulary: Vocabulary,
-    length_penalty: float,
-) -> Hypothesis:
-    tokens = past[1:]
-    score = log_prob / max(1, len(tokens)) ** length_penalty
-    if finish_reason == "eos":
-        return Hypothesis(tuple(tokens[:-1]), score, finish_reason, end_token=tokens[-1])
-    return Hypothesis(tuple(tokens), score, finish_reason)
+    @abc.abstractmethod
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens of every row."""
 
 
 def sample_search(
@@ -107,10 +67,10 @@ def sample_search(
     if copies > 1:
         state.reorder(np.repeat(np.arange(batch), copies))
     random = np.random.default_rng(options.seed)
-    rows = [
-        _Row([vocabulary.start], None if matchers is None else matchers[index // copies].copy())
-        for index in range(batch * copies)
-    ]
+    rows = [GeneratedRow([vocabulary.start]) for _ in range(batch * copies)]
+    if matchers is not None:
+        for index, row in enumerate(rows):
+            row.matcher = matchers[index // copies].copy()
     active = list(range(len(rows)))
     while active:
         forced = rows[active[0]].forced(options, vocabulary) if len(active) == 1 else []
@@ -218,7 +178,7 @@ def beam_search(
         row.finished.sort(key=lambda ended: -ended[0])
     return [
         [
-            _hypothesis(beam.past, beam.log_prob, reason, vocabulary, options.length_penalty)
+            hypothesis_of(beam.past, beam.log_prob, reason, vocabulary, options.length_penalty)
             for _, beam, reason in row.finished[: min(width, options.num_return_sequences)]
         ]
         for row in rows

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback, TokenIds, Vocabulary
+from edge.runtime.engines.drafting import drafted_search
 from edge.runtime.engines.logits import log_softmax
 from edge.runtime.engines.matcher import Matcher
 from edge.runtime.engines.search import DecoderState, beam_search, sample_search
@@ -18,6 +19,7 @@ class SteppingEngine(Engine):
     """An engine whose subclass implements `start` and sets `vocabulary`."""
 
     supports_constraints = True
+    supports_prompt_lookup = True
     vocabulary: Vocabulary
 
     @abc.abstractmethod
@@ -41,6 +43,8 @@ class SteppingEngine(Engine):
         """See `Engine.generate`."""
         self.check_options(options)
         state = self.start(input_ids)
+        if matchers is None and len(input_ids) == 1 and options.drafts_from_input:
+            return [[drafted_search(state, input_ids[0], options, self.vocabulary, on_token)]]
         search = beam_search if options.num_beams > 1 else sample_search
         return search(state, len(input_ids), options, self.vocabulary, on_token, matchers)
 

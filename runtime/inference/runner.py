@@ -14,6 +14,7 @@ from edge.runtime.constraints.constraint import Constraint
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
 from edge.runtime.errors import EdgeError, UsageError, first_line
 from edge.runtime.generation import Generation, Timings
+from edge.runtime.inference.adaptive_drafts import AdaptiveDrafts
 from edge.runtime.inference.call_lock import EngineLock
 from edge.runtime.options import GenerationOptions
 from edge.runtime.text.stop_strings import StopStringCriteria, cut_at_stop
@@ -39,6 +40,7 @@ class EngineRunner:
         constraints: Compiles the options' constraints.
         name: Name of the model in error messages, such as the artifact's folder.
         vocab_size: Number of ids that the engine may return.
+        drafts: Is told the decoder steps of each answer.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class EngineRunner:
         *,
         name: str,
         vocab_size: int,
+        drafts: AdaptiveDrafts,
     ) -> None:
         self.engine = engine
+        self.drafts = drafts
         self._tokenizer = tokenizer
         self._constraints = constraints
         self._name = name
@@ -102,6 +106,8 @@ class EngineRunner:
             with self._lock.call(), self._library_errors():
                 found = self.engine.generate(rows, options, self._checked(callback), matchers)
             self._check(found, len(batch))
+            for hypotheses in found:
+                self.drafts.observe(len(hypotheses[0].all_token_ids), hypotheses[0].steps)
             for row, hypotheses in zip(batch, found, strict=True):
                 groups[row] = hypotheses
         generate_ms = milliseconds_since(started)

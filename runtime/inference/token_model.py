@@ -13,6 +13,7 @@ from edge.runtime.engines.base import Engine, Vocabulary
 from edge.runtime.errors import ArtifactError, UsageError
 from edge.runtime.generation import Generation
 from edge.runtime.guardrails import Guardrails, OnLong, check_on_long, profile_options
+from edge.runtime.inference.adaptive_drafts import AdaptiveDrafts, DraftSettings
 from edge.runtime.inference.encoder import Fields, InputEncoder
 from edge.runtime.inference.runner import BATCH_SIZE, EngineRunner
 from edge.runtime.options import GenerationOptions
@@ -41,6 +42,7 @@ class TokenModel:
         self.engine = engine
         self.guardrails = guardrails or Guardrails()
         self.limits = self.guardrails.limits(manifest.limits)
+        self._draft_settings = DraftSettings.of(artifact)
         self.defaults = self._default_options()
         self.tokenizer = Tokenizer(
             artifact.path(TOKENIZER_NAME), eos=manifest.architecture.eos_token_id
@@ -63,12 +65,15 @@ class TokenModel:
             ConstraintCompiler(self.tokenizer, Vocabulary.of(artifact)),
             name=str(artifact.folder),
             vocab_size=manifest.architecture.vocab_size,
+            drafts=AdaptiveDrafts(self._draft_settings.break_even),
         )
 
     def _default_options(self) -> GenerationOptions:
         """The artifact's options, with the guardrails' profile and limit."""
         profile = profile_options(self.guardrails.profile, beams=self.engine.supports_beams)
-        chosen = GenerationOptions().override({**self.artifact.manifest.generation, **profile})
+        tuned = {"prompt_lookup_num_tokens": self._draft_settings.longest}
+        stored = self.artifact.manifest.generation
+        chosen = GenerationOptions().override({**tuned, **stored, **profile})
         if chosen.max_new_tokens > (limit := self.limits.max_new_tokens):
             chosen = chosen.override({"max_new_tokens": limit})
         return chosen
@@ -76,10 +81,14 @@ class TokenModel:
     def options(self, options: Mapping[str, Any]) -> GenerationOptions:
         """The model's default options with some replaced.
 
+        Drafts that an artifact has by default are left out while they do not pay.
+
         Raises:
             UsageError: Unknown option, bad value, or more new tokens than the limit.
         """
         chosen = self.defaults.override(options)
+        if options.get("prompt_lookup_num_tokens") is None and not self._runner.drafts.wanted:
+            chosen = chosen.override({"prompt_lookup_num_tokens": 0})
         limit = self.limits.max_new_tokens
         if chosen.max_new_tokens > limit:
             raise UsageError(

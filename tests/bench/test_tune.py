@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from edge.bench import tune as tuning_module
-from edge.bench.tune import choose, measure_settings, thread_numbers, tune
+from edge.bench.thread_numbers import thread_numbers
+from edge.bench.tune import choose, measure_settings, tune
 from edge.runtime import Artifact, load
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import ArtifactError, EdgeError, UsageError
@@ -108,6 +109,31 @@ def test_many_candidates_are_screened(
     assert "tuned" not in manifest_of(onnx)["runtime"]
 
 
+@pytest.mark.parametrize("name", ["onnx-int8", "ctranslate2-int8"])
+def test_drafts_are_measured_on_rows_and_become_the_default_where_they_pay(
+    artifacts: Path, dataset: Path, tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(artifacts / name, tmp_path / name))
+    found = tune(folder, rows=read_rows(dataset / "dev.jsonl"), threads=[1])
+    stored = manifest_of(folder)["runtime"]
+    if name == "ctranslate2-int8":
+        assert found.drafts is None
+        assert "drafts" not in stored
+        return
+    assert found.drafts is not None
+    gain = found.drafts.gain
+    assert gain.tokens_per_step > 1.2  # a model that copies
+    assert found.drafts.longest == (6 if gain.speedup >= 1.05 else 0)
+    assert stored["drafts"]["break_even"] == pytest.approx(
+        max(1.0, gain.tokens_per_step / gain.speedup), abs=1e-3
+    )
+    with load(folder) as model:
+        assert model.defaults.prompt_lookup_num_tokens == found.drafts.longest
+    # Without rows nothing is known of drafts, and what was measured stays.
+    tune(folder, threads=[1])
+    assert manifest_of(folder)["runtime"]["drafts"] == stored["drafts"]
+
+
 def test_more_threads_must_be_worth_it() -> None:
     noise = np.tile([0.9, 1.0, 1.1], 10)
     rounds = np.ones(30)
@@ -188,7 +214,8 @@ def test_the_command(edge: Callable[..., Any], onnx: Path, dataset: Path) -> Non
     assert "threads=1, spinning=True" in ended.out
     assert "chosen" in ended.out
     told = edge("info", onnx).out
-    assert "threads=1, spinning=True (tuned 20" in told
+    assert "threads=1, spinning=True, drafts=" in told
+    assert " (tuned 20" in told
     assert "candidates" not in told
     assert edge("verify", onnx).status == 0
 

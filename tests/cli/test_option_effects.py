@@ -33,6 +33,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "trust_code": {"artifact": "folder"},
     "log_content": {"quiet": False},
     "shortlist": {"formats": ("onnx", "gguf")},
+    "no_drafts": {"formats": ("ctranslate2", "gguf")},
     "calibrate": {"quantizations": ("int8", "none")},
     "shortlist_frequent": {"shortlist": "rows"},
     "prefix": {"model": "model"},
@@ -55,7 +56,7 @@ IDLE: dict[str, Any] = {
     "input_file": None,
     "data": None,
     "quiet": True,
-    "formats": ("gguf",),
+    "formats": ("ctranslate2",),
     "quantizations": ("none",),
     "shortlist": None,
     "calibrate": None,
@@ -118,7 +119,7 @@ def lines(artifact: Path) -> Iterator[tuple[str, ...]]:
     yield ("serve", str(artifact), "--fallback", "echo")
     yield ("tune", str(artifact), "--input-column", "text")
     yield ("export", "none", "-f", "onnx", "-o", "x", "-q", "none", "--no-condition")
-    yield ("compile", "none", "--data", "x", "-o", "x", "-f", "gguf", "--no-drafts")
+    yield ("compile", "none", "--data", "x", "-o", "x", "-f", "ctranslate2", "--no-drafts")
     yield ("data", "augment", "x", "-o", "y", "--noise", "--top-p", "0.5")
     for command in ("train", "check"):
         yield (command, "x", "--from-scratch", "tiny", "-o", "y", "--lora-rank", "4")

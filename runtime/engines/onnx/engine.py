@@ -50,7 +50,6 @@ class OnnxEngine(SteppingEngine):
     format = "onnx"
     thread_safe = True
     concurrent = True
-    supports_prompt_lookup = True
     settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {"spinning": (True, False)}
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None) -> None:
@@ -113,7 +112,7 @@ class OnnxEngine(SteppingEngine):
         """See `Engine.generate`."""
         if on_token is not None or matchers is not None or not options.is_plain_greedy:
             return super().generate(input_ids, options, on_token, matchers)
-        if options.prompt_lookup_num_tokens and len(input_ids) == 1:
+        if options.drafts_from_input and len(input_ids) == 1:
             return [[self._speculate(input_ids, options)]]
         feeds = self._feeds(input_ids, options)
         names = ["tokens", "lengths", "log_probs", "finished"]
@@ -273,6 +272,12 @@ class _OnnxState(DecoderState):
         with engine_errors(self._path, _LIBRARY):
             self._encoded = _take(self._encoded, rows)
             self._past = _take(self._past, rows)
+
+    def truncate(self, length: int) -> None:
+        self._past = {
+            name: _value(np.ascontiguousarray(value.numpy()[:, :, :length]))
+            for name, value in self._past.items()
+        }
 
 
 def _value(array: np.ndarray) -> ort.OrtValue:

@@ -85,6 +85,8 @@ class TorchScriptEngine(SteppingEngine):
         """See `Engine.generate`."""
         if on_token is not None or matchers is not None or not options.is_plain_greedy:
             return super().generate(input_ids, options, on_token, matchers)
+        if options.drafts_from_input and len(input_ids) == 1:
+            return super().generate(input_ids, options)
         ids, mask = self._inputs(input_ids)
         with _running(self._path):
             tokens, sums, lengths, finished = self._model.greedy(
@@ -133,6 +135,12 @@ class _ScriptState(DecoderState):
         index = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
         with _running(self._path):
             self._tensors = [tensor.index_select(0, index) for tensor in self._tensors]
+
+    def truncate(self, length: int) -> None:
+        # Of the four tensors of a layer, the last two are self-attention's keys and values.
+        for first in range(1, len(self._tensors), 4):
+            for place in (first + 2, first + 3):
+                self._tensors[place] = self._tensors[place][:, :, :length]
 
 
 @contextmanager

@@ -560,15 +560,14 @@ def test_targets_of_options() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx-int8", "gguf-q8_0", "torchscript-int8"])
 def test_drafts_are_measured_and_replayed_step_by_step(
-    artifacts: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The replay refuses other steps or another answer than the trained model's."""
     monkeypatch.setitem(SHAPES, "tiny", TINY)
     rows = read_rows(dataset / "dev.jsonl")[:40]
-    report = run_speculation(
-        artifacts / "onnx-int8", rows, replay="tiny", cache=tmp_path, draft_tokens=4
-    )
+    report = run_speculation(artifacts / name, rows, replay="tiny", cache=tmp_path, draft_tokens=4)
     assert report.identical == report.rows == 40
     assert report.tokens_per_step > 1.2  # a model that copies
     _, same, nothing, wrong = report.gains
@@ -585,8 +584,8 @@ def test_speculation_needs_an_engine_with_drafts(
     artifacts: Path, dataset: Path, edge: Callable[..., Any], tmp_path: Path
 ) -> None:
     rows = read_rows(dataset / "dev.jsonl")[:2]
-    with pytest.raises(UnsupportedError, match="need an onnx artifact"):
-        run_speculation(artifacts / "gguf-q8_0", rows)
+    with pytest.raises(UnsupportedError, match="ctranslate2 has no drafts from the input"):
+        run_speculation(artifacts / "ctranslate2-int8", rows)
     with pytest.raises(UsageError, match="at least 30"):
         run_speculation(artifacts / "onnx-int8", rows, runs=3)
     report = tmp_path / "report.json"

@@ -1,0 +1,69 @@
+"""Whether an artifact shall draft from its inputs, measured on rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.bench.speculation.gain import DRAFT_TOKENS, gain_on_rows
+from edge.bench.speculation.results import Gain
+from edge.runtime.model import load
+from edge.runtime.rows import Row
+
+_MIN_SPEEDUP = 1.05  # from which drafts are an artifact's default
+
+
+@dataclass(frozen=True)
+class DraftTuning:
+    """The longest draft, 0 if drafts don't pay, and what was measured.
+
+    Attributes:
+        longest: tokens of a draft.
+        break_even: tokens per decoder step from which on drafts save time.
+        gain: the comparison with plain greedy search.
+    """
+
+    longest: int
+    break_even: float
+    gain: Gain
+
+    def as_manifest(self) -> dict[str, Any]:
+        """The `drafts` part of the manifest's `runtime` section."""
+        return {
+            "longest": self.longest,
+            "break_even": round(self.break_even, 3),
+            "runs": self.gain.runs,
+            "tokens_per_step": round(self.gain.tokens_per_step, 3),
+            "speedup": round(self.gain.speedup, 3),
+        }
+
+
+def measure_drafts(
+    folder: str | Path,
+    rows: Sequence[Row],
+    settings: dict[str, Any],
+    runs: int,
+    *,
+    trust_code: bool = False,
+) -> DraftTuning | None:
+    """Compare plain greedy search with drafts; None if the engine has none.
+
+    Args:
+        folder: the artifact.
+        rows: inputs as the artifact will get them.
+        settings: threads and the engine's other settings.
+        runs: timed pairs.
+        trust_code: see `edge.runtime.load`.
+    """
+    others = {name: value for name, value in settings.items() if name != "threads"}
+    threads = settings["threads"]
+    with load(folder, threads=threads, settings=others, trust_code=trust_code) as model:
+        if not model.engine.supports_prompt_lookup:
+            return None
+        gain = gain_on_rows(model, rows, runs)
+    # A drafted step takes this many times as long as a plain one, if all time went into steps. The
+    # encoder's part makes it a little too high, so that doubtful drafts are left out.
+    break_even = max(1.0, gain.tokens_per_step / gain.speedup)
+    return DraftTuning(DRAFT_TOKENS if gain.speedup >= _MIN_SPEEDUP else 0, break_even, gain)
