@@ -46,7 +46,9 @@ COMMANDS = {
 # Command → the extra that is named for a missing library, if it installs that library.
 EXTRAS = {
     **dict.fromkeys(("data", "check", "train", "merge", "presets"), "train"),
-    **dict.fromkeys(("quickstart", "export", "compile", "verify", "bench-engines"), "export"),
+    **dict.fromkeys(
+        ("quickstart", "export", "draft", "compile", "verify", "bench-engines"), "export"
+    ),
     **dict.fromkeys(("bench", "compare", "report", "bench-speculation"), "bench"),
     "push": "hub",
     "serve": "serve",

@@ -110,6 +110,11 @@ class Exporter(abc.ABC):
         raise NotImplementedError
 
     @classmethod
+    def draft_record(cls, source: SourceModel) -> dict[str, Any]:
+        """The manifest's record of the draft head that `write` includes; empty if it does not."""
+        return {}
+
+    @classmethod
     def is_quantized(cls, quantization: str) -> bool:
         """Whether a quantization keeps weights in integers."""
         return quantization not in cls.full_precision

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,16 @@ import numpy as np
 
 from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.json_file import is_unicode, parse_json
+from edge.train.model.weights import DRAFT_HEAD_NAME as DRAFT_HEAD_NAME
 
-DRAFT_HEAD_NAME = "draft_head.safetensors"
 KERNEL = 5  # source positions that a convolution reads
 MAX_PHRASES, MAX_PHRASE = 255, 6  # phrases, and tokens of one
-_MAX_HIDDEN = 1 << 12
-_MAX_BYTES = 1 << 30
+_MAX_HIDDEN = 1 << 10
+_MAX_BYTES = 64 << 20  # several times the head of the widest T5
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_FACTS, _MAX_TEXT, _MAX_NUMBER = 32, 1000, 1 << 53  # of the record
+_ARRAYS = ("first", "first_bias", "second", "second_bias", "output", "output_bias")
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class DraftHead:
         phrases: the token ids of each phrase.
         weights_sha256: hash of the weights of the model that it was fitted for.
         tokenizer_sha256: hash of that model's tokenizer.json.
-        record: what it was fitted to, for the manifest.
+        record: what it was fitted to, for the manifest: texts and numbers by name.
     """
 
     first: np.ndarray
@@ -71,9 +77,13 @@ class DraftHead:
         with new_file(path) as staging:
             save_file(self._arrays(), staging, {"draft_head": json.dumps(about)})
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no weight is NaN or infinite."""
+        return all(bool(np.isfinite(array).all()) for array in self._arrays().values())
+
     def _arrays(self) -> dict[str, np.ndarray]:
-        names = ("first", "first_bias", "second", "second_bias", "output", "output_bias")
-        return {name: np.ascontiguousarray(getattr(self, name)) for name in names}
+        return {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
 
     def check(self, path: Path, *, d_model: int, vocab_size: int, weights: str, text: str) -> None:
         """Reject a head of another model, and a damaged one.
@@ -93,7 +103,7 @@ class DraftHead:
             if have != want:
                 raise ModelError(
                     f"{path}: it was fitted for another model (the {what} differ). Run edge draft"
-                    " fit again, or delete the file"
+                    " fit again with --force, or delete the file"
                 )
         hidden, columns = len(self.first_bias), 2 + len(self.phrases)
         shapes = {
@@ -111,8 +121,7 @@ class DraftHead:
             and all(0 < len(phrase) <= MAX_PHRASE for phrase in self.phrases)
             and all(0 <= token < vocab_size for phrase in self.phrases for token in phrase)
             and all(arrays[name].shape == shape for name, shape in shapes.items())
-            and all(array.dtype == np.float32 for array in arrays.values())
-            and all(np.isfinite(array).all() for array in arrays.values())
+            and self.is_finite
         )
         if not sound:
             raise _damaged(path)
@@ -121,30 +130,81 @@ class DraftHead:
 def read_draft_head(path: Path) -> DraftHead:
     """Read a head; `DraftHead.check` says whether it belongs to a model.
 
+    Sizes and types are checked before memory is taken for the weights.
+
     Raises:
         ModelError: not a draft head, or a damaged one.
     """
     from safetensors import safe_open
 
+    if not path.is_file():  # a folder, a pipe or a broken link
+        raise _damaged(path)
     with library_errors(ModelError, path, "damaged, or not a safetensors file"):
-        if path.stat().st_size > _MAX_BYTES:
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            size = os.fstat(file.fileno()).st_size
+        if size > _MAX_BYTES or header_bytes > _MAX_HEADER_BYTES:
             raise _damaged(path)
         with safe_open(path, framework="numpy") as handle:
-            arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            names = list(handle.keys())
+            types = {handle.get_slice(name).get_dtype() for name in names}
+            if sorted(names) != sorted(_ARRAYS) or types != {"F32"}:
+                raise _damaged(path)
+            arrays = {name: handle.get_tensor(name) for name in names}
             text = (handle.metadata() or {}).get("draft_head", "")
     try:
-        about = json.loads(text)
+        about = parse_json(text)
         phrases = tuple(tuple(phrase) for phrase in about.pop("phrases"))
         if not all(type(token) is int for phrase in phrases for token in phrase):
             raise TypeError
         head = DraftHead(**arrays, phrases=phrases, **about)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise _damaged(path) from None
     biases = (head.first_bias, head.second_bias, head.output_bias)
-    if not isinstance(head.record, dict) or any(bias.ndim != 1 for bias in biases):
+    if not _is_record(head.record) or any(bias.ndim != 1 for bias in biases):
         raise _damaged(path)
     return head
 
 
+def _is_record(values: object) -> bool:
+    """Whether a manifest can hold these values: a few texts and numbers."""
+
+    def fits(value: object) -> bool:
+        if isinstance(value, str):
+            return len(value) <= _MAX_TEXT
+        return isinstance(value, int | float) and -_MAX_NUMBER < value < _MAX_NUMBER
+
+    return (
+        isinstance(values, dict)
+        and len(values) <= _MAX_FACTS
+        and is_unicode(values)
+        and all(len(name) <= _MAX_TEXT and fits(value) for name, value in values.items())
+    )
+
+
+def draft_head_line(record: Mapping[str, Any]) -> str:
+    """A one-line summary of a head's record; what it lacks is left out."""
+    parts = []
+    if "rows" in record or "data" in record:
+        parts.append(f"fitted to {_shown(record, 'rows')} rows of {_shown(record, 'data')}")
+    if "keep_accuracy" in record:
+        parts.append(
+            f"on {_shown(record, 'held_out')} held-out rows"
+            f" {_shown(record, 'keep_accuracy', '.1%')} of the tokens kept or deleted as the model"
+            f" does, {_shown(record, 'whole_answers', '.1%')} of the answers drafted as a whole"
+        )
+    return "; ".join(parts) or "included"
+
+
+def _shown(record: Mapping[str, Any], name: str, form: str = ",") -> str:
+    value = record.get(name, "?")
+    # A manifest may come from an untrusted place.
+    is_number = isinstance(value, int | float) and -_MAX_NUMBER < value < _MAX_NUMBER
+    return format(value, form) if is_number else str(value)[:_MAX_TEXT]
+
+
 def _damaged(path: Path) -> ModelError:
-    return ModelError(f"{path}: not a draft head, or damaged. Run edge draft fit again")
+    return ModelError(
+        f"{path}: not a draft head, or damaged. Run edge draft fit again with --force, or delete"
+        " the file"
+    )

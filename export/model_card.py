@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from edge.export.draft_head import draft_head_line
 from edge.export.shortlist import shortlist_line
 from edge.runtime.artifact.manifest import Manifest
 from edge.train.output.model_card import CARD_NAME as CARD_NAME
@@ -129,6 +130,8 @@ def _body(manifest: Manifest, use: str, measurements: Sequence[Measurement]) -> 
     }
     if manifest.shortlist:
         rows["shortlist"] = shortlist_line(manifest.shortlist)
+    if manifest.draft_head:
+        rows["draft head"] = plain(draft_head_line(manifest.draft_head))
     rows["log-probability error per token"] = (
         f"mean {parity['mean_error']:.2g}, largest {parity['max_error']:.2g} nats"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,7 @@ def resolve_draft_head(source: SourceModel) -> DraftHead | None:
         ModelError: it was fitted for other weights or another tokenizer, or is damaged.
     """
     path = source.folder / DRAFT_HEAD_NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     head = read_draft_head(path)
     head.check(

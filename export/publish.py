@@ -270,7 +270,7 @@ class Publisher:
     def _manifest(
         self, target: Target, source: SourceModel, staging: Path, settings: Mapping[str, Any]
     ) -> Manifest:
-        exporter = EXPORTERS.load(target.format)
+        exporter = self.exporter(target)
         conditioned = self.conditioned if exporter.is_quantized(target.quantization) else None
         return Manifest(
             format=target.format,
@@ -289,6 +289,7 @@ class Publisher:
             task_specific_params=task_settings(self.source),
             limits=self.limits,
             conditioning=dict(conditioned.record) if conditioned else {},
+            draft_head=exporter.draft_record(source),
             runtime=dict(settings),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             edge_version=edge_version(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -133,3 +135,17 @@ def check_libraries(config: TrainConfig, device_config: DeviceConfig) -> None:
         raise missing_extra(f"--method {config.method}", "peft", "train")
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise missing_extra("--tensorboard", "tensorboard", "tensorboard")
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Set torch's thread count inside the `with` block; None leaves it as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -16,7 +16,12 @@ from typing import Any
 from edge.runtime.registry import is_installed, missing_extra
 from edge.train.config import TrainConfig
 from edge.train.data import load_splits
-from edge.train.device import check_libraries, check_processes, choose_device
+from edge.train.device import (
+    check_libraries,
+    check_processes,
+    choose_device,
+    torch_threads,
+)
 from edge.train.distributed import Processes, process_group
 from edge.train.events import Event, OnEvent, ignore
 from edge.train.preflight import LIBRARIES, require_ready
@@ -106,7 +111,7 @@ def train(
     with (
         _open_run_folder(resolved, processes) as run,
         tempfile.TemporaryDirectory(prefix="edge-train-") as work_dir,
-        _torch_threads(resolved.threads),
+        torch_threads(resolved.threads),
     ):
         outcome = TrainingRun(
             resolved, device_config, splits, run, Path(work_dir), on_event, processes
@@ -131,17 +136,3 @@ def _require_extra() -> None:
     for module in LIBRARIES:
         if not is_installed(module):
             raise missing_extra("training", module, "train")
-
-
-@contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    """Set torch's thread count inside the `with` block."""
-    import torch
-
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.commands.train import ConfiguredCommand, config_from
+from edge.cli.commands.train import ConfiguredCommand, config_from, draft_checks
 from edge.cli.commands.train import command as train_command
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _options() -> Iterator[click.Parameter]:
             yield option
 
 
-def _check(**options: Any) -> None:
+def _check(draft: bool, **options: Any) -> None:
     """Check what edge train would do with the same options, without training.
 
     Checks the environment, device, data, model, tokenizer, lengths, evaluation, memory and disk.
@@ -49,7 +49,9 @@ def _check(**options: Any) -> None:
     from edge.train.preflight import preflight
 
     with status("checking"):
-        checks = preflight(config, check_output=config.output != _NO_OUTPUT)
+        checks = preflight(
+            config, check_output=config.output != _NO_OUTPUT, further=draft_checks(draft)
+        )
     stdout_console().print(_table(checks))
     failed = dict.fromkeys(check.name for check in checks if check.status == "failed")
     if failed:

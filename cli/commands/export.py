@@ -249,3 +249,7 @@ def print_exported(target: Target, exported: Exported) -> None:
         from edge.export.shortlist import shortlist_line
 
         click.echo(f"  shortlist: {shortlist_line(facts)}")
+    if facts := exported.manifest.draft_head:
+        from edge.export.draft_head import draft_head_line
+
+        click.echo(f"  draft head: {draft_head_line(facts)}")

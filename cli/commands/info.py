@@ -49,6 +49,7 @@ def command(artifact: Path, json_file: Path | None) -> None:
 
 def _page(artifact: Path, manifest: Manifest) -> str:
     """One line for each fact, however long: a hash that is cut or folded can't be searched for."""
+    from edge.export.draft_head import draft_head_line
     from edge.runtime.errors import printable
     from edge.train.vocabulary import describe
 
@@ -87,6 +88,7 @@ def _page(artifact: Path, manifest: Manifest) -> str:
         )
         if manifest.shortlist
         else "none: answers choose from all tokens",
+        "draft head": draft_head_line(manifest.draft_head) if manifest.draft_head else "none",
         "runtime": _runtime(manifest.runtime),
         "chosen": _chosen(manifest.compiled),
         "made": f"{manifest.created} by edge-t5 {manifest.edge_version}",

@@ -17,6 +17,7 @@ from edge.cli.train_options import layer_options, train_options
 if TYPE_CHECKING:
     from edge.train.config import TrainConfig
     from edge.train.distributed import Processes
+    from edge.train.preflight import Checks
 
 
 class ConfiguredCommand(Command):
@@ -29,8 +30,11 @@ class ConfiguredCommand(Command):
 @click.argument("data", required=False, type=INPUT)
 @layer_options
 @train_options
+@click.option(
+    "--draft", is_flag=True, help="Then fit a draft head to the model, as edge draft fit does."
+)
 @click.option("--check/--no-check", default=True, help="Run edge check first.")
-def command(check: bool, **options: Any) -> None:
+def command(check: bool, draft: bool, **options: Any) -> None:
     """Train a T5-family model on DATA, a file of rows or a folder with train and dev files.
 
     Rows may be JSON lines, a JSON array, CSV, TSV, Parquet, a saved data set or hub:OWNER/NAME.
@@ -45,12 +49,17 @@ def command(check: bool, **options: Any) -> None:
 
     try:
         with process_group() as processes:
-            _train(processes, check, options)
+            trained = _train(processes, check, draft, options)
     except MainProcessError as error:
         raise click.exceptions.Exit(error.exit_code) from error
+    if draft and trained is not None:
+        _add_draft_head(*trained)  # the other processes end, as one suffices
 
 
-def _train(processes: Processes, check: bool, options: dict[str, Any]) -> None:
+def _train(
+    processes: Processes, check: bool, draft: bool, options: dict[str, Any]
+) -> tuple[TrainConfig, Path] | None:
+    """The configuration and the model folder; None in all processes but the main one."""
     from edge.cli.display.console import quiet_libraries
 
     run = config_from(**options)  # before the slow imports, so that wrong options fail at once
@@ -59,13 +68,42 @@ def _train(processes: Processes, check: bool, options: dict[str, Any]) -> None:
     from edge.train.preflight import require_ready
 
     if check:
-        processes.on_main_process(lambda: require_ready(run))
+        processes.on_main_process(lambda: require_ready(run, further=draft_checks(draft)))
     if not processes.is_main:
         train(run, processes=processes)
-        return
+        return None
     with TrainingDisplay() as display:
         result = train(run, on_event=display.on_event, processes=processes)
-    show_result(result)
+    show_result(result, next_step=not draft)
+    return run, result.folder
+
+
+def draft_checks(draft: bool) -> Checks:
+    """What `--draft` adds to the checks before the training."""
+    if not draft:
+        return ()
+    from edge.export.draft.training import enough_rows
+
+    return (("draft", enough_rows),)
+
+
+def _add_draft_head(run: TrainConfig, folder: Path) -> None:
+    """Fit a draft head to a trained model.
+
+    Raises:
+        EdgeError: It can't be fitted; the model stays.
+    """
+    from edge.cli.display.draft import fit_draft
+    from edge.export.draft.training import training_inputs
+    from edge.runtime.errors import EdgeError
+
+    try:
+        fit_draft(folder, training_inputs(run), threads=run.threads)
+    except EdgeError as error:
+        raise EdgeError(
+            f"{folder} is complete, but has no draft head: {error} (edge draft fit {folder} --data"
+            f" {run.data} tries again)"
+        ) from error
 
 
 def config_from(

@@ -36,6 +36,11 @@ DATA_SUFFIX = "_data"
 class HubExporter(OnnxExporter):
     """Writes encoder, decoder, decoder with past, and the two decoders merged into one graph."""
 
+    @classmethod
+    def draft_record(cls, source: SourceModel) -> dict[str, Any]:
+        """Empty: the layout has no search with drafts."""
+        return {}
+
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
         """See `Exporter.write`."""
         encoder, decoder = precisions(source, quantization)

@@ -71,6 +71,12 @@ class OnnxExporter(Exporter):
         """See `Exporter.write_with_shortlist`."""
         self._write(source, quantization, folder, shortlist)
 
+    @classmethod
+    def draft_record(cls, source: SourceModel) -> dict[str, Any]:
+        """See `Exporter.draft_record`; the head is in speculative.onnx."""
+        head = source.draft_head
+        return {"phrases": len(head.phrases), **head.record} if head else {}
+
     def _write(
         self, source: SourceModel, quantization: str, folder: Path, shortlist: Sequence[int] | None
     ) -> None:

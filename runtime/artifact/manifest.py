@@ -118,6 +118,7 @@ class Manifest:
         parity: How closely the artifact follows its source.
         conditioning: How the weights were rewritten before quantization, and the calibration
             rows; empty if they were not.
+        draft_head: What the draft head was fitted to, and how well; empty without one.
         shortlist: The output vocabulary, if it is restricted.
         compiled: What `edge compile` chose the artifact from.
         runtime: Engine settings, such as threads.
@@ -139,6 +140,7 @@ class Manifest:
     limits: Limits = field(default_factory=Limits)
     parity: dict[str, Any] = field(default_factory=dict)
     conditioning: dict[str, Any] = field(default_factory=dict)
+    draft_head: dict[str, Any] = field(default_factory=dict)
     shortlist: dict[str, Any] = field(default_factory=dict)
     compiled: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)

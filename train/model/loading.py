@@ -28,6 +28,7 @@ from edge.train.model.weights import (
     check_dimensions,
     require_finite,
     require_safetensors,
+    weight_files,
 )
 from edge.train.vocabulary import CONFIG_KEY, initialize_rows, recorded_characters
 
@@ -143,7 +144,7 @@ def load_pretrained(
     model_config: Any = _model_config(folder, name)
     require_safetensors(folder)
     check_capacity(model_config, folder)
-    check_tensor_types(sorted(folder.glob("*.safetensors")))
+    check_tensor_types(weight_files(folder))
     if dropout is not None:
         model_config.dropout_rate = dropout
     is_t5 = model_config.model_type == "t5"

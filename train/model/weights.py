@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
+DRAFT_HEAD_NAME = "draft_head.safetensors"  # of `edge draft fit`, beside the model's weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, without a draft head."""
+    files = sorted(folder.glob("*.safetensors"))
+    return [path for path in files if path.name != DRAFT_HEAD_NAME]
+
 
 def require_safetensors(folder: Path, name: str = "model.safetensors") -> None:
     """Refuse a folder without weights in safetensors.
@@ -26,7 +34,7 @@ def require_safetensors(folder: Path, name: str = "model.safetensors") -> None:
     """
     if (folder / name).is_file():
         return
-    if name == "model.safetensors" and any(folder.glob("*.safetensors")):
+    if name == "model.safetensors" and weight_files(folder):
         return
     if pickled_weights(folder):
         raise ModelError(
@@ -70,7 +78,7 @@ def check_capacity(config: PretrainedConfig, folder: Path) -> None:
         ModelError: The config describes a larger model than the files hold.
     """
     parameters = minimum_parameters({field: getattr(config, field) for field in DIMENSIONS})
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
+    size = sum(path.stat().st_size for path in weight_files(folder) if path.is_file())
     if parameters > size:  # the smallest data type has a byte per weight
         raise ModelError(
             f"{folder}: config.json describes {parameters:,} weights, more than safetensors"

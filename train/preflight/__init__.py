@@ -7,7 +7,7 @@ read one tensor at a time, to find NaN.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge.runtime.errors import EdgeError, PreflightError
@@ -36,7 +36,9 @@ __all__ = [
     "require_ready",
 ]
 
-_CHECKS: tuple[tuple[str, Callable[[PreflightContext], Findings]], ...] = (
+Checks = Sequence[tuple[str, Callable[[PreflightContext], Findings]]]  # by name
+
+_CHECKS: Checks = (
     ("environment", environment.libraries),
     ("device", environment.device),
     ("data", environment.data),
@@ -53,7 +55,9 @@ _CHECKS: tuple[tuple[str, Callable[[PreflightContext], Findings]], ...] = (
 )
 
 
-def preflight(config: TrainConfig, *, check_output: bool = True) -> list[Check]:
+def preflight(
+    config: TrainConfig, *, check_output: bool = True, further: Checks = ()
+) -> list[Check]:
     """Run every check on the training run that `config` describes.
 
     Every check runs even if others fail, so that all problems are reported together.
@@ -61,6 +65,7 @@ def preflight(config: TrainConfig, *, check_output: bool = True) -> list[Check]:
     Args:
         config: The run.
         check_output: Whether to check that the output folder can be written.
+        further: Checks to run after the others, of what follows the training.
 
     Raises:
         UsageError: A hyperparameter is invalid.
@@ -68,7 +73,7 @@ def preflight(config: TrainConfig, *, check_output: bool = True) -> list[Check]:
     checks: list[Check] = []
     with tempfile.TemporaryDirectory(prefix="edge-check-") as work_dir:
         context = PreflightContext(config.resolved(), Path(work_dir), check_output)
-        for name, run_check in _CHECKS:
+        for name, run_check in (*_CHECKS, *further):
             try:
                 found = [Check(name, status, detail) for status, detail in run_check(context)]
             except EdgeError as error:
@@ -79,13 +84,17 @@ def preflight(config: TrainConfig, *, check_output: bool = True) -> list[Check]:
     return checks
 
 
-def require_ready(config: TrainConfig) -> None:
+def require_ready(config: TrainConfig, *, further: Checks = ()) -> None:
     """Run every check and refuse the run if one fails.
+
+    Args:
+        config: The run.
+        further: As in `preflight`.
 
     Raises:
         PreflightError: Everything that failed, in one line.
     """
-    failed = [check for check in preflight(config) if check.status == FAILED]
+    failed = [check for check in preflight(config, further=further) if check.status == FAILED]
     if failed:
         reasons = "; ".join(f"{check.name}: {check.detail}" for check in failed)
         raise PreflightError(f"{reasons} (edge check shows all checks; --no-check skips them)")

@@ -59,7 +59,12 @@ def model(context: PreflightContext) -> Findings:
     from edge.train.model.loading import load_model_config, load_tokenizer
     from edge.train.model.local_folder import local_folder, require_listed_safetensors
     from edge.train.model.opening import new_tokenizer
-    from edge.train.model.weights import require_finite, require_safetensors, stored_weights
+    from edge.train.model.weights import (
+        require_finite,
+        require_safetensors,
+        stored_weights,
+        weight_files,
+    )
 
     config = context.config
     model_config: Any
@@ -73,7 +78,7 @@ def model(context: PreflightContext) -> Findings:
             name = f"{commit[0]} @ {commit[1][:12]}"
         else:
             require_safetensors(folder)
-            files = sorted(folder.glob("*.safetensors"))
+            files = weight_files(folder)
             check_tensor_types(files)
             require_finite(stored_weights(files), config.model)
     else:
