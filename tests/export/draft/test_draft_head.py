@@ -67,7 +67,7 @@ def test_answers_are_those_of_plain_greedy_search_in_fewer_steps(
             assert drafted.token_ids == model.generate(text, **limits).token_ids
         beams = model.generate(text, num_beams=2, prompt_lookup_num_tokens=8)
         assert beams.token_ids == model.generate(text, num_beams=2).token_ids
-    assert learned < 0.95 * copied
+    assert learned < 0.9 * copied
 
 
 def test_a_head_that_is_always_wrong_changes_no_answer(copy: Path, tmp_path: Path) -> None:
