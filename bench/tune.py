@@ -21,10 +21,11 @@ from edge.bench.thread_numbers import checked_threads, thread_numbers
 from edge.bench.timing.interleaved import Turn, garbage_collection_paused, time_interleaved
 from edge.bench.timing.latency import MIN_RUNS, check_runs, spread_rows
 from edge.bench.timing.machine import machine_info
-from edge.bench.tune_drafts import DraftTuning, measure_drafts
+from edge.bench.tune_drafts import DraftTuning, load_arguments, measure_drafts
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import replace_runtime
 from edge.runtime.engines import ENGINES
+from edge.runtime.inference.adaptive_drafts import DraftSettings
 from edge.runtime.model import Model, load
 from edge.runtime.platform.cpu import physical_cores
 from edge.runtime.rows import Row
@@ -157,7 +158,8 @@ def measure_settings(
     settings = ENGINES.load(manifest.format).tunable(numbers)
     new_tokens = min(NEW_TOKENS, manifest.limits.max_new_tokens)
     open_model = partial(load, folder, trust_code=trust_code)
-    with open_model(threads=1) as model:
+    # What is stored may be malformed, which tuning repairs.
+    with open_model(**load_arguments(settings[0])) as model:
         inputs = _inputs(model, rows)
     notify = on_progress or (lambda *_: None)
     timer = _CandidateTimer(open_model, inputs, new_tokens, runs, notify)
@@ -183,6 +185,8 @@ def store_settings(folder: str | Path, tuning: Tuning) -> None:
     runtime |= {**tuning.chosen, "tuned": tuning.as_manifest()}
     if tuning.drafts is not None:
         runtime["drafts"] = tuning.drafts.as_manifest()
+    elif not DraftSettings.are_valid(runtime.get("drafts", {})):
+        del runtime["drafts"]
     replace_runtime(folder, runtime)
 
 
@@ -257,8 +261,7 @@ class _CandidateTimer:
         return np.array(times)
 
     def _load(self, settings: Settings) -> Model:
-        others = {name: value for name, value in settings.items() if name != "threads"}
-        return self._open(threads=settings["threads"], settings=others)
+        return self._open(**load_arguments(settings))
 
     def _time(self, model: Model, turn: Turn) -> list[float]:
         """Milliseconds of each answer of a turn."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,20 @@ class DraftTuning:
         longest: tokens of a draft.
         break_even: tokens per decoder step from which on drafts save time.
         gain: the comparison with plain greedy search.
+        created: ISO 8601, UTC.
     """
 
     longest: int
     break_even: float
     gain: Gain
+    created: str
 
     def as_manifest(self) -> dict[str, Any]:
         """The `drafts` part of the manifest's `runtime` section."""
         return {
             "longest": self.longest,
             "break_even": round(self.break_even, 3),
+            "date": self.created,
             "runs": self.gain.runs,
             "tokens_per_step": round(self.gain.tokens_per_step, 3),
             "speedup": round(self.gain.speedup, 3),
@@ -43,7 +47,7 @@ class DraftTuning:
 def measure_drafts(
     folder: str | Path,
     rows: Sequence[Row],
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     runs: int,
     *,
     trust_code: bool = False,
@@ -57,13 +61,19 @@ def measure_drafts(
         runs: timed pairs.
         trust_code: see `edge.runtime.load`.
     """
-    others = {name: value for name, value in settings.items() if name != "threads"}
-    threads = settings["threads"]
-    with load(folder, threads=threads, settings=others, trust_code=trust_code) as model:
+    with load(folder, **load_arguments(settings), trust_code=trust_code) as model:
         if not model.engine.supports_prompt_lookup:
             return None
         gain = gain_on_rows(model, rows, runs)
     # A drafted step takes this many times as long as a plain one, if all time went into steps. The
     # encoder's part makes it a little too high, so that doubtful drafts are left out.
     break_even = max(1.0, gain.tokens_per_step / gain.speedup)
-    return DraftTuning(DRAFT_TOKENS if gain.speedup >= _MIN_SPEEDUP else 0, break_even, gain)
+    longest = DRAFT_TOKENS if gain.speedup >= _MIN_SPEEDUP else 0
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return DraftTuning(longest, break_even, gain, created)
+
+
+def load_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `load` for settings to measure, without the artifact's own."""
+    others = {name: value for name, value in settings.items() if name != "threads"}
+    return {"threads": settings["threads"], "settings": {**others, "drafts": {}}}

@@ -134,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Without the program's name; by default those of the process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # warnings that users can't act on
     if sys.stdout is None:  # closed by the caller, as `>&-` does: the first write fails
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
     sys.exit(_run(Invocation(arguments, verbose=bool(os.environ.get("EDGE_DEBUG")))))

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from edge.runtime.constraint_options import KINDS
+
 Values = Mapping[str, Any]  # parameter name → value, defaults included
 
 
@@ -74,8 +76,11 @@ def _has_beams(values: Values) -> bool:
 def _drafts(values: Values) -> bool:
     if _remote(values):
         return True
+    if values.get("prompt_lookup_num_tokens") == 0:
+        return True  # turns the artifact's default off
     greedy = not _generation("do_sample", values) and (_generation("num_beams", values) or 1) == 1
-    return greedy and _generation_defaults(values)["format"] != "ctranslate2"
+    constrained = any(values.get(name) for name in KINDS)
+    return greedy and not constrained and _generation_defaults(values)["format"] != "ctranslate2"
 
 
 _FLOATS = frozenset({"none", "float32", "float16", "bfloat16", "f16", "f32"})
@@ -116,7 +121,7 @@ RULES = (
     Rule(
         _ANSWER,
         ("prompt_lookup_num_tokens",),
-        "except in greedy search of an onnx, gguf or torchscript artifact",
+        "except in greedy search of an onnx, gguf or torchscript artifact, without a constraint",
         _drafts,
     ),
     Rule(

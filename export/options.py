@@ -17,10 +17,11 @@ from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import MAX_LIMITS, Limits
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
 from edge.runtime.engines import ENGINES
-from edge.runtime.errors import ModelError, UsageError
+from edge.runtime.errors import DataError, ModelError, UsageError
 from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.destination import check_destination
 from edge.runtime.rows import Prompt
+from edge.runtime.rows.kinds import is_hub
 
 # T5 itself has no maximum length; these bound the cost of untrusted input.
 _DEFAULT_INPUT_LIMIT = 512
@@ -65,10 +66,14 @@ def check_output(
 
     Raises:
         OutputExistsError: see `check_destination`.
+        DataError: a file of rows is missing.
         EdgeError: it can't be written.
     """
     data = [request.data for request in (options.calibrate, options.shortlist) if request]
     check_destination(output, force=force, inputs=[source.folder, source.tokenizer_source, *data])
+    for path in data:
+        if not is_hub(path) and not path.exists():
+            raise DataError("no such file or folder", path=path)
 
 
 def resolve_prompt(source: SourceModel, options: ExportOptions) -> Prompt:

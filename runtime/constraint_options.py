@@ -93,3 +93,8 @@ def _schema(value: object) -> Iterator[str]:
         return
     if not isinstance(schema, dict):
         yield f"json_schema must be a JSON object, not {value!r:.80}"
+        return
+    try:
+        json.dumps(schema, allow_nan=False)
+    except ValueError:
+        yield "json_schema is not JSON: NaN and Infinity are not numbers of JSON"

@@ -43,7 +43,7 @@ def load(
         revision: Branch, tag or commit on the hub.
         threads: Number of threads that the engine computes with. None takes the tuned number, at
             most the cores of this machine, or one if the artifact was not tuned.
-        settings: Engine settings that replace those in the manifest's `runtime` section, such as
+        settings: Settings that replace those in the manifest's `runtime` section, such as
             `{"spinning": False}`; docs/runtime.md lists them.
         verify: Also check the sha256 of every file. Sizes are always checked.
         trust_code: Load a TorchScript artifact that this user did not export on this machine.
@@ -70,7 +70,8 @@ def load(
     artifact = Artifact.open(artifact_folder(path, revision), verify=verify, trust_code=trust_code)
     engine_class = ENGINES.load(artifact.manifest.format)
     if settings:
-        engine_class.check_settings(settings)
+        of_engine = {name: value for name, value in settings.items() if name != "drafts"}
+        engine_class.check_settings(of_engine)
         runtime = {**artifact.manifest.runtime, **settings}
         artifact = replace(artifact, manifest=replace(artifact.manifest, runtime=runtime))
     return Model(artifact, engine_class(artifact, threads=threads), guardrails)

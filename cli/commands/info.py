@@ -123,9 +123,12 @@ def _conditioning(record: dict[str, Any]) -> str:
 
 def _runtime(settings: dict[str, Any]) -> str:
     """The engine settings, and when and where they were tuned."""
+    from edge.runtime.inference.adaptive_drafts import DraftSettings
+
     shown = {name: value for name, value in settings.items() if name != "tuned"}
-    if isinstance(drafts := shown.get("drafts"), dict):
-        shown["drafts"] = drafts.get("longest")
+    if (drafts := shown.get("drafts")) is not None:
+        valid = DraftSettings.are_valid(drafts)
+        shown["drafts"] = _drafts(drafts) if valid else "invalid (edge tune resets it)"
     text = ", ".join(f"{name}={value}" for name, value in shown.items())
     tuned = settings.get("tuned")
     if isinstance(tuned, dict) and isinstance(machine := tuned.get("machine"), dict):
@@ -133,6 +136,11 @@ def _runtime(settings: dict[str, Any]) -> str:
             f" (tuned {tuned.get('date')} on {machine.get('cpu')}, {machine.get('cores')} cores)"
         )
     return text or "defaults"
+
+
+def _drafts(settings: dict[str, Any]) -> str:
+    longest, date = settings.get("longest", 0), settings.get("date")
+    return f"{longest} (measured {date})" if date else f"{longest}"
 
 
 def _chosen(facts: dict[str, Any]) -> str:

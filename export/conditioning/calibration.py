@@ -126,9 +126,10 @@ def read_calibration(
     rows_read = read_rows(path, request.columns)
     chosen, skipped = _usable(rows_read, prompt, tokenizer, max_input_tokens)
     if len(chosen) < MIN_ROWS:
+        longer = f"; {skipped:,} are longer than {max_input_tokens} tokens" if skipped else ""
         raise DataError(
-            f"only {len(chosen)} of {len(rows_read)} rows can calibrate a model (the others are"
-            f" longer than {max_input_tokens} tokens); use at least {MIN_ROWS}",
+            f"{len(chosen)} of {len(rows_read):,} rows can calibrate a model{longer}. Use at least"
+            f" {MIN_ROWS}",
             path=path,
         )
     step = max(1, -(-len(chosen) // MAX_ROWS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -23,6 +25,9 @@ _LIMITS = {
     "max_grammar_size": 200_000,
     "verbose_errors": False,
 }
+USER_GRAMMAR = "the grammar"  # name of a grammar that the caller wrote
+_SHOWN = re.compile(r" *\d+ \| ")  # a line of the grammar, below an error
+_PLACE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
 _NO_TOKEN = "NoExtensionBias"  # how llguidance's error begins where no token can follow
 
 
@@ -51,7 +56,7 @@ class Automaton(Constraint):
                 limits=library.LLParserLimits(**_LIMITS),
             )
         if self._start.is_error():
-            raise UsageError(f"{name} can't be used: {_reason(self._start.get_error())}")
+            raise UsageError(f"{name} can't be used: {_problem(self._start.get_error(), name)}")
         # Computed once, and on a copy: matchers of other threads start from the original.
         first = AutomatonMatcher(self, self._start.deep_copy(), at_start=True)
         self._first = first.allowed()
@@ -160,6 +165,20 @@ class AutomatonMatcher(Matcher):
     def _too_complex(self) -> ConstraintError:
         reason = _reason(self._state.get_error())
         return ConstraintError(f"{self._automaton.name} is too complex to follow: {reason}")
+
+
+def _problem(message: str, name: str) -> str:
+    """Why llguidance refuses a grammar, without the grammar that it shows below.
+
+    The place counts only in a grammar of the caller, whose first line is the second.
+    """
+    lines = list(itertools.takewhile(lambda line: not _SHOWN.match(line), message.splitlines()))
+    text = one_line("\n".join(line for line in lines if line.strip(" ^")), 200)
+    place = _PLACE.match(text)
+    if place is None:
+        return text
+    where = f"line {int(place[1]) - 1}, column {place[2]}: " if name == USER_GRAMMAR else ""
+    return where + text[place.end() :].removeprefix("failed to compile JSON schema: ")
 
 
 def _reason(message: str) -> str:

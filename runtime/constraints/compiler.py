@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from edge.runtime.constraints.automaton import Automaton
+from edge.runtime.constraints.automaton import USER_GRAMMAR, Automaton
 from edge.runtime.constraints.choices import Choices
 from edge.runtime.constraints.constraint import Constraint
 from edge.runtime.constraints.grammars import (
@@ -72,7 +72,7 @@ class ConstraintCompiler:
             schema = parse_json(options.json_schema)
             grammar, name = json_grammar(schema, vocabulary), "the JSON Schema"
         elif options.grammar is not None:
-            grammar, name = lark_grammar(options.grammar), "the grammar"
+            grammar, name = lark_grammar(options.grammar), USER_GRAMMAR
         else:
             return _Copies(options.copy_allow, vocabulary)
         return Automaton(grammar, vocabulary, name=name)

@@ -166,6 +166,13 @@ class Engine(abc.ABC):
     def close(self) -> None:
         """Free the model. Closing twice is harmless."""
 
+    def prepare(self, options: GenerationOptions) -> None:  # noqa: B027 - nothing to open
+        """Open what answers with these options need, so that the first one does not wait for it.
+
+        Raises:
+            ArtifactError: It can't be loaded.
+        """
+
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
         """Check settings given to `load`.

@@ -36,20 +36,28 @@ class DraftSettings:
             ArtifactError: They are malformed.
         """
         found: Any = artifact.manifest.runtime.get("drafts", {})
-        if isinstance(found, dict):
-            longest = found.get("longest", cls.longest)
-            break_even = found.get("break_even", cls.break_even)
-            if (
-                type(longest) is int
-                and 0 <= longest <= _MOST_TOKENS
-                and type(break_even) in (int, float)
-                and 1 <= break_even <= _MOST_TOKENS
-            ):
-                return cls(longest, float(break_even))
+        if cls.are_valid(found):
+            return cls(
+                found.get("longest", cls.longest), float(found.get("break_even", cls.break_even))
+            )
         raise ArtifactError(
-            f"{artifact.folder}: runtime.drafts in edge.json must hold longest, from 0 to"
-            f" {_MOST_TOKENS}, and break_even, from 1 to {_MOST_TOKENS}, not {found!r:.80}; run"
-            " edge tune to reset it"
+            f"{artifact.folder}: of runtime.drafts in edge.json, longest must be from 0 to"
+            f" {_MOST_TOKENS} and break_even from 1 to {_MOST_TOKENS}, not {found!r:.80}; run edge"
+            " tune to reset it"
+        )
+
+    @classmethod
+    def are_valid(cls, found: object) -> bool:
+        """Whether these are settings, of which any may be left out."""
+        if not isinstance(found, dict):
+            return False
+        longest = found.get("longest", cls.longest)
+        break_even = found.get("break_even", cls.break_even)
+        return (
+            type(longest) is int
+            and 0 <= longest <= _MOST_TOKENS
+            and type(break_even) in (int, float)
+            and 1 <= break_even <= _MOST_TOKENS
         )
 
 

@@ -67,6 +67,7 @@ class TokenModel:
             vocab_size=manifest.architecture.vocab_size,
             drafts=AdaptiveDrafts(self._draft_settings.break_even),
         )
+        engine.prepare(self.defaults)
 
     def _default_options(self) -> GenerationOptions:
         """The artifact's options, with the guardrails' profile and limit."""

@@ -44,11 +44,13 @@ def _open_at_once(path: str, flags: int) -> int:
     return descriptor
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, unique_names: bool = False) -> Any:
     """Parse JSON from an untrusted place.
 
     Args:
         text: The JSON; bytes are in UTF-8.
+        unique_names: Refuse an object with two values of the same name, of which Python's parser
+            keeps the last.
 
     Raises:
         ValueError: Not JSON, nested more than `MAX_DEPTH` levels deep, or with a number of
@@ -57,17 +59,32 @@ def parse_json(text: str | bytes) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_unique if unique_names else None)
     except UnicodeDecodeError as error:
         raise ValueError(f"not JSON: not UTF-8 (byte {error.start})") from None
     except RecursionError:
         raise ValueError("not JSON: nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+    except RepeatedNameError:
+        raise
     except ValueError:  # of int(), which has its own limit
         raise ValueError("not JSON: a number has thousands of digits") from None
     if text.count("[") + text.count("{") > MAX_DEPTH and not _is_shallow(values):
         raise ValueError(f"not JSON: nested too deeply (more than {MAX_DEPTH} levels)")
+    return values
+
+
+class RepeatedNameError(ValueError):
+    """A JSON object has two values of the same name."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise RepeatedNameError(f"two values are named {repeated!r:.80}")
     return values
 
 

@@ -99,7 +99,7 @@ class _ArrayReader:
             size *= 2
         text = self._text[self._place : end]
         try:
-            values = parse_json(text)
+            values = parse_json(text, unique_names=True)
         except ValueError as error:
             raise DataError(str(error), path=self._path, line=self._line) from None
         self._line += text.count("\n")

@@ -18,7 +18,7 @@ from edge.runtime.hub.data_sets import data_set_access
 from edge.runtime.registry import missing_extra
 
 SPLITS = ("train", "dev", "test")
-# Names of each split, tried in this order.
+# Names of each split, on the hub tried in this order.
 _SPLIT_NAMES = {
     "train": ("train",),
     "dev": ("dev", "valid", "validation", "val"),
@@ -100,16 +100,13 @@ def split_file(data: str | Path, split: str) -> Path | None:
         names = _hub_splits(HubDataset.parse(data))
         found = next((name for name in _SPLIT_NAMES[split] if name in names), None)
         return Path(f"{data}#{found}") if found else None
-    for name in _SPLIT_NAMES[split]:
-        files = sorted(_files_named(Path(data), name))
-        if len(files) > 1:
-            raise DataError(
-                f"{files[0].name} and {files[1].name} are both the {split} split; remove one",
-                path=data,
-            )
-        if files:
-            return files[0]
-    return None
+    files = sorted(path for name in _SPLIT_NAMES[split] for path in _files_named(Path(data), name))
+    if len(files) > 1:
+        raise DataError(
+            f"{files[0].name} and {files[1].name} are both the {split} split; remove one",
+            path=data,
+        )
+    return files[0] if files else None
 
 
 def _files_named(folder: Path, name: str) -> Iterator[Path]:

@@ -85,7 +85,7 @@ def _json_lines(handle: BinaryIO, path: str | Path, kind: str | None) -> Iterato
 def _parse(raw: bytes, path: str | Path, line: int) -> object:
     text = decode(raw, path, line)
     try:
-        values = parse_json(text)
+        values = parse_json(text, unique_names=True)
     except ValueError as error:
         raise DataError(
             str(error).replace("line 1 column", "column"), path=path, line=line
@@ -122,6 +122,8 @@ def _table(handle: BinaryIO, path: str | Path, delimiter: str | None) -> Iterato
             return
         if not header:
             header = [name.strip() for name in cells]
+            if not any(header):
+                raise DataError("the header names no columns", path=path, line=line)
             if len({*header}) < len(header):
                 raise DataError("two columns have the same name", path=path, line=line)
             continue
@@ -146,6 +148,9 @@ def _parquet(path: Path) -> Iterator[Record]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len({*names}) < len(names):
+                raise DataError("two columns have the same name", path=path)
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 for values in batch.to_pylist():
                     number += 1

@@ -129,9 +129,35 @@ def test_drafts_are_measured_on_rows_and_become_the_default_where_they_pay(
     )
     with load(folder) as model:
         assert model.defaults.prompt_lookup_num_tokens == found.drafts.longest
-    # Without rows nothing is known of drafts, and what was measured stays.
+    # Without rows nothing is known of drafts, and what was measured stays, with its date.
     tune(folder, threads=[1])
     assert manifest_of(folder)["runtime"]["drafts"] == stored["drafts"]
+    assert stored["drafts"]["date"] == found.drafts.created
+
+
+@pytest.mark.parametrize(
+    "settings", [{"drafts": {"longest": -1}}, {"drafts": 6}, {"spinning": "x"}, {"threads": "x"}]
+)
+def test_tuning_repairs_malformed_settings(
+    edge: Callable[..., Any], onnx: Path, settings: dict[str, Any]
+) -> None:
+    set_runtime(onnx, **settings)
+    with pytest.raises(ArtifactError, match="run edge tune to reset it"):
+        load(onnx)
+    if "drafts" in settings:
+        assert "drafts=invalid (edge tune resets it)" in edge("info", onnx).out
+    tune(onnx, threads=[1])
+    assert "drafts" not in manifest_of(onnx)["runtime"]
+    with load(onnx) as model:
+        assert model.generate(TEXT).text
+
+
+@pytest.mark.parametrize("stored", [{}, {"drafts": {"longest": 4}}])
+def test_the_graph_of_default_drafts_is_opened_at_once(onnx: Path, stored: dict[str, Any]) -> None:
+    set_runtime(onnx, **stored)
+    with load(onnx) as model:
+        opened = set(model.engine._graphs)  # type: ignore[attr-defined]
+    assert opened == ({"model.onnx", "speculative.onnx"} if stored else {"model.onnx"})
 
 
 def test_more_threads_must_be_worth_it() -> None:

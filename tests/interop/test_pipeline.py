@@ -52,11 +52,14 @@ def _plain(value: Any) -> Any:
 
 
 def _unpadded(value: Any) -> Any:
-    """transformers pads the token ids of a batch to the same length; ours are not padded."""
+    """transformers pads the token ids of a batch to the same length; ours are not padded.
+
+    Beam search pads with the end token, where the id of the padding token is 0.
+    """
     if isinstance(value, list):
         return [_unpadded(one) for one in value]
     [(name, ids)] = value.items()
-    while ids[-1] == 0:
+    while ids[-1] == 0 or ids[-2:] == [1, 1]:
         ids = ids[:-1]
     return {name: ids}
 

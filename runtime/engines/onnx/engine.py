@@ -119,6 +119,11 @@ class OnnxEngine(SteppingEngine):
         outputs = self._run(_GREEDY, names, feeds)
         return self._hypotheses(_GREEDY, outputs, options, len(input_ids))
 
+    def prepare(self, options: GenerationOptions) -> None:
+        """See `Engine.prepare`."""
+        if options.drafts_from_input and options.is_plain_greedy:
+            self._graph(_SPECULATIVE)
+
     def _speculate(self, input_ids: Sequence[TokenIds], options: GenerationOptions) -> Hypothesis:
         """Greedy search of one row with drafts from the input; the answer is the same."""
         feeds = self._feeds(input_ids, options)

@@ -92,7 +92,7 @@ def test_a_tuned_artifact_drafts_until_nothing_is_copied(tuned: Path, dataset: P
 )
 def test_malformed_settings_are_one_line(tuned: Path, drafts: Any) -> None:
     set_drafts(tuned, drafts)
-    with pytest.raises(ArtifactError, match=r"runtime\.drafts in edge\.json must hold"):
+    with pytest.raises(ArtifactError, match=r"of runtime\.drafts in edge\.json, longest must be"):
         load(tuned)
 
 

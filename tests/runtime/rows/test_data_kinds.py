@@ -231,6 +231,7 @@ def test_malformed_arrays(text: str, problem: str, tmp_path: Path) -> None:
         ("input,target\na,b,c\n", ":2: 3 values, but the header has 2 columns"),
         ('input,target\n"a"x,b\n', ":2: malformed table"),
         ("input,input\na,b\n", ":1: two columns have the same name"),
+        (",\na,b\n", ":1: the header names no columns"),
         ('input,target\na,"b\n', "malformed table"),
     ],
 )
@@ -239,6 +240,30 @@ def test_malformed_tables(text: str, problem: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_rows(tmp_path / "a.csv")
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.jsonl", '{"input": "x", "input": "a", "target": "b"}'),
+        ("a.json", '[{"input": "x", "input": "a", "target": "b"}]'),
+    ],
+)
+def test_a_name_that_occurs_twice_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    """Python's parser would keep the last value."""
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r":1: two values are named 'input'"):
+        read_rows(tmp_path / name)
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [pa.array([text]) for text in "abc"]
+    pq.write_table(pa.table(columns, names=["input", "input", "target"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="two columns have the same name"):
+        read_rows(tmp_path / "a.parquet")
 
 
 def test_an_unknown_suffix_lists_the_kinds(tmp_path: Path) -> None:
@@ -281,6 +306,11 @@ def test_splits_of_a_folder_may_be_of_any_kind(name: str, tmp_path: Path) -> Non
     (tmp_path / "train.tsv").write_bytes(b"")
     with pytest.raises(DataError, match="are both the train split"):
         split_file(tmp_path, "train")
+    (tmp_path / "dev.jsonl").write_bytes(b"")
+    assert split_file(tmp_path, "dev") == tmp_path / "dev.jsonl"
+    (tmp_path / "val.csv").write_bytes(b"")
+    with pytest.raises(DataError, match=r"dev\.jsonl and val\.csv are both the dev split"):
+        split_file(tmp_path, "dev")
 
 
 def test_splits_of_a_saved_data_set(tmp_path: Path) -> None:
