@@ -209,7 +209,7 @@ def test_a_choice_with_one_way_takes_few_steps(onnx: Model, monkeypatch: Any) ->
         ({"json_schema": {"a": float("nan")}}, "json_schema must be a JSON object or its text"),
         ({"json_schema": "{"}, "json_schema is not JSON"),
         ({"json_schema": '{"enum": [NaN]}'}, "json_schema is not JSON: NaN and Infinity"),
-        ({"json_schema": {"type": "strin"}}, "the JSON Schema can't be used: Invalid type: strin"),
+        ({"json_schema": {"type": "text"}}, "the JSON Schema can't be used: Invalid type: text"),
         ({"regex": "a("}, "the regular expression can't be used: invalid regex"),
         ({"grammar": "start: A\nA: /(/"}, "the grammar can't be used: line 2, column 4: invalid"),
         ({"json_schema": "[]"}, "json_schema must be a JSON object"),
