@@ -54,7 +54,7 @@ PARITY_TEXTS = (
 _NEW_TOKENS = 24
 # Otherwise a model whose answers are eos alone would pass with next to nothing compared.
 _MIN_NEW_TOKENS = 4
-_DRAFT_TOKENS = 6
+_DRAFT_TOKENS, _DRAFTED_TOKENS = 6, 16  # of a draft, and of the answers compared
 
 
 @dataclass(frozen=True)
@@ -197,18 +197,25 @@ class ParityCheck:
     def _with_lookup(
         self, model: Model, answers: Sequence[list[int]]
     ) -> tuple[int | None, float | None]:
-        """`Parity.lookup_identical` and `lookup_gap`, against the answers without drafts."""
+        """`Parity.lookup_identical` and `lookup_gap`, against the answers without drafts.
+
+        The first tokens are enough: drafts are tried, accepted and rejected among them.
+        """
         if not model.engine.supports_prompt_lookup:
             return None, None
-        options = dataclasses.replace(self._options, prompt_lookup_num_tokens=_DRAFT_TOKENS)
+        length = min(_DRAFTED_TOKENS, self._options.max_new_tokens)
+        options = self._options.override(
+            {"max_new_tokens": length, "prompt_lookup_num_tokens": _DRAFT_TOKENS}
+        )
         # Row by row, as drafts need single inputs.
         drafted = model.generate_tokens(self.input_ids, batch_size=1, **dataclasses.asdict(options))
         assert isinstance(drafted, list)
         gaps = []
-        for row, (plain, answer) in enumerate(zip(answers, drafted, strict=True)):
-            if plain != list(answer.token_ids):
+        for row, (plain, found) in enumerate(zip(answers, drafted, strict=True)):
+            expected, answer = plain[:length], list(found.token_ids)
+            if answer != expected:
                 position, one, other = first_difference(
-                    self._target(plain), self._target(list(answer.token_ids))
+                    self._target(expected), self._target(answer)
                 )
                 ids = [self.input_ids[row]] * 2
                 scores = model.score_tokens(ids, [one, other])
