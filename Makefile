@@ -15,8 +15,8 @@ ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-slow test-hostile test-gpu interop baselines bench-engines bench-batch \
-  bench-serve \
+.PHONY: demo install test test-slow test-hostile test-gpu test-arm64 interop baselines \
+  bench-engines bench-batch bench-serve \
   bench-compile bench-quantization \
   lint typed types docs format help-docs package clean
 
@@ -69,6 +69,11 @@ test-gpu:
 	  $(if $(wildcard $(GPU_DATA)),--data $(GPU_DATA)) \
 	  $(if $(wildcard $(GPU_MODEL)),--model $(GPU_MODEL)) \
 	  $(if $(wildcard $(GPU_TOKENIZER)),--tokenizer $(GPU_TOKENIZER))
+
+# Answers on emulated Arm64 processors against this machine's. Linux x86-64 with Debian's apt; QEMU,
+# a Python and the wheels are downloaded once, to EDGE_ARM64_CACHE (~/.cache/edge/arm64).
+test-arm64: install
+	$(BIN)/python -m pytest -q -rPs -m slow tests/arm64
 
 # Load exports with Optimum, in the baselines' environment, and with transformers.js in Node.js.
 interop: install $(BASELINES)

@@ -81,6 +81,22 @@ def padding_multiple(device: str) -> int:
     return 16 if device == "mps" else 1
 
 
+def keeps_memory_per_shape(device: str) -> bool:
+    """Whether the device's allocator caches memory for every shape of batch: that of MPS does.
+
+    It then grows until the machine swaps, unless the cache is released after each batch.
+    """
+    return device == "mps"
+
+
+def release_memory_per_shape(device: str) -> None:
+    """Release what the allocator has cached, on a device that `keeps_memory_per_shape`."""
+    if keeps_memory_per_shape(device):
+        import torch
+
+        torch.mps.empty_cache()
+
+
 def check_processes(config: TrainConfig, device_config: DeviceConfig, processes: Processes) -> None:
     """Check that several processes can train together, and give each its GPU.
 

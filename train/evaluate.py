@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edge.runtime.options import GenerationOptions
 from edge.runtime.text.stop_strings import cut_at_stop
 from edge.train.data import IGNORED_LABEL, Collator
-from edge.train.device import padding_multiple
+from edge.train.device import padding_multiple, release_memory_per_shape
 from edge.train.distributed import SINGLE_PROCESS
 from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l, text_metrics
 from edge.train.model.generation_config import only_settings, transformers_config
@@ -180,6 +180,7 @@ def _run_batches(
                 if index % processes.world_size != processes.rank:
                     continue
                 own += _halving(run, numbers, options.on_batch_halved)
+                release_memory_per_shape(model.device.type)  # each new token is a new shape
                 if options.on_progress is not None:
                     options.on_progress(done / len(examples))
     except StopEvaluationError:

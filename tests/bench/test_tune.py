@@ -15,11 +15,12 @@ import pytest
 
 from edge.bench import tune as tuning_module
 from edge.bench.thread_numbers import thread_numbers
+from edge.bench.timing import machine
 from edge.bench.tune import choose, measure_settings, tune
 from edge.runtime import Artifact, load
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import ArtifactError, EdgeError, UsageError
-from edge.runtime.platform.cpu import physical_cores, usable_cores
+from edge.runtime.platform.cpu import parse_cpu_info, physical_cores, usable_cores
 from edge.runtime.rows import read_rows
 from samples import FORMATS
 
@@ -90,6 +91,18 @@ def test_settings_are_stored_with_what_was_measured(
         assert model.engine.threads == result.chosen["threads"]
         assert model.generate(TEXT).text == before
     assert sorted(path.name for path in folder.iterdir()) == sorted([*old["files"], "edge.json"])
+
+
+def test_the_manifest_names_arm_instruction_sets(
+    onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = "fp asimd aes atomics fphp asimdhp asimddp i8mm bf16 sve2"
+    text = f"Features : {features}\nCPU implementer : 0x41\nCPU part : 0xd49\n"
+    monkeypatch.setattr(machine, "cpu_info", lambda: parse_cpu_info(text))
+    tune(onnx, threads=[1])
+    stored = manifest_of(onnx)["runtime"]["tuned"]["machine"]
+    assert stored["cpu"] == "Neoverse-N2"
+    assert stored["isa"] == ["asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve2"]
 
 
 def test_many_candidates_are_screened(

@@ -9,11 +9,20 @@ import pytest
 import torch
 
 from edge.runtime.errors import UsageError
+from edge.train import evaluate as evaluation
 from edge.train.config import TrainConfig
-from edge.train.data import IGNORED_LABEL, Collator
-from edge.train.device import DeviceConfig, choose_device, has_fast_bf16, padding_multiple
+from edge.train.data import IGNORED_LABEL, Collator, Pair, tokenize
+from edge.train.device import (
+    DeviceConfig,
+    choose_device,
+    has_fast_bf16,
+    padding_multiple,
+    release_memory_per_shape,
+)
 from edge.train.loop.hf_trainer import trainer_arguments
+from edge.train.model.opening import open_model
 from edge.train.presets import build_config
+from samples import save_letter_model
 
 NEEDED = {"data": "d", "output": "o", "model": "m"}
 
@@ -64,6 +73,32 @@ def test_mps_gets_a_fused_optimizer_and_an_empty_cache(tmp_path: Path) -> None:
     assert on_mps.torch_empty_cache_steps == 1
     on_cpu = trainer_arguments(config, DeviceConfig("cpu", "fp32"), 10, 1, tmp_path)
     assert on_cpu.torch_empty_cache_steps is None
+
+
+def test_mps_releases_its_cache_after_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[str] = []
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: released.append("mps"))
+    release_memory_per_shape("cpu")
+    release_memory_per_shape("cuda")
+    assert released == []
+    release_memory_per_shape("mps")
+    assert released == ["mps"]
+
+
+def test_an_evaluation_releases_what_its_batches_leave(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    after: list[str] = []
+    monkeypatch.setattr(evaluation, "release_memory_per_shape", after.append)
+    save_letter_model(tmp_path)
+    config, _ = TrainConfig("d", tmp_path, model=str(tmp_path)).resolved().for_rows(5)
+    trainable = open_model(config, [], tmp_path)
+    pairs = [Pair("abc", "ab")] * 5
+    lengths = {"max_source_length": 16, "max_target_length": 8}
+    rows, _ = tokenize(pairs, trainable.tokenizer, name="dev", **lengths)
+    options = evaluation.EvaluationOptions(batch_size=2)
+    evaluation.evaluation_loss(trainable.model, trainable.tokenizer, rows, options=options)
+    assert after == ["cpu"] * 3
 
 
 class _Tokenizer:

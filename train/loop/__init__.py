@@ -211,6 +211,7 @@ class _Attempt:
             batch_sampler=sampler,
             collate_fn=state.collator,
             generator=torch.Generator(),
+            num_workers=0,  # workers deadlock on macOS with Python 3.12
         )
         loss = LabelLoss(config.label_smoothing, self.teacher, config.distill_ratio)
         trainer = CustomTrainer(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
+from edge.train.device import keeps_memory_per_shape
+
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
@@ -50,8 +52,7 @@ def trainer_arguments(
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
         optim=_OPTIMIZERS[config.optimizer],
-        # The allocator of MPS keeps memory for every shape of batch, until the machine swaps.
-        torch_empty_cache_steps=1 if device_config.device == "mps" else None,
+        torch_empty_cache_steps=1 if keeps_memory_per_shape(device_config.device) else None,
         seed=config.seed,
         use_cpu=device_config.device == "cpu",
         save_strategy="no",

@@ -32,6 +32,12 @@ _FLAGS = {
     "avx512_vnni": "avx512_vnni",
     "avx512_bf16": "avx512_bf16",
     "amx_int8": "amx_int8",
+    "neon": "asimd",
+    "fp16_va": "asimdhp",
+    "dotprod": "asimddp",
+    "matmul_int8": "i8mm",
+    "sve": "sve",
+    "sme": "sme",
 }
 
 _lock = threading.Lock()

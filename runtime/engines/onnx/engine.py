@@ -10,14 +10,12 @@ scores come from `scoring.onnx`, a decoder with the whole head. All graphs share
 from __future__ import annotations
 
 import dataclasses
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import onnxruntime as ort
 
 from edge.runtime.artifact import Artifact
 from edge.runtime.engines.base import (
@@ -32,15 +30,15 @@ from edge.runtime.engines.base import (
 from edge.runtime.engines.boundary import check_logits, engine_errors, greedy_hypotheses
 from edge.runtime.engines.matcher import Matcher
 from edge.runtime.engines.onnx.graph_reader import check_graph
+from edge.runtime.engines.onnx.library import check_version, ort
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
-from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
+from edge.runtime.errors import ArtifactError, UsageError
 from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.memory import give_back_free_memory
 
 _GREEDY, _SPECULATIVE = "model.onnx", "speculative.onnx"
 _ENCODER, _DECODER, _SCORING = "encoder.onnx", "decoder.onnx", "scoring.onnx"
-_MIN_VERSION = (1, 22)  # of ONNX Runtime
 _LIBRARY = f"ONNX Runtime {ort.__version__}"
 
 
@@ -59,7 +57,7 @@ class OnnxEngine(SteppingEngine):
             UnsupportedError: ONNX Runtime is too old.
             ArtifactError: ONNX Runtime can't load the graph, or a setting is invalid.
         """
-        _check_version(ort.__version__)
+        check_version(ort.__version__)
         self.vocabulary = Vocabulary.of(artifact)
         self._artifact = artifact
         self._shape = artifact.manifest.architecture
@@ -201,23 +199,6 @@ class OnnxEngine(SteppingEngine):
         with self._lock:
             self._closed = True
             self._graphs.clear()
-
-
-def _check_version(version: str) -> None:
-    """Reject versions of ONNX Runtime that can't run the graphs, or compute wrong results.
-
-    1.21 and older have no 8-bit MatMulNBits; 1.20 gave wrong log-probabilities in padded batches.
-
-    Raises:
-        UnsupportedError: The version is too old.
-    """
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers and (int(numbers[1]), int(numbers[2])) < _MIN_VERSION:
-        minimum = ".".join(map(str, _MIN_VERSION))
-        raise UnsupportedError(
-            f"ONNX Runtime {version} is too old: onnx artifacts need {minimum} or newer:"
-            f" pip install -U 'onnxruntime>={minimum}'"
-        )
 
 
 def open_session(path: Path, threads: int, *, spinning: bool = True) -> ort.InferenceSession:
