@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from importlib import metadata
 
 from edge.runtime.errors import UnsupportedError
 from edge.runtime.platform.cpu import hides_arm_cores
 
-_MIN_VERSION = (1, 22)
+_MIN_VERSION, _MIN_VERSION_ON_ARM = (1, 22), (1, 23)
 # Versions from here on end with a segmentation fault where no Arm core is described.
 _NEEDS_CORES = (1, 28)
 
@@ -16,14 +17,17 @@ _NEEDS_CORES = (1, 28)
 def check_version(version: str) -> None:
     """Reject versions of ONNX Runtime that can't run the graphs, or compute wrong results.
 
-    1.21 and older have no 8-bit MatMulNBits; 1.20 gave wrong log-probabilities in padded batches.
+    1.21 and older have no 8-bit MatMulNBits, nor has 1.22 on Arm; 1.20 gave wrong log-probabilities
+    in padded batches.
 
     Raises:
         UnsupportedError: The version is too old.
     """
     numbers = _numbers(version)
-    if numbers and numbers < _MIN_VERSION:
-        minimum = ".".join(map(str, _MIN_VERSION))
+    on_arm = platform.machine() in ("aarch64", "arm64")
+    needed = _MIN_VERSION_ON_ARM if on_arm else _MIN_VERSION
+    if numbers and numbers < needed:
+        minimum = ".".join(map(str, needed))
         raise UnsupportedError(
             f"ONNX Runtime {version} is too old: onnx artifacts need {minimum} or newer:"
             f" pip install -U 'onnxruntime>={minimum}'"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
 
 from edge.runtime.engines.gguf.library import check_instructions
-from edge.runtime.engines.onnx.library import check_cores
+from edge.runtime.engines.onnx.library import check_cores, check_version
 from edge.runtime.errors import UnsupportedError
 from edge.runtime.platform import cpu as processor
 from edge.runtime.platform.arm import from_sysctl
@@ -111,6 +112,18 @@ def test_an_onnx_runtime_that_crashes_without_arm_cores(version: str) -> None:
 @pytest.mark.parametrize("version", ["1.22.1", "1.27.0", ""])
 def test_an_onnx_runtime_that_runs_without_arm_cores(version: str) -> None:
     check_cores(version)
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+def test_an_onnx_runtime_without_8_bit_products_on_arm(
+    machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    check_version("1.22.1")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    check_version("1.23.2")
+    with pytest.raises(UnsupportedError, match="onnx artifacts need 1.23 or newer"):
+        check_version("1.22.1")
 
 
 def test_a_llama_cpp_that_was_built_for_a_newer_arm_processor() -> None:
