@@ -62,7 +62,7 @@ def measure_drafts(
         trust_code: see `edge.runtime.load`.
     """
     with load(folder, **load_arguments(settings), trust_code=trust_code) as model:
-        if not model.engine.supports_prompt_lookup:
+        if not model.drafts_from_input:
             return None
         gain = gain_on_rows(model, rows, runs)
     # A drafted step takes this many times as long as a plain one, if all time went into steps. The

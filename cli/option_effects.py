@@ -48,7 +48,8 @@ def _generation_defaults(values: Values) -> Values:
         manifest = read_manifest(artifact_folder(values["artifact"]))
     except EdgeError:
         return {}
-    return {**manifest.generation, "format": manifest.format}
+    format_name, quantization = manifest.format, manifest.quantization
+    return {**manifest.generation, "format": format_name, "quantization": quantization}
 
 
 def _generation(name: str, values: Values) -> Any:
@@ -80,7 +81,14 @@ def _drafts(values: Values) -> bool:
         return True  # turns the artifact's default off
     greedy = not _generation("do_sample", values) and (_generation("num_beams", values) or 1) == 1
     constrained = any(values.get(name) for name in KINDS)
-    return greedy and not constrained and _generation_defaults(values)["format"] != "ctranslate2"
+    return greedy and not constrained and _can_draft(_generation_defaults(values))
+
+
+def _can_draft(artifact: Values) -> bool:
+    in_float = artifact["quantization"] == "float32"
+    return artifact["format"] in ("onnx", "gguf") or (
+        artifact["format"] == "torchscript" and in_float
+    )
 
 
 _FLOATS = frozenset({"none", "float32", "float16", "bfloat16", "f16", "f32"})
@@ -121,7 +129,7 @@ RULES = (
     Rule(
         _ANSWER,
         ("prompt_lookup_num_tokens",),
-        "except in greedy search of an onnx, gguf or torchscript artifact, without a constraint",
+        "except in greedy search of an onnx or gguf artifact, without a constraint",
         _drafts,
     ),
     Rule(

@@ -201,7 +201,7 @@ class ParityCheck:
 
         The first tokens are enough: drafts are tried, accepted and rejected among them.
         """
-        if not model.engine.supports_prompt_lookup:
+        if not model.drafts_from_input:
             return None, None
         length = min(_DRAFTED_TOKENS, self._options.max_new_tokens)
         options = self._options.override(

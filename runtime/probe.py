@@ -148,7 +148,7 @@ def _main(argument: dict[str, Any]) -> int:
             # Engines may open further files for other searches.
             if model.engine.supports_beams:
                 model.generate("test", fields=fields, max_new_tokens=tokens, num_beams=2)
-            if model.engine.supports_prompt_lookup:
+            if model.drafts_from_input:
                 model.generate(
                     "test",
                     fields=fields,

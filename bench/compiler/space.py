@@ -107,7 +107,8 @@ class Space:
     def candidates(self, spec: ArtifactSpec) -> list[Candidate]:
         """Every way to run an artifact, the plainest first."""
         engine = ENGINES.load(spec.format)
-        lengths = (0, DRAFT_TOKENS) if self.drafts and engine.supports_prompt_lookup else (0,)
+        drafts = self.drafts and engine.drafts_with(spec.quantization)
+        lengths = (0, DRAFT_TOKENS) if drafts else (0,)
         return [
             Candidate(
                 spec,

@@ -53,7 +53,8 @@ def run_speculation(
     """Compare greedy search with and without drafts on `rows`, one at a time.
 
     Args:
-        artifact: an artifact whose engine supports drafts from the input (not ctranslate2).
+        artifact: an artifact whose engine supports drafts from the input (onnx, gguf, torchscript
+            float32).
         rows: the inputs.
         draft_tokens: the longest draft.
         replay: the name of a shape; the same rows' drafts are replayed on it (see
@@ -72,10 +73,10 @@ def run_speculation(
     check_runs(runs)
     notify = on_progress or (lambda *_: None)
     with load(artifact, threads=threads) as model:
-        if not model.engine.supports_prompt_lookup:
+        if not model.drafts_from_input:
             raise UnsupportedError(
-                f"{artifact}: {model.engine.format} has no drafts from the input; use an onnx, gguf"
-                " or torchscript artifact"
+                f"{artifact}: {model.engine.format} has no drafts from the input in"
+                f" {model.artifact.manifest.quantization}; use an onnx or gguf artifact"
             )
         answered, identical = _answer_all(model, rows, draft_tokens, notify)
         gains = [gain_on_rows(model, rows, runs, draft_tokens)]

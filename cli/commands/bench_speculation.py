@@ -41,7 +41,7 @@ def command(
     target_column: str,
     threads: int | None,
 ) -> None:
-    """Compare greedy search with and without drafts for each ARTIFACT (not ctranslate2).
+    """Compare greedy search with and without drafts for each ARTIFACT (onnx, gguf).
 
     A folder of artifacts stands for all of them. Every row is answered both ways: identical answers
     and tokens per decoder step are counted. Then pairs of answers are timed.

@@ -166,6 +166,11 @@ class Engine(abc.ABC):
     def close(self) -> None:
         """Free the model. Closing twice is harmless."""
 
+    @classmethod
+    def drafts_with(cls, quantization: str) -> bool:
+        """Whether artifacts of this quantization give the same answers with drafts."""
+        return cls.supports_prompt_lookup
+
     def prepare(self, options: GenerationOptions) -> None:  # noqa: B027 - nothing to open
         """Open what answers with these options need, so that the first one does not wait for it.
 

@@ -98,6 +98,11 @@ class TokenModel:
         return chosen
 
     @property
+    def drafts_from_input(self) -> bool:
+        """Whether `prompt_lookup_num_tokens` has an effect; else it is ignored."""
+        return self.engine.drafts_with(self.artifact.manifest.quantization)
+
+    @property
     def prompt(self) -> Prompt:
         """The template around each text; it may be replaced."""
         return self.encoder.prompt

@@ -196,7 +196,7 @@ def test_drafts_from_the_input_change_the_speed_and_nothing_else(
         steps += drafted.steps or 0
         tokens += len(plain.token_ids) + (plain.finish_reason == "eos")
     assert plain.steps is None
-    if model.engine.supports_prompt_lookup:
+    if model.drafts_from_input:
         assert steps < 0.7 * tokens
     else:
         assert steps == 0

@@ -10,6 +10,7 @@ process; overlapping calls may then be slower.
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import warnings
 from collections.abc import Iterator, Sequence
@@ -61,9 +62,20 @@ class TorchScriptEngine(SteppingEngine):
         self.vocabulary = Vocabulary.of(artifact)
         self._threads = choose_threads(artifact, threads)
         self._path = artifact.path(_MODEL_NAME)
-        if artifact.manifest.quantization != "float32":
+        quantization = artifact.manifest.quantization
+        self._drafts = self.drafts_with(quantization)
+        if quantization != "float32":
             _choose_backend()
         self._model: Any = _load(artifact)
+
+    @classmethod
+    def drafts_with(cls, quantization: str) -> bool:
+        """See `Engine.drafts_with`.
+
+        PyTorch rounds 8-bit activations with one zero point for all tokens of a step, so that other
+        tokens in it would change an answer: with drafts, 8 of 997 rows of Disfl-QA.
+        """
+        return quantization == "float32"
 
     @property
     def threads(self) -> int:
@@ -83,6 +95,8 @@ class TorchScriptEngine(SteppingEngine):
         matchers: Sequence[Matcher] | None = None,
     ) -> list[list[Hypothesis]]:
         """See `Engine.generate`."""
+        if not self._drafts:
+            options = dataclasses.replace(options, prompt_lookup_num_tokens=0)
         if on_token is not None or matchers is not None or not options.is_plain_greedy:
             return super().generate(input_ids, options, on_token, matchers)
         if options.drafts_from_input and len(input_ids) == 1:

@@ -560,7 +560,7 @@ def test_targets_of_options() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["onnx-int8", "gguf-q8_0", "torchscript-int8"])
+@pytest.mark.parametrize("name", ["onnx-int8", "gguf-q8_0", "torchscript-float32"])
 def test_drafts_are_measured_and_replayed_step_by_step(
     artifacts: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
