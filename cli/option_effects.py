@@ -85,10 +85,8 @@ def _drafts(values: Values) -> bool:
 
 
 def _can_draft(artifact: Values) -> bool:
-    in_float = artifact["quantization"] == "float32"
-    return artifact["format"] in ("onnx", "gguf") or (
-        artifact["format"] == "torchscript" and in_float
-    )
+    kind = artifact["format"], artifact["quantization"]
+    return kind[0] in ("onnx", "gguf") or kind == ("torchscript", "float32")
 
 
 _FLOATS = frozenset({"none", "float32", "float16", "bfloat16", "f16", "f32"})

@@ -57,7 +57,7 @@ def use_artifact(folder: str, changed: str) -> None:
             if model.engine.supports_beams:
                 answer(TEXT, num_beams=2)
             model.score(TEXT, "yes", fields=fields)
-        elif model.engine.supports_prompt_lookup:
+        elif model.drafts_from_input:
             answer(TEXT, prompt_lookup_num_tokens=4)
         if changed == "edge.json":
             _page(Path(folder), model.artifact.manifest)
