@@ -66,14 +66,14 @@ def check_output(
 
     Raises:
         OutputExistsError: see `check_destination`.
-        DataError: a file of rows is missing.
+        DataError: the rows for calibration are missing.
         EdgeError: it can't be written.
     """
     data = [request.data for request in (options.calibrate, options.shortlist) if request]
     check_destination(output, force=force, inputs=[source.folder, source.tokenizer_source, *data])
-    for path in data:
-        if not is_hub(path) and not path.exists():
-            raise DataError("no such file or folder", path=path)
+    rows = options.calibrate.data if options.calibrate else None
+    if rows is not None and not is_hub(rows) and not rows.exists():
+        raise DataError("no such file or folder", path=rows)
 
 
 def resolve_prompt(source: SourceModel, options: ExportOptions) -> Prompt:

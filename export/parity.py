@@ -137,6 +137,7 @@ class ParityCheck:
         self._options = GenerationOptions(
             max_new_tokens=new_tokens, min_new_tokens=min(_MIN_NEW_TOKENS, new_tokens)
         )
+        self._has_shortlist = shortlist is not None
         self._reference = TorchReference(source, pieces=self.tokenizer.pieces, shortlist=shortlist)
 
     def _check_pieces(self, source: SourceModel) -> None:
@@ -197,28 +198,28 @@ class ParityCheck:
     def _with_lookup(
         self, model: Model, answers: Sequence[list[int]]
     ) -> tuple[int | None, float | None]:
-        """`Parity.lookup_identical` and `lookup_gap`, against the answers without drafts.
-
-        The first tokens are enough: drafts are tried, accepted and rejected among them.
-        """
+        """`Parity.lookup_identical` and `lookup_gap`: the first tokens with and without drafts."""
         if not model.drafts_from_input:
             return None, None
         length = min(_DRAFTED_TOKENS, self._options.max_new_tokens)
         options = self._options.override(
             {"max_new_tokens": length, "prompt_lookup_num_tokens": _DRAFT_TOKENS}
         )
-        # Row by row, as drafts need single inputs.
-        drafted = model.generate_tokens(self.input_ids, batch_size=1, **dataclasses.asdict(options))
-        assert isinstance(drafted, list)
+
+        def one_by_one(options: GenerationOptions) -> list[list[int]]:
+            values = dataclasses.asdict(options)
+            found = model.generate_tokens(self.input_ids, batch_size=1, **values)
+            assert isinstance(found, list)
+            return [list(answer.token_ids) for answer in found]
+
+        if self._has_shortlist:  # to which each row of a batch adds its own tokens
+            answers = one_by_one(self._options)
         gaps = []
-        for row, (plain, found) in enumerate(zip(answers, drafted, strict=True)):
-            expected, answer = plain[:length], list(found.token_ids)
-            if answer != expected:
-                position, one, other = first_difference(
-                    self._target(expected), self._target(answer)
-                )
-                ids = [self.input_ids[row]] * 2
-                scores = model.score_tokens(ids, [one, other])
+        for row, (plain, answer) in enumerate(zip(answers, one_by_one(options), strict=True)):
+            if answer != plain[:length]:
+                pair = (self._target(ids) for ids in (plain[:length], answer))
+                position, one, other = first_difference(*pair)
+                scores = model.score_tokens([self.input_ids[row]] * 2, [one, other])
                 gaps.append(abs(float(scores[0][position] - scores[1][position])))
         return len(answers) - len(gaps), max(gaps, default=0.0)
 

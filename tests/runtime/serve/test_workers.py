@@ -174,6 +174,8 @@ def test_many_slow_requests_are_refused_only_while_workers_are_busy(
             assert ask(client, "yes").json()["error"]["code"] == "deadline_unreachable"
             blocked.set()
             assert first.result().status_code == 200
+        while not queue.idle:  # shortly after the reply
+            time.sleep(0.01)
         assert ask(client, "yes").status_code == 200
 
 
