@@ -19,7 +19,7 @@ import numpy as np
 
 from edge.bench.thread_numbers import checked_threads, thread_numbers
 from edge.bench.timing.interleaved import Turn, garbage_collection_paused, time_interleaved
-from edge.bench.timing.latency import MIN_RUNS, check_runs, spread_rows
+from edge.bench.timing.latency import MIN_RUNS, artificial_ids, check_runs, spread_rows
 from edge.bench.timing.machine import machine_info
 from edge.bench.tune_drafts import DraftTuning, load_arguments, measure_drafts
 from edge.runtime.artifact import Artifact
@@ -282,7 +282,6 @@ class _CandidateTimer:
 
 def _inputs(model: Model, rows: Sequence[Row] | None) -> list[list[int]]:
     """Token ids of inputs spread over the rows, or of one artificial input."""
-    manifest = model.artifact.manifest
     if rows:
         chosen = spread_rows(rows, min(_INPUTS, len(rows)))
         return model.encode(
@@ -290,8 +289,4 @@ def _inputs(model: Model, rows: Sequence[Row] | None) -> list[list[int]]:
             fields=[row.fields for row in chosen],
             on_long="truncate",
         )[0]
-    pieces = manifest.tokenizer.pieces
-    length = min(INPUT_TOKENS, manifest.limits.max_input_tokens)
-    # Which pieces they are makes no difference to the time.
-    ids = [(3 + index * 997) % pieces for index in range(length - 1)]
-    return [[*ids, manifest.architecture.eos_token_id]]
+    return [artificial_ids(model, INPUT_TOKENS)]

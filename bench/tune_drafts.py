@@ -1,4 +1,4 @@
-"""Whether an artifact shall draft from its inputs, measured on rows."""
+"""Whether an artifact should draft from its inputs, measured on rows."""
 
 from __future__ import annotations
 

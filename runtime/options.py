@@ -13,6 +13,7 @@ from edge.runtime.errors import UsageError
 from edge.runtime.registry import unknown_name
 
 _SMALLEST = 1e-6  # float32 logits divided by much less overflow
+MAX_DRAFT_TOKENS = 64  # of a draft from the input
 MAX_STOP_STRINGS = 64  # each is searched for after every token
 MAX_STOP_CHARS = 1000
 _TEXTS = ("stop_strings", "choices", "copy_allow")
@@ -107,7 +108,7 @@ class GenerationOptions:
             whole("num_return_sequences", 1, 64),
             whole("top_k", 0, 1 << 20),
             whole("no_repeat_ngram_size", 0, 1 << 10),
-            whole("prompt_lookup_num_tokens", 0, 64),
+            whole("prompt_lookup_num_tokens", 0, MAX_DRAFT_TOKENS),
             real("length_penalty", -10, 10, open_low=False),
             real("temperature", _SMALLEST, 100, open_low=False),
             real("top_p", _SMALLEST, 1, open_low=False),

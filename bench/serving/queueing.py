@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import json
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from edge.bench.timing.latency import artificial_ids
 from edge.bench.timing.machine import machine_info
+from edge.runtime.errors import EdgeError
 from edge.runtime.model import Model, load
 from edge.runtime.platform.atomic import new_file
 
@@ -126,8 +129,7 @@ def simulate_joining(arrivals: Sequence[float], times: EngineTimes, *, every: in
 def measure_times(model: Model, runs: int) -> EngineTimes:
     """The times of a loaded model, from medians of batches with few and with many tokens."""
     largest = SIZES[-1]
-    ids = [(3 + place * 997) % model.tokenizer.pieces for place in range(INPUT_TOKENS - 1)]
-    ids.append(model.tokenizer.eos)
+    ids = artificial_ids(model, INPUT_TOKENS)
     # Sizes and lengths take turns, so that a noisy moment affects all of them.
     found: dict[tuple[int, int], list[float]] = {}
     for run in range(runs + 1):
@@ -210,9 +212,13 @@ def compare_policies(two: EngineTimes, one: EngineTimes, seed: int = _SEED) -> l
 def main(artifact: Path, runs: int, json_file: Path | None) -> None:
     """Compare ways to schedule requests for ARTIFACT, by measured times and simulated queues."""
     times = {}
-    for threads in (2, 1):
-        with load(artifact, threads=threads) as model:
-            times[threads] = measure_times(model, runs)
+    try:
+        for threads in (2, 1):
+            with load(artifact, threads=threads) as model:
+                times[threads] = measure_times(model, runs)
+    except EdgeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
     outcomes = compare_policies(times[2], times[1])
     lone = times[2].batch(1)
     click.echo(f"a lone request: {lone * 1e3:.1f} ms; arrivals: half of the first capacity")

@@ -10,6 +10,7 @@ each at the cost of the larger shape. The same holds for the edited input of a d
 
 from __future__ import annotations
 
+import abc
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -30,26 +31,12 @@ _WEIGHTS = "model.onnx"
 _SCRIPT, _EDITED_SCRIPT = "script", "edited_script"
 
 
-class Replay:
-    """Plain greedy search of an onnx artifact, and search with drafts that follows a script."""
+class Replay(abc.ABC):
+    """Plain greedy search of an artifact, and search with drafts that follows a script."""
 
-    def __init__(self, folder: Path, threads: int, eos: int) -> None:
-        """Open both graphs of the artifact in `folder`.
-
-        Raises:
-            EdgeError: the graph has an unexpected structure.
-        """
-        self._eos = eos
-        self._plain = open_session(folder / _WEIGHTS, threads)
-        with _scripted(folder) as path:
-            self._drafted = open_session(path, threads)
-
+    @abc.abstractmethod
     def plain(self, source: Sequence[int], length: int) -> int:
         """Greedy search of exactly `length` tokens; returns the number of decoder steps."""
-        feeds = search_feeds(source, longest=length, shortest=length)
-        tokens = self._plain.run(["tokens"], feeds)[0]
-        assert tokens.shape[1] == length, tokens.shape
-        return length
 
     def drafted(
         self,
@@ -67,8 +54,58 @@ class Replay:
             edited: the edited input, for an artifact with a draft head.
 
         Raises:
-            EdgeError: the graph returned another answer.
+            EdgeError: the search returned another answer.
         """
+        tokens, steps = self._follow(source, answer, draft_tokens, edited)
+        if tokens != list(answer):
+            raise EdgeError(
+                "the replayed drafts changed the answer. This is a bug of edge: please report it."
+            )
+        return steps
+
+    @abc.abstractmethod
+    def _follow(
+        self,
+        source: Sequence[int],
+        answer: Sequence[int],
+        draft_tokens: int,
+        edited: Sequence[int] | None,
+    ) -> tuple[list[int], int]:
+        """The tokens that the search with drafts returns, end token included, and its steps."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Free the model."""
+
+
+class GraphReplay(Replay):
+    """The replay of an onnx artifact, whose graphs hold the whole search."""
+
+    def __init__(self, folder: Path, threads: int, eos: int) -> None:
+        """Open both graphs of the artifact in `folder`.
+
+        Raises:
+            EdgeError: the graph has an unexpected structure.
+        """
+        self._eos = eos
+        self._plain = open_session(folder / _WEIGHTS, threads)
+        with _scripted(folder) as path:
+            self._drafted = open_session(path, threads)
+
+    def plain(self, source: Sequence[int], length: int) -> int:
+        """See `Replay.plain`."""
+        feeds = search_feeds(source, longest=length, shortest=length)
+        tokens = self._plain.run(["tokens"], feeds)[0]
+        assert tokens.shape[1] == length, tokens.shape
+        return length
+
+    def _follow(
+        self,
+        source: Sequence[int],
+        answer: Sequence[int],
+        draft_tokens: int,
+        edited: Sequence[int] | None,
+    ) -> tuple[list[int], int]:
         feeds = search_feeds(source, longest=len(answer), shortest=0)
         feeds["draft_tokens"] = np.array(draft_tokens)
         # A step may read past the end of the answer; these tokens are never used.
@@ -79,14 +116,10 @@ class Replay:
         # The edited input is asked for, so that the head is computed.
         extra = [] if edited is None else [EDITED]
         tokens, steps, *_ = self._drafted.run(["tokens", "steps", *extra], feeds)
-        if tokens[0].tolist() != list(answer):
-            raise EdgeError(
-                "the replayed drafts changed the answer. This is a bug of edge: please report it."
-            )
-        return int(steps)
+        return tokens[0].tolist(), int(steps)
 
     def close(self) -> None:
-        """Free both graphs."""
+        """See `Replay.close`."""
         del self._plain, self._drafted
 
 

@@ -14,7 +14,7 @@ from edge.bench.engines.random_ids import RandomIds
 from edge.bench.engines.shapes import shape_of
 from edge.bench.speculation.gain import DRAFT_TOKENS, gain_on_rows, greedy_answer, timed_gain
 from edge.bench.speculation.random_head import edited_inputs, with_random_head
-from edge.bench.speculation.replay import Replay
+from edge.bench.speculation.replay import GraphReplay, Replay
 from edge.bench.speculation.results import Gain, SpeculationReport
 from edge.bench.speculation.stepping_replay import SteppingReplay
 from edge.bench.timing.latency import MIN_RUNS, check_runs
@@ -181,9 +181,9 @@ def _replayed(
     return gains
 
 
-def _player(folder: Path, format_name: str, threads: int, eos: int) -> Replay | SteppingReplay:
+def _player(folder: Path, format_name: str, threads: int, eos: int) -> Replay:
     if format_name == "onnx":
-        return Replay(folder, threads, eos)
+        return GraphReplay(folder, threads, eos)
     return SteppingReplay(folder, threads)
 
 

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.bench.speculation.replay import Replay
 from edge.runtime.engines.base import Vocabulary
 from edge.runtime.engines.drafting import drafted_search
 from edge.runtime.engines.search import DecoderState
 from edge.runtime.engines.stepping import SteppingEngine
-from edge.runtime.errors import EdgeError
 from edge.runtime.model import load
 from edge.runtime.options import GenerationOptions
 
 _ABOVE_ALL = np.float32(1e6)
 
 
-class SteppingReplay:
-    """Plain greedy search of an artifact, and search with drafts that follows a script."""
+class SteppingReplay(Replay):
+    """The replay of an artifact whose engine is a `SteppingEngine`."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         """Load the artifact in `folder`."""
@@ -33,44 +33,30 @@ class SteppingReplay:
         self._vocabulary = Vocabulary.of(self._model.artifact)
 
     def plain(self, source: Sequence[int], length: int) -> int:
-        """Greedy search of exactly `length` tokens; returns the number of decoder steps."""
+        """See `Replay.plain`."""
         options = GenerationOptions(max_new_tokens=length, min_new_tokens=length)
         [[found]] = self._engine.generate([source], options)
         assert len(found.all_token_ids) == length, found
         return length
 
-    def drafted(
+    def _follow(
         self,
         source: Sequence[int],
         answer: Sequence[int],
         draft_tokens: int,
-        edited: Sequence[int] | None = None,
-    ) -> int:
-        """Search with drafts, made to return `answer`; returns the number of decoder steps.
-
-        Args:
-            source: the input.
-            answer: what the search returns.
-            draft_tokens: the longest draft.
-            edited: not used: these searches have no draft head.
-
-        Raises:
-            EdgeError: the search returned another answer.
-        """
+        edited: Sequence[int] | None,
+    ) -> tuple[list[int], int]:
+        # `edited` has no effect: these searches have no draft head.
         state = _ScriptedState(self._engine.start([source]), answer)
         options = GenerationOptions(
             max_new_tokens=len(answer), prompt_lookup_num_tokens=draft_tokens
         )
         found = drafted_search(state, source, options, self._vocabulary)
-        if list(found.all_token_ids) != list(answer):
-            raise EdgeError(
-                "the replayed drafts changed the answer. This is a bug of edge: please report it."
-            )
         assert found.steps is not None
-        return found.steps
+        return list(found.all_token_ids), found.steps
 
     def close(self) -> None:
-        """Free the model."""
+        """See `Replay.close`."""
         self._model.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge.runtime.errors import UsageError
+from edge.runtime.model import Model
 from edge.runtime.rows import Row
 
 MIN_RUNS = 30  # for a median
@@ -147,3 +148,11 @@ def spread_rows(rows: Sequence[Row], runs: int) -> list[Row]:
     if len(rows) >= runs:
         return [rows[i * len(rows) // runs] for i in range(runs)]
     return [rows[i % len(rows)] for i in range(runs)]
+
+
+def artificial_ids(model: Model, length: int) -> list[int]:
+    """Source ids of one input of `length` tokens, or as many as the artifact takes."""
+    length = min(length, model.limits.max_input_tokens)
+    # Which pieces they are makes no difference to the time.
+    ids = [(3 + index * 997) % model.tokenizer.pieces for index in range(length - 1)]
+    return [*ids, model.tokenizer.eos]

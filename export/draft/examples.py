@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.engines.base import pad_batch
 from edge.runtime.errors import DataError, ModelError
+from edge.runtime.inference.runner import batches_by_length
 from edge.runtime.options import GenerationOptions
 from edge.runtime.text.tokenization import Tokenizer
 
@@ -80,7 +81,7 @@ def make_examples(source: SourceModel, inputs: DraftInputs, notify: Progress) ->
     )
     examples: dict[int, Example] = {}
     notify("answers", 0, len(sources))
-    for batch in like_length_batches([len(ids) for ids in sources]):
+    for batch in batches_by_length([len(ids) for ids in sources], BATCH):
         rows = [sources[place] for place in batch]
         longest = min(search.max_new_tokens, 2 * max(map(len, rows)))
         answers = reference.answers(rows, dataclasses.replace(search, max_new_tokens=longest))
@@ -106,10 +107,3 @@ def _bounded(inputs: list[list[int]], d_model: int) -> list[list[int]]:
     values = sum(map(len, inputs)) * d_model
     step = max(-(-len(inputs) // MAX_ROWS), -(-values // _MAX_VALUES), 1)
     return inputs[::step]
-
-
-def like_length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of `BATCH` rows of similar length."""
-    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
-    for start in range(0, len(order), BATCH):
-        yield order[start : start + BATCH]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.export.draft.examples import Example, Progress, like_length_batches
+from edge.export.draft.examples import BATCH, Example, Progress
 from edge.export.draft_head import KERNEL
+from edge.runtime.inference.runner import batches_by_length
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ def fit_network(
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
     rng = np.random.default_rng(_SEED)
-    batches = list(like_length_batches([len(example.source) for example in examples]))
+    batches = batches_by_length([len(example.source) for example in examples], BATCH)
     steps = _EPOCHS * len(batches)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)

@@ -89,7 +89,6 @@ class Engine(abc.ABC):
         thread_safe: Whether several threads may call the engine; if not, `Model` serializes calls.
         concurrent: Whether calls of several threads run in parallel, each with `threads` threads.
         supports_beams: Whether the engine has beam search.
-        supports_prompt_lookup: Whether the engine drafts tokens from the input.
         supports_constraints: Whether the engine limits which tokens may follow.
         settings: Names that the manifest's `runtime` section may set beside threads, with the
             allowed values; the first is the default.
@@ -99,7 +98,6 @@ class Engine(abc.ABC):
     thread_safe: ClassVar[bool] = False
     concurrent: ClassVar[bool] = False
     supports_beams: ClassVar[bool] = True
-    supports_prompt_lookup: ClassVar[bool] = False
     supports_constraints: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
@@ -168,8 +166,8 @@ class Engine(abc.ABC):
 
     @classmethod
     def drafts_with(cls, quantization: str) -> bool:
-        """Whether artifacts of this quantization give the same answers with drafts."""
-        return cls.supports_prompt_lookup
+        """Whether artifacts of this quantization draft tokens from the input."""
+        return False
 
     def prepare(self, options: GenerationOptions) -> None:  # noqa: B027 - nothing to open
         """Open what answers with these options need, so that the first one does not wait for it.

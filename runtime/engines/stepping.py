@@ -19,8 +19,12 @@ class SteppingEngine(Engine):
     """An engine whose subclass implements `start` and sets `vocabulary`."""
 
     supports_constraints = True
-    supports_prompt_lookup = True
     vocabulary: Vocabulary
+
+    @classmethod
+    def drafts_with(cls, quantization: str) -> bool:
+        """See `Engine.drafts_with`."""
+        return True
 
     @abc.abstractmethod
     def start(self, input_ids: Sequence[TokenIds]) -> DecoderState:

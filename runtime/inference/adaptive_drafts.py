@@ -8,12 +8,12 @@ from typing import Any
 
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError
+from edge.runtime.options import MAX_DRAFT_TOKENS
 
 _BREAK_EVEN = 1.3  # tokens per step, where edge tune did not measure it
 _DECAY, _PROBE_DECAY = 0.9, 0.5  # of earlier answers in the running estimate
 _MIN_ANSWERS = 4  # before drafts may be turned off
 _PROBE_EVERY = 32  # answers without drafts, between two that try them
-_MOST_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class DraftSettings:
             )
         raise ArtifactError(
             f"{artifact.folder}: of runtime.drafts in edge.json, longest must be from 0 to"
-            f" {_MOST_TOKENS} and break_even from 1 to {_MOST_TOKENS}, not {found!r:.80}; run edge"
-            " tune to reset it"
+            f" {MAX_DRAFT_TOKENS} and break_even from 1 to {MAX_DRAFT_TOKENS}, not {found!r:.80};"
+            " run edge tune to reset it"
         )
 
     @classmethod
@@ -55,9 +55,9 @@ class DraftSettings:
         break_even = found.get("break_even", cls.break_even)
         return (
             type(longest) is int
-            and 0 <= longest <= _MOST_TOKENS
+            and 0 <= longest <= MAX_DRAFT_TOKENS
             and type(break_even) in (int, float)
-            and 1 <= break_even <= _MOST_TOKENS
+            and 1 <= break_even <= MAX_DRAFT_TOKENS
         )
 
 
@@ -78,7 +78,7 @@ class AdaptiveDrafts:
 
     @property
     def wanted(self) -> bool:
-        """Whether the next answer shall draft."""
+        """Whether the next answer should draft."""
         with self._lock:
             return self._on or self._without >= _PROBE_EVERY
 

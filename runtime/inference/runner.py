@@ -40,7 +40,7 @@ class EngineRunner:
         constraints: Compiles the options' constraints.
         name: Name of the model in error messages, such as the artifact's folder.
         vocab_size: Number of ids that the engine may return.
-        drafts: Is told the decoder steps of each answer.
+        drafts: Counts the decoder steps of each answer.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class EngineRunner:
         constraint = self._constraints.compile(options)
         started = time.perf_counter()
         groups: list[list[Hypothesis]] = [[]] * len(input_ids)
-        for batch in _batches([len(ids) for ids in input_ids], batch_size):
+        for batch in batches_by_length([len(ids) for ids in input_ids], batch_size):
             if before_batch is not None:
                 before_batch()
             callback = StopStringCriteria.for_options(
@@ -158,7 +158,7 @@ class EngineRunner:
         """
         results: list[np.ndarray] = [np.empty(0, np.float32)] * len(input_ids)
         lengths = [len(s) + len(t) for s, t in zip(input_ids, target_ids, strict=True)]
-        for batch in _batches(lengths, batch_size):
+        for batch in batches_by_length(lengths, batch_size):
             with self._lock.call(), self._library_errors():
                 scores = self.engine.score(
                     [input_ids[row] for row in batch], [target_ids[row] for row in batch]
@@ -227,7 +227,7 @@ class EngineRunner:
             self.engine.close()
 
 
-def _batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of similar length, to keep padding low."""
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
