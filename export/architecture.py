@@ -16,6 +16,10 @@ from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import ModelError
 from edge.train.model.generation import SavedGeneration
 
+# State-dict names.
+EMBEDDING = "shared.weight"
+HEAD = "lm_head.weight"
+
 MODEL_TYPES = ("t5", "mt5", "umt5")
 ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
 # T5 has a position bias in the first layer of each stack; umT5 has one in every layer.
@@ -162,9 +166,9 @@ def expected_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
     """State-dict name → shape of every weight of a T5 of this architecture."""
     wide, inner, ff = shape.d_model, shape.inner_dim, shape.d_ff
     bias = (shape.relative_attention_num_buckets, shape.num_heads)
-    weights: dict[str, tuple[int, ...]] = {"shared.weight": (shape.vocab_size, wide)}
+    weights: dict[str, tuple[int, ...]] = {EMBEDDING: (shape.vocab_size, wide)}
     if not shape.tied_head:
-        weights["lm_head.weight"] = (shape.vocab_size, wide)
+        weights[HEAD] = (shape.vocab_size, wide)
     for stack, layers in (("encoder", shape.num_layers), ("decoder", shape.num_decoder_layers)):
         weights[f"{stack}.final_layer_norm.weight"] = (wide,)
         for layer in range(layers if shape.has_bias_per_layer else 1):

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edge.export.architecture import HEAD
 from edge.export.base import EIGHT_BIT, EXACT, HALF, Exporter, Tolerance
 from edge.export.quantization.grid import INTEGER_ROWS
 from edge.export.quantization.rounding import quantize
@@ -144,7 +145,7 @@ def _linear_layers(spec: Any, shape: Architecture) -> Iterator[tuple[Any, list[s
                 yield layer.ffn.linear_0, [f"{dense}.wi.weight"]
             yield layer.ffn.linear_1, [f"{dense}.wo.weight"]
     if not shape.tied_head:  # a tied head shares the embedding's 8-bit rows
-        yield spec.decoder.projection, ["lm_head.weight"]
+        yield spec.decoder.projection, [HEAD]
 
 
 def _configure(spec: Any, source: SourceModel, tokens: list[str]) -> None:

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edge.export.architecture import check_shapes, expected_shapes, read_architecture
+from edge.export.architecture import (
+    EMBEDDING,
+    HEAD,
+    check_shapes,
+    expected_shapes,
+    read_architecture,
+)
 from edge.export.draft_head import DraftHead
 from edge.export.model_folder import read_config
 from edge.export.torch_model import torch_model_of
@@ -36,7 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TRAINING_RECORD = "training.json"
-_HEAD, _EMBEDDING = "lm_head.weight", "shared.weight"
 
 
 class InputMoments(Protocol):
@@ -138,8 +143,8 @@ class SourceModel:
 
     def tensor(self, name: str) -> np.ndarray:
         """A weight by its state-dict name: float32, out × in, as transformers stores it."""
-        if name == _HEAD and self.architecture.tied_head:
-            name = _EMBEDDING
+        if name == HEAD and self.architecture.tied_head:
+            name = EMBEDDING
         return self._weights[name]
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -202,8 +207,8 @@ class SourceModel:
 
     def _head_is_tied(self) -> bool:
         """The weights decide, as in transformers 5, whose config says "tied" for every T5."""
-        return _HEAD not in self._weights or np.array_equal(
-            self._weights[_HEAD], self._weights[_EMBEDDING]
+        return HEAD not in self._weights or np.array_equal(
+            self._weights[HEAD], self._weights[EMBEDDING]
         )
 
     # -- tokenizer -------------------------------------------------------------------------------

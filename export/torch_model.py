@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge.export.architecture import HEAD
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-_HEAD = "lm_head.weight"
 
 
 def torch_model_of(config: PretrainedConfig, weights: Mapping[str, np.ndarray]) -> PreTrainedModel:
@@ -30,6 +30,6 @@ def torch_model_of(config: PretrainedConfig, weights: Mapping[str, np.ndarray]) 
         model.load_state_dict(state, strict=False, assign=True)
         model.encoder.embed_tokens.weight = model.shared.weight
         model.decoder.embed_tokens.weight = model.shared.weight
-        head = state.get(_HEAD)
+        head = state.get(HEAD)
         model.lm_head.weight = model.shared.weight if head is None else torch.nn.Parameter(head)
     return model.requires_grad_(False).eval()

@@ -12,14 +12,14 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from edge.export.architecture import EMBEDDING, HEAD
 from edge.export.model_folder import read_config
 from edge.runtime.artifact import sha256_of
 from edge.runtime.errors import ModelError, library_errors
 from edge.train.model.folder import check_tensor_types
 from edge.train.model.weights import pickled_weights
 
-_EMBEDDING = "shared.weight"
-_TIED_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+_TIED_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", HEAD)
 _SINGLE_NAME = "model.safetensors"
 _INDEX_NAME = "model.safetensors.index.json"
 _PLAIN_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
@@ -46,14 +46,14 @@ class SafetensorsWeights(Mapping[str, np.ndarray]):
             self._index |= dict.fromkeys(shapes, path)
         check_tensor_types(self._files)
         self._aliases: dict[str, str] = {}
-        if _EMBEDDING not in self._index:
+        if EMBEDDING not in self._index:
             # safetensors' save_model, among others, keeps one of the tied copies.
             copy = next((name for name in _TIED_COPIES if name in self._index), None)
             if copy is None:
-                raise ModelError(f"{folder}: the weights lack {_EMBEDDING}; not a T5 model")
-            self._aliases[_EMBEDDING] = copy
-            self._index[_EMBEDDING] = self._index[copy]
-            self._shapes[_EMBEDDING] = self._shapes[copy]
+                raise ModelError(f"{folder}: the weights lack {EMBEDDING}; not a T5 model")
+            self._aliases[EMBEDDING] = copy
+            self._index[EMBEDDING] = self._index[copy]
+            self._shapes[EMBEDDING] = self._shapes[copy]
 
     def __getitem__(self, name: str) -> np.ndarray:
         from safetensors import safe_open

@@ -24,6 +24,7 @@ class BatchSpeed:
         threads: that the engine computes with.
         p5: percentile of whole batches, as `p50` and `p95`.
         answers_per_second: batch ÷ p50.
+        step_ms: a decoder step of all rows: the median cost of each token after the first.
         times_ms: every batch.
         failure: why it was not measured; then the times are 0.
     """
@@ -34,15 +35,27 @@ class BatchSpeed:
     p50: float = 0.0
     p95: float = 0.0
     answers_per_second: float = 0.0
+    step_ms: float = 0.0
     times_ms: tuple[float, ...] = ()
     failure: str = ""
 
 
-def batch_speed(batch: int, threads: int, times_ms: Sequence[float]) -> BatchSpeed:
-    """The speed of batches that took `times_ms`."""
+def batch_speed(
+    batch: int, threads: int, times_ms: Sequence[float], first_ms: Sequence[float], new_tokens: int
+) -> BatchSpeed:
+    """The speed of batches of answers of `new_tokens` tokens.
+
+    Args:
+        batch: sources in a batch.
+        threads: that the engine computes with.
+        times_ms: of each batch.
+        first_ms: of each batch of answers of one token.
+        new_tokens: length of each answer.
+    """
     p5, p50, p95 = (float(value) for value in np.percentile(times_ms, (5, 50, 95)))
+    step_ms = (p50 - float(np.median(first_ms))) / (new_tokens - 1)
     times = tuple(round(value, 4) for value in times_ms)
-    return BatchSpeed(batch, threads, p5, p50, p95, batch / p50 * 1000, times)
+    return BatchSpeed(batch, threads, p5, p50, p95, batch / p50 * 1000, step_ms, times)
 
 
 def batch_runs(batch: int, runs: int) -> int:

@@ -199,18 +199,18 @@ def _measure_batches(
                 runner.guard(runner.start, point, settings.threads)
         time_points(
             runners,
-            [point],
+            with_first(point),
             runs,
             lambda done, phase=phase, runs=runs: notify(phase, "", done, runs),  # type: ignore[misc]
             turn_length=max(1, _BATCH_TURN // batch),
         )
         for runner in runners:
-            failed = BatchSpeed(batch, failure=runner.failure)
-            found[runner.row.name].append(
-                failed
-                if runner.failure
-                else batch_speed(batch, runner.spec.threads, runner.times[point])
-            )
+            if runner.failure:
+                speed = BatchSpeed(batch, failure=runner.failure)
+            else:
+                whole, first = (runner.times[one] for one in with_first(point))
+                speed = batch_speed(batch, runner.spec.threads, whole, first, settings.new_tokens)
+            found[runner.row.name].append(speed)
 
 
 def _answers_one_by_one(runner: EngineRunner) -> bool:

@@ -1,4 +1,4 @@
-"""Table of answers per second by batch size, of `edge bench-engines --batch`."""
+"""Tables of `edge bench-engines --batch`: answers per second, and the cost of a decoder step."""
 
 from __future__ import annotations
 
@@ -34,6 +34,33 @@ def batch_table(report: EngineReport) -> Table:
     for bits in sorted({one.bits for one in report.batch_rooflines}):
         values = [f"{limits[bits, size].answers_per_second:.1f}" for size in sizes]
         table.add_row(Text("roofline", "italic"), f"{bits} bits", *values)
+    return table
+
+
+def step_table(report: EngineReport) -> Table:
+    """Milliseconds per decoder step of a whole batch, and over those of the smallest batch."""
+    from rich.table import Table
+    from rich.text import Text
+
+    sizes = report.settings.batches
+    table = Table(
+        title=f"{report.model}: ms per decoder step by batch size (× that of batch {min(sizes)})"
+    )
+    table.add_column("engine")
+    table.add_column("quantization")
+    for size in sizes:
+        table.add_column(f"batch {size}", justify="right")
+    for row in report.rows:
+        if not row.batches:
+            continue
+        one = row.batch(min(sizes))
+        cells = []
+        for size in sizes:
+            found = row.batch(size)
+            ratio = f" {found.step_ms / one.step_ms:.2f}×" if found and one else ""
+            cells.append(f"{found.step_ms:.2f}{ratio}" if found else "")
+        style = "" if row.is_baseline else "bold"
+        table.add_row(Text(row.engine, style), Text(row.quantization), *map(Text, cells))
     return table
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.display.engine_batches import batch_table
+from edge.cli.display.engine_batches import batch_table, step_table
 from edge.cli.display.engine_notes import MAX_REASON, report_notes
 from edge.cli.display.json_output import STDOUT, tables_beside, write_json
 
@@ -188,6 +188,7 @@ def print_report(report: EngineReport) -> None:
         print_table(scaling_table(scaling))
     if report.settings.batches:
         print_table(batch_table(report))
+        print_table(step_table(report))
     for note in report_notes(report):
         click.echo(note)
 

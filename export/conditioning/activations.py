@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge.export.conditioning.calibration import Calibration
+from edge.export.conditioning.structure import in_encoder
 from edge.export.reference import like_length_batches, shift_right
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.base import pad_batch
@@ -89,7 +90,7 @@ def run_observed(
 
     masks: dict[str, Any] = {}
     longest = [max(map(len, pair)) for pair in zip(rows.inputs, rows.targets, strict=True)]
-    decodes = not all(weight.startswith("encoder.") for weight in layers)
+    decodes = not all(map(in_encoder, layers))
     with _hooks(model, layers, observe, masks), torch.inference_mode():
         for batch in like_length_batches(longest):
             ids, mask = pad_batch([rows.inputs[row] for row in batch], shape.pad_token_id)
@@ -145,4 +146,4 @@ def _stack_read(weight: str) -> str:
     """Whose positions a layer's input has: cross-attention's keys and values read the encoder."""
     if ".EncDecAttention.k." in weight or ".EncDecAttention.v." in weight:
         return "encoder"
-    return "encoder" if weight.startswith("encoder.") else "decoder"
+    return "encoder" if in_encoder(weight) else "decoder"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.export.architecture import expected_shapes
+from edge.export.architecture import EMBEDDING, HEAD, expected_shapes
 from edge.export.conditioning.activations import largest_inputs
 from edge.export.conditioning.balance import balance_factors
 from edge.export.conditioning.calibration import Calibration
@@ -16,9 +16,7 @@ from edge.export.conditioning.hadamard import Rotation
 from edge.export.conditioning.moments import StoredMoments
 from edge.export.conditioning.structure import (
     DECODER_NORM,
-    EMBEDDING,
     ENCODER_NORM,
-    HEAD,
     Pair,
     attentions,
     feed_forward_pairs,

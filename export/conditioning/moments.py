@@ -8,7 +8,7 @@ import numpy as np
 
 from edge.export.conditioning.activations import input_moments
 from edge.export.conditioning.calibration import Calibration
-from edge.export.conditioning.structure import input_names
+from edge.export.conditioning.structure import in_encoder, input_names
 from edge.export.torch_model import torch_model_of
 from edge.export.weights import StoredWeights
 from edge.runtime.artifact.manifest import Architecture
@@ -50,7 +50,7 @@ class StoredMoments:
         read = self._names.get(name)
         if read is None:
             return None
-        of_encoder = _in_encoder(name)
+        of_encoder = in_encoder(name)
         if of_encoder not in self._stored:
             self._stored[of_encoder] = StoredWeights(self._measured(of_encoder))
             give_back_free_memory()
@@ -60,13 +60,7 @@ class StoredMoments:
         """What one stack's layers read; lm_head belongs to the decoder."""
         give_back_free_memory()
         names = {
-            weight: read
-            for weight, read in self._names.items()
-            if _in_encoder(weight) == of_encoder
+            weight: read for weight, read in self._names.items() if in_encoder(weight) == of_encoder
         }
         model = torch_model_of(self._config, self._weights)
         return input_moments(model, self._shape, self._calibration, names)
-
-
-def _in_encoder(weight: str) -> bool:
-    return weight.startswith("encoder.")

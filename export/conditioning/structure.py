@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge.export.architecture import HEAD
 from edge.runtime.artifact.manifest import Architecture
 
 ENCODER_NORM = "encoder.final_layer_norm.weight"
 DECODER_NORM = "decoder.final_layer_norm.weight"
-EMBEDDING = "shared.weight"
-HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,11 @@ def residual_writers(shape: Architecture) -> Iterator[str]:
         yield f"{attention}.o.weight"
     for dense in feed_forwards(shape):
         yield f"{dense}.wo.weight"
+
+
+def in_encoder(weight: str) -> bool:
+    """Whether a weight belongs to the encoder's stack."""
+    return weight.startswith("encoder.")
 
 
 def input_names(shape: Architecture) -> dict[str, str]:

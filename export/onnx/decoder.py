@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge.export.architecture import EMBEDDING
 from edge.export.onnx.layers import Emitter, KeyValue
 from edge.export.onnx.lm_head import FullHead, Head
 from edge.export.position_bias import decoder_bias_by_distance
@@ -36,7 +37,7 @@ class DecoderEmitter(Emitter):
             logits [batch, n, columns of the head], and the keys and values of past and present.
         """
         graph = self.graph
-        hidden = self.precision.embedding(graph, token_ids, "shared.weight")
+        hidden = self.precision.embedding(graph, token_ids, EMBEDDING)
         x = self.norm(hidden, "decoder.block.0.layer.0.layer_norm")
         present = []
         biases = self.bias_of_layers(bias, self.shape.num_decoder_layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge.export.architecture import EMBEDDING
 from edge.export.onnx.graph import INT32
 from edge.export.onnx.layers import Emitter, KeyValue
 from edge.export.position_bias import encoder_bias_by_distance
@@ -21,7 +22,7 @@ class EncoderEmitter(Emitter):
     def last_hidden_state(self, input_ids: str, attention_mask: str) -> str:
         """Ids and mask int64 [batch, source] → the final norm's output [batch, source, d_model]."""
         graph = self.graph
-        hidden = self.precision.embedding(graph, input_ids, "shared.weight")
+        hidden = self.precision.embedding(graph, input_ids, EMBEDDING)
         mask = graph.op("Cast", attention_mask, to=INT32)
         biases = self.bias_of_layers(self._position_bias(input_ids), self.shape.num_layers)
         x = self.norm(hidden, "encoder.block.0.layer.0.layer_norm")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edge.export.architecture import HEAD
 from edge.export.base import EIGHT_BIT, EXACT, FOUR_BIT, Exporter, Tolerance
 from edge.export.onnx.decoder import DecoderEmitter
 from edge.export.onnx.encoder import EncoderEmitter
@@ -112,7 +113,7 @@ def precisions(source: SourceModel, quantization: str) -> tuple[Precision, Preci
             return encoder, encoder
         case "int4_mixed":
             # lm_head decides between nearly equal tokens.
-            return encoder, BlockInt4(source, keep_int8=("lm_head.weight",))
+            return encoder, BlockInt4(source, keep_int8=(HEAD,))
         case _:
             return encoder, BlockInt4(source)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.export.architecture import HEAD
 from edge.export.onnx.graph import BOOL, FLOAT, INT32, INT64, Dim, Graph
 from edge.export.onnx.precision import Precision
 from edge.export.source import SourceModel
@@ -56,7 +57,7 @@ class FullHead(Head):
 
     def logits(self, graph: Graph, x: str) -> str:
         """See `Head.logits`."""
-        return self._precision.linear(graph, x, ["lm_head.weight"])
+        return self._precision.linear(graph, x, [HEAD])
 
     def allowed(self, graph: Graph, logits: str) -> str:
         """Leaves out ids without a piece of text."""

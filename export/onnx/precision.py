@@ -9,15 +9,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edge.export.architecture import expected_shapes
+from edge.export.architecture import EMBEDDING, HEAD, expected_shapes
 from edge.export.onnx.graph import MICROSOFT, Graph
 from edge.export.onnx.layouts import block_size, quantize_blocks
 from edge.export.quantization.grid import Quantized
 from edge.export.quantization.sensitivity import kept_weights
 from edge.export.source import SourceModel
 
-HEAD = ["lm_head.weight"]
-SHORTLIST_HEAD = "lm_head.weight:shortlist"
+SHORTLIST_HEAD = f"{HEAD}:shortlist"
 _EMBEDDING_BITS = 8  # few rows are read, so more bits cost no time
 
 WeightFactory = Callable[[], np.ndarray]  # reads a weight [out, in] on demand
@@ -74,7 +73,7 @@ class Float32(Precision):
 
     def linear(self, graph: Graph, x: str, names: Sequence[str]) -> str:
         """See `Precision.linear`."""
-        if names == HEAD and self._source.architecture.tied_head:
+        if names == [HEAD] and self._source.architecture.tied_head:
             # Stored once, as the embedding.
             return graph.op("MatMul", x, self._transposed_embedding(graph))
         return graph.op("MatMul", x, self._transposed(graph, names))
@@ -83,7 +82,7 @@ class Float32(Precision):
         return graph.weight("+".join(names), lambda: self._stacked(names).T)
 
     def _transposed_embedding(self, graph: Graph) -> str:
-        return graph.op("Transpose", self._embedding_weight(graph, "shared.weight"), perm=[1, 0])
+        return graph.op("Transpose", self._embedding_weight(graph, EMBEDDING), perm=[1, 0])
 
     def embedding(self, graph: Graph, ids: str, name: str) -> str:
         """See `Precision.embedding`."""
@@ -91,17 +90,15 @@ class Float32(Precision):
 
     def shortlist_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
         """See `Precision.shortlist_head`."""
-        weight = graph.weight(
-            SHORTLIST_HEAD, lambda: self._source.tensor("lm_head.weight")[shortlist].T
-        )
+        weight = graph.weight(SHORTLIST_HEAD, lambda: self._source.tensor(HEAD)[shortlist].T)
         return graph.op("MatMul", x, weight)
 
     def head_rows(self, graph: Graph, ids: str) -> str:
         """See `Precision.head_rows`."""
         if self._source.architecture.tied_head:
-            rows = self.embedding(graph, ids, "shared.weight")
+            rows = self.embedding(graph, ids, EMBEDDING)
             return graph.op("Transpose", rows, perm=[0, 2, 1])
-        weight = self._transposed(graph, HEAD)
+        weight = self._transposed(graph, [HEAD])
         return graph.op("Transpose", graph.op("Gather", weight, ids, axis=1), perm=[1, 0, 2])
 
     def _embedding_weight(self, graph: Graph, name: str) -> str:
@@ -133,7 +130,7 @@ class BlockInt8(Precision):
 
     def shortlist_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
         """See `Precision.shortlist_head`."""
-        bits, stored = self._bits(HEAD), self._stored_names(HEAD)
+        bits, stored = self._bits([HEAD]), self._stored_names([HEAD])
         values, scales = self._blocks(
             graph, SHORTLIST_HEAD, lambda: self._stacked(stored)[shortlist], bits
         )
@@ -172,7 +169,7 @@ class BlockInt8(Precision):
 
     def head_rows(self, graph: Graph, ids: str) -> str:
         """See `Precision.head_rows`."""
-        bits, stored = self._bits(HEAD), self._stored_names(HEAD)
+        bits, stored = self._bits([HEAD]), self._stored_names([HEAD])
         rows = self._rows(graph, ids, stored[0], lambda: self._stacked(stored), bits)
         return graph.op("Transpose", rows, perm=[0, 2, 1])
 
@@ -209,11 +206,11 @@ class BlockInt8(Precision):
     def _shares_embedding(self) -> bool:
         """Whether lm_head is the embedding, or a product away from it, and stored the same way."""
         tied = self._source.architecture.tied_head or self._source.head_projection is not None
-        return tied and self._bits(HEAD) == _EMBEDDING_BITS
+        return tied and self._bits([HEAD]) == _EMBEDDING_BITS
 
     def _stored_names(self, names: Sequence[str]) -> Sequence[str]:
         """The names under which weights are stored; a shared head has that of the embedding."""
-        return ["shared.weight"] if names == HEAD and self._shares_embedding else names
+        return [EMBEDDING] if names == [HEAD] and self._shares_embedding else names
 
 
 class BlockInt4(BlockInt8):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edge.export.architecture import HEAD
 from edge.export.onnx.graph import FLOAT, MICROSOFT, Graph
 from edge.export.onnx.layouts import quantize_columns
-from edge.export.onnx.precision import HEAD, SHORTLIST_HEAD, BlockInt8, Once, WeightFactory
+from edge.export.onnx.precision import SHORTLIST_HEAD, BlockInt8, Once, WeightFactory
 from edge.export.quantization.grid import Quantized
 from edge.export.source import SourceModel
 
@@ -41,12 +42,12 @@ class RowInt8(BlockInt8):
 
     def shortlist_head(self, graph: Graph, x: str, shortlist: np.ndarray) -> str:
         """See `Precision.shortlist_head`."""
-        head = self._weight(HEAD)
-        return self._product_of_parts(graph, x, SHORTLIST_HEAD, HEAD[0], lambda: head()[shortlist])
+        head = self._weight([HEAD])
+        return self._product_of_parts(graph, x, SHORTLIST_HEAD, HEAD, lambda: head()[shortlist])
 
     def head_rows(self, graph: Graph, ids: str) -> str:
         """See `Precision.head_rows`."""
-        values, scales = self._columns(graph, HEAD[0], HEAD[0], self._weight(HEAD))
+        values, scales = self._columns(graph, HEAD, HEAD, self._weight([HEAD]))
         columns = graph.op("Transpose", graph.op("Gather", values, ids, axis=1), perm=[1, 0, 2])
         chosen = graph.op("Unsqueeze", graph.op("Gather", scales, ids), graph.constant([1]))
         return graph.op("Mul", graph.op("Cast", columns, to=FLOAT), chosen)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge.export.architecture import HEAD
 from edge.export.conditioning.calibration import Calibration
 from edge.export.quantization.grid import Grid
 from edge.export.reference import shift_right
@@ -62,7 +63,7 @@ def decoder_groups(shape: Architecture) -> Iterator[Group]:
         yield (f"{cross}.o.weight",)
         yield tuple(f"{dense}.{name}.weight" for name in inner)
         yield (f"{dense}.wo.weight",)
-    yield ("lm_head.weight",)
+    yield (HEAD,)
 
 
 def precise_weights(source: SourceModel, rows: Calibration) -> frozenset[str]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edge.export.architecture import HEAD
 from edge.export.base import EIGHT_BIT, EXACT, Exporter, Tolerance
 from edge.export.position_bias import decoder_bias_by_distance, encoder_bias_by_distance
 from edge.export.quantization.grid import INTEGER_ROWS
@@ -64,7 +65,7 @@ class TorchScriptExporter(Exporter):
 def _quantized(source: SourceModel) -> ScriptedT5:
     weights = _Weights(source)  # refers to the float32 layers
     # Measuring the decoder takes most memory, so it comes before there are layers.
-    source.input_moments("lm_head.weight")
+    source.input_moments(HEAD)
     return quantize_linear(build_model(source, weights), weights)
 
 

@@ -53,7 +53,7 @@ from edge.bench.engines.shapes import SHAPES, write_model
 from edge.bench.speculation.results import speculation_document, speculation_reports
 from edge.bench.speculation.run import run_speculation
 from edge.bench.timing.line_process import EngineFailedError, EngineMissingError
-from edge.cli.display.engine_batches import batch_table
+from edge.cli.display.engine_batches import batch_table, step_table
 from edge.cli.display.engine_notes import report_notes
 from edge.export.publish import Target
 from edge.export.source import SourceModel
@@ -182,7 +182,9 @@ def test_ratios_are_to_the_fastest_baseline_of_the_same_precision() -> None:
     rows += [_row("slow", 50.0, is_baseline=True), _row("fast", 25.0, is_baseline=True)]
     # In batches of 4, the one that is slower alone is faster.
     for place, ms in ((0, 20.0), (2, 30.0), (3, 40.0)):
-        rows[place] = dataclasses.replace(rows[place], batches=(batch_speed(4, 2, [ms] * 5),))
+        rows[place] = dataclasses.replace(
+            rows[place], batches=(batch_speed(4, 2, [ms] * 5, [5.0] * 5, 16),)
+        )
     rows[1] = dataclasses.replace(rows[1], batches=(BatchSpeed(4, failure="crashed (SIGKILL)"),))
     settings = Settings(target_ms=9.0, new_tokens=16, batches=(4,))
     lengths = {"input_tokens": 32, "new_tokens": 16}
@@ -224,8 +226,10 @@ def test_ratios_are_to_the_fastest_baseline_of_the_same_precision() -> None:
     assert engine_reports(document) == [report]
     table = Console(width=200, record=True, file=io.StringIO())
     table.print(batch_table(report))
+    table.print(step_table(report))
     assert "200.0 (200.0–200.0) 1.50×" in (text := table.export_text())
     assert "failed" in text
+    assert "1.00 1.00×" in text  # (20 − 5) ÷ 15 ms per step
     assert any("ours-4, batch 4: crashed (SIGKILL)" in note for note in report_notes(report))
 
 
@@ -306,6 +310,7 @@ def test_batches_are_measured_beside_single_answers(tiny: Prepared, no_baselines
         assert row.speed is not None, row.failure
         assert [len(one.times_ms) for one in row.batches] == [30, 10]
         assert all(one.p5 <= one.p50 <= one.p95 for one in row.batches)
+        assert all(0 < one.step_ms < one.p50 for one in row.batches)
         assert (one := row.batch(3)) is not None
         assert one.answers_per_second == pytest.approx(3 / one.p50 * 1000)
         assert report.batch_times_roofline(row, 3) is not None
