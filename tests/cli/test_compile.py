@@ -137,7 +137,7 @@ def test_a_search_that_was_cut_off_goes_on(
     output, work = tmp_path / "best", tmp_path / "best.work"
     slow_onnx(0.01)  # so that no search ends before it is cut off
     output.mkdir()
-    (output / "old").write_text("what was there")
+    (output / "edge.json").write_text("what was there")
     arguments = call(output, "--target-ms", "0.01", "--force")
     stops = (
         (signal.SIGKILL, -signal.SIGKILL, ""),
@@ -150,7 +150,7 @@ def test_a_search_that_was_cut_off_goes_on(
         assert ended == status, err
         assert said in err
         assert ("going on with" in err) is bool(before)
-        assert (output / "old").read_text() == "what was there"
+        assert (output / "edge.json").read_text() == "what was there"
         assert entries(work).items() >= before.items()  # nothing is done again
     before = entries(work)
     finished = edge(*arguments)
