@@ -96,6 +96,11 @@ def _quantizes(values: Values) -> bool:
     return not set(values["quantizations"]) <= _FLOATS
 
 
+def _uses_rows(values: Values) -> bool:
+    fitted = values["condition"] or "auto" in values["quantizations"]
+    return values["tune"] or (fitted and _quantizes(values))
+
+
 def _tries_onnx(values: Values) -> bool:
     return not values["formats"] or "onnx" in values["formats"]
 
@@ -149,9 +154,16 @@ RULES = (
     Rule(("tune",), ("input_column",), "without --data", _given("data")),
     Rule(
         ("export",),
-        ("calibrate", "condition"),
+        ("condition",),
         "without a quantization of at most 8 bits",
         _quantizes,
+    ),
+    Rule(
+        ("export",),
+        ("calibrate",),
+        "without a quantization of at most 8 bits, or with --no-condition, unless --tune or"
+        " --quantize auto needs the rows",
+        _uses_rows,
     ),
     Rule(("export",), ("shortlist_frequent",), "without --shortlist FILE", _given("shortlist")),
     Rule(

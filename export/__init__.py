@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge.export.api import export
-    from edge.export.publish import Exported
+    from edge.export.exported import Exported
     from edge.export.shortlist import ShortlistRequest
     from edge.export.source import SourceModel
 

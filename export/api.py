@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from edge.export.auto import choose_quantization
 from edge.export.conditioning.calibration import CalibrationRequest
+from edge.export.exported import Exported
 from edge.export.options import ExportOptions, check_output
-from edge.export.publish import Exported, Publisher
+from edge.export.publish import Publisher
 from edge.export.shortlist import ShortlistRequest
 from edge.export.source import SourceModel
 from edge.export.target import Target, destination, plan_targets

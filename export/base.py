@@ -1,56 +1,16 @@
-"""The exporter interface, parity tolerances, and the registry of formats."""
+"""The exporter interface and the registry of formats."""
 
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from edge.export.source import SourceModel
+from edge.export.tolerance import Tolerance
 from edge.runtime.errors import ModelError, UsageError
 from edge.runtime.registry import Entry, Registry, unknown_name
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How much an artifact may differ from its source model; docs/parity.md gives the reasons.
-
-    Attributes:
-        greedy: require identical greedy tokens on every parity input. An answer may differ from
-            the source's only at a tie: both tokens have the same log-probability to within the
-            errors of both sides.
-        max_error: the limit of the largest absolute log-probability error, in nats per token on
-            the source's greedy answers; None for no limit.
-        mean_error: the limit of the mean absolute log-probability error, in the same unit.
-    """
-
-    greedy: bool
-    max_error: float | None
-    mean_error: float
-
-    @property
-    def tie(self) -> float:
-        """Two tokens closer than this, in nats, count as equally good."""
-        return 2 * (self.max_error or self.mean_error)
-
-    def with_limits(self, max_error: float | None, mean_error: float | None) -> Tolerance:
-        """This tolerance with other limits; None keeps its own."""
-        changed = self
-        if max_error is not None:
-            changed = dataclasses.replace(changed, max_error=max_error, greedy=False)
-        if mean_error is not None:
-            changed = dataclasses.replace(changed, mean_error=mean_error)
-        return changed
-
-
-# float32 arithmetic in another order: differences are rounding only.
-EXACT = Tolerance(greedy=True, max_error=1e-3, mean_error=1e-3)
-HALF = Tolerance(greedy=False, max_error=None, mean_error=0.05)
-EIGHT_BIT = Tolerance(greedy=False, max_error=None, mean_error=0.2)
-FOUR_BIT = Tolerance(greedy=False, max_error=None, mean_error=0.5)
 
 
 class Exporter(abc.ABC):
@@ -118,6 +78,11 @@ class Exporter(abc.ABC):
     def is_quantized(cls, quantization: str) -> bool:
         """Whether a quantization keeps weights in integers."""
         return quantization not in cls.full_precision
+
+    @classmethod
+    def notes(cls, source: SourceModel, quantization: str) -> tuple[str, ...]:
+        """What a user should know about an artifact of the model, one line each."""
+        return ()
 
     @classmethod
     def check_architecture(cls, source: SourceModel) -> None:

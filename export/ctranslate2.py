@@ -20,10 +20,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edge.export.architecture import HEAD
-from edge.export.base import EIGHT_BIT, EXACT, HALF, Exporter, Tolerance
+from edge.export.base import Exporter
 from edge.export.quantization.grid import INTEGER_ROWS
 from edge.export.quantization.rounding import quantize
 from edge.export.source import SourceModel
+from edge.export.tolerance import EIGHT_BIT, EXACT, HALF, Tolerance
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import ModelError, one_line
@@ -62,6 +63,23 @@ class CTranslate2Exporter(Exporter):
         "float16": HALF,
         "bfloat16": HALF,
     }
+
+    @classmethod
+    def check_architecture(cls, source: SourceModel) -> None:
+        """See `Exporter.check_architecture`.
+
+        Raises:
+            ModelError: one head of another width than the model's, which CTranslate2 4.8.5 takes
+                for one that needs no projection.
+        """
+        super().check_architecture(source)
+        shape = source.architecture
+        if shape.num_heads == 1 and shape.inner_dim != shape.d_model:
+            raise ModelError(
+                f"{source.name}: CTranslate2 can't run one head of another width (d_kv"
+                f" {shape.d_kv}) than the model's (d_model {shape.d_model}). Use --format onnx,"
+                " gguf or torchscript"
+            )
 
     def write(self, source: SourceModel, quantization: str, folder: Path) -> dict[str, Any]:
         """See `Exporter.write`.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.artifact import sha256_of
 from edge.runtime.artifact.manifest import MANIFEST_NAME, FileInfo, Manifest, Source
 from edge.runtime.hub import is_hub_id
+from edge.train.output.model_card import CARD_NAME
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
     from edge.export.source import SourceModel
 
 
@@ -51,3 +55,11 @@ def task_settings(source: SourceModel) -> dict[str, dict[str, Any]]:
         task: {"prefix": saved.values.get("prefix") or "", **saved.options}
         for task, saved in source.tasks.items()
     }
+
+
+def add_card(manifest: Manifest, card: ModelCard, folder: Path) -> Manifest:
+    """Write an artifact's model card; the manifest with its size and hash."""
+    card.save(folder / CARD_NAME)
+    return dataclasses.replace(
+        manifest, files={**manifest.files, CARD_NAME: file_info(folder / CARD_NAME)}
+    )

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from edge.export.architecture import expected_shapes
-from edge.export.base import Tolerance
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
+from edge.export.tolerance import Tolerance
 from edge.export.weights import require_finite
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Limits
-from edge.runtime.errors import ModelError, ParityError
+from edge.runtime.errors import ModelError
 from edge.runtime.model import Model
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
@@ -137,6 +137,7 @@ class ParityCheck:
         self._options = GenerationOptions(
             max_new_tokens=new_tokens, min_new_tokens=min(_MIN_NEW_TOKENS, new_tokens)
         )
+        self._folder = source.folder
         self._has_shortlist = shortlist is not None
         self._reference = TorchReference(source, pieces=self.tokenizer.pieces, shortlist=shortlist)
 
@@ -161,7 +162,13 @@ class ParityCheck:
 
         Complete, so that the source's model is not needed again where an artifact differs.
         """
-        return self._reference.log_probs(self.input_ids, self._targets)
+        found = self._reference.log_probs(self.input_ids, self._targets)
+        if any(np.isnan(rows).any() for rows in found):
+            raise ModelError(
+                f"{self._folder}: the model itself, in float32, computes log-probabilities that are"
+                " not numbers: its weights are too large. No artifact can be compared with it"
+            )
+        return found
 
     def prepare(self) -> None:
         """Compute the source's answers and log-probabilities now, not at the first artifact."""
@@ -239,45 +246,6 @@ def first_difference(one: list[int], other: list[int]) -> tuple[int, list[int], 
     pairs = zip(one, other, strict=False)
     position = next(i for i, pair in enumerate(pairs) if pair[0] != pair[1])
     return position, one[: position + 1], other[: position + 1]
-
-
-def check_tolerance(parity: Parity, tolerance: Tolerance, what: str) -> None:
-    """Reject an artifact outside of the tolerance.
-
-    Args:
-        parity: what was measured.
-        tolerance: the limits.
-        what: the artifact's name, for the message.
-
-    Raises:
-        ParityError: lists each limit that is exceeded, and by how much.
-    """
-    problems = []
-    tie = tolerance.tie
-    if tolerance.greedy and not parity.largest_gap <= tie:
-        problems.append(
-            f"only {parity.greedy_identical} of {parity.inputs} greedy answers are identical"
-        )
-    if parity.lookup_identical is not None and not (parity.lookup_gap or 0.0) <= tie:
-        problems.append(
-            f"prompt-lookup drafts change {parity.inputs - parity.lookup_identical}"
-            f" of {parity.inputs} answers"
-        )
-    if tolerance.max_error is not None and not parity.max_error <= tolerance.max_error:
-        problems.append(
-            f"the largest log-probability error is {parity.max_error:.4g}"
-            f" (limit {tolerance.max_error:g})"
-        )
-    if not parity.mean_error <= tolerance.mean_error:
-        problems.append(
-            f"the mean log-probability error is {parity.mean_error:.4g}"
-            f" (limit {tolerance.mean_error:g})"
-        )
-    if problems:
-        raise ParityError(
-            f"{what} differs from its source by more than the tolerance: {'; '.join(problems)}."
-            " Export with a higher-precision --quantize, or raise --max-error and --mean-error"
-        )
 
 
 def _check_finite(source: SourceModel) -> None:

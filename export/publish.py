@@ -6,15 +6,15 @@ import dataclasses
 import datetime
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.export.base import EXPORTERS, Exporter, Tolerance
+from edge.export.base import EXPORTERS, Exporter
 from edge.export.conditioning.calibration import Calibration, read_calibration
 from edge.export.conditioning.model import Conditioned, condition
-from edge.export.manifest import file_info, list_files, source_info, task_settings, write_manifest
-from edge.export.model_card import CARD_NAME, model_card
+from edge.export.exported import Exported
+from edge.export.manifest import add_card, list_files, source_info, task_settings, write_manifest
+from edge.export.model_card import model_card
 from edge.export.options import (
     ExportOptions,
     check_output,
@@ -26,13 +26,14 @@ from edge.export.options import (
     resolve_text_fingerprint,
     supported_generation,
 )
-from edge.export.parity import Parity, ParityCheck, check_tolerance
+from edge.export.parity import ParityCheck
 from edge.export.quantization.evaluation import HeldOutCheck
 from edge.export.quantization.sensitivity import precise_weights
 from edge.export.shortlist import Shortlist
 from edge.export.source import SourceModel
-from edge.export.staging import load_staged
+from edge.export.staging import load_staged, named_as
 from edge.export.target import Target, plan_targets
+from edge.export.tolerance import Tolerance, check_tolerance
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Manifest, TokenizerInfo
 from edge.runtime.artifact.trust import CODE_FILES, record_trust
@@ -42,22 +43,7 @@ from edge.runtime.platform.atomic import new_folder
 from edge.runtime.version import edge_version
 from edge.train.vocabulary import recorded_characters
 
-__all__ = ["ExportOptions", "Exported", "Publisher", "Target", "plan_targets"]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A published artifact: its folder, its manifest, and the parity that was measured.
-
-    `needs_trust`: it is code that could not be recorded as exported here; see `edge.runtime.load`.
-    `warnings`: generation settings of the model folder that the artifact does not have.
-    """
-
-    folder: Path
-    manifest: Manifest
-    parity: Parity
-    needs_trust: bool = False
-    warnings: tuple[str, ...] = ()
+__all__ = ["ExportOptions", "Publisher", "Target", "plan_targets"]
 
 
 class Publisher:
@@ -67,6 +53,7 @@ class Publisher:
         source: the model; parity is always measured against it.
         options: the settings of the export.
         prompt, limits, generation, text_fingerprint: what follows from both for every artifact.
+        tried: what `--quantize auto` measured before it chose a target, by target.
     """
 
     def __init__(self, source: SourceModel, options: ExportOptions | None = None) -> None:
@@ -83,6 +70,7 @@ class Publisher:
         self.generation = resolve_generation(source, options, self.limits)
         self.text_fingerprint = resolve_text_fingerprint(source, options, self.prompt)
         source.draft_head = resolve_draft_head(source)
+        self.tried: dict[Target, list[dict[str, Any]]] = {}
 
     def publish(self, target: Target, output: str | Path, *, force: bool = False) -> Exported:
         """Write one artifact and publish it if it passes the parity check.
@@ -212,27 +200,33 @@ class Publisher:
         shortlist = self.shortlist
         check.prepare()
         asked = self.options.compare_answers and self.options.condition
-        if compares := asked and exporter.is_quantized(target.quantization):
+        quantized = exporter.is_quantized(target.quantization)
+        if compares := asked and quantized:
             self.held_out.prepare()
-        with new_folder(output, force=force) as staging:
+        with new_folder(output, force=force) as staging, named_as(staging, output):
             manifest = self.write(target, staging)
             with load_staged(staging) as model:
                 parity = check.measure(model)
                 answers = shortlist.answers(model) if shortlist else []
-                check_tolerance(parity, tolerance, target.name)
+                conditioned = bool(manifest.conditioning)
+                check_tolerance(
+                    parity, tolerance, target.name, quantized=quantized, conditioned=conditioned
+                )
                 record = parity.as_manifest(tolerance)
+                if tried := self.tried.get(target):
+                    record["auto"] = tried
                 if compares:
                     record["held_out"] = self.held_out.compare(model).as_manifest()
             manifest = dataclasses.replace(manifest, parity=record)
             if shortlist:
                 manifest = self._restrict(exporter, manifest, staging, shortlist, answers)
-            model_card(manifest).save(staging / CARD_NAME)
-            files = {**manifest.files, CARD_NAME: file_info(staging / CARD_NAME)}
-            manifest = dataclasses.replace(manifest, files=files)
+            manifest = add_card(manifest, model_card(manifest), staging)
             write_manifest(staging, manifest)
         code = CODE_FILES.get(manifest.format)
         needs_trust = code is not None and not record_trust(Path(output) / code)
         warnings = generation_warnings(self.source, self.limits, self.generation, target.format)
+        written = self.source_for(exporter, target.quantization)
+        warnings += exporter.notes(written, target.quantization)
         return Exported(Path(output), manifest, parity, needs_trust, warnings)
 
     def _restrict(

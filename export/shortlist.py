@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.export.base import Tolerance
 from edge.export.parity import first_difference
+from edge.export.tolerance import Tolerance
 from edge.runtime.artifact import Artifact
 from edge.runtime.errors import ArtifactError, DataError, ParityError, UsageError
 from edge.runtime.generation import Generation

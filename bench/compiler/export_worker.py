@@ -18,7 +18,8 @@ from typing import Any
 
 from edge.bench.compiler.worker import Answer, Values, run_program
 from edge.export.conditioning.calibration import CalibrationRequest
-from edge.export.publish import Exported, ExportOptions, Publisher, Target
+from edge.export.exported import Exported
+from edge.export.publish import ExportOptions, Publisher, Target
 from edge.export.reference import TorchReference
 from edge.export.shortlist import ShortlistRequest
 from edge.export.source import SourceModel

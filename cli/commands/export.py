@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,7 @@ from edge.cli.options import (
 from edge.cli.param_types import COUNT, INPUT, PATH, completing
 
 if TYPE_CHECKING:
-    from edge.export.publish import Exported
+    from edge.export.exported import Exported
     from edge.export.target import Target
 
 _BY_SPEED = ("onnx", "ctranslate2", "gguf", "torchscript")  # of the engines, in docs/engines.md
@@ -159,6 +160,7 @@ def command(
         raise UsageError(f"--layout hub supports only --format onnx, not {', '.join(others)}")
     if layout == "hub" and tune:
         raise UsageError("--tune needs an artifact; --layout hub writes none")
+    from edge.bench.signals import signals_end_command
     from edge.cli.display.console import quiet_libraries, status
     from edge.export import export
     from edge.export.conditioning.calibration import CalibrationRequest
@@ -169,7 +171,8 @@ def command(
 
     quiet_libraries()
     columns = Columns(input_column, target_column)
-    with status("exporting") as progress:
+    kept = "artifacts that are finished stay, and nothing else is left"
+    with signals_end_command(lambda: kept), status("exporting") as progress:
         done = export(
             model,
             output,
@@ -226,6 +229,16 @@ def _fastest(done: list[Exported]) -> Path:
     return min(done, key=rank).folder
 
 
+def auto_line(tried: Sequence[Mapping[str, Any]]) -> str:
+    """What `--quantize auto` compared with float32 on held-out rows."""
+    found = (
+        f"{one.get('quantization')} keeps {one.get('identical')} of {one.get('rows')} answers"
+        f" (p {one.get('loss_p')} by loss, {one.get('answers_p')} by right answers)"
+        for one in tried
+    )
+    return f"auto: {', '.join(found)}"
+
+
 def print_exported(target: Target, exported: Exported) -> None:
     """Print one line for a finished artifact."""
     parity = exported.parity
@@ -241,6 +254,8 @@ def print_exported(target: Target, exported: Exported) -> None:
     if held_out := exported.manifest.parity.get("held_out"):
         changed = held_out["rows"] - held_out["identical"]
         click.echo(f"  {changed} of {held_out['rows']} answers to calibration rows changed")
+    if tried := exported.manifest.parity.get("auto"):
+        click.echo(f"  {auto_line(tried)}")
     for warning in exported.warnings:
         click.echo(f"  note: {warning}")
     if exported.needs_trust:

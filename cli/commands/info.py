@@ -90,7 +90,7 @@ def _page(artifact: Path, manifest: Manifest) -> str:
         else "none: answers choose from all tokens",
         "draft head": draft_head_line(manifest.draft_head) if manifest.draft_head else "none",
         "runtime": _runtime(manifest.runtime),
-        "chosen": _chosen(manifest.compiled),
+        "chosen": _chosen(manifest),
         "made": f"{manifest.created} by edge-t5 {manifest.edge_version}",
     }
     files = {f"  {name}": f"{info.size:,} bytes" for name, info in manifest.files.items()}
@@ -143,8 +143,13 @@ def _drafts(settings: dict[str, Any]) -> str:
     return f"{longest} (measured {date})" if date else f"{longest}"
 
 
-def _chosen(facts: dict[str, Any]) -> str:
-    """The verdict of `edge compile`, if it chose this artifact."""
+def _chosen(manifest: Manifest) -> str:
+    """The verdict of `edge compile` or the comparison of `--quantize auto`, if it chose this."""
+    from edge.cli.commands.export import auto_line
+
+    facts = manifest.compiled
     if not facts:
-        return "by hand"
+        found = manifest.parity.get("auto")
+        tried = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        return f"by --quantize {auto_line(tried)}" if tried else "by hand"
     return f"by {facts.get('command')}: {facts.get('verdict')} ({facts.get('created')})"

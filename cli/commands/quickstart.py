@@ -18,7 +18,7 @@ from edge.cli.param_types import Duration
 
 if TYPE_CHECKING:
     from edge.bench.artifacts.results import Report
-    from edge.export.publish import Exported
+    from edge.export.exported import Exported
     from edge.runtime.rows import Row
 
 _QUANTIZATIONS = ("auto", "none")

@@ -129,7 +129,7 @@ def read_calibration(
         longer = f"; {skipped:,} are longer than {max_input_tokens} tokens" if skipped else ""
         raise DataError(
             f"{len(chosen)} of {len(rows_read):,} rows can calibrate a model{longer}. Use at least"
-            f" {MIN_ROWS}",
+            f" {MIN_ROWS} different ones",
             path=path,
         )
     step = max(1, -(-len(chosen) // MAX_ROWS))
@@ -163,14 +163,17 @@ def train_file(data: Path) -> Path:
 def _usable(
     rows: Sequence[Row], prompt: Prompt, tokenizer: Tokenizer, max_input_tokens: int
 ) -> tuple[list[tuple[TokenIds, TokenIds]], int]:
+    """Inputs and targets of rows that are short enough, each once; and how many are too long."""
     inputs = tokenizer.encode([prompt.apply(row.input, row.fields) for row in rows])
     targets = tokenizer.encode([row.target or "" for row in rows])
-    chosen = [
+    fitting = [
         (ids, target)
         for ids, target in zip(inputs, targets, strict=True)
         if len(ids) <= max_input_tokens and len(target) <= _MAX_TARGET_TOKENS
     ]
-    return chosen, len(rows) - len(chosen)
+    # A repeated row must not be held out from itself.
+    chosen = {(*ids, None, *target): (ids, target) for ids, target in fitting}
+    return list(chosen.values()), len(rows) - len(fitting)
 
 
 def _generated(

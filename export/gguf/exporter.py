@@ -11,13 +11,14 @@ import numpy as np
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, LlamaFileType, get_tensor_name_map
 
 from edge.export.architecture import expected_shapes
-from edge.export.base import EIGHT_BIT, FOUR_BIT, HALF, Exporter, Tolerance
+from edge.export.base import Exporter
 from edge.export.gguf.blocks import Calibrated, compensate_file
 from edge.export.gguf.position_buckets import BiasTables, bias_tables
-from edge.export.gguf.quantizer import FOUR_BITS, quantize_file
+from edge.export.gguf.quantizer import FOUR_BITS, quantize_file, require_range, unfit_rows
 from edge.export.gguf.vocabulary import read_vocabulary
 from edge.export.quantization.sensitivity import kept_weights
 from edge.export.source import SourceModel
+from edge.export.tolerance import EIGHT_BIT, FOUR_BIT, HALF, Tolerance
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.gguf.compatibility import POSITION_LIMIT
@@ -64,6 +65,7 @@ class GgufExporter(Exporter):
         "int8": "q8_0",
         "int4": "q4_k_m",
     }
+    higher_precision: ClassVar[Mapping[str, str]] = {"q4_0": "q8_0", "q4_k_m": "q8_0"}
     # Measured with a trained model of 1.8 M parameters on 997 rows of Disfl-QA: mean and largest
     # log-probability error, identical greedy answers. The limits leave a wide margin.
     #   f32     1.0e-5  1.8e-3  997     all but 1.5e-4 comes from llama.cpp's float16 table of gelu
@@ -84,11 +86,9 @@ class GgufExporter(Exporter):
         """See `Exporter.write`. Quantization temporarily needs disk space for a float32 file.
 
         Raises:
-            ModelError: llama.cpp does not support this model's activation, or a weight is not
-                finite.
+            ModelError: a weight is not finite, or too large for the blocks' scales.
             EdgeError: the disk is full, or llama.cpp can't quantize the model.
         """
-        _check_activation(source)
         target = folder / MODEL_NAME
         with readable_os_errors(folder):
             if quantization in _UNQUANTIZED:
@@ -96,6 +96,8 @@ class GgufExporter(Exporter):
                 return {}
             unquantized = folder / _UNQUANTIZED_NAME
             try:
+                for name in expected_shapes(source.architecture):
+                    require_range(source.tensor(name), name, source.name)
                 _write_file(source, "f32", unquantized)
                 quantize_file(
                     unquantized,
@@ -110,15 +112,30 @@ class GgufExporter(Exporter):
                 unquantized.unlink(missing_ok=True)
         return {}
 
+    @classmethod
+    def check_architecture(cls, source: SourceModel) -> None:
+        """See `Exporter.check_architecture`.
 
-def _check_activation(source: SourceModel) -> None:
-    shape = source.architecture
-    if (shape.is_gated_act, shape.dense_act_fn) not in _ACTIVATIONS:
-        gated = "gated " if shape.is_gated_act else ""
-        raise ModelError(
-            f"{source.name}: llama.cpp supports T5 with relu or gated gelu_new only, not with"
-            f" {gated}{shape.dense_act_fn}. Use --format onnx or torchscript"
-        )
+        Raises:
+            ModelError: llama.cpp does not support this model's activation.
+        """
+        super().check_architecture(source)
+        shape = source.architecture
+        if (shape.is_gated_act, shape.dense_act_fn) not in _ACTIVATIONS:
+            gated = "gated " if shape.is_gated_act else ""
+            raise ModelError(
+                f"{source.name}: llama.cpp supports T5 with relu or gated gelu_new only, not with"
+                f" {gated}{shape.dense_act_fn}. Use --format onnx, ctranslate2 or torchscript"
+            )
+
+    @classmethod
+    def notes(cls, source: SourceModel, quantization: str) -> tuple[str, ...]:
+        """See `Exporter.notes`: matrices that the blocks don't fit."""
+        sizes = expected_shapes(source.architecture)
+        widths = [
+            size[1] for name, size in sizes.items() if len(size) == 2 and not name.endswith(_BIAS)
+        ]
+        return unfit_rows(widths) if cls.is_quantized(quantization) else ()
 
 
 # -- writing ------------------------------------------------------------------------------------

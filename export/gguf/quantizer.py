@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,40 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
 from edge.runtime.engines.gguf.library import clear_errors, last_error, llama_library
-from edge.runtime.errors import EdgeError
+from edge.runtime.errors import EdgeError, ModelError
 
 # Mixes whose embedding and most sensitive matrices get more bits. An answer reads few rows of the
 # embedding, so that they cost no time there.
 FOUR_BITS = (LlamaFileType.MOSTLY_Q4_K_M, LlamaFileType.MOSTLY_Q4_0)
+
+_SMALLEST_BLOCK = 32
+# A block's scale is a float16; with 8 bits the largest weight is 127 times it.
+_LARGEST_WEIGHT = 127 * 65504.0
+
+
+def require_range(weight: np.ndarray, name: str, model: str) -> None:
+    """Check that the scales of blocks can hold a weight.
+
+    Raises:
+        ModelError: They can't; llama.cpp would say so in a line of its own.
+    """
+    largest = float(np.abs(weight).max(initial=0.0))
+    if largest > _LARGEST_WEIGHT:
+        raise ModelError(
+            f"{model}: {name} holds {largest:.1e}, and the blocks of gguf end at"
+            f" {_LARGEST_WEIGHT:.1e}. Use --quantize f32"
+        )
+
+
+def unfit_rows(widths: Sequence[int]) -> tuple[str, ...]:
+    """A note on matrices whose rows, of these widths, no block divides; none without any."""
+    unfit = [width for width in widths if width % _SMALLEST_BLOCK]
+    if not unfit:
+        return ()
+    return (
+        f"{len(unfit)} of {len(widths)} matrices are in 16 bits: their rows are no multiple of"
+        f" {_SMALLEST_BLOCK}. --quantize f16 may be smaller",
+    )
 
 
 def quantize_file(

@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.export.base import Exporter
+from edge.export.exported import Exported
 from edge.export.hub.engine import HubEngine
 from edge.export.hub.files import check_generation, write_hub_files
 from edge.export.hub.graphs import HubExporter
-from edge.export.manifest import file_info
+from edge.export.manifest import add_card
 from edge.export.model_card import hub_card
 from edge.export.options import ExportOptions
-from edge.export.parity import check_tolerance
-from edge.export.publish import Exported, Publisher
+from edge.export.publish import Publisher
 from edge.export.source import SourceModel
 from edge.export.target import Target
+from edge.export.tolerance import check_tolerance
 from edge.runtime.artifact import Artifact
 from edge.runtime.engines.base import Vocabulary
 from edge.runtime.errors import UsageError
 from edge.runtime.model import Model
 from edge.runtime.platform.atomic import new_folder
-from edge.train.output.model_card import CARD_NAME
 
 
 class HubPublisher(Publisher):
@@ -72,9 +72,7 @@ class HubPublisher(Publisher):
                     parity = check.measure(model)
                 check_tolerance(parity, tolerance, f"{target.name} in the hub layout")
             manifest = dataclasses.replace(manifest, parity=parity.as_manifest(tolerance))
-            hub_card(manifest).save(staging / CARD_NAME)
-            files = {**manifest.files, CARD_NAME: file_info(staging / CARD_NAME)}
-            manifest = dataclasses.replace(manifest, files=files)
+            manifest = add_card(manifest, hub_card(manifest), staging)
         return Exported(Path(output), manifest, parity)
 
 

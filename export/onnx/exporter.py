@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edge.export.architecture import HEAD
-from edge.export.base import EIGHT_BIT, EXACT, FOUR_BIT, Exporter, Tolerance
+from edge.export.base import Exporter
 from edge.export.onnx.decoder import DecoderEmitter
 from edge.export.onnx.encoder import EncoderEmitter
 from edge.export.onnx.files import write_graphs
@@ -19,6 +19,7 @@ from edge.export.onnx.precision import BlockInt4, BlockInt8, Float32, Precision
 from edge.export.onnx.row_precision import RowInt8
 from edge.export.onnx.speculative import emit_speculative
 from edge.export.source import SourceModel
+from edge.export.tolerance import EIGHT_BIT, EXACT, FOUR_BIT, Tolerance
 
 GREEDY_NAME = "model.onnx"
 SPECULATIVE_NAME = "speculative.onnx"

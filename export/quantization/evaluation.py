@@ -19,6 +19,7 @@ from edge.runtime.options import GenerationOptions
 
 MIN_ROWS = 32  # fewer say too little to choose a precision by
 SIGNIFICANCE = 0.05
+MAX_CHANGED = 0.1  # of the answers, right or wrong
 _MAX_ROWS = 128
 _BATCH = 16
 
@@ -51,8 +52,15 @@ class Comparison:
 
     @property
     def is_indistinguishable(self) -> bool:
-        """Whether neither test tells the artifact from float32 at the level `SIGNIFICANCE`."""
-        return min(self.loss_p, self.answers_p) >= SIGNIFICANCE
+        """Whether neither test tells the artifact from float32 at the level `SIGNIFICANCE`.
+
+        The tests say little where most answers are wrong. So no more than `MAX_CHANGED` of the
+        answers may have changed, too.
+        """
+        changed = self.rows - self.identical
+        return (
+            min(self.loss_p, self.answers_p) >= SIGNIFICANCE and changed <= MAX_CHANGED * self.rows
+        )
 
     def as_manifest(self) -> dict[str, Any]:
         """The values as the manifest records them, rounded."""

@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from edge.export.architecture import HEAD
-from edge.export.base import EIGHT_BIT, EXACT, Exporter, Tolerance
+from edge.export.base import Exporter
 from edge.export.position_bias import decoder_bias_by_distance, encoder_bias_by_distance
 from edge.export.quantization.grid import INTEGER_ROWS
 from edge.export.quantization.rounding import quantize
 from edge.export.source import SourceModel
+from edge.export.tolerance import EIGHT_BIT, EXACT, Tolerance
 from edge.export.torchscript.layers import Int8Embedding, PositionBias, RowInt8Linear
 from edge.export.torchscript.model import ScriptedT5
 from edge.runtime.platform.memory import give_back_free_memory

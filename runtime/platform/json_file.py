@@ -65,7 +65,8 @@ def parse_json(text: str | bytes, *, unique_names: bool = False) -> Any:
     except RecursionError:
         raise ValueError("not JSON: nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from None
+        place = f"line {error.lineno}, " if "\n" in text.strip() else ""
+        raise ValueError(f"not JSON: {error.msg} ({place}column {error.colno})") from None
     except RepeatedNameError:
         raise
     except ValueError:  # of int(), which has its own limit

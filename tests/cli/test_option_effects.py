@@ -34,7 +34,8 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "log_content": {"quiet": False},
     "shortlist": {"formats": ("onnx", "gguf")},
     "no_drafts": {"formats": ("ctranslate2", "gguf")},
-    "calibrate": {"quantizations": ("int8", "none")},
+    "condition": {"quantizations": ("int8", "none")},
+    "calibrate": {"tune": True},
     "shortlist_frequent": {"shortlist": "rows"},
     "prefix": {"model": "model"},
     "lora_rank": {"method": "lora"},
@@ -60,6 +61,8 @@ IDLE: dict[str, Any] = {
     "quantizations": ("none",),
     "shortlist": None,
     "calibrate": None,
+    "condition": False,
+    "tune": False,
     "model": None,
     "method": "full",
     "decoder_layers": None,
@@ -95,7 +98,8 @@ def test_every_option_is_refused_without_and_accepted_with_its_condition(
     values = values_for(rule, artifact)
     with pytest.raises(UsageError) as caught:
         refuse_without_effect(command, {option}, values, params)
-    spelled = max(param.opts, key=len)
+    switched_off = param.secondary_opts if values.get(option) is False else []
+    spelled = max(switched_off or param.opts, key=len)
     assert f"{spelled} has no effect {rule.idle}" in str(caught.value)
     refuse_without_effect(command, set(), values, params)
     refuse_without_effect(command, {option}, values | REMEDIES[rule.options[0]], params)
@@ -137,6 +141,14 @@ def test_the_commands_check_before_any_work(
         commands.add(" ".join(line[:2]) if line[0] == "data" else line[0])
     assert commands == {command for rule in RULES for command in rule.commands}
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_for_weights_as_they_are_need_a_use(assert_refused: Refused, tmp_path: Path) -> None:
+    line = ("export", "none", "-f", "gguf", "-o", tmp_path / "x", "--calibrate", "rows.jsonl")
+    plain = ("--no-condition", "-q", "q8_0")
+    assert "--calibrate has no effect" in assert_refused(*line, *plain)
+    assert "no effect" not in assert_refused(*line, *plain, "--tune")
+    assert "no effect" not in assert_refused(*line, "--no-condition")  # auto compares on them
 
 
 def test_presets_may_set_what_another_option_switches_off(

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from edge.export.base import EXACT
 from edge.export.ctranslate2 import CTranslate2Exporter, vocabulary_tokens
 from edge.export.publish import Publisher, Target
 from edge.export.source import SourceModel
+from edge.export.tolerance import EXACT
 from edge.runtime import load
 from edge.runtime.errors import ModelError, UsageError
 

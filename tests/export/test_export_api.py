@@ -12,7 +12,7 @@ import pytest
 
 from edge.export import SourceModel, export
 from edge.runtime import Artifact
-from edge.runtime.errors import OutputExistsError, UsageError
+from edge.runtime.errors import ModelError, OutputExistsError, UsageError
 
 
 def test_each_format_gets_its_folder(random_model: Callable[..., Path], tmp_path: Path) -> None:
@@ -60,6 +60,22 @@ def test_wrong_arguments_are_refused(
 ) -> None:
     with pytest.raises(UsageError) as caught:
         export(random_model(), tmp_path / "out", **arguments)
+    assert message in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feed_forward_proj": "gelu"}, "llama.cpp supports T5 with relu or gated gelu_new only"),
+        ({"num_heads": 1, "d_kv": 16}, "CTranslate2 can't run one head of another width"),
+    ],
+)
+def test_a_shape_that_one_format_lacks_is_refused_before_any_work(
+    changes: dict[str, Any], message: str, random_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        export(random_model(**changes), tmp_path / "out", "all", "none")
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
 

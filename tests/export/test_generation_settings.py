@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge.export.publish import Exported, Publisher, Target
+from edge.export.exported import Exported
+from edge.export.publish import Publisher, Target
 from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.errors import ModelError

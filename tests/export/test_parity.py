@@ -15,6 +15,7 @@ from edge.export.api import publish_all
 from edge.export.publish import ExportOptions, Publisher, plan_targets
 from edge.export.source import SourceModel
 from edge.runtime import load
+from edge.runtime.errors import ModelError
 from samples import FORMATS
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -33,6 +34,20 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a width that no block divides": {"d_model": 72, "d_ff": 104},
 }
 INPUT = "what is the bridge of the old town near number 7 in Berlin by Anna from Rome with stones"
+
+
+def test_a_model_that_computes_no_numbers_is_blamed(
+    random_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = random_model()
+    weights = load_file(folder / "model.safetensors")
+    weights["decoder.final_layer_norm.weight"][:] = 3e38
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    publisher = Publisher(SourceModel.open(folder))
+    with pytest.raises(ModelError, match="the model itself, in float32, computes log-prob"):
+        publisher.publish(plan_targets("onnx", ("none",))[0], tmp_path / "out")
 
 
 @pytest.mark.parametrize("shape", SHAPES)

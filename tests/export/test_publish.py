@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from edge.export.base import EXACT
-from edge.export.parity import Parity, check_tolerance
+from edge.export.parity import Parity
 from edge.export.publish import ExportOptions, Publisher, Target, plan_targets
 from edge.export.source import SourceModel
+from edge.export.tolerance import EXACT, check_tolerance
 from edge.runtime import Artifact, load
-from edge.runtime.errors import OutputExistsError, ParityError, UsageError
+from edge.runtime.errors import EdgeError, OutputExistsError, ParityError, UsageError
 from samples import FORMATS
 
 
@@ -47,9 +47,30 @@ def test_an_artifact_outside_of_the_tolerance_is_not_published(
     trained: Path, tmp_path: Path
 ) -> None:
     publisher = Publisher(SourceModel.open(trained), ExportOptions(mean_error=1e-9))
-    [target] = plan_targets("onnx", ("int8",))
-    with pytest.raises(ParityError, match=r"mean log-probability error is .* \(limit 1e-09\)"):
-        publisher.publish(target, tmp_path / "out")
+    for name, advice in (
+        ("int8", "Export with a higher-precision --quantize or --no-condition, or raise --max"),
+        ("none", "Raise --max-error and --mean-error"),
+    ):
+        [target] = plan_targets("onnx", (name,))
+        with pytest.raises(
+            ParityError, match=r"log-probability error is .* \(limit 1e-09\)"
+        ) as one:
+            publisher.publish(target, tmp_path / "out")
+        assert f". {advice}" in str(one.value)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_name_the_output_not_the_folder_it_is_built_in(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(folder: Path) -> None:
+        raise EdgeError(f"{folder}/model.onnx: ONNX Runtime failed to run it")
+
+    monkeypatch.setattr("edge.export.publish.load_staged", fails)
+    publisher = Publisher(SourceModel.open(trained))
+    with pytest.raises(EdgeError) as caught:
+        publisher.publish(Target("onnx", "float32"), tmp_path / "out")
+    assert str(caught.value) == f"{tmp_path}/out/model.onnx: ONNX Runtime failed to run it"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -70,8 +70,8 @@ def test_an_empty_row_is_named(source: SourceModel, tmp_path: Path) -> None:
 
 
 def test_too_few_rows(source: SourceModel, tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.jsonl", [{"input": "what is it", "target": "it"}] * 3)
-    with pytest.raises(DataError, match="3 of 3 rows can calibrate a model. Use at least 8"):
+    path = write(tmp_path / "rows.jsonl", [{"input": "what is it", "target": "it"}] * 30)
+    with pytest.raises(DataError, match="1 of 30 rows can calibrate a model. Use at least 8 diff"):
         read(source, path)
 
 

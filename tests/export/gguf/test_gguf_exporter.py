@@ -7,11 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFReader
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from edge.export.gguf.exporter import GgufExporter
@@ -137,7 +140,36 @@ def test_t5s_buckets_are_left_alone(tmp_path: Path) -> None:
 def test_an_activation_that_llama_cpp_lacks(tmp_path: Path) -> None:
     source = save_letter_model(tmp_path / "model", feed_forward_proj="gated-silu")
     with pytest.raises(ModelError, match="relu or gated gelu_new only, not with gated silu"):
-        GgufExporter().write(source, "f32", tmp_path)
+        GgufExporter.check_architecture(source)
+
+
+def test_matrices_that_no_block_divides_are_named(tmp_path: Path) -> None:
+    heads = {"num_heads": 4, "d_kv": 16}
+    wide = save_letter_model(tmp_path / "wide", d_model=64, d_ff=96, **heads)
+    odd = save_letter_model(tmp_path / "odd", d_model=72, d_ff=96, **heads)
+    assert GgufExporter.notes(wide, "q8_0") == ()
+    assert GgufExporter.notes(odd, "f16") == ()
+    [note] = GgufExporter.notes(odd, "q8_0")
+    assert "matrices are in 16 bits: their rows are no multiple of 32" in note
+    exported = Publisher(odd).publish(Target("gguf", "q8_0"), tmp_path / "out")
+    [note] = exported.warnings  # conditioned: with a head of its own
+    tensors = GGUFReader(exported.folder / "model.gguf").tensors
+    kinds = Counter(tensor.tensor_type.name for tensor in tensors)
+    assert note.startswith(f"{kinds['F16']} of {kinds['F16'] + kinds['Q8_0']} matrices")
+
+
+def test_weights_beyond_the_scales_of_blocks(tmp_path: Path, capfd: Any) -> None:
+    source = save_letter_model(tmp_path / "model")
+    tensor = source.tensor
+    huge = "encoder.block.0.layer.1.DenseReluDense.wo.weight"
+    source.tensor = lambda name: tensor(name) * (1e10 if name == huge else 1)  # type: ignore[method-assign]
+    folder = tmp_path / "out"
+    folder.mkdir()
+    capfd.readouterr()
+    with pytest.raises(ModelError, match=rf"{huge} holds .*e\+\d+, and the blocks of gguf end at"):
+        GgufExporter().write(source, "q8_0", folder)
+    assert capfd.readouterr().err == ""
+    assert not list(folder.iterdir())
 
 
 def test_names_of_quantizations() -> None:

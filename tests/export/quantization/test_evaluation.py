@@ -36,6 +36,8 @@ def test_either_test_tells_them_apart() -> None:
     assert Comparison(64, 60, 0.0, loss_p=0.5, answers_p=0.5).is_indistinguishable
     assert not Comparison(64, 60, 0.1, loss_p=0.01, answers_p=0.5).is_indistinguishable
     assert not Comparison(64, 60, 0.0, loss_p=0.5, answers_p=0.01).is_indistinguishable
+    # Where no answer is right, right answers say nothing: many changed ones do.
+    assert not Comparison(64, 57, 0.0, loss_p=0.5, answers_p=1.0).is_indistinguishable
 
 
 def test_generated_targets_are_the_reference(

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from edge.export.base import EXACT
 from edge.export.publish import Publisher, Target
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
+from edge.export.tolerance import EXACT
 from edge.export.torchscript.exporter import MODEL_NAME, TorchScriptExporter
 from edge.export.torchscript.layers import RowInt8Linear
 from edge.runtime.options import GenerationOptions

@@ -14,7 +14,8 @@ import pytest
 import torch
 from artifact_forgery import forge
 
-from edge.export.publish import Exported, Publisher, Target
+from edge.export.exported import Exported
+from edge.export.publish import Publisher, Target
 from edge.runtime import load
 from edge.runtime.artifact.trust import is_recorded, record_trust, trusted_folder
 from edge.runtime.errors import ArtifactError, EdgeError
