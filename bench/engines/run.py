@@ -188,9 +188,12 @@ def _measure_batches(
 ) -> None:
     """Measure each batch size; `found` gets the results by the rows' names.
 
-    An engine that fails, for example for lack of memory, is out for the larger batches.
+    An engine that fails, for example for lack of memory, is out for the larger batches. One that
+    answers one by one is measured in the smallest only: it answers as many a second in the others.
     """
-    for batch in settings.batches:
+    for batch in sorted(settings.batches):
+        if batch > min(settings.batches):
+            runners = [one for one in runners if not _answers_one_by_one(one)]
         point: Point = (ids.rows(settings.input_tokens, batch), settings.new_tokens)
         phase, runs = f"batch {batch}", batch_runs(batch, settings.runs)
         for runner in runners:

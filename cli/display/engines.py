@@ -187,8 +187,8 @@ def print_report(report: EngineReport) -> None:
     for scaling in report.scaling:
         print_table(scaling_table(scaling))
     if report.settings.batches:
-        print_table(batch_table(report))
-        print_table(step_table(report))
+        print_table(batch_table(report), important=("quantization",))
+        print_table(step_table(report), important=("quantization",))
     for note in report_notes(report):
         click.echo(note)
 
