@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.export.parity import Parity
+from edge.export.tolerance import Parity
 from edge.runtime.artifact.manifest import Manifest
 
 

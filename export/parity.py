@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from edge.export.architecture import expected_shapes
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
-from edge.export.tolerance import Tolerance
+from edge.export.tolerance import Parity
 from edge.export.weights import require_finite
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Limits
@@ -55,40 +54,6 @@ _NEW_TOKENS = 24
 # Otherwise a model whose answers are eos alone would pass with next to nothing compared.
 _MIN_NEW_TOKENS = 4
 _DRAFT_TOKENS, _DRAFTED_TOKENS = 6, 16  # of a draft, and of the answers compared
-
-
-@dataclass(frozen=True)
-class Parity:
-    """The result of a parity check; log-probabilities are in nats.
-
-    Attributes:
-        inputs: the number of inputs.
-        tokens: the number of tokens in the source's greedy answers, over which errors are taken.
-        greedy_identical: how many greedy answers are identical to the source's.
-        largest_gap: over the other answers, the largest difference between the source's
-            log-probabilities of the two tokens where the answers first differ; 0 if all are
-            identical.
-        lookup_identical: how many answers are the same with and without prompt-lookup drafts;
-            None if the engine does not support them.
-        lookup_gap: over the other answers, the largest difference between the artifact's
-            log-probabilities where they first differ; None as above.
-        max_error, mean_error: absolute log-probability errors per token.
-    """
-
-    inputs: int
-    tokens: int
-    greedy_identical: int
-    largest_gap: float
-    lookup_identical: int | None
-    lookup_gap: float | None
-    max_error: float
-    mean_error: float
-
-    def as_manifest(self, tolerance: Tolerance) -> dict[str, Any]:
-        """The manifest's `parity` section: these values, rounded, and the tolerance."""
-        values = dataclasses.asdict(self)
-        rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
-        return {**rounded, "tolerance": dataclasses.asdict(tolerance)}
 
 
 class ParityCheck:

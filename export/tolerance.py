@@ -1,15 +1,12 @@
-"""How much an artifact may differ from its source model."""
+"""How much an artifact differs from its source model, and how much it may."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from edge.runtime.errors import ParityError
-
-if TYPE_CHECKING:
-    from edge.export.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,40 @@ EXACT = Tolerance(greedy=True, max_error=1e-3, mean_error=1e-3)
 HALF = Tolerance(greedy=False, max_error=None, mean_error=0.05)
 EIGHT_BIT = Tolerance(greedy=False, max_error=None, mean_error=0.2)
 FOUR_BIT = Tolerance(greedy=False, max_error=None, mean_error=0.5)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The result of a parity check; log-probabilities are in nats.
+
+    Attributes:
+        inputs: the number of inputs.
+        tokens: the number of tokens in the source's greedy answers, over which errors are taken.
+        greedy_identical: how many greedy answers are identical to the source's.
+        largest_gap: over the other answers, the largest difference between the source's
+            log-probabilities of the two tokens where the answers first differ; 0 if all are
+            identical.
+        lookup_identical: how many answers are the same with and without prompt-lookup drafts;
+            None if the engine does not support them.
+        lookup_gap: over the other answers, the largest difference between the artifact's
+            log-probabilities where they first differ; None as above.
+        max_error, mean_error: absolute log-probability errors per token.
+    """
+
+    inputs: int
+    tokens: int
+    greedy_identical: int
+    largest_gap: float
+    lookup_identical: int | None
+    lookup_gap: float | None
+    max_error: float
+    mean_error: float
+
+    def as_manifest(self, tolerance: Tolerance) -> dict[str, Any]:
+        """The manifest's `parity` section: these values, rounded, and the tolerance."""
+        values = dataclasses.asdict(self)
+        rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+        return {**rounded, "tolerance": dataclasses.asdict(tolerance)}
 
 
 def check_tolerance(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge.export.parity import Parity, ParityCheck
+from edge.export.parity import ParityCheck
 from edge.export.shortlist import read_shortlist
 from edge.export.source import SourceModel
-from edge.export.tolerance import Tolerance, check_tolerance
+from edge.export.tolerance import Parity, Tolerance, check_tolerance
 from edge.runtime.errors import ModelError
 from edge.runtime.model import Model
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.export.parity import Parity
 from edge.export.publish import ExportOptions, Publisher, Target, plan_targets
 from edge.export.source import SourceModel
-from edge.export.tolerance import EXACT, check_tolerance
+from edge.export.tolerance import EXACT, Parity, check_tolerance
 from edge.runtime import Artifact, load
 from edge.runtime.errors import EdgeError, OutputExistsError, ParityError, UsageError
 from samples import FORMATS

@@ -21,7 +21,13 @@ def test_values_up_to_the_size_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"{", "line 1"), (b'"\xff"', "not UTF-8"), (b"[" * 100_000, "nested too deeply"), (b"", "")],
+    [
+        (b"{", "column 2"),
+        (b"{\n\n]", "line 3, column 1"),
+        (b'"\xff"', "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"", ""),
+    ],
 )
 def test_what_is_not_json(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "a.json"
