@@ -147,13 +147,15 @@ bench-engines: install $(BASELINES)
 	$(BIN)/edge bench-speculation build/speculation --data $(SPECULATION_DATA) --threads 2 \
 	  --replay $(lastword $(SHAPES)) --json runs/speculation.json
 
-# Answers per second of all engines in batches, and the cost of a decoder step. Half an hour per shape on an idle machine.
+# Answers per second of all engines in batches, and the time of a decoder step. Half an hour per shape
+# on an idle machine.
 BATCHES ?= 1,4,8,16,64
 
 bench-batch: export EDGE_BASELINES_PYTHON := $(BASELINES_PYTHON)
 bench-batch: install $(BASELINES)
-	$(BIN)/edge bench-engines $(SHAPES) --format onnx --quantize int8 --quantize int4 --quantize int8_row \
-	  --baselines --runs 30 --batch $(BATCHES) --json runs/batches.json || [ $$? -eq 3 ]
+	$(BIN)/edge bench-engines $(SHAPES) --format onnx \
+	  --quantize int8 --quantize int4 --quantize int8_row --baselines --runs 30 \
+	  --batch $(BATCHES) --json runs/batches.json || [ $$? -eq 3 ]
 
 # Compare the search with measuring every combination, on an idle machine: the two winners side by
 # side, then the seconds of both searches.

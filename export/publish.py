@@ -31,9 +31,9 @@ from edge.export.quantization.evaluation import HeldOutCheck
 from edge.export.quantization.sensitivity import precise_weights
 from edge.export.shortlist import Shortlist
 from edge.export.source import SourceModel
-from edge.export.staging import load_staged, named_as
+from edge.export.staging import load_staged
 from edge.export.target import Target, plan_targets
-from edge.export.tolerance import Tolerance, check_tolerance
+from edge.export.tolerance import Parity, Tolerance, check_tolerance
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import Manifest, TokenizerInfo
 from edge.runtime.artifact.trust import CODE_FILES, record_trust
@@ -195,23 +195,18 @@ class Publisher:
         self, exporter: Exporter, target: Target, output: str | Path, *, force: bool
     ) -> Exported:
         """Write, check and publish exactly this target."""
-        tolerance = self._tolerance(exporter, target.quantization)
         check = self.check  # first: it rejects a wrong tokenizer before anything is written
         shortlist = self.shortlist
         check.prepare()
         asked = self.options.compare_answers and self.options.condition
-        quantized = exporter.is_quantized(target.quantization)
-        if compares := asked and quantized:
+        if compares := asked and exporter.is_quantized(target.quantization):
             self.held_out.prepare()
-        with new_folder(output, force=force) as staging, named_as(staging, output):
+        with new_folder(output, force=force) as staging:
             manifest = self.write(target, staging)
             with load_staged(staging) as model:
                 parity = check.measure(model)
                 answers = shortlist.answers(model) if shortlist else []
-                conditioned = bool(manifest.conditioning)
-                check_tolerance(
-                    parity, tolerance, target.name, quantized=quantized, conditioned=conditioned
-                )
+                tolerance = self._check(exporter, manifest, parity, target.name)
                 record = parity.as_manifest(tolerance)
                 if tried := self.tried.get(target):
                     record["auto"] = tried
@@ -253,10 +248,10 @@ class Publisher:
         )
         write_manifest(staging, manifest)
         check = ParityCheck(self.source, self.prompt, self.limits, staging, shortlist.ids)
-        tolerance = self._tolerance(exporter, manifest.quantization)
         with load_staged(staging) as model:
             parity = check.measure(model)
-            check_tolerance(parity, tolerance, f"{manifest.format} with a shortlist")
+            what = f"{manifest.format} with a shortlist"
+            tolerance = self._check(exporter, manifest, parity, what)
             report = shortlist.compare(model, before, tolerance)
         report["parity"] = parity.as_manifest(tolerance)
         return dataclasses.replace(manifest, shortlist=report)
@@ -289,6 +284,17 @@ class Publisher:
             edge_version=edge_version(),
         )
 
-    def _tolerance(self, exporter: Exporter, quantization: str) -> Tolerance:
-        found = exporter.tolerances[quantization]
-        return found.with_limits(self.options.max_error, self.options.mean_error)
+    def _check(
+        self, exporter: Exporter, manifest: Manifest, parity: Parity, what: str
+    ) -> Tolerance:
+        """Reject an artifact outside of its tolerance, which is returned.
+
+        Raises:
+            ParityError: see `check_tolerance`.
+        """
+        limits = self.options.max_error, self.options.mean_error
+        tolerance = exporter.tolerances[manifest.quantization].with_limits(*limits)
+        quantized = exporter.is_quantized(manifest.quantization)
+        conditioned = bool(manifest.conditioning)
+        check_tolerance(parity, tolerance, what, quantized=quantized, conditioned=conditioned)
+        return tolerance

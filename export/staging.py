@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from edge.runtime.errors import EdgeError
 from edge.runtime.model import Model, load
 from edge.runtime.platform.cpu import service_threads
 
@@ -23,13 +20,3 @@ def load_staged(folder: Path) -> Model:
     size = sum(path.stat().st_size for path in folder.iterdir())
     threads = service_threads() if size >= _LARGE_BYTES else None
     return load(folder, trust_code=True, threads=threads)
-
-
-@contextlib.contextmanager
-def named_as(staging: Path, output: str | Path) -> Iterator[None]:
-    """Let errors name the artifact that the user asked for, not the folder it is built in."""
-    try:
-        yield
-    except EdgeError as error:
-        error.args = (str(error).replace(str(staging), str(output)),)
-        raise

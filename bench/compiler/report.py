@@ -12,12 +12,10 @@ from typing import Any
 
 from edge.bench.compiler.search import Search
 from edge.bench.compiler.trial import Trial
-from edge.export.manifest import file_info
+from edge.export.manifest import add_card, write_manifest
 from edge.export.model_card import model_card
 from edge.runtime.artifact import Artifact
-from edge.runtime.artifact.manifest import MANIFEST_NAME
 from edge.runtime.platform.atomic import new_file, new_folder
-from edge.train.output.model_card import CARD_NAME
 
 
 @dataclass(frozen=True)
@@ -187,10 +185,7 @@ def write_winner(
     with new_folder(output, force=force) as staging:
         for name in old.files:
             shutil.copyfile(artifact.path(name), staging / name)
-        model_card(manifest).save(staging / CARD_NAME)
-        files = {**old.files, CARD_NAME: file_info(staging / CARD_NAME)}
-        manifest = dataclasses.replace(manifest, files=files)
-        (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        write_manifest(staging, add_card(manifest, model_card(manifest), staging))
         Artifact.open(staging, verify=True)
 
 

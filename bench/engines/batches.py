@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.bench.engines.step_time import step_ms
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.memory import free_memory
@@ -53,9 +54,9 @@ def batch_speed(
         new_tokens: length of each answer.
     """
     p5, p50, p95 = (float(value) for value in np.percentile(times_ms, (5, 50, 95)))
-    step_ms = (p50 - float(np.median(first_ms))) / (new_tokens - 1)
+    step = step_ms(p50, float(np.median(first_ms)), new_tokens)
     times = tuple(round(value, 4) for value in times_ms)
-    return BatchSpeed(batch, threads, p5, p50, p95, batch / p50 * 1000, step_ms, times)
+    return BatchSpeed(batch, threads, p5, p50, p95, batch / p50 * 1000, step, times)
 
 
 def batch_runs(batch: int, runs: int) -> int:

@@ -86,7 +86,7 @@ class EngineRow:
     """One line of the table. If `speed` is None, `failure` says why.
 
     `bits` are those of a decoder weight; `size` is what the engine loads, in bytes; `batches` has
-    one entry for each of the settings'.
+    one entry for each of the settings', or the smallest alone where answers come one by one.
     """
 
     name: str

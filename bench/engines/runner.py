@@ -12,6 +12,7 @@ from edge.bench.engines.cache import size_of
 from edge.bench.engines.process import EngineProcess, start
 from edge.bench.engines.random_ids import Rows
 from edge.bench.engines.results import EngineRow, Speed
+from edge.bench.engines.step_time import step_ms
 from edge.bench.timing.interleaved import FailureIsolated, Turn, time_interleaved
 from edge.bench.timing.line_process import EngineProcessError
 
@@ -103,7 +104,7 @@ class EngineRunner(FailureIsolated):
             p50=p50,
             p95=p95,
             first_ms=first,
-            per_token_ms=(p50 - first) / (point[1] - 1),
+            per_token_ms=step_ms(p50, first, point[1]),
             rss=self._rss,
             peak_rss=self._peak_rss,
             times_ms=tuple(round(value, 4) for value in times),

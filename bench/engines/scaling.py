@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.bench.engines.random_ids import Rows
+from edge.bench.engines.step_time import step_ms
 
 NEW_TOKENS = (16, 32, 64, 128)
 INPUT_TOKENS = (16, 32, 128, 512)
@@ -69,7 +70,7 @@ def scaling_table(
     for rows, new_tokens in points:
         ms, first = (float(np.median(times[rows, length])) for length in (new_tokens, 1))
         found.append(
-            ScalingPoint(len(rows[0]), new_tokens, ms, first, (ms - first) / (new_tokens - 1))
+            ScalingPoint(len(rows[0]), new_tokens, ms, first, step_ms(ms, first, new_tokens))
         )
     common = points[-1][1]
     by_input = [point for point in found if point.new_tokens == common]

@@ -96,9 +96,7 @@ class GgufExporter(Exporter):
                 return {}
             unquantized = folder / _UNQUANTIZED_NAME
             try:
-                for name in expected_shapes(source.architecture):
-                    require_range(source.tensor(name), name, source.name)
-                _write_file(source, "f32", unquantized)
+                _write_file(source, "f32", unquantized, for_blocks=True)
                 quantize_file(
                     unquantized,
                     target,
@@ -141,8 +139,13 @@ class GgufExporter(Exporter):
 # -- writing ------------------------------------------------------------------------------------
 
 
-def _write_file(source: SourceModel, quantization: str, path: Path) -> None:
-    """Write the whole file, one tensor in memory at a time."""
+def _write_file(
+    source: SourceModel, quantization: str, path: Path, *, for_blocks: bool = False
+) -> None:
+    """Write the whole file, one tensor in memory at a time.
+
+    With `for_blocks`, weights that the scales of blocks can't hold are refused.
+    """
     shape = source.architecture
     bias = bias_tables(shape, *(source.tensor(name) for name in _bias_names()))
     weights = expected_shapes(_pad_encoder(shape))
@@ -161,6 +164,8 @@ def _write_file(source: SourceModel, quantization: str, path: Path) -> None:
         writer.write_ti_data_to_file()
         for name, size in weights.items():
             values = _values(source, name, size, bias)
+            if for_blocks:
+                require_range(values, name, source.name)
             dtype = _dtype(name, values.ndim, quantization)
             writer.write_tensor_data(_finite(values.astype(dtype), name, source))
     except OSError as error:

@@ -17,7 +17,6 @@ from edge.export.options import ExportOptions
 from edge.export.publish import Publisher
 from edge.export.source import SourceModel
 from edge.export.target import Target
-from edge.export.tolerance import check_tolerance
 from edge.runtime.artifact import Artifact
 from edge.runtime.engines.base import Vocabulary
 from edge.runtime.errors import UsageError
@@ -60,7 +59,6 @@ class HubPublisher(Publisher):
     def _publish(
         self, exporter: Exporter, target: Target, output: str | Path, *, force: bool
     ) -> Exported:
-        tolerance = self._tolerance(exporter, target.quantization)
         check = self.check  # first: it rejects a wrong tokenizer before anything is written
         with new_folder(output, force=force) as staging:
             source = self.source_for(exporter, target.quantization)
@@ -70,7 +68,8 @@ class HubPublisher(Publisher):
             for model in _models(Artifact(staging, manifest)):
                 with model:
                     parity = check.measure(model)
-                check_tolerance(parity, tolerance, f"{target.name} in the hub layout")
+                what = f"{target.name} in the hub layout"
+                tolerance = self._check(exporter, manifest, parity, what)
             manifest = dataclasses.replace(manifest, parity=parity.as_manifest(tolerance))
             manifest = add_card(manifest, hub_card(manifest), staging)
         return Exported(Path(output), manifest, parity)

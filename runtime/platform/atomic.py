@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from edge.runtime.errors import EdgeError
 from edge.runtime.platform.destination import check_free, exists_already
 from edge.runtime.platform.os_errors import readable_os_errors
 
@@ -81,6 +82,8 @@ def new_file(destination: str | Path) -> Iterator[Path]:
 def _staging(destination: Path, *, folder: bool) -> Iterator[Path]:
     """A new file or folder beside `destination`, locked; deleted at the end if it is still there.
 
+    Errors that name it name `destination` instead.
+
     Raises:
         EdgeError: It can't be created or filled for a reason that the user can fix.
     """
@@ -91,6 +94,9 @@ def _staging(destination: Path, *, folder: bool) -> Iterator[Path]:
     try:
         with readable_os_errors(destination):
             yield staging
+    except EdgeError as error:
+        error.args = (str(error).replace(str(staging), str(destination)),)
+        raise
     finally:
         _delete(staging)
         os.close(lock)
