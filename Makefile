@@ -10,12 +10,17 @@ BIN := $(VENV)/bin
 BASELINES_VENV ?= .venv-baselines
 BASELINES := $(if $(EDGE_BASELINES_PYTHON),,baselines)
 BASELINES_PYTHON := $(or $(EDGE_BASELINES_PYTHON),$(abspath $(BASELINES_VENV)/bin/python))
+# LangChain and Haystack for the adapters in examples/, with edge's runtime and without torch.
+# EDGE_ADAPTERS_PYTHON names the Python of an existing environment.
+ADAPTERS_VENV ?= .venv-adapters
+ADAPTERS := $(if $(EDGE_ADAPTERS_PYTHON),,adapters)
+ADAPTERS_PYTHON := $(or $(EDGE_ADAPTERS_PYTHON),$(abspath $(ADAPTERS_VENV)/bin/python))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: demo install test test-slow test-hostile test-gpu test-arm64 interop baselines \
+.PHONY: demo install test test-slow test-hostile test-gpu test-arm64 interop baselines adapters \
   bench-engines bench-batch bench-serve \
   bench-compile bench-quantization \
   lint typed types docs format help-docs package clean
@@ -76,8 +81,10 @@ test-arm64: install
 	$(BIN)/python -m pytest -q -rPs -m slow tests/arm64
 
 # Load exports with Optimum, in the baselines' environment, and with transformers.js in Node.js.
-interop: install $(BASELINES)
+# Run the adapters of examples/ with LangChain and Haystack.
+interop: install $(BASELINES) $(ADAPTERS)
 	EDGE_BASELINES_PYTHON=$(BASELINES_PYTHON) $(BIN)/python -m pytest -q tests/interop
+	EDGE_ADAPTERS_PYTHON=$(ADAPTERS_PYTHON) $(BIN)/python -m pytest -q tests/test_examples.py -k adapters
 
 lint: install
 	$(BIN)/ruff check .
@@ -130,6 +137,13 @@ baselines: $(BASELINES_VENV)/.installed
 $(BASELINES_VENV)/.installed: bench/engines/baselines/requirements.txt
 	$(PYTHON) -m venv $(BASELINES_VENV)
 	$(BASELINES_VENV)/bin/pip install --quiet -r bench/engines/baselines/requirements.txt
+	touch $@
+
+adapters: $(ADAPTERS_VENV)/.installed
+
+$(ADAPTERS_VENV)/.installed: setup.cfg tests/adapters.txt
+	$(PYTHON) -m venv $(ADAPTERS_VENV)
+	$(ADAPTERS_VENV)/bin/pip install --quiet -r tests/adapters.txt -e '.[onnx]'
 	touch $@
 
 # The tables of docs/engines.md and the figure of README.md. Takes an hour on an idle machine.
