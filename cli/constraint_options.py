@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edge.cli.base import GroupedOption
-from edge.cli.options import F, given, read_json_option
+from edge.cli.options import F, given, read_json_option, read_text_option
 from edge.cli.param_types import INPUT
 
 _MAX_GRAMMAR_BYTES = 16 << 20
@@ -64,25 +64,5 @@ def constraints(values: dict[str, Any]) -> dict[str, Any]:
     if schema and not schema.lstrip().startswith("{"):
         found["json_schema"] = read_json_option(Path(schema))
     if "grammar" in found:
-        found["grammar"] = _text_file(found["grammar"])
+        found["grammar"] = read_text_option(found["grammar"], _MAX_GRAMMAR_BYTES)
     return found
-
-
-def _text_file(path: Path) -> str:
-    """The content of a text file.
-
-    Raises:
-        UsageError: It can't be read, is very large, or is not UTF-8.
-    """
-    from edge.runtime.errors import UsageError
-
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_GRAMMAR_BYTES + 1)
-        if len(content) > _MAX_GRAMMAR_BYTES:
-            raise UsageError(f"{path}: larger than {_MAX_GRAMMAR_BYTES >> 20} MiB")
-        return content.decode()
-    except OSError as error:
-        raise UsageError(f"{path}: can't be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: not UTF-8") from None

@@ -234,6 +234,27 @@ def read_json_option(path: Path) -> Any:
         raise UsageError(f"{path}: {error}") from None
 
 
+def read_text_option(path: Path, max_bytes: int) -> str:
+    """The content of a text file that an option names.
+
+    Raises:
+        UsageError: It can't be read, is larger than `max_bytes`, or is not UTF-8.
+    """
+    from edge.runtime.errors import UsageError
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read ({error.strerror})") from None
+    if len(content) > max_bytes:
+        raise UsageError(f"{path}: larger than {max_bytes >> 20} MiB")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8") from None
+
+
 def command_line() -> str:
     """The command line as given, for a report; empty outside of a command."""
     context = click.get_current_context(silent=True)

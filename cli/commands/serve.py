@@ -13,7 +13,13 @@ import click
 
 from edge.cli.artifact_names import name_artifacts
 from edge.cli.base import Command
-from edge.cli.options import guardrail_options, guardrails, threads_option, trust_option
+from edge.cli.options import (
+    guardrail_options,
+    guardrails,
+    read_text_option,
+    threads_option,
+    trust_option,
+)
 from edge.cli.param_types import INPUT, Duration
 
 if TYPE_CHECKING:
@@ -250,14 +256,7 @@ def read_keys(path: Path | None) -> tuple[str, ...]:
 
     keys = [os.environ.get(_KEY_VARIABLE, "").strip()]
     if path is not None:
-        try:
-            with path.open("rb") as file:
-                content = file.read(_MAX_KEY_BYTES + 1)
-            if len(content) > _MAX_KEY_BYTES:
-                raise UsageError(f"{path}: larger than {_MAX_KEY_BYTES >> 10} KiB")
-            lines = content.decode().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}: can't be read ({error})") from None
+        lines = read_text_option(path, _MAX_KEY_BYTES).splitlines()
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not found:
             raise UsageError(f"{path}: contains no API key")
