@@ -1,7 +1,8 @@
 """The program `python -m edge.bench.json_answers`: rows, a training, exports, and a line for each.
 
 Trains a T5 from scratch or, with --base, a low-rank adapter of another model on rows of JSON. Exits
-with 3 if an artifact answers with valid JSON on less than 99 % of the dev rows.
+with 3 if an artifact answers with valid JSON on less than 99 % of the dev rows. With --words it
+trains a base for that: the same commands, with their words in quotes as targets.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import click
 
-from edge.bench.json_answers.rows import write_json_rows
+from edge.bench.json_answers.rows import command_as_json, command_as_words, write_command_rows
 from edge.bench.json_answers.validity import Validity, measure_artifact
 from edge.bench.timing.machine import machine_info
 from edge.runtime.errors import EdgeError, OutputExistsError
@@ -32,7 +33,7 @@ _LORA: Mapping[str, Any] = {
     "method": "lora",
     "lora_rank": 32,
     "lora_dropout": 0.0,
-    "learning_rate": 3e-3,
+    "learning_rate": 7e-4,
     "batch_size": 32,
     "adam_beta2": 0.99,
     "dropout": 0.0,
@@ -47,9 +48,10 @@ _LORA: Mapping[str, Any] = {
               help="New folder for rows, model and artifacts.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue a training that was stopped.")
 @click.option("--base", help="Train a low-rank adapter of this model, not a new model.")
+@click.option("--words", is_flag=True, help="Train a base: words in quotes, not JSON. No export.")
 @click.option("--format", "formats", multiple=True, default=("onnx",), show_default=True)
 @click.option("--quantize", default="int8", show_default=True)
-@click.option("--max-characters", default=120, show_default=True, help="Longest JSON of a row.")
+@click.option("--max-characters", default=120, show_default=True, help="Longest target of a row.")
 @click.option("--max-args", type=int, help="Most arguments of a command.")
 @click.option("--limit", "-n", type=int, help="Use only so many rows of each split.")
 @click.option("--epochs", type=float, default=6.0, show_default=True)
@@ -61,6 +63,7 @@ def main(
     output: Path,
     resume: bool,
     base: str | None,
+    words: bool,
     formats: tuple[str, ...],
     quantize: str,
     max_characters: int,
@@ -78,12 +81,17 @@ def main(
     try:
         if output.exists() and not resume:
             raise OutputExistsError(f"{output} exists; name a new folder, or use --resume")
-        counts = write_json_rows(
-            data, output / "rows", max_characters=max_characters, max_args=max_args, limit=limit
+        counts = write_command_rows(
+            data,
+            output / "rows",
+            max_characters=max_characters,
+            max_args=max_args,
+            limit=limit,
+            write=command_as_words if words else command_as_json,
         )
         click.echo(f"{counts['train']:,} rows for training, {counts['dev']:,} for the check")
         figures = _train(output, settings, resume=resume)
-        found = _answer(output, formats, quantize, threads)
+        found = [] if words else _answer(output, formats, quantize, threads)
     except EdgeError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.bench.json_answers.rows import command_as_json, write_json_rows
+from edge.bench.json_answers.rows import command_as_json, command_as_words, write_command_rows
 from edge.bench.json_answers.validity import measure_artifact
 from edge.export import export
 from edge.runtime.errors import DataError
@@ -38,29 +38,37 @@ def test_a_command_becomes_an_object() -> None:
     assert command_as_json("a b c", max_args=1) is None
 
 
+def test_a_base_learns_the_words(data: Path, tmp_path: Path) -> None:
+    assert command_as_words("ls -l path/to/file") == '"ls" "-l" "path/to/file"'
+    assert command_as_words("echo 'a'") is None
+    write_command_rows(data, tmp_path / "rows", max_characters=120, write=command_as_words)
+    [row, _] = read_rows(tmp_path / "rows" / "dev.jsonl")
+    assert (row.input, row.target) == ("ls", '"ls"')
+
+
 def test_no_command_is_in_both_splits_or_twice(data: Path, tmp_path: Path) -> None:
-    counts = write_json_rows(data, tmp_path / "rows", max_characters=120)
+    counts = write_command_rows(data, tmp_path / "rows", max_characters=120)
     assert counts == {"train": 2, "dev": 2}
     found = {split: read_rows(tmp_path / "rows" / f"{split}.jsonl") for split in counts}
     assert [row.input for row in found["train"]] == ["ls -l path/to/file", "git add ."]
     assert [row.input for row in found["dev"]] == COMMANDS["dev"]
-    few = write_json_rows(data, tmp_path / "few", max_characters=120, limit=1, max_args=2)
+    few = write_command_rows(data, tmp_path / "few", max_characters=120, limit=1, max_args=2)
     assert few == {"train": 1, "dev": 1}
 
 
 def test_unusable_data_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="short enough"):
-        write_json_rows(data, tmp_path / "rows", max_characters=10)
+        write_command_rows(data, tmp_path / "rows", max_characters=10)
     (data / "train.jsonl").unlink()
     with pytest.raises(DataError, match="no train file"):
-        write_json_rows(data, tmp_path / "rows", max_characters=120)
+        write_command_rows(data, tmp_path / "rows", max_characters=120)
 
 
 def test_answers_that_are_not_json_are_counted(
     random_model: Callable[..., Path], data: Path, tmp_path: Path
 ) -> None:
     [exported] = export(random_model(), tmp_path / "artifact", "onnx", "none")
-    write_json_rows(data, tmp_path / "rows", max_characters=120)
+    write_command_rows(data, tmp_path / "rows", max_characters=120)
     rows = read_rows(tmp_path / "rows" / "dev.jsonl")
     found = measure_artifact(exported.folder, rows, max_new_tokens=8, threads=1)
     assert found.artifact.startswith("onnx-")
