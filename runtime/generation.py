@@ -38,13 +38,15 @@ class Generation:
         finish_reason: "eos", "length", "stop" (a stop string or the callback) or "fallback" (the
             engine did not run).
         input_tokens: Length of the input in tokens, eos included.
-        truncated: Whether the input was truncated to the limit.
+        truncated: Whether the input, or a part of it, was truncated to the limit.
         timings: Durations of the call.
         steps: Number of decoder steps if tokens were drafted from the input
             (prompt_lookup_num_tokens), else None.
         alternatives: The other sequences of num_return_sequences, best first.
         parts: Number of parts that the input was split into (on_long "chunk").
         retried: Whether the first answer failed the output check.
+        end_token_ids: The end token, if the decoder generated one; of an input that was split, those
+            of its parts.
     """
 
     text: str
@@ -58,21 +60,23 @@ class Generation:
     alternatives: tuple[Generation, ...] = ()
     parts: int = 1
     retried: bool = False
+    end_token_ids: tuple[int, ...] = ()
 
     @property
     def output_tokens(self) -> int:
-        """Number of tokens that the decoder generated, eos included."""
-        return len(self.token_ids) + (self.finish_reason == "eos")
+        """Number of tokens that the decoder generated, end tokens included."""
+        return len(self.token_ids) + len(self.end_token_ids)
 
 
 def join(answers: list[Generation], separators: list[str]) -> Generation:
     """Join the answers to the parts of one input into one answer.
 
     Token counts and steps add up, and the score is the mean over all tokens. The finish reason is
-    the first of "length", "stop" and "eos" that occurs. Alternatives are dropped.
+    the first of "length", "stop" and "eos" that occurs. The answer is truncated or retried if one
+    of its parts is. Timings are those of the call. Alternatives are dropped.
 
     Args:
-        answers: The answers to the parts, at least one.
+        answers: The answers to the parts, at least one, all of one call.
         separators: The texts between them, one fewer than answers.
     """
     if len(answers) == 1:
@@ -92,7 +96,10 @@ def join(answers: list[Generation], separators: list[str]) -> Generation:
         score=total / sum(weights),
         finish_reason=next(r for r in ("length", "stop", "eos") if r in reasons),
         input_tokens=sum(answer.input_tokens for answer in answers),
+        truncated=any(answer.truncated for answer in answers),
         steps=sum(steps) if steps else None,
         alternatives=(),
         parts=len(answers),
+        retried=any(answer.retried for answer in answers),
+        end_token_ids=tuple(token for answer in answers for token in answer.end_token_ids),
     )

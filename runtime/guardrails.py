@@ -44,7 +44,7 @@ class Guardrails:
         enforce_prefix: An input that already starts with the prompt's prefix gets it only once.
         output: Check of each answer: `RegexOutput`, `JsonOutput`, or a function that returns what
             is wrong or None. An answer that fails is decoded once more, with more candidates; if
-            none passes, an `OutputError` is raised.
+            none passes, an `OutputError` is raised. Alternatives that fail are left out.
         profile: "conservative" makes careful decoding the default.
 
     Raises:

@@ -231,7 +231,7 @@ class Text2TextPipeline:
         if not chosen.tensors:
             return {f"{name}_text": _clean_up(answer.text) if chosen.clean_up else answer.text}
         shape = self.model.artifact.manifest.architecture
-        end = [shape.eos_token_id] if answer.finish_reason == "eos" else []
+        end = answer.end_token_ids[-1:] if answer.finish_reason == "eos" else ()
         ids = [shape.decoder_start_token_id, *answer.token_ids, *end]
         return {f"{name}_token_ids": np.array(ids, np.int64)}
 

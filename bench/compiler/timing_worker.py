@@ -69,7 +69,7 @@ def _timed(model: Model, asked: Mapping[str, Any], draft_tokens: int) -> Values:
     return {
         "ms": times,
         "answers": [one.text for one in found],
-        "new_tokens": [len(one.token_ids) + (one.finish_reason == "eos") for one in found],
+        "new_tokens": [one.output_tokens for one in found],
         "truncated": sum(one.truncated for one in found),
         "peak_rss": peak_rss(),
     }

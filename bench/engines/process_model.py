@@ -97,6 +97,7 @@ def _generation(values: dict[str, Any]) -> Generation:
     changed = {
         "timings": Timings(**values["timings"]),
         "token_ids": tuple(values["token_ids"]),
+        "end_token_ids": tuple(values["end_token_ids"]),
         "alternatives": tuple(_generation(other) for other in values["alternatives"]),
     }
     return Generation(**{**values, **changed})

@@ -22,6 +22,7 @@ from edge.bench.timing.line_process import EngineProcessError
 from edge.bench.timing.machine import machine_info
 from edge.export.publish import Target
 from edge.runtime.errors import EdgeError, UnsupportedError, UsageError
+from edge.runtime.generation import Generation
 from edge.runtime.model import Model, load
 from edge.runtime.rows import Row
 
@@ -32,11 +33,19 @@ _INPUT_TOKENS, _NEW_TOKENS = 32, 16  # of the artificial cases, as in the engine
 
 @dataclass(frozen=True)
 class Answered:
-    """A row's source ids, its answer with eos, and the decoder steps that it took with drafts."""
+    """A row's source ids, and its answer with drafts."""
 
     source: tuple[int, ...]
-    answer: tuple[int, ...]
-    steps: int
+    answer: Generation
+
+    @property
+    def steps(self) -> int:
+        """Decoder steps that the answer took."""
+        return self.answer.steps or self.answer.output_tokens
+
+    def script(self, eos: int) -> tuple[int, ...]:
+        """The answer's token ids, with the end token that another shape stops at."""
+        return self.answer.token_ids + (eos,) * len(self.answer.end_token_ids)
 
 
 def run_speculation(
@@ -90,7 +99,7 @@ def run_speculation(
         if target.format == "onnx":
             edited = edited_inputs(artifact, [row.source for row in spread], used)
         gains += _replayed(replay, cache, target, used, spread, edited, pieces, draft_tokens)
-    tokens, steps = sum(len(a.answer) for a in answered), sum(a.steps for a in answered)
+    tokens, steps = sum(a.answer.output_tokens for a in answered), sum(a.steps for a in answered)
     return SpeculationReport(
         artifact=str(artifact),
         draft_tokens=draft_tokens,
@@ -109,13 +118,11 @@ def _answer_all(
 ) -> tuple[list[Answered], int]:
     """Every row's answer with drafts, and how many equal those of plain greedy search."""
     answered, identical = [], 0
-    eos = model.artifact.manifest.architecture.eos_token_id
     for done, row in enumerate(rows, 1):
         [ids], _ = model.encode([row.input], fields=row.fields, on_long="truncate")
         plain, drafted = (greedy_answer(model, ids, tokens) for tokens in (0, draft_tokens))
         identical += plain.token_ids == drafted.token_ids
-        answer = drafted.token_ids + (eos,) * (drafted.finish_reason == "eos")
-        answered.append(Answered(tuple(ids), answer, drafted.steps or len(answer)))
+        answered.append(Answered(tuple(ids), drafted))
         notify("rows", done, len(rows))
     return answered, identical
 
@@ -148,7 +155,7 @@ def _replayed(
     ids = RandomIds(prepared.model, shape)
     runs = len(rows)
     cases = {
-        f"{arch}, the same drafts": [(row.source, row.answer) for row in rows],
+        f"{arch}, the same drafts": [(row.source, row.script(shape.eos_token_id)) for row in rows],
         f"{arch}, nothing copied": [_nothing_copied(ids)] * runs,
         f"{arch}, every draft wrong": [_always_wrong(ids)] * runs,
     }

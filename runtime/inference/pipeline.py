@@ -175,44 +175,50 @@ def _run(
 
 
 def _check(runner: EngineRunner, plans: Sequence[_Plan], check: OutputCheck, call: Call) -> None:
-    """Replace answers that fail the check by the next best that passes, or by an OutputError.
+    """Keep only answers and alternatives that pass the check; without any, an OutputError.
 
-    If none of an answer's own alternatives passes, the input is decoded once more: by beam search,
-    whose hypotheses are tried best first, or by several samples if the engine has no beam search.
+    If none of an answer's sequences passes, the input is decoded once more: by beam search, whose
+    hypotheses are tried best first, or by several samples if the engine has no beam search.
     """
     failed: list[tuple[_Plan, Generation, str]] = []
     for plan in plans:
         answer = plan.result
-        if not isinstance(answer, Generation) or (problem := check(answer.text)) is None:
+        if not isinstance(answer, Generation):
             continue
-        plan.result = _first_passing(answer.alternatives, check)
-        if plan.result is None:
-            failed.append((plan, answer, problem))
+        plan.result, problem = _passing(answer, check)
+        if problem is not None:
+            if plan.result is None:
+                failed.append((plan, answer, problem))
+            else:
+                plan.result = replace(plan.result, retried=True)
     retried = [plan for plan, answer, _ in failed if answer.finish_reason != "fallback"]
     if retried:
         options = _retry_options(call.options, beams=runner.engine.supports_beams)
         _run(runner, retried, options, call, 0.0, strict=False)
     for plan, answer, problem in failed:
-        second = plan.result if isinstance(plan.result, Generation) else None
-        found = second and _first_passing([second, *second.alternatives], check)
+        found = None
+        if isinstance(plan.result, Generation):
+            found, _ = _passing(plan.result, check)
         if found is None:
             plan.result = OutputError(
                 f"the answer fails its check: {problem}", raw_text=answer.text
             )
         else:
-            wanted = max(0, call.options.num_return_sequences - 1)
             plan.result = replace(
                 found,
                 timings=answer.timings + found.timings,
-                alternatives=answer.alternatives[:wanted],
+                alternatives=found.alternatives[: call.options.num_return_sequences - 1],
+                retried=True,
             )
 
 
-def _first_passing(answers: Sequence[Generation], check: OutputCheck) -> Generation | None:
-    for answer in answers:
-        if check(answer.text) is None:
-            return replace(answer, retried=True)
-    return None
+def _passing(answer: Generation, check: OutputCheck) -> tuple[Generation | None, str | None]:
+    """The best sequence that passes, with the others that do, and what is wrong with the first."""
+    sequences = (replace(answer, alternatives=()), *answer.alternatives)
+    problems = [check(one.text) for one in sequences]
+    passing = [one for one, problem in zip(sequences, problems, strict=True) if problem is None]
+    best = replace(passing[0], alternatives=tuple(passing[1:])) if passing else None
+    return best, problems[0]
 
 
 def _retry_options(options: GenerationOptions, *, beams: bool) -> GenerationOptions:

@@ -137,6 +137,7 @@ class EngineRunner:
                     truncated=was_truncated,
                     timings=timings,
                     steps=hypothesis.steps,
+                    end_token_ids=hypothesis.all_token_ids[len(hypothesis.token_ids) :],
                 )
                 for hypothesis, text, stopped in group
             ]

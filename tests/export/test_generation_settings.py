@@ -11,7 +11,7 @@ import pytest
 from edge.export.exported import Exported
 from edge.export.publish import Publisher, Target
 from edge.export.source import SourceModel
-from edge.runtime import load
+from edge.runtime import Text2TextPipeline, load
 from edge.runtime.errors import ModelError
 from samples import FORMATS, LETTER_PIECES, save_letter_model
 
@@ -112,6 +112,7 @@ def test_any_end_token_ends_an_answer(
             [[expected]] = reference.generate(model.tokenizer.encode([text]), chosen)
             assert answer.token_ids == expected.token_ids
             assert answer.finish_reason == expected.finish_reason
+            assert (*answer.token_ids, *answer.end_token_ids) == expected.all_token_ids
             assert answer.score == pytest.approx(expected.score, abs=2e-3)
         if not options:
             assert [answer.text for answer in found] == answers_of_transformers(ended_model)
@@ -120,6 +121,14 @@ def test_any_end_token_ends_an_answer(
                 assert "".join(stream) == found[0].text
         drafted = model.generate(TEXTS[0], prompt_lookup_num_tokens=8)
         assert drafted.text == model.generate(TEXTS[0]).text
+        assert drafted.end_token_ids == model.generate(TEXTS[0]).end_token_ids
+        if not options:
+            pipe = Text2TextPipeline("text2text-generation", model, num_beams=1, max_new_tokens=60)
+            tensors = [pipe(text, return_tensors=True)[0]["generated_token_ids"] for text in TEXTS]
+            assert [tuple(ids[1:]) for ids in tensors] == [
+                (*answer.token_ids, *answer.end_token_ids) for answer in found
+            ]
+            assert END in [ids[-1] for ids in tensors]
     assert any(answer.text.endswith("T") for answer in found) or options
 
 

@@ -69,6 +69,7 @@ def test_chunks_are_answered_one_by_one_and_joined(model: Model) -> None:
     assert whole.input_tokens == sum(answer.input_tokens for answer in alone)
     assert whole.token_ids == tuple(token for answer in alone for token in answer.token_ids)
     assert min(a.score for a in alone) <= whole.score <= max(a.score for a in alone)
+    assert whole.output_tokens == sum(answer.output_tokens for answer in alone)
     paragraphs = model.generate("\n\n".join(SENTENCES), on_long="chunk")
     assert paragraphs.text == "\n\n".join(answer.text for answer in alone)
 
@@ -141,6 +142,35 @@ def test_an_answer_that_fails_its_check_is_decoded_again(artifacts: Path, name: 
         with pytest.raises(OutputError, match="does not match") as caught:
             loaded.generate(SENTENCES[2], output=RegexOutput(r"\d+"))
         assert caught.value.raw_text == first.text
+
+
+def test_alternatives_pass_the_check_too(model: Model) -> None:
+    def allowing(texts: set[str]) -> Callable[[str], str | None]:
+        return lambda text: None if text in texts else "another"
+
+    several = {"num_beams": 4, "num_return_sequences": 4}
+    free = model.generate(SENTENCES[2], **several)
+    texts = [free.text, *(other.text for other in free.alternatives)]
+    assert len(set(texts)) == 4
+    for allowed in ({0, 2}, {1, 3}, {3}, {0, 1, 2, 3}):
+        check = allowing({texts[place] for place in allowed})
+        answer = model.generate(SENTENCES[2], output=check, **several)
+        found = [answer.text, *(other.text for other in answer.alternatives)]
+        assert found == [texts[place] for place in sorted(allowed)]
+        assert answer.retried is (0 not in allowed)
+        assert not any(other.alternatives for other in answer.alternatives)
+
+
+def test_alternatives_of_a_second_try_pass_the_check_too(model: Model) -> None:
+    pair = {"num_beams": 2, "num_return_sequences": 2}
+    free = model.generate(SENTENCES[2], **pair)
+    refused = {free.text, *(other.text for other in free.alternatives)}
+    answer = model.generate(
+        SENTENCES[2], output=lambda text: "refused" if text in refused else None, **pair
+    )
+    assert answer.retried
+    assert len(answer.alternatives) <= 1
+    assert refused.isdisjoint([answer.text, *(other.text for other in answer.alternatives)])
 
 
 def test_one_bad_answer_does_not_spoil_a_batch(model: Model) -> None:
