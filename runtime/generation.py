@@ -45,8 +45,8 @@ class Generation:
         alternatives: The other sequences of num_return_sequences, best first.
         parts: Number of parts that the input was split into (on_long "chunk").
         retried: Whether the first answer failed the output check.
-        end_token_ids: The end token, if the decoder generated one; of an input that was split, those
-            of its parts.
+        end_token_ids: The end token, if the decoder generated one; of an input that was split,
+            those of its parts.
     """
 
     text: str

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from edge.runtime.engines.base import TokenCallback
 from edge.runtime.options import GenerationOptions
+from edge.runtime.text.incremental import IncrementalDecoder
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]
 
@@ -26,7 +26,7 @@ class StopStringCriteria:
         self._stop_strings = stop_strings
         self._decode = decode
         self._then = then
-        self._ids: dict[int, list[int]] = defaultdict(list)
+        self._rows: dict[int, _Row] = {}
 
     @classmethod
     def for_options(
@@ -42,10 +42,28 @@ class StopStringCriteria:
 
     def __call__(self, row: int, token: int) -> bool:
         """See `TokenCallback`."""
-        self._ids[row].append(token)
-        text = self._decode([self._ids[row]])[0]
-        found = any(stop in text for stop in self._stop_strings)
+        if row not in self._rows:
+            self._rows[row] = _Row(self._decode, self._stop_strings)
+        found = self._rows[row].append(token)
         return (self._then is not None and self._then(row, token)) or found
+
+
+class _Row:
+    """The text of one row, of which only the end is kept that may be the start of a stop string."""
+
+    def __init__(self, decode: Decode, stop_strings: Sequence[str]) -> None:
+        self._decoder = IncrementalDecoder(lambda ids: decode([ids])[0])
+        self._stop_strings = stop_strings
+        self._kept = max(map(len, stop_strings)) - 1
+        self._end = ""
+        self._found = False
+
+    def append(self, token: int) -> bool:
+        """Add a token; returns whether the text contains a stop string."""
+        text = self._end + self._decoder.append(token)
+        self._found = self._found or any(stop in text for stop in self._stop_strings)
+        self._end = text[max(0, len(text) - self._kept) :]
+        return self._found
 
 
 def cut_at_stop(text: str, stop_strings: Sequence[str]) -> tuple[str, bool]:

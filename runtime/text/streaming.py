@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from edge.runtime.engines.base import TokenCallback
 from edge.runtime.errors import UsageError
+from edge.runtime.text.incremental import IncrementalDecoder
 from edge.runtime.text.stop_strings import cut_at_stop
 
 R = TypeVar("R")
+
+
+class _Run(Generic[R]):
+    """What a stream and its thread share. Neither it nor the thread refers to the stream."""
+
+    def __init__(self) -> None:
+        self.result: R | None = None
+        self.error: BaseException | None = None
+        self.cancelled = threading.Event()
+        self.tokens: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def on_token(self, row: int, token: int) -> bool:
+        """See `TokenCallback`."""
+        self.tokens.put(token)
+        return self.cancelled.is_set()
+
+    def work(self, produce: Callable[[TokenCallback], R]) -> None:
+        """Target of the thread; None follows the last token."""
+        try:
+            self.result = produce(self.on_token)
+        except BaseException as error:  # raised in the consumer
+            self.error = error
+        finally:
+            self.tokens.put(None)
 
 
 class Stream(Generic[R]):
@@ -35,59 +61,13 @@ class Stream(Generic[R]):
         eos: int,
         stop_strings: Sequence[str] = (),
     ) -> None:
-        self._decode = decode
-        self._eos = eos
-        self._stop_strings = stop_strings
-        self._result: R | None = None
-        self._error: BaseException | None = None
-        self._cancelled = threading.Event()
-        self._tokens: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._pieces = self._iterate()
+        self._run: _Run[R] = _Run()
         self._thread = threading.Thread(
-            target=self._work, args=(produce,), name="edge-stream", daemon=True
+            target=self._run.work, args=(produce,), name="edge-stream", daemon=True
         )
+        self._pieces = _pieces(self._run, self._thread, decode, eos, stop_strings)
+        weakref.finalize(self, self._run.cancelled.set)
         self._thread.start()
-
-    def _work(self, produce: Callable[[TokenCallback], R]) -> None:
-        try:
-            self._result = produce(self._on_token)
-        except BaseException as error:  # raised in the consumer
-            self._error = error
-        finally:
-            self._tokens.put(None)
-
-    def _on_token(self, row: int, token: int) -> bool:
-        self._tokens.put(token)
-        return self._cancelled.is_set()
-
-    def _iterate(self) -> Iterator[str]:
-        ids: list[int] = []
-        sent = 0
-        while (token := self._tokens.get()) is not None:
-            if token == self._eos:
-                continue
-            ids.append(token)
-            text, ended = cut_at_stop(self._decode(ids), self._stop_strings)
-            # Hold back what may still change: half a character, or the start of a stop string.
-            end = len(text) if ended else len(text) - self._unstable_length(text)
-            if end > sent:
-                yield text[sent:end]
-                sent = end
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        text, _ = cut_at_stop(self._decode(ids), self._stop_strings)
-        if len(text) > sent and not self._cancelled.is_set():
-            yield text[sent:]
-
-    def _unstable_length(self, text: str) -> int:
-        held = len(text) - len(text.rstrip("\ufffd"))
-        for stop in self._stop_strings:
-            for length in range(min(len(stop) - 1, len(text)), held, -1):
-                if text.endswith(stop[:length]):
-                    held = length
-                    break
-        return held
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -107,13 +87,13 @@ class Stream(Generic[R]):
         Raises:
             UsageError: The stream has not ended.
         """
-        if self._thread.is_alive() or self._result is None:
+        if self._thread.is_alive() or self._run.result is None:
             raise UsageError("the stream has not ended; iterate over it first")
-        return self._result
+        return self._run.result
 
     def cancel(self) -> None:
         """End the generation at its next token, without waiting."""
-        self._cancelled.set()
+        self._run.cancelled.set()
 
     def close(self) -> None:
         """End the generation at its next token, and wait until it has ended."""
@@ -126,5 +106,43 @@ class Stream(Generic[R]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self._cancelled.set()
+
+def _pieces(
+    run: _Run[R],
+    thread: threading.Thread,
+    decode: Callable[[Sequence[int]], str],
+    eos: int,
+    stop_strings: Sequence[str],
+) -> Iterator[str]:
+    decoder = IncrementalDecoder(decode)
+    ids: list[int] = []
+    sent, waiting, ended = 0, "", False
+    while (token := run.tokens.get()) is not None:
+        if token == eos:
+            continue
+        ids.append(token)
+        if ended:
+            continue
+        waiting, ended = cut_at_stop(waiting + decoder.append(token), stop_strings)
+        end = len(waiting) if ended else len(waiting) - _held_back(waiting, stop_strings)
+        if end:
+            piece, waiting = waiting[:end], waiting[end:]
+            sent += end
+            yield piece
+    thread.join()
+    if run.error is not None:
+        raise run.error
+    text, _ = cut_at_stop(decode(ids), stop_strings)
+    if len(text) > sent and not run.cancelled.is_set():
+        yield text[sent:]
+
+
+def _held_back(text: str, stop_strings: Sequence[str]) -> int:
+    """Length of the text's end that may be the start of a stop string."""
+    held = 0
+    for stop in stop_strings:
+        for length in range(min(len(stop) - 1, len(text)), held, -1):
+            if text.endswith(stop[:length]):
+                held = length
+                break
+    return held
