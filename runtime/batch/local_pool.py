@@ -128,7 +128,7 @@ def _stop(worker: _Worker) -> None:
 
 def _worker_main(connection: Connection, job: BatchJob, output: OutputFolder) -> None:
     """Load the model, report it, then answer shards until None arrives."""
-    from edge.runtime.batch.shard_worker import answer_shard
+    from edge.runtime.batch.shard_worker import try_shard
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so partial files are deleted
@@ -141,10 +141,7 @@ def _worker_main(connection: Connection, job: BatchJob, output: OutputFolder) ->
             return
         connection.send("ready")
         while (shard := connection.recv()) is not None:
-            try:
-                message: Event = answer_shard(
-                    model, job, shard, output, lambda rows: connection.send(RowsProcessed(rows))
-                )
-            except EdgeError as error:
-                message = ShardFailed(shard.name, error)
+            message: Event = try_shard(
+                model, job, shard, output, lambda rows: connection.send(RowsProcessed(rows))
+            )
             connection.send(message)

@@ -89,17 +89,16 @@ class _Actor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         from pathlib import Path
 
-        from edge.runtime.batch.shard_worker import answer_shard
+        from edge.runtime.batch.shard_worker import try_shard
 
         shard = Shard(str(batch["name"][0]), Path(str(batch["source"][0])))
         finished, problem = ShardFinished(shard.name, 0, 0, 0, 0), self._problem
         if self._model is not None and not problem:
-            try:
-                finished = answer_shard(
-                    self._model, self._job, shard, self._output, lambda rows: None
-                )
-            except EdgeError as error:
-                problem = str(error)
+            result = try_shard(self._model, self._job, shard, self._output, lambda rows: None)
+            if isinstance(result, ShardFailed):
+                problem = str(result.error)
+            else:
+                finished = result
         return {key: [value] for key, value in {**asdict(finished), "error": problem}.items()}
 
 

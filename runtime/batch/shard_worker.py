@@ -16,6 +16,7 @@ from edge.runtime.batch.job import (
     prompt_fields,
     to_json,
 )
+from edge.runtime.batch.pool import ShardFailed
 from edge.runtime.batch.shards import OutputFolder, Shard, ShardFinished
 from edge.runtime.errors import DataError, EdgeError, one_line
 from edge.runtime.platform.atomic import new_file
@@ -29,6 +30,24 @@ if TYPE_CHECKING:
 _PARQUET_ROWS = 512  # held in memory at once
 
 Report = Callable[[int], None]  # called with the number of rows processed since the last call
+
+
+def try_shard(
+    model: Model, job: BatchJob, shard: Shard, output: OutputFolder, report: Report
+) -> ShardFinished | ShardFailed:
+    """Answer a shard; whatever goes wrong with it, the worker can take the next.
+
+    Raises:
+        MemoryError: Another process may have more memory.
+    """
+    try:
+        return answer_shard(model, job, shard, output, report)
+    except EdgeError as error:
+        return ShardFailed(shard.name, error)
+    except MemoryError:
+        raise
+    except Exception as error:
+        return ShardFailed(shard.name, EdgeError(f"{shard.source}: {_message(error)}"))
 
 
 def answer_shard(
