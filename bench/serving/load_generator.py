@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ PATH = "/v1/generate"
 CLIENTS = 8  # of a closed loop
 _MAX_CONNECTIONS = 400  # that an open loop holds open
 _READY_TIMEOUT = 60.0  # seconds
+_POLL_INTERVAL = 0.02  # seconds
+_MAX_LINE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -183,29 +187,59 @@ async def resident_bytes(client: LoadClient) -> float:
     raise EdgeError("/metrics has no process_resident_memory_bytes (it needs Linux)")
 
 
+@dataclass(frozen=True)
+class ServiceProcess:
+    """A running `edge serve`.
+
+    Attributes:
+        process: Its process.
+        port: The port that it listens on.
+        log: Descriptor of the file with what it writes to standard error.
+    """
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: int
+
+    def last_line(self) -> str:
+        """The last line that it has written to standard error."""
+        written = os.pread(self.log, _MAX_LINE, max(0, os.fstat(self.log).st_size - _MAX_LINE))
+        return written.decode(errors="replace").strip().splitlines()[-1]
+
+
 @contextlib.contextmanager
-def service(
-    artifact: Path, options: Sequence[str]
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run `edge serve` with `options` on a free port; gives its process and the port.
+def service(artifact: Path, options: Sequence[str]) -> Iterator[ServiceProcess]:
+    """Run `edge serve` with `options` on a free port.
 
     Raises:
         EdgeError: the service did not start.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edge.cli", "serve", str(artifact), "--port", "0", *options],
-        stderr=subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    try:
-        line = process.stderr.readline().decode()
-        if " on http" not in line:
-            raise EdgeError(f"edge serve did not start: {line.strip()}")
-        yield process, int(line.strip().rpartition(":")[2])
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+    # In a file: a pipe that nobody reads during the load would block the service once it is full.
+    with tempfile.TemporaryFile(prefix="edge-serve-") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge.cli", "serve", str(artifact), "--port", "0", *options],
+            stderr=log,
+        )
+        try:
+            line = _first_line(process, log.fileno())
+            if " on http" not in line:
+                raise EdgeError(f"edge serve did not start: {line.strip()}")
+            yield ServiceProcess(process, int(line.strip().rpartition(":")[2]), log.fileno())
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _first_line(process: subprocess.Popen[bytes], log: int) -> str:
+    """The first line that a process writes to a file; what there is if it ends, or in a minute."""
+    until = time.monotonic() + _READY_TIMEOUT
+    while True:
+        ended = process.poll() is not None or time.monotonic() > until
+        # The process shares the file's position, which pread leaves as it is.
+        line, end, _ = os.pread(log, _MAX_LINE, 0).partition(b"\n")
+        if end or ended:
+            return line.decode(errors="replace")
+        time.sleep(_POLL_INTERVAL)
 
 
 async def wait_ready(client: LoadClient) -> None:

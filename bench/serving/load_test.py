@@ -12,7 +12,6 @@ import asyncio
 import json
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from edge.bench.serving.http_client import LoadClient
 from edge.bench.serving.load_generator import (
     CLIENTS,
     PATH,
+    ServiceProcess,
     capacity,
     closed_loop,
     cut_loop,
@@ -133,7 +133,8 @@ async def run_load_test(
     options = ["--deadline", str(plan.deadline), "--threads", str(plan.threads), "--quiet"]
     if plan.trust_code:
         options.append("--trust-code")
-    with service(artifact, [*options, *serve_options]) as (process, port):
+    with service(artifact, [*options, *serve_options]) as started:
+        port = started.port
         client = LoadClient("127.0.0.1", port)
         await wait_ready(client)
         single_p95, findings = await _overhead(artifact, client, plan)
@@ -148,7 +149,7 @@ async def run_load_test(
         findings.append(await _recovery("clients that hang up", port, plan))
         findings.append(await _memory(client, plan))
         client.close()
-        findings += await _sigterm(process, port, plan, limit)
+        findings += await _sigterm(started, plan, limit)
     return findings
 
 
@@ -221,25 +222,22 @@ async def _memory(client: LoadClient, plan: LoadTestPlan) -> Finding:
     )
 
 
-async def _sigterm(
-    process: subprocess.Popen[bytes], port: int, plan: LoadTestPlan, limit: float
-) -> list[Finding]:
+async def _sigterm(served: ServiceProcess, plan: LoadTestPlan, limit: float) -> list[Finding]:
     """SIGTERM two seconds into twice the capacity.
 
     The counts are those that the service prints: the client can't tell a request that the service
     accepted from one that only reached the system's backlog.
     """
-    client = LoadClient("127.0.0.1", port, keep_alive=False)
+    client = LoadClient("127.0.0.1", served.port, keep_alive=False)
     loading = asyncio.create_task(open_loop(client, plan.body, 2 * limit, 4.0))
     await asyncio.sleep(2.0)
     started = time.perf_counter()
-    process.send_signal(signal.SIGTERM)
-    status = await asyncio.to_thread(process.wait, 60)
+    served.process.send_signal(signal.SIGTERM)
+    status = await asyncio.to_thread(served.process.wait, 60)
     ended = time.perf_counter() - started
     load = await loading
-    assert process.stderr is not None
-    last = process.stderr.read().decode().strip().splitlines()[-1]
-    accepted, answered, canceled, *unanswered = map(int, re.findall(r"\d+", last))
+    counts = re.findall(r"\d+", served.last_line())
+    accepted, answered, canceled, *unanswered = map(int, counts)
     lost = accepted - answered - canceled + sum(unanswered)
     return [
         Finding("SIGTERM under load: replies", statuses(load.replies)),
