@@ -103,7 +103,9 @@ class RequestMiddleware:
         limit = self._service.settings.max_body_bytes
         headers = dict(scope["headers"])
         length = int(headers.get(b"content-length", b"0"))  # h11 has checked that it is a number
-        if not length and b"transfer-encoding" not in headers:
+        # Only HTTP/1 says with a header that there is a body: RFC 9112, section 6.3.
+        is_http1 = str(scope.get("http_version", "1.1")).startswith("1")
+        if is_http1 and not length and b"transfer-encoding" not in headers:
             return b""
         too_large = ApiError(
             413, "body_too_large", f"the request body is larger than the limit of {limit:,} bytes"

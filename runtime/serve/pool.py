@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from edge.runtime.errors import EdgeError, InputTooLongError, one_line
 from edge.runtime.generation import Generation
-from edge.runtime.model import Model, load
+from edge.runtime.model import Model
 from edge.runtime.platform.cpu import usable_cores
 from edge.runtime.serve.autobatch import measure_batch_size
 from edge.runtime.serve.errors import ApiError, deadline_error, to_api_error
@@ -22,6 +22,10 @@ from edge.runtime.serve.settings import ServeSettings
 _LOG = logging.getLogger("edge.serve")
 # A worker that dies again and again must not use up a core.
 _RESTART_PAUSE_S = 0.1
+
+
+class _UnwantedError(Exception):
+    """The clients of all requests of a run have left, or their deadlines have passed."""
 
 
 class WorkerPool:
@@ -125,6 +129,9 @@ class WorkerPool:
         """
         try:
             self._answer(model, requests)
+        except _UnwantedError:
+            for queued in requests:
+                queued.set_exception(deadline_error(queued.timeout))
         except (EdgeError, ApiError) as error:
             self._log_internal([error])
             for queued in requests:
@@ -175,7 +182,7 @@ class WorkerPool:
     ) -> list[Generation | EdgeError]:
         def stop_if_unwanted() -> None:
             if all(queued.cancelled or queued.expired for queued in requests):
-                raise deadline_error(self._settings.deadline)
+                raise _UnwantedError
 
         return model.generate_each(
             [text for queued in requests for text in queued.texts],
@@ -199,7 +206,7 @@ class WorkerPool:
         with stream:
             for piece in stream:
                 if queued.cancelled or queued.expired:
-                    raise deadline_error(self._settings.deadline)
+                    raise _UnwantedError
                 queued.emit(piece)
         return [stream.result]
 
@@ -251,12 +258,12 @@ def _default_workers(model: Model) -> int:
 
 
 def _load_copies(model: Model, number: int) -> list[Model]:
-    return [
-        load(
-            model.artifact.folder,
-            threads=model.engine.threads,
-            guardrails=model.guardrails,
-            trust_code=model.artifact.trust_code,
-        )
-        for _ in range(number)
-    ]
+    """Models that answer as `model` does, each with its own engine."""
+    copies = []
+    for _ in range(number):
+        # The opened artifact has the settings that the caller gave to `load`.
+        engine = type(model.engine)(model.artifact, threads=model.engine.threads)
+        copy = Model(model.artifact, engine, model.guardrails)
+        copy.encoder, copy.defaults = model.encoder, model.defaults
+        copies.append(copy)
+    return copies

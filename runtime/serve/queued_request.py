@@ -42,10 +42,11 @@ class QueuedRequest:
         generate_kwargs: Generation options as the client gave them.
         options: The complete options that these result in.
         on_long: What to do with a text over the limit; None: as the guardrails say.
-        deadline: Time by which the answer is due, as of `time.monotonic`.
+        timeout: Seconds from the arrival until the answer is due.
         stream: Send the answer's pieces to `pieces` as they come, and None after the last.
         cancelled: The client has left or the deadline has passed.
         queued_at: Time of arrival, as of `time.monotonic`.
+        deadline: Time by which the answer is due, as of `time.monotonic`.
     """
 
     texts: Sequence[str]
@@ -53,12 +54,14 @@ class QueuedRequest:
     generate_kwargs: Mapping[str, Any]
     options: GenerationOptions
     on_long: OnLong | None
-    deadline: float
+    timeout: float
     stream: bool = False
     cancelled: bool = False
     queued_at: float = field(default_factory=time.monotonic)
+    deadline: float = field(init=False)
 
     def __post_init__(self) -> None:
+        self.deadline = self.queued_at + self.timeout
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[RequestResult] = self._loop.create_future()
         self.pieces: asyncio.Queue[str | None] = asyncio.Queue()

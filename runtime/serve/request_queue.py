@@ -164,7 +164,7 @@ class RequestQueue:
                 first = self._waiting.popleft()
                 self._add_waiting_texts(-len(first.texts))
                 if first.expired:
-                    first.set_exception(deadline_error(self._settings.deadline))
+                    first.set_exception(deadline_error(first.timeout))
                     continue
                 batch = Batch([first, *self._take_matching(first, max_texts)], self._clock.now())
                 self._running.add(batch)

@@ -193,7 +193,7 @@ class Service:
             generate_kwargs=generate_kwargs,
             options=options,
             on_long=body.on_long,
-            deadline=time.monotonic() + request_timeout(request, self.settings),
+            timeout=request_timeout(request, self.settings),
             stream=stream,
         )
         if self.settings.log_content:
@@ -255,7 +255,7 @@ class Service:
                 return wanted.result()
             if disconnected.done():
                 raise ApiError(499, "client_left", "the client has disconnected")
-            raise deadline_error(self.settings.deadline)
+            raise deadline_error(queued.timeout)
         finally:
             disconnected.cancel()
 
@@ -276,7 +276,7 @@ class Service:
                 yield piece
             queued.future.result()
         except TimeoutError:
-            raise deadline_error(self.settings.deadline) from None
+            raise deadline_error(queued.timeout) from None
         finally:
             if not queued.future.done():
                 pool.queue.cancel(queued)
