@@ -17,7 +17,8 @@ _JSON_SPACE = r" |\n[ \t]{0,64}"
 _WORD = re.compile(r"\w(?:\S*\w)?")  # up to the last letter or digit before a space
 _SPACES = re.compile(r"\s+")
 _MAX_SPACES = 64
-_TERMINAL = re.compile(r"^[ \t]*([A-Z_][A-Z0-9_]*)[^:\n]*:", re.MULTILINE)
+# Possessive: a request's line without a colon would take quadratic time.
+_TERMINAL = re.compile(r"^[ \t]*+([A-Z_][A-Z0-9_]*+)[^:\n]*+:", re.MULTILINE)
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 _MAX_TERMINAL = 5_000  # terminals in one: llguidance takes seconds for some more
 

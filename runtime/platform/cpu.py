@@ -9,17 +9,24 @@ import sys
 from pathlib import Path
 
 from edge.runtime.platform import arm
+from edge.runtime.platform.cgroup import CGROUPS, PROC, group_folders
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _TOPOLOGY = Path("/sys/devices/system/cpu")
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def usable_cores() -> int:
-    """Number of logical cores that this process may use, by its affinity and container quota."""
-    cores = len(cpu_affinity())
-    quota = _quota()
-    return cores if quota is None else max(1, min(cores, quota))
+def usable_cores(*, proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
+    """Number of logical cores that this process may use, by its affinity and container quota.
+
+    The quota is the smallest of this process's control group and its parents, rounded up.
+
+    Args:
+        proc: Where procfs is mounted.
+        cgroups: Where the control groups (version 1 or 2) are mounted.
+    """
+    folders = group_folders("cpu", proc=proc, cgroups=cgroups)
+    quotas = [quota for version, folder in folders if (quota := _quota(version, folder))]
+    return min([len(cpu_affinity()), *quotas])
 
 
 def service_threads() -> int:
@@ -98,10 +105,18 @@ def cpu_affinity() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _quota() -> int | None:
-    """CPU quota of the control group (version 2) in cores, rounded up, or None."""
+def _quota(version: int, folder: Path) -> int | None:
+    """CPU quota of a control group in cores, at least 1; None without a quota.
+
+    Source: the kernel's cgroup-v2.rst and scheduler/sched-bwc.rst.
+    """
     try:
-        granted, period = _QUOTA.read_text(encoding="utf-8").split()
-        return None if granted == "max" else -(-int(granted) // int(period))
-    except (OSError, ValueError, ZeroDivisionError):
+        if version == 2:
+            granted, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            granted, period = ((folder / name).read_text(encoding="ascii") for name in names)
+        cores = -(-int(granted) // int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no such group, or "max"
         return None
+    return max(1, cores) if int(granted) >= 0 else None  # -1: no quota in version 1

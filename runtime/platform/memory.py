@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+from edge.runtime.platform.cgroup import CGROUPS, PROC, group_folders
+
 _ASSUMED_FREE = 8 << 30  # bytes, where neither /proc nor psutil can say
 # Limit, usage and the name of the reclaimable page cache in memory.stat, by cgroup version.
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -27,12 +28,12 @@ def give_back_free_memory() -> None:
         trim(0)
 
 
-def free_memory(*, proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+def free_memory(*, proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     """Bytes that new processes can allocate without swapping, within the container's limit.
 
     The smaller of the machine's available memory and what this process's control group and its
     parents still allow. Page cache that the kernel can reclaim counts as free, as in Kubernetes'
-    working set. Source: cgroups(7), the kernel's cgroup-v2.rst and cgroup-v1/memory.rst.
+    working set. Source: the kernel's cgroup-v2.rst and cgroup-v1/memory.rst.
 
     Args:
         proc: Where procfs is mounted.
@@ -57,33 +58,10 @@ def _machine_memory(proc: Path) -> int:
 
 def _group_memory(proc: Path, cgroups: Path) -> Iterator[int]:
     """Bytes that each control group of this process still allows."""
-    v1_group, v2_group = _own_groups(proc)
-    for root, group, names in ((cgroups, v2_group, _V2), (cgroups / "memory", v1_group, _V1)):
-        # Inside a container the mounted root is its own group, and the path may name nothing.
-        own = root / group.strip("/")
-        for folder in (own, *(parent for parent in own.parents if parent.is_relative_to(root))):
-            free = _still_allowed(folder, names)
-            if free is not None:
-                yield free
-
-
-def _own_groups(proc: Path) -> tuple[str, str]:
-    """Paths of this process's memory group in version 1 and of its group in version 2."""
-    v1 = v2 = "/"
-    try:
-        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return v1, v2
-    for line in lines:
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if ".." in path:  # a group outside of this namespace
-            continue
-        if number == "0" and not controllers:
-            v2 = path
-        elif "memory" in controllers.split(","):
-            v1 = path
-    return v1, v2
+    for version, folder in group_folders("memory", proc=proc, cgroups=cgroups):
+        free = _still_allowed(folder, _V2 if version == 2 else _V1)
+        if free is not None:
+            yield free
 
 
 def _still_allowed(folder: Path, names: tuple[str, str, str]) -> int | None:

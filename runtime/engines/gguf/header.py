@@ -29,6 +29,7 @@ _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _MAX_ENTRIES = 1 << 16
 _MAX_KEY = (1 << 16) - 1  # bytes, by the format's specification
+_MAX_STRINGS = 1 << 22  # in an array; no artifact may have a larger vocabulary
 _MAX_NAME = 63  # bytes; GGML_MAX_NAME without its final zero
 _MAX_DIMENSIONS = 4
 _MAX_ALIGNMENT = 1 << 16
@@ -154,6 +155,8 @@ class _Reader:
             self.check_values(key, kind, self.take(count * width, "value"))
         elif kind == _STRING:
             self.expect(count, 8, f"values of {key!r}")
+            if count > _MAX_STRINGS:
+                raise self.fail(f"{count:,} values of {key!r}, more than {_MAX_STRINGS:,}")
             self.strings(key, count)
         else:
             raise self.fail(f"{key!r} is an array of type {kind}")

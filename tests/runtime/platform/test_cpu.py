@@ -73,20 +73,63 @@ def test_a_library_built_for_another_processor() -> None:
 
 def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert 1 <= processor.physical_cores() <= processor.usable_cores() <= (os.cpu_count() or 1)
-    quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(processor, "_QUOTA", quota)
     monkeypatch.setattr(processor, "cpu_affinity", lambda: list(range(8)))
-    assert processor.usable_cores() == 8
-    for text, cores in [("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("x", 8)]:
-        quota.write_text(text)
-        assert processor.usable_cores() == cores
+    monkeypatch.setattr(processor, "usable_cores", lambda: 8)
     monkeypatch.setattr(processor, "_TOPOLOGY", tmp_path)
-    quota.write_text("max 100000")
     for core in range(8):
         folder = tmp_path / f"cpu{core}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{core % 4},{core % 4 + 4}\n")
     assert processor.physical_cores() == 4
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "cores"),
+    [
+        ("", {}, 8),
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        ("0::/\n", {"cpu.max": "250000 100000"}, 3),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+        ("0::/\n", {"cpu.max": "900000 100000"}, 8),
+        ("0::/\n", {"cpu.max": "x"}, 8),
+        ("0::/user.slice/job\n", {"user.slice/job/cpu.max": "200000 100000"}, 2),
+        (
+            "0::/user.slice/job\n",
+            {"user.slice/cpu.max": "300000 100000", "user.slice/job/cpu.max": "max 100000"},
+            3,
+        ),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100"}, 8),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "250", "cpu/cpu.cfs_period_us": "100"}, 3),
+        (
+            "4:cpuacct,cpu:/docker/abc\n0::/\n",
+            {
+                "cpu/docker/abc/cpu.cfs_quota_us": "200000\n",
+                "cpu/docker/abc/cpu.cfs_period_us": "100000\n",
+            },
+            2,
+        ),
+        (
+            "4:cpu:/docker/abc\n",  # in a container, where the mounted root is the group
+            {"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            2,
+        ),
+    ],
+)
+def test_the_quota_of_the_own_group_or_a_parent_counts(
+    group: str,
+    files: dict[str, str],
+    cores: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(processor, "cpu_affinity", lambda: list(range(8)))
+    proc, cgroups = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text(group)
+    for name, text in files.items():
+        (cgroups / name).parent.mkdir(parents=True, exist_ok=True)
+        (cgroups / name).write_text(text)
+    assert processor.usable_cores(proc=proc, cgroups=cgroups) == cores
 
 
 @pytest.mark.slow
