@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import re
@@ -15,7 +16,7 @@ import numpy as np
 from edge.export.architecture import EMBEDDING, HEAD
 from edge.export.model_folder import read_config
 from edge.runtime.artifact import sha256_of
-from edge.runtime.errors import ModelError, library_errors
+from edge.runtime.errors import EdgeError, ModelError, library_errors
 from edge.train.model.folder import check_tensor_types
 from edge.train.model.weights import pickled_weights
 
@@ -103,15 +104,18 @@ class StoredWeights(Mapping[str, np.ndarray]):
             weights: State-dict name → float32 array.
 
         Raises:
-            OSError: The disk is full, or there is no place for temporary files.
+            EdgeError: The disk is full, or there is no place for temporary files.
         """
-        self._file = tempfile.TemporaryFile(prefix="edge-weights-")  # noqa: SIM115 (closed with the object)
+        with _temporary_space():
+            self._file = tempfile.TemporaryFile(prefix="edge-weights-")  # noqa: SIM115 (closed with the object)
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._mapped: WeakValueDictionary[str, np.ndarray] = WeakValueDictionary()
         for name, array in weights.items():
             self._places[name] = (self._file.tell(), array.shape)
-            self._file.write(np.ascontiguousarray(array, dtype=np.float32).data)
-        self._file.flush()
+            with _temporary_space():
+                self._file.write(np.ascontiguousarray(array, dtype=np.float32).data)
+        with _temporary_space():
+            self._file.flush()
 
     def __getitem__(self, name: str) -> np.ndarray:
         array = self._mapped.get(name)
@@ -126,6 +130,18 @@ class StoredWeights(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+@contextlib.contextmanager
+def _temporary_space() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = f"{tempfile.tempdir}: " if tempfile.tempdir else ""  # chosen by the first file
+        raise EdgeError(
+            f"{where}weights can't be written to a temporary file ({error.strerror}). Set TMPDIR to"
+            " a folder with enough space"
+        ) from error
 
 
 def require_finite(values: np.ndarray, name: str, folder: Path) -> np.ndarray:

@@ -28,7 +28,8 @@ from edge.runtime.platform.os_errors import readable_os_errors
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _MAX_NAME_BYTES = 255  # of a file name, on all common filesystems
-_STAGING = re.compile(r"\..*\.edge-[a-z0-9_]{8}\.partial")
+_NAME_CHARACTERS = 50  # of the destination's name in that of a staging file or folder
+_LEFT = re.compile(r"\.(?P<name>.*)\.edge-[a-z0-9_]{8}\.(?P<kind>partial|old)")
 
 
 @contextlib.contextmanager
@@ -66,10 +67,14 @@ def new_file(destination: str | Path) -> Iterator[Path]:
     if special:
         with tempfile.TemporaryDirectory(prefix="edge-") as folder:
             staging = Path(folder) / "content"
-            with readable_os_errors(destination):
+            with readable_os_errors(Path(folder)):
                 yield staging
-                with staging.open("rb") as source, destination.open("wb") as target:
-                    shutil.copyfileobj(source, target)
+            with (
+                readable_os_errors(destination, staging),
+                staging.open("rb") as source,
+                destination.open("wb") as target,
+            ):
+                shutil.copyfileobj(source, target)
         return
     with _staging(destination, folder=False) as staging:
         yield staging
@@ -87,12 +92,12 @@ def _staging(destination: Path, *, folder: bool) -> Iterator[Path]:
     Raises:
         EdgeError: It can't be created or filled for a reason that the user can fix.
     """
-    with readable_os_errors(destination):
+    with readable_os_errors(destination, destination.parent):
         destination.parent.mkdir(parents=True, exist_ok=True)
         _sweep(destination.parent)
         staging, lock = _create_locked(destination, folder=folder)
     try:
-        with readable_os_errors(destination):
+        with readable_os_errors(destination, staging):
             yield staging
     except EdgeError as error:
         error.args = (str(error).replace(str(staging), str(destination)),)
@@ -107,7 +112,8 @@ def _create_locked(destination: Path, *, folder: bool) -> tuple[Path, int]:
     if len(os.fsencode(destination.name)) > _MAX_NAME_BYTES:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     # At most 4 bytes per character, with space for the rest of the name.
-    prefix, suffix, parent = f".{destination.name[:50]}.edge-", ".partial", destination.parent
+    prefix, suffix = f".{destination.name[:_NAME_CHARACTERS]}.edge-", ".partial"
+    parent = destination.parent
     while True:
         if folder:
             staging = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
@@ -123,9 +129,10 @@ def _create_locked(destination: Path, *, folder: bool) -> tuple[Path, int]:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what killed processes of this user left unfinished in `folder`."""
-    for path in folder.glob(".*.partial"):
-        if not _STAGING.fullmatch(path.name):
+    """Delete what killed processes of this user left in `folder`; put old outputs back."""
+    for path in folder.glob(".*.edge-*"):
+        found = _LEFT.fullmatch(path.name)
+        if not found:
             continue
         with contextlib.suppress(OSError):
             if path.lstat().st_uid != os.geteuid():
@@ -133,9 +140,20 @@ def _sweep(folder: Path) -> None:
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _delete(path)
+                if found["kind"] == "partial":
+                    _delete(path)
+                elif len(found["name"]) < _NAME_CHARACTERS:  # not cut: the destination's
+                    _put_back(path, folder / found["name"])
             finally:
                 os.close(lock)
+
+
+def _put_back(old: Path, destination: Path) -> None:
+    """Undo a replacement that a crash interrupted; delete `old` if it was complete."""
+    if destination.exists():
+        _delete(old)
+    else:
+        os.rename(old, destination)
 
 
 def _delete(path: Path) -> None:
@@ -146,7 +164,12 @@ def _delete(path: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    with contextlib.suppress(OSError):  # no Linux
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    # It can only be read by setting it, for all threads: files that they create are private then.
+    mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
@@ -177,7 +200,17 @@ def _publish(staging: Path, destination: Path, *, force: bool) -> None:
     elif _exchange(staging, destination):
         pass  # the old folder now has the staging name and is removed with it
     else:
-        old = staging.with_suffix(".old")
+        _replace(staging, destination)
+    _flush(destination.parent)
+
+
+def _replace(staging: Path, destination: Path) -> None:
+    """Replace a folder where two can't be swapped; `_sweep` undoes it after a crash in between."""
+    old = staging.with_suffix(".old")
+    lock = os.open(destination, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network filesystems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.rename(destination, old)
         try:
             os.rename(staging, destination)
@@ -185,7 +218,8 @@ def _publish(staging: Path, destination: Path, *, force: bool) -> None:
             os.rename(old, destination)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    _flush(destination.parent)
+    finally:
+        os.close(lock)
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -28,7 +28,7 @@ def lock_file(path: Path, output: Path) -> Iterator[int]:
         EdgeError: The file can't be created.
     """
     while True:
-        with readable_os_errors(output):
+        with readable_os_errors(output, path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_symlink():
                 raise UsageError(f"{path} is a symbolic link; remove it and try again")

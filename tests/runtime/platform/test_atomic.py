@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.runtime.errors import EdgeError, OutputExistsError
+from edge.runtime.platform import atomic
 from edge.runtime.platform.atomic import new_file, new_folder
 from edge.runtime.platform.destination import check_destination
 
@@ -198,3 +201,90 @@ def test_devices_are_written_to_and_not_replaced(tmp_path: Path) -> None:
     with new_file("/dev/null") as file:
         file.write_text("x")
     assert Path("/dev/null").is_char_device()
+
+
+def test_errors_name_the_file_that_they_are_about(tmp_path: Path) -> None:
+    output, missing = tmp_path / "out", tmp_path / "input" / "rows.jsonl"
+    for kind in (new_folder, new_file):
+        with pytest.raises(EdgeError) as caught, kind(output):
+            missing.read_text()
+        assert str(caught.value) == f"{missing}: No such file or directory"
+        with pytest.raises(EdgeError) as caught, kind(output) as staging:
+            (staging / "none" / "file").write_text("x")
+        assert str(caught.value).startswith(f"{output}: a part of the path")
+        with pytest.raises(EdgeError) as caught, kind(output):
+            raise OSError(errno.ENOSPC, "full")  # of a write: no file is named
+        assert str(caught.value).startswith(f"{output}: no space left on the disk")
+
+
+def test_the_umask_is_kept(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with new_file(tmp_path / "file") as staging:
+            staging.touch()
+        with new_folder(tmp_path / "folder"):
+            pass
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.fixture
+def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on systems that can't swap two folders."""
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+
+
+@pytest.mark.usefixtures("without_exchange")
+def test_a_folder_is_replaced_where_two_cannot_be_swapped(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("old", "new"):
+        with new_folder(out, force=True) as staging:
+            (staging / name).touch()
+    assert names(out) == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+_KILLED_BETWEEN = """
+import os, signal, sys
+from edge.runtime.platform import atomic
+atomic._exchange = lambda first, second: False
+rename, calls = os.rename, []
+def rename_once(first, second):
+    if calls:
+        print("ready", flush=True)
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls.append(rename(first, second))
+os.rename = rename_once
+with atomic.new_folder(sys.argv[1], force=True) as staging:
+    (staging / "new").touch()
+"""
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_replacement_that_a_crash_interrupted_is_undone(tmp_path: Path, replaced: bool) -> None:
+    out = tmp_path / "out"
+    with new_folder(out) as staging:
+        (staging / "old").touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _KILLED_BETWEEN, str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    with new_file(tmp_path / "other") as staging:  # the process lives: nothing is touched
+        staging.touch()
+    assert not out.exists()
+    process.communicate()
+    if replaced:
+        out.mkdir()
+        (out / "newer").touch()
+    with new_file(tmp_path / "other") as staging:
+        staging.touch()
+    assert names(tmp_path) == ["other", "out"]
+    assert names(out) == ["newer" if replaced else "old"]
