@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge.runtime.artifact import sha256_of
 from edge.runtime.artifact.manifest import MANIFEST_NAME
+from edge.runtime.batch.callables import callable_fingerprint
 from edge.runtime.errors import DataError
 from edge.runtime.guardrails import Guardrails
 from edge.runtime.rows import Columns, iter_lines, iter_rows, kind_of
@@ -94,7 +95,7 @@ def _guardrails_to_json(guardrails: Guardrails) -> dict[str, Any]:
         elif isinstance(value, JsonOutput):
             values[name] = {"schema": value.schema}
         elif callable(value):
-            values[name] = f"{value.__module__}.{getattr(value, '__qualname__', '?')}"
+            values[name] = callable_fingerprint(value)
     return values
 
 
