@@ -43,6 +43,8 @@ def new_folder(destination: str | Path, *, force: bool = False) -> Iterator[Path
         EdgeError: The disk is full, or `destination` can't be written.
     """
     destination = Path(destination)
+    with readable_os_errors(destination, destination.parent):
+        _sweep(destination.parent)  # may put back an old output
     check_free(destination, force=force)
     with _staging(destination, folder=True) as staging:
         yield staging
@@ -142,7 +144,7 @@ def _sweep(folder: Path) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if found["kind"] == "partial":
                     _delete(path)
-                elif len(found["name"]) < _NAME_CHARACTERS:  # not cut: the destination's
+                elif path.is_dir() and len(found["name"]) < _NAME_CHARACTERS:  # not cut
                     _put_back(path, folder / found["name"])
             finally:
                 os.close(lock)
