@@ -26,7 +26,7 @@ from edge.runtime.errors import ModelError
 from edge.runtime.model import Model
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
-from edge.runtime.text.tokenization import Tokenizer
+from edge.runtime.text.tokenization import Tokenizer, cut_ids
 from edge.train.model.folder import open_tokenizer
 
 # From one word to a paragraph, so that batches are padded; with accents, digits, other scripts and
@@ -97,7 +97,7 @@ class ParityCheck:
         # The first input is the shortest possible: eos alone.
         longest = limits.max_input_tokens
         rows = self.tokenizer.encode(texts)
-        self.input_ids = [[eos], *([*row[:-1][: longest - 1], eos] for row in rows)]
+        self.input_ids = [[eos], *(cut_ids(row, longest, eos) for row in rows)]
         new_tokens = min(_NEW_TOKENS, limits.max_new_tokens)
         self._options = GenerationOptions(
             max_new_tokens=new_tokens, min_new_tokens=min(_MIN_NEW_TOKENS, new_tokens)

@@ -11,10 +11,11 @@ from edge.export.source import SourceModel
 from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback, TokenIds, pad_batch
 from edge.runtime.engines.matcher import Matcher
 from edge.runtime.errors import UnsupportedError
+from edge.runtime.inference.batching import batches_by_length
 from edge.runtime.options import GenerationOptions
 from edge.train.model.generation_config import only_settings, transformers_config
 
-_BATCH_TOKENS = 512
+BATCH_TOKENS = 512
 _ANSWER_BATCH_TOKENS = 1024  # each step of a search reads all weights
 
 
@@ -92,7 +93,8 @@ class TorchReference(Engine):
         """
         copies = options.num_return_sequences
         found: dict[int, list[int]] = {}
-        for batch in like_length_batches(list(map(len, input_ids)), _ANSWER_BATCH_TOKENS):
+        lengths = [len(row) for row in input_ids]
+        for batch in batches_by_length(lengths, max_tokens=_ANSWER_BATCH_TOKENS):
             places = [place * copies + copy for place in batch for copy in range(copies)]
             answers = self._search([input_ids[place] for place in batch], options)
             for place, (row, reason) in zip(places, answers, strict=True):
@@ -170,7 +172,7 @@ class TorchReference(Engine):
 
         shape = self._source.architecture
         longest = [max(map(len, pair)) for pair in zip(input_ids, target_ids, strict=True)]
-        for batch in like_length_batches(longest):
+        for batch in batches_by_length(longest, max_tokens=BATCH_TOKENS):
             ids, mask = pad_batch([input_ids[place] for place in batch], shape.pad_token_id)
             targets, _ = pad_batch([target_ids[place] for place in batch], shape.pad_token_id)
             decoder_ids = shift_right(targets, shape.decoder_start_token_id)
@@ -191,20 +193,3 @@ class TorchReference(Engine):
 def shift_right(targets: np.ndarray, start: int) -> np.ndarray:
     """What a decoder reads to predict `targets` [rows, tokens]: the same, after the start token."""
     return np.concatenate([np.full((len(targets), 1), start), targets[:, :-1]], axis=1)
-
-
-def like_length_batches(lengths: Sequence[int], tokens: int = _BATCH_TOKENS) -> Iterator[list[int]]:
-    """Row numbers of each batch: rows of like length together, so that little is padded.
-
-    Args:
-        lengths: tokens of each row.
-        tokens: the most in a batch, padding included; a longer row is alone.
-    """
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
-        if batch and (len(batch) + 1) * lengths[row] > tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

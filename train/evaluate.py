@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edge.runtime.inference.batching import batches_by_length
 from edge.runtime.options import GenerationOptions
 from edge.runtime.text.stop_strings import cut_at_stop
 from edge.train.data import IGNORED_LABEL, Collator
@@ -168,6 +169,8 @@ def _run_batches(
         batch = collate([examples[number] for number in numbers])
         return run_batch(numbers, {name: tensor.to(model.device) for name, tensor in batch.items()})
 
+    lengths = [len(example["input_ids"]) for example in examples]
+    batches = batches_by_length(lengths, options.batch_size, longest_first=True)
     own: list[_Outputs] = []
     stopped = False
     done = 0
@@ -175,7 +178,7 @@ def _run_batches(
     model.eval()
     try:
         with torch.inference_mode():
-            for index, numbers in enumerate(_by_length(examples, options.batch_size)):
+            for index, numbers in enumerate(batches):
                 done += len(numbers)
                 if index % processes.world_size != processes.rank:
                     continue
@@ -216,12 +219,6 @@ def _halving(
     middle = len(numbers) // 2
     halves = (numbers[:middle], numbers[middle:])
     return [outputs for half in halves for outputs in _halving(run, half, on_batch_halved)]
-
-
-def _by_length(examples: Sequence[dict[str, Any]], batch_size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(examples)), key=lambda number: -len(examples[number]["input_ids"]))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
 
 
 def _losses(model: PreTrainedModel, batch: dict[str, Any]) -> list[tuple[float, int]]:

@@ -24,7 +24,9 @@ from edge.export.reference import TorchReference
 from edge.export.shortlist import ShortlistRequest
 from edge.export.source import SourceModel
 from edge.runtime.errors import ParityError, UsageError
+from edge.runtime.inference.batching import batches_by_length
 from edge.runtime.rows import Columns
+from edge.runtime.text.tokenization import cut_ids
 
 # Generation defaults of every exported artifact.
 GREEDY = {
@@ -95,12 +97,9 @@ class ExportWorker:
         publisher = self.publisher(shortlist=False)
         tokenizer, limit = publisher.check.tokenizer, publisher.limits.max_input_tokens
         prompted = [publisher.prompt.apply(t, f) for t, f in zip(texts, fields, strict=True)]
-        rows = tokenizer.encode(prompted)
-        rows = [row if len(row) <= limit else [*row[: limit - 1], tokenizer.eos] for row in rows]
+        rows = [cut_ids(row, limit, tokenizer.eos) for row in tokenizer.encode(prompted)]
         answers: dict[int, tuple[int, ...]] = {}
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # little padding
-        for first in range(0, len(order), _BATCH):
-            indices = order[first : first + _BATCH]
+        for indices in batches_by_length([len(row) for row in rows], _BATCH):
             found = self._reference.generate([rows[i] for i in indices], publisher.generation)
             answers |= {i: one[0].token_ids for i, one in zip(indices, found, strict=True)}
         return tokenizer.decode([answers[index] for index in range(len(rows))])

@@ -10,9 +10,10 @@ import numpy as np
 
 from edge.export.conditioning.calibration import Calibration
 from edge.export.conditioning.structure import in_encoder
-from edge.export.reference import like_length_batches, shift_right
+from edge.export.reference import BATCH_TOKENS, shift_right
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.base import pad_batch
+from edge.runtime.inference.batching import batches_by_length
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +93,7 @@ def run_observed(
     longest = [max(map(len, pair)) for pair in zip(rows.inputs, rows.targets, strict=True)]
     decodes = not all(map(in_encoder, layers))
     with _hooks(model, layers, observe, masks), torch.inference_mode():
-        for batch in like_length_batches(longest):
+        for batch in batches_by_length(longest, max_tokens=BATCH_TOKENS):
             ids, mask = pad_batch([rows.inputs[row] for row in batch], shape.pad_token_id)
             targets, target_mask = pad_batch(
                 [rows.targets[row] for row in batch], shape.pad_token_id

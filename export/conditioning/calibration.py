@@ -22,7 +22,7 @@ from edge.runtime.rows import (
     read_rows,
     split_file,
 )
-from edge.runtime.text.tokenization import Tokenizer
+from edge.runtime.text.tokenization import Tokenizer, cut_ids
 
 MAX_ROWS = 256
 MIN_ROWS = 8
@@ -117,7 +117,7 @@ def read_calibration(
         fields = dict.fromkeys(prompt.fields, "text")
         inputs = tokenizer.encode([prompt.apply(text, fields) for text in CALIBRATION_TEXTS])
         rows = [ids for ids in inputs if len(ids) <= max_input_tokens] or [
-            [*ids[: max_input_tokens - 1], tokenizer.eos] for ids in inputs
+            cut_ids(ids, max_input_tokens, tokenizer.eos) for ids in inputs
         ]
         targets = _generated(source, tokenizer, rows)
         skipped = len(inputs) - len(rows)

@@ -17,7 +17,7 @@ from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.engines.base import pad_batch
 from edge.runtime.errors import DataError, ModelError
-from edge.runtime.inference.runner import batches_by_length
+from edge.runtime.inference.batching import batches_by_length
 from edge.runtime.options import GenerationOptions
 from edge.runtime.text.tokenization import Tokenizer
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge.export.draft.examples import BATCH, Example, Progress
 from edge.export.draft_head import KERNEL
-from edge.runtime.inference.runner import batches_by_length
+from edge.runtime.inference.batching import batches_by_length
 
 if TYPE_CHECKING:
     import torch

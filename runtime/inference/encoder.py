@@ -8,7 +8,7 @@ from edge.runtime.artifact.manifest import Limits
 from edge.runtime.errors import InputTooLongError, UsageError
 from edge.runtime.guardrails import OnLong, check_on_long, without_prefix
 from edge.runtime.rows import Prompt
-from edge.runtime.text.tokenization import Tokenizer
+from edge.runtime.text.tokenization import Tokenizer, cut_ids
 
 Fields = Mapping[str, object]
 # More than the tokens of any text have on average; T5's longest piece has 48. Only white space,
@@ -122,9 +122,7 @@ class InputEncoder:
 
     def truncate(self, ids: Sequence[int]) -> list[int]:
         """The first tokens up to the limit; if there are more, the last of them becomes eos."""
-        if len(ids) <= self.limits.max_input_tokens:
-            return list(ids)
-        return [*ids[: self.limits.max_input_tokens - 1], self.tokenizer.eos]
+        return cut_ids(ids, self.limits.max_input_tokens, self.tokenizer.eos)
 
     def check_length(self, length: int, *, cut: bool = False) -> None:
         """Check a number of input tokens against the limit.

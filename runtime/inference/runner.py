@@ -15,6 +15,7 @@ from edge.runtime.engines.base import Engine, Hypothesis, TokenCallback
 from edge.runtime.errors import EdgeError, UsageError, first_line
 from edge.runtime.generation import Generation, Timings
 from edge.runtime.inference.adaptive_drafts import AdaptiveDrafts
+from edge.runtime.inference.batching import batches_by_length
 from edge.runtime.inference.call_lock import EngineLock
 from edge.runtime.options import GenerationOptions
 from edge.runtime.text.stop_strings import StopStringCriteria, cut_at_stop
@@ -226,9 +227,3 @@ class EngineRunner:
         """Wait for running calls, then free the engine. Closing twice is harmless."""
         if self._lock.close():
             self.engine.close()
-
-
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Row numbers in batches of similar length, to keep padding low."""
-    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

@@ -115,3 +115,8 @@ class Tokenizer:
             raise ArtifactError(f"{self._path}: its pieces are too long to decode this many tokens")
         with library_errors(ArtifactError, self._path, "token ids can't be decoded"):
             return list(self._tokenizer.decode_batch(ids, skip_special_tokens=True))
+
+
+def cut_ids(ids: Sequence[int], limit: int, eos: int) -> list[int]:
+    """At most `limit` token ids; if there are more, the last of them becomes `eos`."""
+    return list(ids) if len(ids) <= limit else [*ids[: limit - 1], eos]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.export.reference import TorchReference, like_length_batches
+from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
 from edge.runtime.options import GenerationOptions
 
@@ -38,11 +38,3 @@ def test_log_probs_keep_the_order_of_the_rows(reference: TorchReference) -> None
     ]
     for one, other in zip(reference.log_probs(ROWS, TARGETS), alone, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
-
-
-def test_batches_hold_like_lengths_within_the_limit() -> None:
-    lengths = [300, 1, 256, 2, 256, 600, 3]
-    batches = list(like_length_batches(lengths))
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    assert batches == [[1, 3, 6], [2, 4], [0], [5]]
-    assert list(like_length_batches([])) == []

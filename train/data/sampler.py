@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edge.runtime.text.tokenization import cut_ids
 from edge.train.data.bucketing import (
     Batch,
     Lengths,
@@ -19,7 +20,6 @@ from edge.train.data.bucketing import (
     plan_fixed_count,
 )
 from edge.train.data.collator import IGNORED_LABEL
-from edge.train.data.tokenization import cut_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from edge.runtime.text.tokenization import cut_ids
 from edge.train.data.pairs import Pair, shorten
 
 if TYPE_CHECKING:
@@ -52,11 +53,6 @@ def tokenize(
         "span": [None if pair.span is None else list(pair.span) for pair in pairs],
     }
     return Dataset.from_dict(columns), warnings
-
-
-def cut_ids(ids: list[int], limit: int, eos: int) -> list[int]:
-    """At most `limit` ids, the last of which is </s>."""
-    return ids if len(ids) <= limit else [*ids[: limit - 1], eos]
 
 
 def token_counts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:

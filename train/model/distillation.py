@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from edge.runtime.errors import UsageError
+from edge.runtime.inference.batching import batches_by_length
 from edge.train.data.collator import IGNORED_LABEL
 from edge.train.data.pairs import Pair
 
@@ -81,10 +82,9 @@ def teacher_pairs(
 
     Lengths are in tokens; inputs are cut to `max_source_length`.
     """
-    order = sorted(range(len(pairs)), key=lambda number: len(pairs[number].source))
     found: list[Pair] = []
-    for start in range(0, len(order), batch_size):
-        part = [pairs[number] for number in order[start : start + batch_size]]
+    for numbers in batches_by_length([len(pair.source) for pair in pairs], batch_size):
+        part = [pairs[number] for number in numbers]
         batch = tokenizer(
             [pair.source for pair in part],
             padding=True,
