@@ -20,7 +20,15 @@ from edge.runtime.errors import ArtifactError, DataError, ParityError, UsageErro
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model
 from edge.runtime.platform.json_file import read_json
-from edge.runtime.rows import Columns, Row, data_sha256, holds_splits, read_rows, split_file
+from edge.runtime.rows import (
+    Columns,
+    Row,
+    data_sha256,
+    holds_splits,
+    read_rows,
+    split_file,
+    train_file,
+)
 from edge.runtime.text.tokenization import Tokenizer
 
 SHORTLIST_NAME = "shortlist.json"
@@ -79,7 +87,8 @@ class Shortlist:
         from edge.train.metrics import rouge_l
 
         rouge_l(["fail"], ["early"])  # a missing library must not show after the export
-        self._train_file, self._dev_file = _files(request.data)
+        self._train_file = train_file(request.data)
+        self._dev_file = split_file(request.data, "dev") if holds_splits(request.data) else None
         rows, held_out = self._rows(request)
         self._held_out = held_out[:: -(-len(held_out) // _MAX_HELD_OUT_ROWS)]
         pieces = tokenizer.pieces
@@ -240,16 +249,6 @@ def shortlist_line(report: Mapping[str, Any]) -> str:
         f" exact match {before['exact_match']:.1%} → {after['exact_match']:.1%},"
         f" ROUGE-L {before['rouge_l']:.4f} → {after['rouge_l']:.4f}"
     )
-
-
-def _files(data: Path) -> tuple[Path, Path | None]:
-    """The file that makes the list, and the file of held-out rows if there is one."""
-    if not holds_splits(data):
-        return data, None
-    train = split_file(data, "train")
-    if train is None:
-        raise DataError("the folder has no train.jsonl (or .csv, …)", path=data)
-    return train, split_file(data, "dev")
 
 
 def _name(file: Path, request: ShortlistRequest) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge.runtime.errors import DataError, UsageError
-from edge.runtime.rows import Columns, holds_splits, iter_rows, split_file
+from edge.runtime.rows import Columns, holds_splits, iter_rows, split_file, train_file
 from edge.runtime.rows.kinds import is_hub, is_saved
 
 
@@ -13,14 +13,14 @@ def shortlist_files(data: Path) -> list[Path]:
     """The files that a shortlist is made from and checked with.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there is no such file.
+        DataError: the folder has no train split.
     """
-    if not holds_splits(data):
-        files = [data]
-    else:
-        files = [path for name in ("train", "dev") if (path := split_file(data, name))]
-    if not files or not all(path.exists() or is_hub(path) for path in files):
-        raise UsageError(f"--shortlist {data}: no such file, or a folder without train.jsonl")
+    files = [train_file(data)]
+    if holds_splits(data) and (dev := split_file(data, "dev")):
+        files.append(dev)
+    if not all(path.exists() or is_hub(path) for path in files):
+        raise UsageError(f"--shortlist {data}: no such file")
     return files
 
 
@@ -28,8 +28,9 @@ def check_shortlist_data(data: Path, columns: Columns) -> None:
     """Read all rows once, in constant memory.
 
     Raises:
-        UsageError: there are no files.
-        DataError: a file can't be read more than once, is empty or damaged, or has a bad row.
+        UsageError: there is no such file.
+        DataError: there is no train split, or a file can't be read more than once, is empty or
+            damaged, or has a bad row.
         MissingExtraError: the library that reads this kind is not installed.
     """
     for path in shortlist_files(data):

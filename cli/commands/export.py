@@ -203,8 +203,7 @@ def command(
         return
     if tune:
         from edge.cli.commands.tune import tune_all
-        from edge.export.conditioning.calibration import train_file
-        from edge.runtime.rows import read_rows
+        from edge.runtime.rows import read_rows, train_file
 
         rows = read_rows(train_file(calibrate), columns) if calibrate else None
         tune_all([exported.folder for exported in done], rows, trust_code=True)

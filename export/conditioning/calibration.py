@@ -18,9 +18,8 @@ from edge.runtime.rows import (
     Prompt,
     Row,
     data_sha256,
-    holds_splits,
     read_rows,
-    split_file,
+    train_file,
 )
 from edge.runtime.text.tokenization import Tokenizer, cut_ids
 
@@ -142,22 +141,6 @@ def read_calibration(
         len(rows_read),
         skipped,
     )
-
-
-def train_file(data: Path) -> Path:
-    """The file of train rows: `data` itself, or the train split of a folder of splits.
-
-    Raises:
-        DataError: the folder has no train split.
-    """
-    if not holds_splits(data):
-        return data
-    path = split_file(data, "train")
-    if path is None:
-        raise DataError(
-            "the folder has no train.jsonl (or .csv, …), and only train rows may be used", path=data
-        )
-    return path
 
 
 def _usable(

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.export.conditioning.calibration import train_file
 from edge.export.draft.alignment import Phrase, frequent_phrases
 from edge.export.draft.examples import DraftInputs as DraftInputs
 from edge.export.draft.examples import Example, Progress, make_examples
@@ -17,7 +16,7 @@ from edge.export.source import SourceModel
 from edge.runtime.errors import ModelError, OutputExistsError
 from edge.runtime.hub import find_repository, snapshot_of
 from edge.runtime.platform.destination import check_writable
-from edge.runtime.rows import Columns, data_sha256, read_rows
+from edge.runtime.rows import Columns, data_sha256, read_rows, train_file
 from edge.train.device import torch_threads
 
 _HELD_OUT = 20  # every twentieth row measures the fit

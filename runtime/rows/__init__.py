@@ -13,6 +13,7 @@ from edge.runtime.rows.kinds import (
     holds_splits,
     kind_of,
     split_file,
+    train_file,
 )
 from edge.runtime.rows.lines import MAX_LINE_BYTES, iter_lines
 from edge.runtime.rows.prompt import Prompt
@@ -35,4 +36,5 @@ __all__ = [
     "kind_of",
     "read_rows",
     "split_file",
+    "train_file",
 ]

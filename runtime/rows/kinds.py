@@ -109,6 +109,20 @@ def split_file(data: str | Path, split: str) -> Path | None:
     return files[0] if files else None
 
 
+def train_file(data: str | Path) -> Path:
+    """The file of rows to learn from: `data` itself, or the train split where it holds splits.
+
+    Raises:
+        DataError: There is no train split, or several files are it.
+    """
+    if not holds_splits(data):
+        return Path(data)
+    path = split_file(data, "train")
+    if path is None:
+        raise DataError("the folder has no train.jsonl (or .csv, …)", path=data)
+    return path
+
+
 def _files_named(folder: Path, name: str) -> Iterator[Path]:
     if not folder.is_dir():
         return

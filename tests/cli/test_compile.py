@@ -265,6 +265,10 @@ def test_rows_of_shortlists_are_read_before_any_work(
     os.mkfifo(pipe)
     assert "empty.jsonl: the file has no rows" in assert_refused(*start, "--shortlist", empty)
     assert "noise.jsonl:1: " in assert_refused(*start, "--shortlist", noise)
+    only_dev = tmp_path / "only_dev"
+    only_dev.mkdir()
+    (only_dev / "dev.jsonl").write_bytes((dataset / "dev.jsonl").read_bytes())
+    assert "no train.jsonl" in assert_refused(*start, "--shortlist", only_dev)
     for path in (pipe, "/dev/zero"):
         assert f"{path}: is not a regular file" in assert_refused(*start, "--shortlist", path)
     assert not list(tmp_path.glob("best*"))

@@ -17,6 +17,7 @@ from edge.runtime.rows import (
     holds_splits,
     read_rows,
     split_file,
+    train_file,
 )
 from edge.train.data.split import split_by_hash
 
@@ -92,11 +93,9 @@ def data_files(data: Path) -> dict[str, Path]:
     Raises:
         DataError: There is no train split.
     """
-    if not holds_splits(data):
-        return {"train": data}
-    files = {split: path for split in SPLITS if (path := split_file(data, split)) is not None}
-    if "train" not in files:
-        raise DataError("the folder has no train.jsonl (or .csv, …)", path=data)
+    files = {"train": train_file(data)}
+    if holds_splits(data):
+        files |= {split: path for split in SPLITS if (path := split_file(data, split)) is not None}
     return files
 
 

@@ -24,6 +24,7 @@ from edge.runtime.rows import (
     kind_of,
     read_rows,
     split_file,
+    train_file,
 )
 from edge.runtime.rows import columns as columns_module
 
@@ -342,3 +343,13 @@ def test_plain_kinds_need_no_heavy_library(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[2, 2, 2, 2] []"
+
+
+def test_the_rows_to_learn_from(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    assert train_file(file) == file  # whether it exists is for the reader to say
+    json_lines(tmp_path / "dev.jsonl", ROWS)
+    with pytest.raises(DataError, match="no train.jsonl"):
+        train_file(tmp_path)
+    json_lines(tmp_path / "train.jsonl", ROWS)
+    assert train_file(tmp_path) == tmp_path / "train.jsonl"
