@@ -67,9 +67,8 @@ class Registry(Generic[T]):
             TypeError: The entry is not a subclass of the base.
         """
         entry = self.entry(name)
-        for library in entry.libraries:
-            if not is_installed(library):  # it may be imported later than the module
-                raise missing_extra(f"{self.kind} {name!r}", library, entry.extra)
+        # They may be imported later than the module.
+        require(f"{self.kind} {name!r}", entry.extra, *entry.libraries)
         module, _, attribute = entry.target.partition(":")
         try:
             cls = getattr(importlib.import_module(module), attribute)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge.runtime.errors import UsageError
-from edge.runtime.registry import missing_extra
+from edge.runtime.registry import require
 
 if TYPE_CHECKING:
     from edge.train.config import TrainConfig
@@ -145,12 +144,11 @@ def check_libraries(config: TrainConfig, device_config: DeviceConfig) -> None:
                 f"{option} needs a CUDA GPU, for bitsandbytes' kernels, but the device is"
                 f" {device_config.device}; use {alternative}"
             )
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise missing_extra(option, "bitsandbytes", "qlora")
-    if config.method != "full" and importlib.util.find_spec("peft") is None:
-        raise missing_extra(f"--method {config.method}", "peft", "train")
-    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise missing_extra("--tensorboard", "tensorboard", "tensorboard")
+        require(option, "qlora", "bitsandbytes")
+    if config.method != "full":
+        require(f"--method {config.method}", "train", "peft")
+    if config.tensorboard:
+        require("--tensorboard", "tensorboard", "tensorboard")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.registry import is_installed, missing_extra
+from edge.runtime.registry import require
 from edge.train.config import TrainConfig
 from edge.train.data import load_splits
 from edge.train.device import (
@@ -102,7 +102,7 @@ def train(
     output = Path(resolved.output)
     # Checked before minutes of work, not after.
     processes.on_main_process(lambda: check_output(resolved))
-    _require_extra()
+    require("training", "train", *LIBRARIES)
     device_config = choose_device(resolved.device, resolved.precision)
     check_processes(resolved, device_config, processes)
     check_libraries(resolved, device_config)
@@ -130,9 +130,3 @@ def _open_run_folder(config: TrainConfig, processes: Processes) -> Iterator[RunF
         opening = open_run_folder(output, resume=config.resume, force=config.force)
         run = processes.on_main_process(lambda: stack.enter_context(opening))
         yield run if run is not None else RunFolder.of(output)
-
-
-def _require_extra() -> None:
-    for module in LIBRARIES:
-        if not is_installed(module):
-            raise missing_extra("training", module, "train")

@@ -22,11 +22,9 @@ def command(base: str, adapter: Path, output: Path, force: bool) -> None:
     The output is ready for edge export. Adapters of edge train are merged already.
     """
     from edge.cli.display.console import quiet_libraries, status
-    from edge.runtime.registry import is_installed, missing_extra
+    from edge.runtime.registry import require
 
-    for library in ("torch", "transformers", "peft"):
-        if not is_installed(library):
-            raise missing_extra("edge merge", library, "train")
+    require("edge merge", "train", "torch", "transformers", "peft")
     quiet_libraries()
     from edge.train.model.lora import merge
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
+from edge.runtime.registry import is_installed
 from edge.train.events import Event
 from edge.train.run_folder import RunView, read_run
 
@@ -23,7 +23,7 @@ def write_curves(log: Path, image: Path) -> bool:
     Returns:
         False if matplotlib (extra plots) is not installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not is_installed("matplotlib"):
         return False
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
