@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from edge.runtime.errors import DataError, UsageError
 from edge.runtime.platform.json_file import parse_json
+from edge.runtime.printing import shorten
 from edge.runtime.registry import missing_extra
 
 ARTIFACTS, ENGINES, SPECULATION = "artifacts", "engines", "speculation"
@@ -123,4 +124,4 @@ def parse_as(wanted: type[R], values: object, path: str | Path | None = None) ->
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 100 else text[:99] + "…"
+    return shorten(text, 100)

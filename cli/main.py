@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import click
 
 from edge.cli.base import Group, Invocation
-from edge.runtime.errors import EdgeError, MissingExtraError, missing_library, one_line, printable
+from edge.runtime.errors import EdgeError, MissingExtraError, missing_library, one_line
+from edge.runtime.printing import printable
 from edge.runtime.registry import unknown_name
 from edge.runtime.version import edge_version
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from edge.runtime.errors import EdgeError, UsageError
 from edge.runtime.platform.json_file import parse_json
+from edge.runtime.printing import printable_line, without_controls
 from edge.runtime.registry import unknown_name
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class RemoteChat(Chat):
         with self._request("POST", "/chat/completions", body) as response:
             for event in self._events(response):
                 if isinstance(event.get("error"), dict):
-                    raise EdgeError(f"{self._url}: {_printable(event['error'].get('message'))}")
+                    raise EdgeError(f"{self._url}: {_shown(event['error'].get('message'))}")
                 usage = event.get("usage")
                 if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
                     self._tokens = usage["completion_tokens"]
@@ -207,7 +208,7 @@ class RemoteChat(Chat):
                     pieces = [delta.get("content") for delta in deltas]
                 except (AttributeError, TypeError):
                     raise EdgeError(f"{self._url}: an event has an unknown form") from None
-                yield from (_visible(str(piece)) for piece in pieces if piece)
+                yield from (without_controls(str(piece)) for piece in pieces if piece)
 
     def _events(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
         """Yield the data of server-sent events, up to [DONE].
@@ -255,9 +256,9 @@ class RemoteChat(Chat):
 
 def _error_message(response: http.client.HTTPResponse) -> str:
     try:
-        message = _printable(parse_json(response.read(_MAX_BODY_BYTES))["error"]["message"])
+        message = _shown(parse_json(response.read(_MAX_BODY_BYTES))["error"]["message"])
     except (ValueError, TypeError, KeyError):
-        message = _printable(response.reason)
+        message = _shown(response.reason)
     wait = response.headers.get("retry-after", "")
     hint = f"; try again in {wait} s" if wait.isdigit() else ""
     return f"{message} (HTTP {response.status}{hint})"
@@ -285,10 +286,5 @@ def _parse_url(url: str) -> tuple[bool, tuple[str, int | None], str]:
     return parts.scheme == "https", (host, port), path
 
 
-def _visible(text: str) -> str:
-    """The text without control characters, which could change a terminal's state."""
-    return "".join(c for c in text if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) < 160))
-
-
-def _printable(message: object) -> str:
-    return "".join(c if c.isprintable() else " " for c in str(message))[:500]
+def _shown(message: object) -> str:
+    return printable_line(message)[:500]

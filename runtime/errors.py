@@ -8,7 +8,6 @@ its traceback.
 from __future__ import annotations
 
 import contextlib
-import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -211,16 +210,6 @@ def first_line(error: BaseException | str, max_chars: int = 300) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:max_chars].rstrip(".")
-
-
-def printable(text: str) -> str:
-    """Text from a file for a terminal: control characters but line ends and tabs as escapes."""
-    return "".join(
-        char
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs")
-        else ascii(char)[1:-1]
-        for char in text
-    )
 
 
 def one_line(error: BaseException | str, max_chars: int = 300) -> str:

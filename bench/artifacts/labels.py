@@ -6,10 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
-def printable(text: object) -> str:
-    """Text in one line without control characters: names may come from an untrusted file."""
-    return "".join(sign if sign.isprintable() else " " for sign in str(text))
+from edge.runtime.printing import printable_line
 
 
 def result_labels(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -38,7 +35,7 @@ def result_labels(results: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{name}, {before}{value}{after}" if value and taken[name] > 1 else name
                 for name, value in zip(names, values, strict=True)
             ]
-    return [printable(name) for name in names]
+    return [printable_line(name) for name in names]
 
 
 def _differing_parts(paths: Sequence[str]) -> list[str]:

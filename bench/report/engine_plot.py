@@ -11,6 +11,7 @@ from edge.bench.report.plots import check_matplotlib, plot_style
 from edge.runtime.errors import DataError, UsageError
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
+from edge.runtime.printing import printable_line, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,5 +180,4 @@ def _draw(axes: Axes, panel: Panel) -> None:
 
 def _short(text: str) -> str:
     """The text in one printable line of limited length."""
-    line = "".join(sign if sign.isprintable() else " " for sign in text)
-    return line if len(line) <= _MAX_NAME else line[: _MAX_NAME - 1] + "…"
+    return shorten(printable_line(text), _MAX_NAME)

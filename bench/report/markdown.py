@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from edge.bench.artifacts.labels import printable
 from edge.bench.report.results import Document, labels, verdict, winner_index
 from edge.bench.report.tables import Table, machine_lines, notes, tables
+from edge.runtime.printing import printable_line
 
 # An underscore inside a word is not markup.
 _SPECIAL = re.compile(r"([\\`*\[\]|~$#@]|(?<!\w)_|_(?!\w))")
@@ -39,7 +39,7 @@ def markdown(document: Document, pictures: Mapping[str, str] | None = None) -> s
         _table(("", ""), [[_escape(n), _escape(v)] for n, v in machine_lines(document)], 2),
     ]
     if document.get("command"):
-        parts.append(_code_block(printable(document["command"])))
+        parts.append(_code_block(printable_line(document["command"])))
     return "\n\n".join(parts) + "\n"
 
 
@@ -85,7 +85,7 @@ def _escape(text: str) -> str:
 
 def _code(text: str) -> str:
     """A code span for a table's cell: nothing in it is read as markup, mention or link."""
-    plain = printable(text).replace("|", "\\|")
+    plain = printable_line(text).replace("|", "\\|")
     if not plain.strip():
         return ""
     fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))

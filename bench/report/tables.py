@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge.bench.artifacts.labels import printable
 from edge.bench.report.results import Document, labels, winner_index
+from edge.runtime.printing import printable_line
 
 _SIGNS = {
     "meets": "✓ meets",
@@ -123,7 +123,7 @@ def tasks_table(document: Document) -> Table | None:
     lines = tuple(
         Line(
             (
-                printable(task),
+                printable_line(task),
                 _number(scores.get("rows"), "{}"),
                 _with_interval(scores),
                 _number(scores["rouge_l"], "{:.3f}"),
@@ -149,17 +149,17 @@ def notes(document: Document) -> list[str]:
         threads = _range([n for one in measured if (n := one.get("threads"))], "{}")
         found.append(
             f"{runs} timed calls of each artifact, text to text{length}; in separate"
-            f" processes that take turns; {threads} thread(s), {printable(machine['cpu'])}."
+            f" processes that take turns; {threads} thread(s), {printable_line(machine['cpu'])}."
         )
     if document.get("interrupted"):
         found.append("The run was interrupted; missing values were not measured.")
-    found += [printable(one["sentence"]) for one in document.get("regressions", ())]
-    found += map(printable, document.get("notes", ()))
+    found += [printable_line(one["sentence"]) for one in document.get("regressions", ())]
+    found += map(printable_line, document.get("notes", ()))
     for result, label in zip(results, labels(document), strict=True):
         if result.get("error"):
-            found.append(f"{label}: {printable(result['error'])}")
+            found.append(f"{label}: {printable_line(result['error'])}")
         elif result["verdict"] == "not shown" and result.get("verdict_reason"):
-            found.append(f"{label}: {printable(result['verdict_reason'])}")
+            found.append(f"{label}: {printable_line(result['verdict_reason'])}")
     accuracies = [one["accuracy"] for one in results if one["accuracy"]]
     index = winner_index(document)
     if index is not None and (fit := document["results"][index]["accuracy"].get("fit")):
@@ -167,7 +167,7 @@ def notes(document: Document) -> list[str]:
         found.append(f"Fit of {labels(document)[index]}: {bands}.")
     sources = sorted({a["reference"] for a in accuracies if a.get("reference")})
     if sources:
-        names = ", ".join(map(printable, sources))
+        names = ", ".join(map(printable_line, sources))
         found.append(f"= source: ratio of answers identical to those of {names}.")
     if measured and all(one["latency"].get("joules_per_answer") is None for one in measured):
         found.append("Energy per answer: not measured (no RAPL counters that this user may read).")
@@ -186,7 +186,7 @@ def machine_lines(document: Document) -> list[tuple[str, str]]:
     lines += [(f"data {name}", _plain(value)) for name, value in data.items()]
     for group in (document["machine"], document.get("settings") or {}):
         lines += [(name.replace("_", " "), _plain(value)) for name, value in group.items()]
-    return [(printable(name), printable(value)) for name, value in lines if value]
+    return [(printable_line(name), printable_line(value)) for name, value in lines if value]
 
 
 def _plain(value: object) -> str:

@@ -50,7 +50,7 @@ def command(artifact: Path, json_file: Path | None) -> None:
 def _page(artifact: Path, manifest: Manifest) -> str:
     """One line for each fact, however long: a hash that is cut or folded can't be searched for."""
     from edge.export.draft_head import draft_head_line
-    from edge.runtime.errors import printable
+    from edge.runtime.printing import printable
     from edge.train.vocabulary import describe
 
     shape, parity = manifest.architecture, manifest.parity

@@ -10,7 +10,8 @@ import click
 from edge.cli.base import Command
 from edge.cli.options import threads_option, trust_option
 from edge.cli.param_types import PATH
-from edge.runtime.errors import one_line, printable
+from edge.runtime.errors import one_line
+from edge.runtime.printing import printable
 
 if TYPE_CHECKING:
     from edge.runtime.artifact import Artifact

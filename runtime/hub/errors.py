@@ -7,8 +7,9 @@ import errno
 import logging
 from collections.abc import Iterator
 
-from edge.runtime.errors import EdgeError, converted_errors, one_line, printable
+from edge.runtime.errors import EdgeError, converted_errors, one_line
 from edge.runtime.hub.ids import Repository
+from edge.runtime.printing import printable
 
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.runtime.errors import DataError
+from edge.runtime.printing import shorten
 from edge.runtime.rows import (
     SPLITS,
     Columns,
@@ -118,8 +119,3 @@ def make_pairs(rows: Sequence[Row], prompt: Prompt) -> list[Pair]:
 def texts_of(pairs: Sequence[Pair]) -> list[str]:
     """The source and target of each pair."""
     return [text for pair in pairs for text in (pair.source, pair.target)]
-
-
-def shorten(text: str, limit: int = 80) -> str:
-    """The text, or its first characters and an ellipsis: at most `limit` characters."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from edge.runtime.printing import shorten
 from edge.runtime.text.tokenization import cut_ids
-from edge.train.data.pairs import Pair, shorten
+from edge.train.data.pairs import Pair
 
 if TYPE_CHECKING:
     from datasets import Dataset

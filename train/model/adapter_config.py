@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.runtime.errors import ModelError, one_line, printable
+from edge.runtime.errors import ModelError, one_line
 from edge.runtime.platform.json_file import read_json
+from edge.runtime.printing import printable
 
 CONFIG_NAME = "adapter_config.json"
 _MAX_BYTES = 1_000_000

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.errors import DataError, printable
+from edge.runtime.errors import DataError
+from edge.runtime.printing import printable
 from edge.train.vocabulary.extension import Extension, extend
 from edge.train.vocabulary.lost import Lost, find_lost, is_run
 
