@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "ShortlistRequest", "SourceModel", "export"]
 
 _MODULES = {
-    "Exported": "edge.export.publish",
+    "Exported": "edge.export.exported",
     "ShortlistRequest": "edge.export.shortlist",
     "SourceModel": "edge.export.source",
     "export": "edge.export.api",

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from edge.runtime.durations import parse_duration
 from edge.runtime.errors import UsageError
-from edge.train.constraints import (
+from edge.train.field_rules import (
     DURATION,
     FRACTION,
     LEARNING_RATE,

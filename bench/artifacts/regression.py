@@ -10,7 +10,7 @@ from typing import Any
 from edge.bench.artifacts.results import Result
 from edge.bench.artifacts.significance import lost_and_won
 from edge.bench.timing.shift import Shift, shift
-from edge.export.quantization.evaluation import mcnemar_test
+from edge.export.paired_tests import mcnemar_test
 
 ALPHA = 0.01  # of either test: a gate runs often
 

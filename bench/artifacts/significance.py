@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge.bench.artifacts.scores import RowScores
-from edge.export.quantization.evaluation import mcnemar_test
+from edge.export.paired_tests import mcnemar_test
 
 ALPHA = 0.05  # significance level
 MCNEMAR = "exact McNemar test, one-sided"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from edge.bench.quantization.accuracy import Accuracy, measure_model
+from edge.bench.quantization.accuracy import ArtifactAccuracy, measure_model
 from edge.bench.quantization.outliers import LEVELS, inject_outliers
 from edge.bench.timing.machine import machine_info
 from edge.export.source import SourceModel
@@ -41,7 +41,7 @@ def main(model: Path, data: Path, limit: int | None, seeds: int, json_file: Path
     with tempfile.TemporaryDirectory(prefix="edge-outliers-") as work_dir:
         for name, folder in _models(model, data, Path(work_dir), seeds):
             click.echo(f"\n{name}")
-            found: list[Accuracy] = []
+            found: list[ArtifactAccuracy] = []
             for one in measure_model(SourceModel.open(folder), rows, train_file):
                 found.append(one)
                 click.echo(_line(one, found[0]))
@@ -88,7 +88,7 @@ def _train_on(folder: Path, data: Path) -> Path:
     return output
 
 
-def _line(one: Accuracy, reference: Accuracy) -> str:
+def _line(one: ArtifactAccuracy, reference: ArtifactAccuracy) -> str:
     how = "conditioned" if one.conditioned else "as it is"
     if one.error:
         return f"  {one.artifact:18} {how:12} {one.error}"

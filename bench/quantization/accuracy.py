@@ -36,7 +36,7 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class ArtifactAccuracy:
     """One artifact on the rows.
 
     Attributes:
@@ -63,7 +63,7 @@ class Accuracy:
     refused: bool = False
     error: str = ""
 
-    def meets(self, reference: Accuracy) -> bool:
+    def meets(self, reference: ArtifactAccuracy) -> bool:
         """Whether it stays within `LIMITS` of the float32 artifact."""
         bits = 4 if self.artifact.split("-")[1] in FOUR_BITS else 8
         loss, changed = LIMITS[bits]
@@ -81,7 +81,7 @@ class Accuracy:
 
 def measure_model(
     source: SourceModel, rows: Sequence[Row], calibrate: Path, targets: Sequence[Target] = TARGETS
-) -> Iterator[Accuracy]:
+) -> Iterator[ArtifactAccuracy]:
     """Export and measure a model's artifacts: float32 first, then each target both ways.
 
     Args:
@@ -106,13 +106,13 @@ def measure_model(
                 try:
                     exported = publisher.publish(target, Path(folder) / "artifact")
                 except EdgeError as error:
-                    yield Accuracy(target.name, conditioned, error=str(error))
+                    yield ArtifactAccuracy(target.name, conditioned, error=str(error))
                     continue
                 seconds = time.perf_counter() - started
                 found, loss = _answer(exported.folder, rows)
             answers = answers or found
             tolerance = publisher.exporter(target).tolerances[target.quantization]
-            yield Accuracy(
+            yield ArtifactAccuracy(
                 target.name,
                 conditioned,
                 exact=sum(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge.export.conditioning.calibration import GENERATED_TOKENS, Calibration
+from edge.export.paired_tests import mcnemar_test, paired_t_test
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
 from edge.runtime.model import Model
@@ -154,38 +154,3 @@ class HeldOutCheck:
 def _row_accuracy(scores: Sequence[np.ndarray], answers: Iterable[Sequence[int]]) -> RowAccuracy:
     losses = np.array([-float(row.mean()) for row in scores])
     return RowAccuracy(losses, [tuple(answer) for answer in answers])
-
-
-def paired_t_test(differences: np.ndarray) -> float:
-    """One-sided p-value of a mean above 0, by the normal approximation of Student's t-test.
-
-    The approximation holds for the 32 rows and more that are compared here.
-    """
-    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
-    mean = float(differences.mean())
-    if spread == 0.0:
-        return 0.0 if mean > 0 else 1.0
-    statistic = mean / (spread / math.sqrt(len(differences)))
-    return 0.5 * math.erfc(statistic / math.sqrt(2))
-
-
-def mcnemar_test(losses: int, gains: int) -> float:
-    """The exact one-sided McNemar test.
-
-    Only rows that exactly one of the two answers right say which is better. If both were as
-    accurate, each such row would be lost or gained with probability 1/2 (McNemar, "Note on the
-    sampling error of the difference between correlated proportions or percentages", 1947).
-
-    Args:
-        losses: Rows that only the first model has right.
-        gains: Rows that only the second model has right.
-
-    Returns:
-        The probability of `gains` or fewer of `losses + gains`; 1.0 if there are none.
-    """
-    rows = losses + gains
-    term = total = 1  # binomial coefficients, in exact integers
-    for count in range(gains):
-        term = term * (rows - count) // (count + 1)
-        total += term
-    return total / (1 << rows)

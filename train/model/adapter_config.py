@@ -14,7 +14,7 @@ from edge.runtime.printing import printable
 CONFIG_NAME = "adapter_config.json"
 _MAX_BYTES = 1_000_000
 
-# The fields of peft's LoraConfig, by what happens to them.
+# The fields of peft's LoraConfig, by what happens to them. All others are refused if they are on.
 HONORED = (
     "r",
     "lora_alpha",
@@ -27,22 +27,6 @@ HONORED = (
 )
 # The names of the weights say which layers are adapted.
 IMPLIED = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-# Refused unless they are off.
-REFUSED = (
-    "alora_invocation_tokens",
-    "arrow_config",
-    "ensure_weight_tying",
-    "kasa_config",
-    "layer_replication",
-    "lora_bias",
-    "modules_to_save",
-    "monteclora_config",
-    "target_parameters",
-    "use_bdlora",
-    "use_dora",
-    "use_qalora",
-    "velora_config",
-)
 # About where the adapter came from, how it started, or how it is run: merging does not need them.
 WITHOUT_EFFECT = (
     "auto_mapping",

@@ -14,7 +14,7 @@ from edge.bench.artifacts.scores import RowScores
 from edge.bench.artifacts.significance import bootstrap_p_value, p_value
 from edge.bench.artifacts.winner import Contender, choose_winner, ranking_metric
 from edge.bench.timing.verdict import Word
-from edge.export.quantization.evaluation import mcnemar_test
+from edge.export.paired_tests import mcnemar_test
 
 TARGETS = [f"the answer of row {n} is {n * 7}" for n in range(500)]
 

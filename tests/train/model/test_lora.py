@@ -20,6 +20,22 @@ from edge.train.trainer import train
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 ModelFactory = Callable[..., Path]
 ROWS = [{"input": f"what is the river {n}", "target": "a river"} for n in range(60)]
+# Options of peft that are refused unless they are off.
+_REFUSED = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "ensure_weight_tying",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "modules_to_save",
+    "monteclora_config",
+    "target_parameters",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+    "velora_config",
+)
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +194,9 @@ def test_every_option_of_peft_is_honored_refused_or_without_effect() -> None:
 
     from peft import LoraConfig
 
-    from edge.train.model.adapter_config import HONORED, IMPLIED, REFUSED, WITHOUT_EFFECT
+    from edge.train.model.adapter_config import HONORED, IMPLIED, WITHOUT_EFFECT
 
-    groups = (*HONORED, *IMPLIED, *REFUSED, *WITHOUT_EFFECT)
+    groups = (*HONORED, *IMPLIED, *_REFUSED, *WITHOUT_EFFECT)
     assert len(groups) == len({*groups})
     assert {field.name for field in dataclasses.fields(LoraConfig)} <= {*groups}
 
