@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge.runtime.errors import DataError, UsageError
-from edge.runtime.platform.json_file import parse_json
+from edge.runtime.platform import json_file
 from edge.runtime.printing import shorten
 from edge.runtime.registry import missing_extra
 
@@ -28,16 +28,10 @@ def read_json(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: the file can't be read, is larger, or is not a JSON object.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        values = json_file.read_json(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"can't be read ({error.strerror})", path=path) from None
-    if len(content) > MAX_BYTES:
-        raise DataError(f"larger than {MAX_BYTES >> 20} MiB: not a benchmark report", path=path)
-    try:
-        values = parse_json(content)
     except ValueError as error:
         raise DataError(str(error), path=path) from None
     if not isinstance(values, dict):

@@ -40,3 +40,13 @@ def mcnemar_test(losses: int, gains: int) -> float:
         term = term * (rows - count) // (count + 1)
         total += term
     return total / (1 << rows)
+
+
+def lost_and_won(rights: np.ndarray, reference: np.ndarray) -> tuple[int, int]:
+    """How many rows only the reference has right, and how many only the other model has.
+
+    Args:
+        rights: Whether the model has each row right, bool [rows].
+        reference: Whether the reference has.
+    """
+    return int((reference & ~rights).sum()), int((rights & ~reference).sum())

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.bench.artifacts.results import Result
-from edge.bench.artifacts.significance import lost_and_won
 from edge.bench.timing.shift import Shift, shift
-from edge.export.paired_tests import mcnemar_test
+from edge.export.paired_tests import lost_and_won, mcnemar_test
 
 ALPHA = 0.01  # of either test: a gate runs often
 
@@ -113,7 +112,7 @@ def _compare(old: Result, new: Result) -> Regression:
         times = shift(old.latency.samples_ms, new.latency.samples_ms)
     lost = won = p_loss = None
     if new.accuracy is not None and old.accuracy is not None:
-        lost, won = lost_and_won(new.accuracy.row_scores, old.accuracy.row_scores)
+        lost, won = lost_and_won(new.accuracy.row_scores.exact, old.accuracy.row_scores.exact)
         p_loss = mcnemar_test(lost, won)
     return Regression(
         artifact=new.artifact,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge.bench.artifacts.scores import RowScores
-from edge.export.paired_tests import mcnemar_test
+from edge.export.paired_tests import lost_and_won, mcnemar_test
 
 ALPHA = 0.05  # significance level
 MCNEMAR = "exact McNemar test, one-sided"
@@ -33,16 +33,9 @@ def p_value(artifact: RowScores, reference: RowScores, metric: str) -> float:
         metric: `exact_match`, `rouge_l`, `bleu`, `chrf` or `eval_loss`.
     """
     if metric == "exact_match":
-        return mcnemar_test(*lost_and_won(artifact, reference))
+        return mcnemar_test(*lost_and_won(artifact.exact, reference.exact))
     difference = artifact.resampled[metric] - reference.resampled[metric]
     return bootstrap_p_value(-difference if metric == "eval_loss" else difference)
-
-
-def lost_and_won(artifact: RowScores, reference: RowScores) -> tuple[int, int]:
-    """How many rows only the reference answers exactly, and how many only the artifact does."""
-    lost = int((reference.exact & ~artifact.exact).sum())
-    won = int((artifact.exact & ~reference.exact).sum())
-    return lost, won
 
 
 def bootstrap_p_value(differences: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.export.paired_tests import lost_and_won
 from edge.runtime.errors import UsageError
 from edge.runtime.registry import unknown_name
 from edge.train.metrics import bleu, exact_match_each, rouge_l_each
@@ -92,9 +93,8 @@ class AccuracyBudget:
 
     def lost_and_won(self, answers: Sequence[str]) -> tuple[int, int]:
         """Number of rows that only the source answers exactly, and that only `answers` do."""
-        own = _by_row("exact_match", answers, self.targets)
-        source = _by_row("exact_match", self.reference, self.targets)
-        return int((source > own).sum()), int((own > source).sum())
+        own = np.array(exact_match_each(answers, self.targets))
+        return lost_and_won(own, np.array(exact_match_each(self.reference, self.targets)))
 
     def _score(self, answers: Sequence[str], targets: Sequence[str]) -> float:
         if self.metric == "bleu":

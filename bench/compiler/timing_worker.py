@@ -17,6 +17,7 @@ from typing import Any
 
 from edge.bench.compiler.worker import Answer, Values, run_program
 from edge.bench.engines.baselines.child import peak_rss
+from edge.bench.timing.interleaved import garbage_collection_paused
 from edge.runtime.artifact.text_fingerprint import check_text_path
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model, load
@@ -57,15 +58,12 @@ def _timed(model: Model, asked: Mapping[str, Any], draft_tokens: int) -> Values:
     generate(*rows[0])
     times, found = [], []
     gc.collect()
-    gc.disable()
-    try:
+    with garbage_collection_paused():
         for text, fields in rows:
             started = time.perf_counter()
             one = generate(text, fields)
             times.append((time.perf_counter() - started) * 1000)
             found.append(one)
-    finally:
-        gc.enable()
     return {
         "ms": times,
         "answers": [one.text for one in found],

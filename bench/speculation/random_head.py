@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.bench.engines.cache import Prepared
-from edge.bench.speculation.replay import EDITED, GRAPH, open_session, search_feeds
+from edge.bench.speculation.replay import EDITED, GRAPH, search_feeds
 from edge.export.draft_head import DRAFT_HEAD_NAME, KERNEL, DraftHead
 from edge.export.options import tokenizer_sha256
 from edge.export.source import SourceModel
@@ -56,6 +56,8 @@ def edited_inputs(
     artifact: Path, sources: Sequence[Sequence[int]], threads: int
 ) -> list[tuple[int, ...]] | None:
     """The edited input of each source; None if the artifact has no draft head."""
+    from edge.runtime.engines.onnx.engine import open_session
+
     session = open_session(artifact / GRAPH, threads)
     if EDITED not in [output.name for output in session.get_outputs()]:
         return None

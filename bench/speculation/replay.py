@@ -24,7 +24,6 @@ from edge.runtime.errors import EdgeError
 
 if TYPE_CHECKING:
     import onnx
-    import onnxruntime as ort
 
 GRAPH, EDITED = "speculative.onnx", "edited"
 _WEIGHTS = "model.onnx"
@@ -85,8 +84,10 @@ class GraphReplay(Replay):
         """Open both graphs of the artifact in `folder`.
 
         Raises:
-            EdgeError: the graph has an unexpected structure.
+            EdgeError: the graph has an unexpected structure, or can't be loaded.
         """
+        from edge.runtime.engines.onnx.engine import open_session
+
         self._eos = eos
         self._plain = open_session(folder / _WEIGHTS, threads)
         with _scripted(folder) as path:
@@ -132,18 +133,6 @@ def search_feeds(source: Sequence[int], *, longest: int, shortest: int) -> dict[
         "max_new_tokens": np.array(longest),
         "min_new_tokens": np.array(shortest),
     }
-
-
-def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """A graph, opened as the runtime does."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def test_large_and_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(documents, "MAX_BYTES", 10)
     with pytest.raises(DataError, match="larger than"):
         read_json(path)
+
+
+def test_a_pipe_without_a_writer_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="not JSON"):
+        read_json(pipe)
 
 
 @pytest.mark.parametrize("kind", [None, "other", {"a": 1}, "x" * 1000])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.export.paired_tests import mcnemar_test, paired_t_test
+from edge.export.paired_tests import lost_and_won, mcnemar_test, paired_t_test
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,9 @@ def test_t_test() -> None:
     assert paired_t_test(noise - noise.mean() - 1) > 0.999
     assert paired_t_test(np.zeros(10)) == 1.0
     assert paired_t_test(np.full(10, 0.1)) == 0.0
+
+
+def test_rows_that_one_of_two_has_right() -> None:
+    rights = np.array([True, False, False, True, False])
+    reference = np.array([False, True, True, True, False])
+    assert lost_and_won(rights, reference) == (2, 1)
