@@ -86,63 +86,84 @@ def run_engines(
     runners = [EngineRunner(row, spec) for row, spec in zip(rows, specs, strict=True)]
     ids = RandomIds(prepared.model, shape)
     point: Point = (ids.rows(settings.input_tokens), settings.new_tokens)
-    bandwidth, matrix_rate = 0.0, MatrixRate()
-    batches: dict[str, list[BatchSpeed]] = {row.name: [] for row in rows}
-    tables: list[Scaling] = []
+    found = _Measurements(rows, {row.name: [] for row in rows})
     stopped_by: int | None = None
-    measured = False
     with contextlib.ExitStack() as stack:
         for runner in runners:
             stack.callback(runner.close)
         try:
             _start(runners, prepared, point, settings, notify)
-            bandwidth = read_bandwidth(settings.threads)
-            matrix_rate = measure_matrix_rate(settings.threads)
-            time_points(
-                runners,
-                with_first(point),
-                settings.runs,
-                lambda done: notify("latency", "", done, settings.runs),
-            )
-            bandwidth = max(bandwidth, read_bandwidth(settings.threads))
-            matrix_rate = matrix_rate.merged(measure_matrix_rate(settings.threads))
-            rows, measured = [runner.summary(point) for runner in runners], True
+            _measure_latency(runners, point, settings, found, notify)
             if scaling:
                 artifacts = [one for one in runners if not one.row.is_baseline and one.process]
-                tables = _measure_scaling(artifacts, ids, settings, notify)
-            _measure_batches(runners, ids, settings, batches, notify)
+                found.scaling = _measure_scaling(artifacts, ids, settings, notify)
+            _measure_batches(runners, ids, settings, found.batches, notify)
         except KeyboardInterrupt as error:
             stopped_by = signal_of(error)
-            if not measured:
-                rows = [runner.summary(point) for runner in runners]
-    rows = [dataclasses.replace(row, batches=tuple(batches[row.name])) for row in rows]
-    limits = functools.partial(
-        rooflines,
+            if not found.latency_is_complete:
+                found.rows = [runner.summary(point) for runner in runners]
+    report = _report(
+        name,
         shape,
-        {row.bits for row in rows},
-        bandwidth=bandwidth,
-        macs_per_second=matrix_rate.macs_per_second,
-        **lengths,
-    )
-    report = EngineReport(
-        model=name,
+        settings,
+        found,
         random_weights=random_weights,
-        settings=settings,
-        rows=rows,
-        bandwidth=bandwidth,
-        matrix_rate=matrix_rate,
-        rooflines=limits(),
-        scaling=tables,
-        machine=machine_info(),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         interrupted=stopped_by is not None,
-        batch_rooflines=[
-            roofline for batch in settings.batches for roofline in limits(batch=batch).values()
-        ],
     )
     if stopped_by is not None:
         raise EnginesInterruptedError(report, stopped_by)
     return report
+
+
+@dataclasses.dataclass
+class _Measurements:
+    """What was measured so far: of the engines by the rows' names, and of the machine."""
+
+    rows: list[EngineRow]
+    batches: dict[str, list[BatchSpeed]]
+    latency_is_complete: bool = False
+    scaling: list[Scaling] = dataclasses.field(default_factory=list)
+    bandwidth: float = 0.0  # bytes per second
+    matrix_rate: MatrixRate = dataclasses.field(default_factory=MatrixRate)
+
+
+def _report(
+    name: str,
+    shape: Architecture,
+    settings: Settings,
+    found: _Measurements,
+    *,
+    random_weights: bool,
+    interrupted: bool,
+) -> EngineReport:
+    """The report of what was measured, with the rooflines of the machine."""
+    limits = functools.partial(
+        rooflines,
+        shape,
+        {row.bits for row in found.rows},
+        bandwidth=found.bandwidth,
+        macs_per_second=found.matrix_rate.macs_per_second,
+        input_tokens=settings.input_tokens,
+        new_tokens=settings.new_tokens,
+    )
+    return EngineReport(
+        model=name,
+        random_weights=random_weights,
+        settings=settings,
+        rows=[
+            dataclasses.replace(row, batches=tuple(found.batches[row.name])) for row in found.rows
+        ],
+        bandwidth=found.bandwidth,
+        matrix_rate=found.matrix_rate,
+        rooflines=limits(),
+        scaling=found.scaling,
+        machine=machine_info(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        interrupted=interrupted,
+        batch_rooflines=[
+            roofline for batch in settings.batches for roofline in limits(batch=batch).values()
+        ],
+    )
 
 
 def _start(
@@ -161,6 +182,28 @@ def _start(
         notify("threads", runner.row.name, place, len(runners))
         runner.guard(runner.start, point, settings.threads)
     notify("threads", "", len(runners), len(runners))
+
+
+def _measure_latency(
+    runners: Sequence[EngineRunner],
+    point: Point,
+    settings: Settings,
+    found: _Measurements,
+    notify: Progress,
+) -> None:
+    """Time single answers, and the machine before and after them."""
+    found.bandwidth = read_bandwidth(settings.threads)
+    found.matrix_rate = measure_matrix_rate(settings.threads)
+    time_points(
+        runners,
+        with_first(point),
+        settings.runs,
+        lambda done: notify("latency", "", done, settings.runs),
+    )
+    found.bandwidth = max(found.bandwidth, read_bandwidth(settings.threads))
+    found.matrix_rate = found.matrix_rate.merged(measure_matrix_rate(settings.threads))
+    found.rows = [runner.summary(point) for runner in runners]
+    found.latency_is_complete = True
 
 
 def _measure_scaling(

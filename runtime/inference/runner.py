@@ -95,36 +95,12 @@ class EngineRunner:
         self.engine.check_options(options)
         constraint = self._constraints.compile(options)
         started = time.perf_counter()
-        groups: list[list[Hypothesis]] = [[]] * len(input_ids)
-        for batch in batches_by_length([len(ids) for ids in input_ids], batch_size):
-            if before_batch is not None:
-                before_batch()
-            callback = StopStringCriteria.for_options(
-                options, self._tokenizer.decode, then=on_token
-            )
-            rows = [input_ids[row] for row in batch]
-            matchers = [constraint.matcher(ids) for ids in rows] if constraint else None
-            with self._lock.call(), self._library_errors():
-                found = self.engine.generate(rows, options, self._checked(callback), matchers)
-            self._check(found, len(batch))
-            for hypotheses in found:
-                self.drafts.observe(len(hypotheses[0].all_token_ids), hypotheses[0].steps)
-            for row, hypotheses in zip(batch, found, strict=True):
-                groups[row] = hypotheses
+        groups = self._run_batches(
+            input_ids, options, constraint, batch_size, on_token=on_token, before_batch=before_batch
+        )
         generate_ms = milliseconds_since(started)
         started = time.perf_counter()
-        flat = [hypothesis for group in groups for hypothesis in group]
-        texts = self._tokenizer.decode([hypothesis.all_token_ids for hypothesis in flat])
-        if constraint is not None:
-            self._check_texts(constraint, flat, texts)
-        remaining = iter(texts)
-        decoded = [
-            [
-                (hypothesis, *cut_at_stop(next(remaining), options.stop_strings))
-                for hypothesis in group
-            ]
-            for group in groups
-        ]
+        decoded = self._decode(groups, options, constraint)
         timings = Timings(tokenize_ms, generate_ms, milliseconds_since(started))
         answers = []
         for ids, was_truncated, group in zip(input_ids, truncated, decoded, strict=True):
@@ -144,6 +120,55 @@ class EngineRunner:
             ]
             answers.append(replace(best, alternatives=tuple(others)))
         return answers
+
+    def _run_batches(
+        self,
+        input_ids: Sequence[Sequence[int]],
+        options: GenerationOptions,
+        constraint: Constraint | None,
+        batch_size: int,
+        *,
+        on_token: TokenCallback | None,
+        before_batch: Callable[[], None] | None,
+    ) -> list[list[Hypothesis]]:
+        """The hypotheses of each row, best first; see `generate`."""
+        groups: list[list[Hypothesis]] = [[]] * len(input_ids)
+        for batch in batches_by_length([len(ids) for ids in input_ids], batch_size):
+            if before_batch is not None:
+                before_batch()
+            callback = StopStringCriteria.for_options(
+                options, self._tokenizer.decode, then=on_token
+            )
+            rows = [input_ids[row] for row in batch]
+            matchers = [constraint.matcher(ids) for ids in rows] if constraint else None
+            with self._lock.call(), self._library_errors():
+                found = self.engine.generate(rows, options, self._checked(callback), matchers)
+            self._check(found, len(batch))
+            for hypotheses in found:
+                self.drafts.observe(len(hypotheses[0].all_token_ids), hypotheses[0].steps)
+            for row, hypotheses in zip(batch, found, strict=True):
+                groups[row] = hypotheses
+        return groups
+
+    def _decode(
+        self,
+        groups: Sequence[Sequence[Hypothesis]],
+        options: GenerationOptions,
+        constraint: Constraint | None,
+    ) -> list[list[tuple[Hypothesis, str, bool]]]:
+        """Each hypothesis with its text, and whether a stop string cut that."""
+        flat = [hypothesis for group in groups for hypothesis in group]
+        texts = self._tokenizer.decode([hypothesis.all_token_ids for hypothesis in flat])
+        if constraint is not None:
+            self._check_texts(constraint, flat, texts)
+        remaining = iter(texts)
+        return [
+            [
+                (hypothesis, *cut_at_stop(next(remaining), options.stop_strings))
+                for hypothesis in group
+            ]
+            for group in groups
+        ]
 
     def score(
         self,
