@@ -101,7 +101,7 @@ def run_bench(
     notify = on_progress or (lambda *_: None)
     opened = open_artifacts(artifacts, trust_code=trust_code)
     check_rows(opened, rows)
-    contestants = [
+    benchmarked = [
         BenchmarkedArtifact(str(name), artifact, choose_threads(artifact, threads))
         for name, artifact in zip(artifacts, opened, strict=True)
     ]
@@ -123,17 +123,17 @@ def run_bench(
         baseline=copy_baseline(rows),
     )
     try:
-        _measure(contestants, rows, cases, settings, notify)
-        _compare_answers(contestants, rows, reference)
+        _measure(benchmarked, rows, cases, settings, notify)
+        _compare_answers(benchmarked, rows, reference)
     except KeyboardInterrupt as error:
-        found = _results(contestants, cases, target_ms, "not measured: interrupted")
+        found = _results(benchmarked, cases, target_ms, "not measured: interrupted")
         stopped = replace(report, results=found, interrupted=True)
         raise BenchInterruptedError(stopped, signal_of(error)) from None
-    return replace(report, results=_results(contestants, cases, target_ms))
+    return replace(report, results=_results(benchmarked, cases, target_ms))
 
 
 def _measure(
-    contestants: Sequence[BenchmarkedArtifact],
+    benchmarked: Sequence[BenchmarkedArtifact],
     rows: Sequence[Row],
     cases: Sequence[Case],
     settings: BenchSettings,
@@ -141,39 +141,39 @@ def _measure(
 ) -> None:
     """Latency first: memory that scoring uses would count as the engine's."""
     with contextlib.ExitStack() as stack:
-        for index, contestant in enumerate(contestants):
-            notify("load", contestant.name, index, len(contestants))
-            stack.callback(contestant.close)
-            contestant.guard(contestant.start, rows[0])
-        notify("load", "", len(contestants), len(contestants))
+        for index, one in enumerate(benchmarked):
+            notify("load", one.name, index, len(benchmarked))
+            stack.callback(one.close)
+            one.guard(one.start, rows[0])
+        notify("load", "", len(benchmarked), len(benchmarked))
         for case in cases:
 
             def latency_done(done: int, what: str = str(case) if len(cases) > 1 else "") -> None:
                 notify("latency", what, done, settings.runs)
 
-            take_turns(contestants, rows, case, settings, latency_done)
-        for contestant in contestants:
+            time_case(benchmarked, rows, case, settings, latency_done)
+        for one in benchmarked:
 
-            def accuracy_done(done: int, name: str = contestant.name) -> None:
+            def accuracy_done(done: int, name: str = one.name) -> None:
                 notify("accuracy", name, done, len(rows))
 
-            contestant.guard(contestant.score, rows, accuracy_done)
-            contestant.close()
+            one.guard(one.score, rows, accuracy_done)
+            one.close()
 
 
 def _compare_answers(
-    contestants: Sequence[BenchmarkedArtifact], rows: Sequence[Row], reference: str | Path | None
+    benchmarked: Sequence[BenchmarkedArtifact], rows: Sequence[Row], reference: str | Path | None
 ) -> None:
     """Add to every accuracy its agreement with the reference."""
-    names = [one.name for one in contestants]
-    manifests = [one.manifest for one in contestants]
-    accuracies = agree(names, manifests, [one.accuracy for one in contestants], rows, reference)
-    for contestant, accuracy in zip(contestants, accuracies, strict=True):
-        contestant.accuracy = accuracy
+    names = [one.name for one in benchmarked]
+    manifests = [one.manifest for one in benchmarked]
+    accuracies = agree(names, manifests, [one.accuracy for one in benchmarked], rows, reference)
+    for one, accuracy in zip(benchmarked, accuracies, strict=True):
+        one.accuracy = accuracy
 
 
-def take_turns(
-    contestants: Sequence[BenchmarkedArtifact],
+def time_case(
+    benchmarked: Sequence[BenchmarkedArtifact],
     rows: Sequence[Row],
     case: Case,
     settings: BenchSettings,
@@ -182,12 +182,12 @@ def take_turns(
     """Time one case of every artifact on the same rows, until each has its runs and seconds."""
     calls = calls_of(rows, settings.runs, case.batch)
 
-    def time_turn(contestant: BenchmarkedArtifact, turn: Turn) -> float:
+    def time_turn(one: BenchmarkedArtifact, turn: Turn) -> float:
         chosen = [calls[(turn.first + place) % len(calls)] for place in range(turn.count)]
-        return contestant.time_calls(case, chosen, settings.new_tokens, turn.warmup)
+        return one.time_calls(case, chosen, settings.new_tokens, turn.warmup)
 
     time_interleaved(
-        [one for one in contestants if not one.failure],
+        [one for one in benchmarked if not one.failure],
         time_turn,
         runs=settings.runs,
         turn_length=_TURN,
@@ -289,9 +289,9 @@ class BenchmarkedArtifact(FailureIsolated):
 
 
 def _results(
-    contestants: Sequence[BenchmarkedArtifact],
+    benchmarked: Sequence[BenchmarkedArtifact],
     cases: Sequence[Case],
     target_ms: float,
     unmeasured: str = "not measured",
 ) -> list[Result]:
-    return [one.result(case, target_ms, unmeasured) for one in contestants for case in cases]
+    return [one.result(case, target_ms, unmeasured) for one in benchmarked for case in cases]

@@ -1,4 +1,4 @@
-"""Shares of an artifact's answers that are JSON, the right value, and the target to the letter."""
+"""Ratios of an artifact's answers that are JSON, the right value, and the target to the letter."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def command(
 
     With --output, answers are saved continuously. After a crash, run the same command to continue.
     """
-    from edge.cli.display.batch import run_data_set
+    from edge.cli.display.batch import answer_dataset
     from edge.runtime.batch.job import BatchJob, format_generation
     from edge.runtime.batch.shards import is_dataset
     from edge.runtime.errors import UsageError
@@ -133,7 +133,7 @@ def command(
     if input_file is not None and is_dataset(input_file):
         if output_file is None:
             raise UsageError(f"--input {input_file} names many files; give a folder with --output")
-        run_data_set(job, input_file, output_file, executor, workers, force)
+        answer_dataset(job, input_file, output_file, executor, workers, force)
         return
     if workers is not None or executor != "local":
         raise UsageError("--workers and --executor need a folder or pattern as --input")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edge.runtime.batch.run import BatchTotals
 
 
-def run_data_set(
+def answer_dataset(
     job: BatchJob, inputs: Path, output: Path, executor: str, workers: int | None, force: bool
 ) -> None:
     """Answer a folder or pattern of shards, with progress on stderr.

@@ -1,4 +1,4 @@
-"""Blocks of a quantized GGUF file whose integers are chosen anew, by GPTQ."""
+"""GPTQ inside the blocks of a quantized GGUF file: new integers for the same scales."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ LAYOUTS = {
 
 
 def compensate_file(path: Path, calibrated: Calibrated) -> None:
-    """Choose the integers of a file's 4- and 5-bit matrices anew, by GPTQ; scales stay.
+    """Replace the integers of a file's 4- and 5-bit matrices by those of GPTQ; scales stay.
 
     llama.cpp rounds each weight to its nearest level. Here a weight also makes up for the errors
     of those before it, so that the products with the calibrated inputs change less.

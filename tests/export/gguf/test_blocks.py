@@ -1,4 +1,4 @@
-"""Integers chosen anew inside llama.cpp's blocks, with the gguf library as the judge."""
+"""Integers chosen by GPTQ inside llama.cpp's blocks, with the gguf library as the judge."""
 
 from __future__ import annotations
 
