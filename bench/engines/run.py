@@ -76,8 +76,13 @@ def run_engines(
         EnginesInterruptedError: Ctrl-C or another signal; it has the report of what was measured.
     """
     settings = settings or Settings()
-    lengths = {"input_tokens": settings.input_tokens, "new_tokens": settings.new_tokens}
-    check_batches(name, shape, settings.batches, **lengths)
+    check_batches(
+        name,
+        shape,
+        settings.batches,
+        input_tokens=settings.input_tokens,
+        new_tokens=settings.new_tokens,
+    )
     notify = on_progress or (lambda *_: None)
     rows = [_artifact_row(target) for target in targets]
     rows += [_baseline_row(baseline) for baseline in baselines]
