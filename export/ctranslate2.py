@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edge.export.architecture import HEAD
 from edge.export.base import Exporter
 from edge.export.quantization.grid import INTEGER_ROWS
 from edge.export.quantization.rounding import quantize
@@ -28,6 +27,7 @@ from edge.export.tolerance import EIGHT_BIT, EXACT, HALF, Tolerance
 from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import ModelError, one_line
+from edge.train.model.architecture import HEAD
 
 # Storage type → compute type on a CPU.
 _COMPUTE_TYPES = {

@@ -12,7 +12,7 @@ from typing import Any
 from edge.export.conditioning.calibration import CalibrationRequest
 from edge.export.draft_head import DRAFT_HEAD_NAME, DraftHead, read_draft_head
 from edge.export.shortlist import ShortlistRequest
-from edge.export.source import TRAINING_RECORD, SourceModel
+from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME, sha256_of
 from edge.runtime.artifact.manifest import MAX_LIMITS, Limits
 from edge.runtime.artifact.text_fingerprint import TextFingerprint
@@ -22,6 +22,7 @@ from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.destination import check_destination
 from edge.runtime.rows import Prompt
 from edge.runtime.rows.kinds import is_hub
+from edge.train.model.training_record import RECORD_NAME
 
 # T5 itself has no maximum length; these bound the cost of untrusted input.
 _DEFAULT_INPUT_LIMIT = 512
@@ -219,7 +220,7 @@ def resolve_text_fingerprint(
         different = list(found.differences(known))
         if different:
             raise ModelError(
-                f"{source.folder}: {'; '.join(different)} ({TRAINING_RECORD}): the model would see"
+                f"{source.folder}: {'; '.join(different)} ({RECORD_NAME}): the model would see"
                 " other tokens than in training. Restore the file, or train again"
             )
     return found

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from edge.export.architecture import expected_shapes
 from edge.export.reference import TorchReference
 from edge.export.source import SourceModel
 from edge.export.tolerance import Parity
@@ -27,6 +26,7 @@ from edge.runtime.model import Model
 from edge.runtime.options import GenerationOptions
 from edge.runtime.rows import Prompt
 from edge.runtime.text.tokenization import Tokenizer, cut_ids
+from edge.train.model.architecture import expected_shapes
 from edge.train.model.folder import open_tokenizer
 
 # From one word to a paragraph, so that batches are padded; with accents, digits, other scripts and

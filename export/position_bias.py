@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from edge.export.architecture import bias_name
 from edge.export.source import SourceModel
 from edge.runtime.artifact.manifest import Architecture
+from edge.train.model.architecture import bias_name
 
 # Added to masked scores. Finite, because -inf minus -inf is NaN in a softmax.
 MASKED = -1e9

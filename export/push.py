@@ -10,13 +10,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from edge.export.model_card import model_card
-from edge.export.source import TRAINING_RECORD, SourceModel
+from edge.export.source import SourceModel
 from edge.runtime.artifact import TOKENIZER_NAME, Artifact
 from edge.runtime.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, to_json
 from edge.runtime.errors import ArtifactError, EdgeError, ModelError, UsageError, library_errors
 from edge.runtime.hub import Repository, hub_errors, is_hub_id, quiet_hub, why_unreachable
 from edge.runtime.platform.json_file import read_json
 from edge.train.model.folder import require_tokenizer
+from edge.train.model.training_record import RECORD_NAME
 from edge.train.output.model_card import CARD_NAME, Measurement, last_part, trained_card
 
 # What goes up of a model folder, besides its safetensors files.
@@ -126,7 +127,7 @@ def model_files(folder: Path, repository: str) -> dict[str, Content]:
     files: dict[str, Content] = {n: folder / n for n in names if (folder / n).is_file()}
     if source.training:
         record = without_paths(source.training)
-        files[TRAINING_RECORD] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+        files[RECORD_NAME] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
     files[CARD_NAME] = folder / CARD_NAME
     if _is_ours(folder / CARD_NAME, source.training):
         files[CARD_NAME] = str(trained_card(source.training, repository)).encode()

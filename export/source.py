@@ -17,13 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edge.export.architecture import (
-    EMBEDDING,
-    HEAD,
-    check_shapes,
-    expected_shapes,
-    read_architecture,
-)
 from edge.export.draft_head import DraftHead
 from edge.export.model_folder import read_config
 from edge.export.torch_model import torch_model_of
@@ -33,15 +26,21 @@ from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.hub import snapshot_of
 from edge.runtime.text.tokenization import Tokenizer
 from edge.train.model.adapter_config import refuse_adapter
+from edge.train.model.architecture import (
+    EMBEDDING,
+    HEAD,
+    check_shapes,
+    expected_shapes,
+    read_architecture,
+)
 from edge.train.model.byte_tokenizer import byte_tokenizer, is_byte_tokenizer
 from edge.train.model.folder import open_tokenizer, refuse_quantized, require_tokenizer
 from edge.train.model.generation import read_generation, read_task_settings
 from edge.train.model.local_folder import local_folder
+from edge.train.model.training_record import RECORD_NAME
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-TRAINING_RECORD = "training.json"
 
 
 class InputMoments(Protocol):
@@ -99,7 +98,7 @@ class SourceModel:
         refuse_adapter(self.folder)
         self.config = read_config(self.folder / "config.json")
         refuse_quantized(self.folder, self.config)
-        self.training = read_config(self.folder / TRAINING_RECORD, optional=True)
+        self.training = read_config(self.folder / RECORD_NAME, optional=True)
         self.generation = read_generation(self.folder)
         self.tasks = read_task_settings(self.folder)
         self._stored = SafetensorsWeights(self.folder)
@@ -114,7 +113,8 @@ class SourceModel:
             folder=self.folder,
             generation=self.generation,
         )
-        check_shapes(self._stored.shapes, self.architecture, self.folder)
+        check_shapes(self._stored.files.shapes, self.architecture, self.folder)
+        self._stored.files.require_one_embedding()
 
     @classmethod
     def open(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge.export.architecture import HEAD
+from edge.train.model.architecture import HEAD
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,17 +12,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from edge.export.architecture import EMBEDDING, HEAD
-from edge.export.model_folder import read_config
 from edge.runtime.artifact import sha256_of
-from edge.runtime.errors import EdgeError, ModelError, library_errors
-from edge.train.model.folder import check_tensor_types
-from edge.train.model.weights import pickled_weights
-
-_TIED_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", HEAD)
-_SINGLE_NAME = "model.safetensors"
-_INDEX_NAME = "model.safetensors.index.json"
-_PLAIN_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
+from edge.runtime.errors import EdgeError, ModelError
+from edge.train.model.weight_files import WeightFiles
 
 
 class SafetensorsWeights(Mapping[str, np.ndarray]):
@@ -36,56 +27,33 @@ class SafetensorsWeights(Mapping[str, np.ndarray]):
         """Find the weight files and read their headers.
 
         Raises:
-            ModelError: no safetensors files, a missing shard, or a damaged file.
+            ModelError: as `WeightFiles`.
         """
-        self._files = _weight_files(folder)
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._index: dict[str, Path] = {}
-        for path in self._files:
-            shapes = _tensor_shapes(path)
-            self._shapes |= shapes
-            self._index |= dict.fromkeys(shapes, path)
-        check_tensor_types(self._files)
-        self._aliases: dict[str, str] = {}
-        if EMBEDDING not in self._index:
-            # safetensors' save_model, among others, keeps one of the tied copies.
-            copy = next((name for name in _TIED_COPIES if name in self._index), None)
-            if copy is None:
-                raise ModelError(f"{folder}: the weights lack {EMBEDDING}; not a T5 model")
-            self._aliases[EMBEDDING] = copy
-            self._index[EMBEDDING] = self._index[copy]
-            self._shapes[EMBEDDING] = self._shapes[copy]
+        self._files = WeightFiles(folder)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        from safetensors import safe_open
-
-        path = self._index[name]
-        with (
-            library_errors(ModelError, path, f"{name} can't be read"),
-            safe_open(path, framework="pt") as handle,
-        ):
-            # Through torch, because numpy has no bfloat16.
-            stored = handle.get_tensor(self._aliases.get(name, name))
-            tensor: np.ndarray = stored.float().numpy()
+        # Through torch, because numpy has no bfloat16.
+        tensor: np.ndarray = self._files.read(name).float().numpy()
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._index)
+        return iter(self._files.shapes)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._files.shapes)
 
     @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """State-dict name → shape, from the file headers."""
-        return self._shapes
+    def files(self) -> WeightFiles:
+        """The files, with the shapes in their headers."""
+        return self._files
 
     @functools.cached_property
     def sha256(self) -> str:
         """The sha256 of the weight file; for a sharded model, of the shards' names and hashes."""
-        if len(self._files) == 1:
-            return sha256_of(self._files[0])
-        lines = "".join(f"{path.name} {sha256_of(path)}\n" for path in self._files)
+        paths = self._files.paths
+        if len(paths) == 1:
+            return sha256_of(paths[0])
+        lines = "".join(f"{path.name} {sha256_of(path)}\n" for path in paths)
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -153,38 +121,3 @@ def require_finite(values: np.ndarray, name: str, folder: Path) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ModelError(f"{folder}: {name} holds NaN or infinite values; the weights are damaged")
     return values
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    single = folder / _SINGLE_NAME
-    if single.is_file():
-        return [single]
-    index = read_config(folder / _INDEX_NAME, optional=True)
-    weight_map = index.get("weight_map", {})
-    if not isinstance(weight_map, dict):
-        raise ModelError(f"{folder / _INDEX_NAME}: weight_map must be a JSON object")
-    names = sorted({str(name) for name in weight_map.values()})
-    if not all(_PLAIN_NAME.fullmatch(name) for name in names):
-        raise ModelError(f"{folder}: {_INDEX_NAME} names files outside of the folder")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(f"{folder}: {missing[0]} is missing; was the download interrupted?")
-    if not names:
-        pickled = pickled_weights(folder)
-        why = (
-            f"{pickled} is a pickle, which is never loaded. Convert it to safetensors first"
-            if pickled
-            else f"no weights here; {_SINGLE_NAME} is missing"
-        )
-        raise ModelError(f"{folder}: {why}")
-    return [folder / name for name in names]
-
-
-def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import safe_open
-
-    with (
-        library_errors(ModelError, path, "damaged, or not a safetensors file"),
-        safe_open(path, framework="pt") as handle,
-    ):
-        return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118

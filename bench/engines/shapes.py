@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from edge.export.architecture import expected_shapes
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_folder
 from edge.runtime.registry import unknown_name
+from edge.train.model.architecture import expected_shapes
 
 PIECES = 32_100  # in T5's tokenizer; its models have 32,128 ids
 _VOCABULARY = 32_128

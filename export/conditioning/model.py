@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.export.architecture import EMBEDDING, HEAD, expected_shapes
 from edge.export.conditioning.activations import largest_inputs
 from edge.export.conditioning.balance import balance_factors
 from edge.export.conditioning.calibration import Calibration
@@ -29,6 +28,7 @@ from edge.export.torch_model import torch_model_of
 from edge.export.weights import StoredWeights, require_finite
 from edge.runtime.errors import EdgeError
 from edge.runtime.platform.memory import give_back_free_memory
+from edge.train.model.architecture import EMBEDDING, HEAD, expected_shapes
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge.export.architecture import HEAD
 from edge.runtime.artifact.manifest import Architecture
+from edge.train.model.architecture import HEAD
 
 ENCODER_NORM = "encoder.final_layer_norm.weight"
 DECODER_NORM = "decoder.final_layer_norm.weight"

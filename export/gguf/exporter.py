@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, LlamaFileType, get_tensor_name_map
 
-from edge.export.architecture import expected_shapes
 from edge.export.base import Exporter
 from edge.export.gguf.blocks import Calibrated, compensate_file
 from edge.export.gguf.position_buckets import BiasTables, bias_tables
@@ -24,6 +23,7 @@ from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.gguf.compatibility import POSITION_LIMIT
 from edge.runtime.errors import EdgeError, ModelError
 from edge.runtime.platform.os_errors import readable_os_errors
+from edge.train.model.architecture import expected_shapes
 
 MODEL_NAME = "model.gguf"
 _UNQUANTIZED_NAME = "unquantized.gguf"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge.export.architecture import EMBEDDING
 from edge.export.onnx.layers import Emitter, KeyValue
 from edge.export.onnx.lm_head import FullHead, Head
 from edge.export.position_bias import decoder_bias_by_distance
+from edge.train.model.architecture import EMBEDDING
 
 
 class DecoderEmitter(Emitter):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edge.export.architecture import EMBEDDING
 from edge.export.onnx.graph import INT32
 from edge.export.onnx.layers import Emitter, KeyValue
 from edge.export.position_bias import encoder_bias_by_distance
+from edge.train.model.architecture import EMBEDDING
 
 
 class EncoderEmitter(Emitter):

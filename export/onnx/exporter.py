@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edge.export.architecture import HEAD
 from edge.export.base import Exporter
 from edge.export.onnx.decoder import DecoderEmitter
 from edge.export.onnx.encoder import EncoderEmitter
@@ -20,6 +19,7 @@ from edge.export.onnx.row_precision import RowInt8
 from edge.export.onnx.speculative import emit_speculative
 from edge.export.source import SourceModel
 from edge.export.tolerance import EIGHT_BIT, EXACT, FOUR_BIT, Tolerance
+from edge.train.model.architecture import HEAD
 
 GREEDY_NAME = "model.onnx"
 SPECULATIVE_NAME = "speculative.onnx"

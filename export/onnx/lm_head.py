@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.export.architecture import HEAD
 from edge.export.onnx.graph import BOOL, FLOAT, INT32, INT64, Dim, Graph
 from edge.export.onnx.precision import Precision
 from edge.export.source import SourceModel
+from edge.train.model.architecture import HEAD
 
 
 class Head(abc.ABC):

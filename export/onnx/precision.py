@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edge.export.architecture import EMBEDDING, HEAD, expected_shapes
 from edge.export.onnx.graph import MICROSOFT, Graph
 from edge.export.onnx.layouts import block_size, quantize_blocks
 from edge.export.quantization.grid import Quantized
 from edge.export.quantization.sensitivity import kept_weights
 from edge.export.source import SourceModel
+from edge.train.model.architecture import EMBEDDING, HEAD, expected_shapes
 
 SHORTLIST_HEAD = f"{HEAD}:shortlist"
 _EMBEDDING_BITS = 8  # few rows are read, so more bits cost no time

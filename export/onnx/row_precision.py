@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge.export.architecture import HEAD
 from edge.export.onnx.graph import FLOAT, MICROSOFT, Graph
 from edge.export.onnx.layouts import quantize_columns
 from edge.export.onnx.precision import SHORTLIST_HEAD, BlockInt8, Once, WeightFactory
 from edge.export.quantization.grid import Quantized
 from edge.export.source import SourceModel
+from edge.train.model.architecture import HEAD
 
 _MIDDLE = 128  # the unsigned 8-bit integer that stands for 0
 _STEPS = 127  # integers between 0 and a row's largest magnitude

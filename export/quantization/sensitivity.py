@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.export.architecture import HEAD
 from edge.export.conditioning.calibration import Calibration
 from edge.export.quantization.grid import Grid
 from edge.export.reference import shift_right
@@ -17,6 +16,7 @@ from edge.export.source import SourceModel
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.engines.base import pad_batch
 from edge.runtime.platform.memory import give_back_free_memory
+from edge.train.model.architecture import HEAD
 
 if TYPE_CHECKING:
     import torch

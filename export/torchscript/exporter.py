@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge.export.architecture import HEAD
 from edge.export.base import Exporter
 from edge.export.position_bias import decoder_bias_by_distance, encoder_bias_by_distance
 from edge.export.quantization.grid import INTEGER_ROWS
@@ -27,6 +26,7 @@ from edge.export.tolerance import EIGHT_BIT, EXACT, Tolerance
 from edge.export.torchscript.layers import Int8Embedding, PositionBias, RowInt8Linear
 from edge.export.torchscript.model import ScriptedT5
 from edge.runtime.platform.memory import give_back_free_memory
+from edge.train.model.architecture import HEAD
 
 MODEL_NAME = "model.ts"
 # Methods and attributes that callers of the file use, besides forward.

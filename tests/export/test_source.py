@@ -49,7 +49,16 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     ("change", "complaint"),
     [
         (lambda c: c.update(model_type="bart"), "'bart', not a T5-family model"),
-        (lambda c: c.update(feed_forward_proj="gated-swish"), "'gated-swish' is not supported"),
+        (
+            lambda c: c.update(feed_forward_proj="gated-swish") or c.pop("dense_act_fn"),
+            "feed_forward_proj 'gated-swish' is not supported",
+        ),
+        (lambda c: c.update(feed_forward_proj="a-gelu"), "feed_forward_proj 'a-gelu' is not"),
+        (lambda c: c.update(feed_forward_proj=None), "feed_forward_proj None is not supported"),
+        (lambda c: c.update(dense_act_fn="tanh"), "dense_act_fn 'tanh' is not supported"),
+        (lambda c: c.update(dense_act_fn=None), "dense_act_fn None is not supported"),
+        (lambda c: c.update(is_gated_act=None), "is_gated_act is None, not true or false"),
+        (lambda c: c.update(d_kv=None), "config.json: d_kv is None, not a whole number"),
         (lambda c: c.update(d_model=96), "config.json asks for"),
         (lambda c: c.update(num_layers=3), "the weights lack encoder.block.2"),
         (lambda c: c.update(num_heads=0), "num_heads is 0"),

@@ -1,4 +1,4 @@
-"""Checks of a local model folder: a model, not quantized, with a tokenizer, in float weights."""
+"""Checks of a local model folder: a model, not quantized, with a tokenizer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from edge.train.model.training_record import read_json_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
 
 def check_model_folder(folder: Path) -> None:
@@ -83,27 +81,3 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     with library_errors(ModelError, folder, "the tokenizer can't be loaded"):
         tokenizer: PreTrainedTokenizerBase = opener.from_pretrained(folder, trust_remote_code=False)
     return tokenizer
-
-
-def check_tensor_types(paths: list[Path]) -> None:
-    """Reject safetensors files with integer or 8-bit float weights.
-
-    They need scales to be read, which transformers keeps elsewhere.
-
-    Raises:
-        ModelError: A file is damaged, or a tensor has another type; the message names it.
-    """
-    from safetensors import safe_open
-
-    for path in paths:
-        with (
-            library_errors(ModelError, path, "damaged, or not a safetensors file"),
-            safe_open(path, framework="np") as handle,
-        ):
-            types = {name: handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118
-        for name, kind in types.items():
-            if kind not in _FLOAT_TYPES:
-                raise ModelError(
-                    f"{path}: {name} is stored as {kind}, which are quantized weights. Use the"
-                    " model in float32, float16 or bfloat16"
-                )

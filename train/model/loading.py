@@ -18,18 +18,14 @@ from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.hub import snapshot_of
 from edge.runtime.options import GenerationOptions
 from edge.train.device import has_fast_bf16
+from edge.train.model.architecture import read_architecture
 from edge.train.model.byte_tokenizer import BYTE_TOKENIZER_CLASS, load_byte_tokenizer
-from edge.train.model.folder import check_model_folder, check_tensor_types, open_tokenizer
+from edge.train.model.folder import check_model_folder, open_tokenizer
 from edge.train.model.generation import read_generation
 from edge.train.model.local_folder import local_folder
 from edge.train.model.training_record import require_json_object
-from edge.train.model.weights import (
-    check_capacity,
-    check_dimensions,
-    require_finite,
-    require_safetensors,
-    weight_files,
-)
+from edge.train.model.weight_files import checked_weights
+from edge.train.model.weights import require_finite
 from edge.train.vocabulary import CONFIG_KEY, initialize_rows, recorded_characters
 
 if TYPE_CHECKING:
@@ -100,8 +96,10 @@ def _model_config(folder: Path, name: str) -> PretrainedConfig:
     check_model_folder(folder)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name}: not a model folder; it has no config.json")
-    read_generation(folder)
-    require_json_object(folder / "config.json")
+    generation = read_generation(folder)
+    values = require_json_object(folder / "config.json")
+    if values.get("model_type") in FAMILY:
+        read_architecture(values, tied_head=True, folder=folder, generation=generation)
     with _as_model_error(name), quiet():
         model_config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if model_config.model_type not in FAMILY:
@@ -109,7 +107,6 @@ def _model_config(folder: Path, name: str) -> PretrainedConfig:
             f"{name}: is a {model_config.model_type} model. Only the T5 family"
             f" ({', '.join(FAMILY)}) can be trained, such as google/flan-t5-small"
         )
-    check_dimensions(model_config, name)
     return model_config
 
 
@@ -142,9 +139,7 @@ def load_pretrained(
 
     folder = local_folder(name, revision)
     model_config: Any = _model_config(folder, name)
-    require_safetensors(folder)
-    check_capacity(model_config, folder)
-    check_tensor_types(weight_files(folder))
+    checked_weights(folder)
     if dropout is not None:
         model_config.dropout_rate = dropout
     is_t5 = model_config.model_type == "t5"

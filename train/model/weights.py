@@ -1,4 +1,4 @@
-"""Checks before weights are loaded: no pickle, and files large enough for the config."""
+"""Checks of weights: no pickle, and only finite values."""
 
 from __future__ import annotations
 
@@ -6,40 +6,30 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.runtime.artifact.dimensions import DIMENSIONS, minimum_parameters
 from edge.runtime.errors import ModelError, library_errors, one_line
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
 
 DRAFT_HEAD_NAME = "draft_head.safetensors"  # of `edge draft fit`, beside the model's weights
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, without a draft head."""
-    files = sorted(folder.glob("*.safetensors"))
-    return [path for path in files if path.name != DRAFT_HEAD_NAME]
-
-
-def require_safetensors(folder: Path, name: str = "model.safetensors") -> None:
-    """Refuse a folder without weights in safetensors.
+def require_safetensors(folder: Path, name: str) -> None:
+    """Refuse a folder without a file of weights in safetensors.
 
     Args:
-        folder: A model or adapter folder.
-        name: The weights' file. A model's may be split into several files.
+        folder: An adapter folder.
+        name: The weights' file.
 
     Raises:
         ModelError: The folder has no such file; says so if its weights are a pickle.
     """
     if (folder / name).is_file():
         return
-    if name == "model.safetensors" and weight_files(folder):
-        return
-    if pickled_weights(folder):
+    if pickled := pickled_weights(folder):
         raise ModelError(
-            f"{folder}: the weights are a pickle file (.bin), which can run code when it is loaded."
-            " Convert them to safetensors"
+            f"{folder}: {pickled} is a pickle, which can run code when it is loaded. Convert it to"
+            " safetensors"
         )
     raise ModelError(f"{folder}: no weights here; {name} is missing")
 
@@ -50,40 +40,6 @@ def pickled_weights(folder: Path) -> str | None:
         for path in sorted(folder.glob(pattern)):
             return path.name
     return None
-
-
-def check_dimensions(config: PretrainedConfig, name: str) -> None:
-    """Check the dimensions in the config of a T5-family model.
-
-    Args:
-        config: The config.
-        name: The model, for error messages.
-
-    Raises:
-        ModelError: A dimension is not a whole number, or far larger than any T5's.
-    """
-    for field, (low, high) in DIMENSIONS.items():
-        value = getattr(config, field, None)
-        if type(value) is not int or not low <= value <= high:
-            raise ModelError(
-                f"{name}: {field} in config.json is {value!r:.80}, not a whole number from {low} to"
-                f" {high}"
-            )
-
-
-def check_capacity(config: PretrainedConfig, folder: Path) -> None:
-    """Check that the weight files are large enough for the config, before memory is allocated.
-
-    Raises:
-        ModelError: The config describes a larger model than the files hold.
-    """
-    parameters = minimum_parameters({field: getattr(config, field) for field in DIMENSIONS})
-    size = sum(path.stat().st_size for path in weight_files(folder) if path.is_file())
-    if parameters > size:  # the smallest data type has a byte per weight
-        raise ModelError(
-            f"{folder}: config.json describes {parameters:,} weights, more than safetensors"
-            f" files of {size:,} bytes can hold"
-        )
 
 
 def require_finite(

@@ -54,17 +54,12 @@ def data(context: PreflightContext) -> Findings:
 
 def model(context: PreflightContext) -> Findings:
     """The model's configuration and tokenizer load, and its weights are finite, in safetensors."""
-    from edge.train.model.folder import check_tensor_types
     from edge.train.model.from_scratch import get_shape, shape_config
     from edge.train.model.loading import load_model_config, load_tokenizer
     from edge.train.model.local_folder import local_folder, require_listed_safetensors
     from edge.train.model.opening import new_tokenizer
-    from edge.train.model.weights import (
-        require_finite,
-        require_safetensors,
-        stored_weights,
-        weight_files,
-    )
+    from edge.train.model.weight_files import checked_weights
+    from edge.train.model.weights import require_finite, stored_weights
 
     config = context.config
     model_config: Any
@@ -77,10 +72,7 @@ def model(context: PreflightContext) -> Findings:
             require_listed_safetensors(folder)
             name = f"{commit[0]} @ {commit[1][:12]}"
         else:
-            require_safetensors(folder)
-            files = weight_files(folder)
-            check_tensor_types(files)
-            require_finite(stored_weights(files), config.model)
+            require_finite(stored_weights(checked_weights(folder).paths), config.model)
     else:
         if context.splits is None:
             return

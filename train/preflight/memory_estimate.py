@@ -128,7 +128,7 @@ def activation_floats(model_config: PretrainedConfig, shape: BatchShape) -> int:
     inner: int = model_config.num_heads * model_config.d_kv
     hidden: int = model_config.d_ff
     heads: int = model_config.num_heads
-    gated: bool = model_config.feed_forward_proj.startswith("gated")
+    gated: bool = model_config.is_gated_act
     source, target = shape.rows * shape.source, shape.rows * shape.target  # tokens
 
     def attention(queries: int, keys: int, scores: int) -> int:

@@ -65,10 +65,10 @@ def test_damaged_and_incomplete_weights(random_model: ModelFactory, tmp_path: Pa
     state = load_file(weights)
     state.pop("encoder.block.1.layer.0.SelfAttention.q.weight")
     save_file(state, weights, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"1 weights are missing.*block\.1"):
+    with pytest.raises(ModelError, match=r"lack encoder\.block\.1\.layer\.0\.SelfAttention\.q"):
         load_pretrained(str(folder))
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="more than safetensors files of 1,000 bytes can hold"):
+    with pytest.raises(ModelError, match=r"model\.safetensors: damaged"):
         load_pretrained(str(folder))
 
 

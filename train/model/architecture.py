@@ -94,16 +94,30 @@ class _ConfigReader:
         )
 
     def _activation(self, default: str) -> tuple[str, bool]:
-        """The name of the activation function, and whether the feed-forward layer is gated."""
-        projection = str(self._config.get("feed_forward_proj", default))
-        gate, _, function = projection.rpartition("-")
-        function = "gelu_new" if projection == "gated-gelu" else function
-        if gate not in ("", "gated") or function not in ACTIVATIONS:
+        """The name of the activation function, and whether the feed-forward layer is gated.
+
+        As in transformers, dense_act_fn and is_gated_act come before feed_forward_proj.
+        """
+        config = self._config
+        projection = config.get("feed_forward_proj", default)
+        prefix, _, function = str(projection).rpartition("-")
+        source, shown = "feed_forward_proj", projection
+        if type(projection) is not str or prefix not in ("", "gated"):
+            function = None
+        elif "dense_act_fn" in config:
+            source, function = "dense_act_fn", config["dense_act_fn"]
+            shown = function
+        elif projection == "gated-gelu":
+            function = "gelu_new"
+        if function not in ACTIVATIONS:
             raise ModelError(
-                f"{self._folder}: feed_forward_proj {projection!r:.80} is not supported"
-                f" (supported: {', '.join(ACTIVATIONS)}, each also with the prefix gated-)"
+                f"{self._folder}: {source} {shown!r:.80} is not supported (supported:"
+                f" {', '.join(ACTIVATIONS)}; feed_forward_proj may put gated- before them)"
             )
-        return function, gate == "gated"
+        gated = config.get("is_gated_act", projection.split("-")[0] == "gated")
+        if type(gated) is not bool:
+            raise ModelError(f"{self._folder}: is_gated_act is {gated!r:.80}, not true or false")
+        return function, gated
 
     def _outputs_are_scaled(self) -> bool:
         """Whether a T5 scales the decoder's outputs (transformers 5 never scales those of mT5)."""
@@ -113,8 +127,8 @@ class _ConfigReader:
         return self._config.get("tie_word_embeddings", True) is not False
 
     def _dimension(self, name: str, default: int) -> int:
-        value = self._config.get(name)
-        if value is None:
+        value = self._config.get(name, default)
+        if value is None and name == "num_decoder_layers":
             value = default
         low, high = DIMENSIONS[name]
         if type(value) is not int or not low <= value <= high:
@@ -144,17 +158,21 @@ class _ConfigReader:
         return () if ends == (self._token_id("eos_token_id", 1, vocab_size),) else ends
 
     def _token_id(self, name: str, default: int, vocab_size: int) -> int:
-        value = self._generation.token_ids.get(name, self._config.get(name))
-        if isinstance(value, list) and value:
-            # Of several, the one that the tokenizer puts at the end of a text.
-            value = default if default in value else value[0]
-        if value is None:
-            value = default
-        if type(value) is not int or not 0 <= value < vocab_size:
-            raise ModelError(
-                f"{self._folder}/config.json: {name} is {value!r:.80}, not an id below {vocab_size}"
-            )
-        return value
+        """The id in generation_config.json, or else in config.json, which training reads, too."""
+        chosen = default
+        for path, value in (
+            (self._folder / "config.json", self._config.get(name)),
+            (self._generation.path, self._generation.token_ids.get(name)),
+        ):
+            if isinstance(value, list) and value:
+                # Of several, the one that the tokenizer puts at the end of a text.
+                value = default if default in value else value[0]
+            if value is None:
+                continue
+            if type(value) is not int or not 0 <= value < vocab_size:
+                raise ModelError(f"{path}: {name} is {value!r:.80}, not an id below {vocab_size}")
+            chosen = value
+        return chosen
 
 
 def bias_name(stack: str, layer: int) -> str:
