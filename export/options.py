@@ -22,12 +22,14 @@ from edge.runtime.options import GenerationOptions
 from edge.runtime.platform.destination import check_destination
 from edge.runtime.rows import Prompt
 from edge.runtime.rows.kinds import is_hub
+from edge.train.model.generation import DEFAULT_NEW_TOKENS
 from edge.train.model.training_record import RECORD_NAME
 
 # T5 itself has no maximum length; these bound the cost of untrusted input.
 _DEFAULT_INPUT_LIMIT = 512
 _DEFAULT_NEW_TOKENS_LIMIT = 512
 _MAX_LENGTH = 1 << 16
+_TRANSFORMERS_NEW_TOKENS = 20  # the length of answers where no file says
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,12 @@ def generation_warnings(
     warnings = list(source.generation.warnings)
     warnings += [text for task in source.tasks.values() for text in task.warnings]
     saved = source.generation.options.get("max_new_tokens", 0)
+    trained = _positive_int(source.training.get("max_target_length"))
+    if not saved and not trained and generation.max_new_tokens == DEFAULT_NEW_TOKENS:
+        warnings.append(
+            f"{source.folder}: no length of answers is set. They end after {DEFAULT_NEW_TOKENS}"
+            f" tokens, in transformers after {_TRANSFORMERS_NEW_TOKENS}; see --max-new-tokens"
+        )
     if saved > limits.max_new_tokens:
         warnings.append(
             f"{source.generation.path}: answers of {saved} tokens are longer than"

@@ -147,6 +147,7 @@ def test_settings_that_engines_lack_are_named_and_never_fail_parity(tmp_path: Pa
         diversity_penalty=0.0,
         num_beams=2,
         min_p=0.1,
+        max_length=30,
     )
     [warning] = publish(folder, tmp_path / "onnx").warnings
     for name in ("forced_bos_token_id 7", "bad_words_ids", "encoder_no_repeat_ngram_size 2"):
@@ -155,6 +156,28 @@ def test_settings_that_engines_lack_are_named_and_never_fail_parity(tmp_path: Pa
     assert "min_p" not in warning
     beams = publish(folder, tmp_path / "gguf", "gguf").warnings[1]
     assert beams == "gguf has no beam search: num_beams 2 is left out, and answers are greedy"
+
+
+def test_a_length_that_no_file_sets_is_noted(tmp_path: Path) -> None:
+    folder = model_with(tmp_path / "model")
+    [note] = publish(folder, tmp_path / "a").warnings
+    assert "no length of answers is set. They end after 64 tokens, in transformers after 20" in note
+    assert len(answers_of_transformers(folder)[0]) <= 20
+    (folder / "training.json").write_text('{"max_target_length": 64}', encoding="utf-8")
+    assert publish(folder, tmp_path / "b").warnings == ()
+
+
+@pytest.mark.parametrize("value", [None, []])
+def test_an_end_that_transformers_has_not_is_noted(value: object, tmp_path: Path) -> None:
+    folder = model_with(tmp_path / "model", max_length=30)
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"eos_token_id": value}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    exported = publish(folder, tmp_path / "a")
+    [note] = exported.warnings
+    shown = "null" if value is None else "[]"
+    assert f"generation_config.json: eos_token_id is {shown}, for which transformers never" in note
+    assert exported.manifest.architecture.eos_token_id == 1
 
 
 def test_a_long_default_raises_the_limit(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class SavedGeneration:
         options: The supported ones, under the names of `GenerationOptions`.
         token_ids: pad_token_id and decoder_start_token_id, where the file has them.
         end_token_ids: The ids that end an answer; empty if the file has none.
-        warnings: One sentence that names the settings that are not supported, or none.
+        warnings: Sentences on the settings that are not honored, or none.
     """
 
     path: Path
@@ -159,12 +159,21 @@ def read_generation(folder: str | Path) -> SavedGeneration:
         if not path.is_file():
             return SavedGeneration(path)
     own = path.name == GENERATION_CONFIG  # config.json also describes the model
+    found = require_json_object(path)
     values = {
         name: value
-        for name, value in require_json_object(path).items()
+        for name, value in found.items()
         if value is not None and (name in KNOWN_FIELDS if not own else not name.startswith("_"))
     }
-    return _Reader(path, values).read()
+    settings = _Reader(path, values).read()
+    if own and found.get("eos_token_id", 1) in (None, []):
+        note = (
+            f"{path}: eos_token_id is {'null' if found['eos_token_id'] is None else '[]'}, for"
+            " which transformers never ends an answer; here the eos_token_id of config.json does,"
+            " or 1"
+        )
+        settings = replace(settings, warnings=(*settings.warnings, note))
+    return settings
 
 
 def read_task_settings(folder: str | Path) -> dict[str, SavedGeneration]:

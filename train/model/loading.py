@@ -23,6 +23,7 @@ from edge.train.model.byte_tokenizer import BYTE_TOKENIZER_CLASS, load_byte_toke
 from edge.train.model.folder import check_model_folder, open_tokenizer
 from edge.train.model.generation import read_generation
 from edge.train.model.local_folder import local_folder
+from edge.train.model.marked_files import loading_options, read_transformers_config
 from edge.train.model.training_record import require_json_object
 from edge.train.model.weight_files import checked_weights
 from edge.train.model.weights import require_finite
@@ -100,14 +101,14 @@ def _model_config(folder: Path, name: str) -> PretrainedConfig:
     values = require_json_object(folder / "config.json")
     if values.get("model_type") in FAMILY:
         read_architecture(values, tied_head=True, folder=folder, generation=generation)
+        with _as_model_error(name), quiet():
+            return read_transformers_config(folder)
     with _as_model_error(name), quiet():
         model_config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if model_config.model_type not in FAMILY:
-        raise ModelError(
-            f"{name}: is a {model_config.model_type} model. Only the T5 family"
-            f" ({', '.join(FAMILY)}) can be trained, such as google/flan-t5-small"
-        )
-    return model_config
+    raise ModelError(
+        f"{name}: is a {model_config.model_type} model. Only the T5 family"
+        f" ({', '.join(FAMILY)}) can be trained, such as google/flan-t5-small"
+    )
 
 
 def load_pretrained(
@@ -147,7 +148,7 @@ def load_pretrained(
     with _as_model_error(name), quiet():
         model, report = model_class.from_pretrained(
             folder,
-            config=model_config,
+            **loading_options(folder) | {"config": model_config},
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
@@ -182,7 +183,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     with quiet():
         tokenizer = open_tokenizer(folder)
     if type(tokenizer).__name__ == BYTE_TOKENIZER_CLASS:
-        return load_byte_tokenizer()
+        return load_byte_tokenizer(tokenizer, folder)
     # The runtime decodes without clean-up, which removes spaces before punctuation, such as in
     # "find . -name"; T5's folder asks for it.
     tokenizer.clean_up_tokenization_spaces = False
