@@ -25,7 +25,6 @@ from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, library_errors
 from edge.runtime.hub import snapshot_of
 from edge.runtime.text.tokenization import Tokenizer
-from edge.train.model.adapter_config import refuse_adapter
 from edge.train.model.architecture import (
     EMBEDDING,
     HEAD,
@@ -34,9 +33,10 @@ from edge.train.model.architecture import (
     read_architecture,
 )
 from edge.train.model.byte_tokenizer import byte_tokenizer, is_byte_tokenizer
-from edge.train.model.folder import open_tokenizer, refuse_quantized, require_tokenizer
+from edge.train.model.folder import check_model_folder, open_tokenizer, require_tokenizer
 from edge.train.model.generation import read_generation, read_task_settings
 from edge.train.model.local_folder import local_folder
+from edge.train.model.marked_files import loading_options
 from edge.train.model.training_record import RECORD_NAME
 
 if TYPE_CHECKING:
@@ -95,9 +95,8 @@ class SourceModel:
         self.name = name or snapshot[0]
         self.revision = snapshot[1] or revision
         self.tokenizer_source = self.folder if tokenizer is None else Path(tokenizer)
-        refuse_adapter(self.folder)
+        check_model_folder(self.folder)
         self.config = read_config(self.folder / "config.json")
-        refuse_quantized(self.folder, self.config)
         self.training = read_config(self.folder / RECORD_NAME, optional=True)
         self.generation = read_generation(self.folder)
         self.tasks = read_task_settings(self.folder)
@@ -225,7 +224,7 @@ class SourceModel:
             (folder / TOKENIZER_NAME).write_bytes((place / TOKENIZER_NAME).read_bytes())
             return
         if is_byte_tokenizer(place):
-            byte_tokenizer().save(str(folder / TOKENIZER_NAME))
+            byte_tokenizer(open_tokenizer(place), place).save(str(folder / TOKENIZER_NAME))
             return
         tokenizer: Any = open_tokenizer(place)
         with library_errors(ModelError, place, "the tokenizer can't be converted"):
@@ -261,7 +260,10 @@ class SourceModel:
 
         with _quiet_transformers(), library_errors(ModelError, self.folder):
             model = AutoModelForSeq2SeqLM.from_pretrained(
-                self.folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+                self.folder,
+                **loading_options(self.folder) | {"dtype": torch.float32},
+                use_safetensors=True,
+                trust_remote_code=False,
             )
         return model.eval()
 

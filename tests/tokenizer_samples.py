@@ -34,9 +34,11 @@ def extended(shared: Path, folder: Path) -> Tokenizer:
 
 def bytes_of_text(_: Path, folder: Path) -> Tokenizer:
     """ByT5's."""
+    from transformers import ByT5Tokenizer
+
     from edge.train.model.byte_tokenizer import byte_tokenizer
 
-    return save(byte_tokenizer(), folder)
+    return save(byte_tokenizer(ByT5Tokenizer(), folder), folder)
 
 
 def byte_fallback(_: Path, folder: Path) -> Tokenizer:

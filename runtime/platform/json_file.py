@@ -58,7 +58,7 @@ def parse_json(text: str | bytes, *, unique_names: bool = False) -> Any:
     """
     try:
         if isinstance(text, bytes):
-            text = text.decode("utf-8")
+            text = text.decode("utf-8-sig")  # Windows editors put a byte order mark first
         values = json.loads(text, object_pairs_hook=_unique if unique_names else None)
     except UnicodeDecodeError as error:
         raise ValueError(f"not JSON: not UTF-8 (byte {error.start})") from None

@@ -18,6 +18,7 @@ from edge.export.source import SourceModel
 from edge.runtime import load
 from edge.runtime.errors import ModelError
 from edge.runtime.hub import Repository
+from edge.runtime.text.tokenization import Tokenizer
 from edge.train.config import TrainConfig
 from edge.train.model.loading import load_pretrained, load_tokenizer
 from edge.train.preflight import preflight
@@ -172,6 +173,65 @@ def test_a_model_of_bytes_needs_no_tokenizer_file(name: str, tmp_path: Path) -> 
         assert model.tokenizer.encode(TEXTS) == expected
         assert model.tokenizer.decode(expected[:-1]) == list(TEXTS[:-1])
         assert model.generate(TEXTS[0], max_new_tokens=5).output_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "pieces"),
+    [
+        ({}, 384),
+        ({"extra_ids": 0}, 259),
+        ({"extra_ids": 0, "additional_special_tokens": ["<y>"]}, 260),
+        ({"eos_token": "<eos>", "pad_token": "<p>"}, 384),
+    ],
+)
+def test_settings_of_a_tokenizer_of_bytes(
+    settings: dict[str, Any], pieces: int, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "model"
+    save_letter_model(folder, vocab_size=pieces)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    change_json(folder / "tokenizer_config.json", tokenizer_class="ByT5Tokenizer", **settings)
+    texts = [*TEXTS, "a <y> b", "x<eos>y </s> z"]
+    reference = AutoTokenizer.from_pretrained(folder)
+    expected = reference(texts)["input_ids"]
+    for_training = load_tokenizer(str(folder))
+    assert len(for_training) == len(reference) == pieces
+    assert for_training(texts)["input_ids"] == expected
+    with SourceModel.open(folder).tokenizer_folder() as exported:
+        tokenizer = Tokenizer(exported / "tokenizer.json", eos=1)
+        assert tokenizer.encode(texts) == expected
+    assert SourceModel.open(folder).pieces == pieces
+
+
+def test_added_tokens_of_bytes_with_gaps_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save_letter_model(folder, vocab_size=400)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    change_json(folder / "tokenizer_config.json", tokenizer_class="ByT5Tokenizer", extra_ids=0)
+    change_json(folder / "added_tokens.json", **{"<y>": 390})
+    with pytest.raises(ModelError, match="gives '<y>' the id 390, but 259 is the next"):
+        load_tokenizer(str(folder))
+    with pytest.raises(ModelError, match=r"Correct the added tokens in tokenizer_config\.json"):
+        _ = SourceModel.open(folder).pieces
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_a_byte_order_mark_is_read_over(name: str, folder: Path, tmp_path: Path) -> None:
+    """Windows editors write it; transformers itself can't read such files."""
+    change_json(folder / "generation_config.json", max_new_tokens=7)
+    expected = SourceModel.open(folder).architecture
+    (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    trainable = load_pretrained(str(folder))
+    assert trainable.model.generation_config.max_new_tokens == 7
+    assert trainable.model.config.d_ff == expected.d_ff
+    source = SourceModel.open(folder)
+    assert source.architecture == expected
+    exported = Publisher(source).publish(Target("onnx", "float32"), tmp_path / "out")
+    assert exported.manifest.generation["max_new_tokens"] == 7
 
 
 @pytest.mark.parametrize("tied", [True, False])

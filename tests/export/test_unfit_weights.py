@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,31 @@ def test_the_activation_is_that_of_transformers(values: dict[str, Any], folder: 
     config: Any = source.torch_model.config
     assert config.dense_act_fn == source.architecture.dense_act_fn
     assert config.is_gated_act is source.architecture.is_gated_act is True
+
+
+def test_an_adapter_beside_a_model(folder: Path, tmp_path: Path) -> None:
+    change = {"peft_type": "LORA", "base_model_name_or_path": "google/flan-t5-small"}
+    (folder / "adapter_config.json").write_text(json.dumps(change), encoding="utf-8")
+    found = refusal(folder, tmp_path)
+    assert "holds an adapter (adapter_config.json) beside a model" in found
+    assert f"edge merge google/flan-t5-small {folder} --output MERGED" in found
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "spiece.model"])
+def test_pointers_of_git_lfs(name: str, folder: Path, tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (folder / name).write_text(pointer, encoding="utf-8")
+    found = refusal(folder, tmp_path)
+    assert f"{folder / name}: is a pointer of Git LFS" in found
+    assert "git lfs pull" in found
+
+
+def test_a_tokenizer_without_a_piece_for_unknown_characters(folder: Path, tmp_path: Path) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["model"]["unk_id"] = None
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"tokenizer\.json: unk_id is null"), ExitStack() as stack:
+        stack.enter_context(SourceModel.open(folder).tokenizer_folder())
+    with pytest.raises(ModelError, match="unk_id is null"):
+        load_pretrained(str(folder))

@@ -68,7 +68,11 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
     try:
         content = read_json(path, _MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ModelError(f"{folder}: not an adapter folder; it has no {CONFIG_NAME}") from error
+        named = sorted(inner.parent.name for inner in folder.glob(f"*/{CONFIG_NAME}"))
+        hint = f". Name one of its adapters: {shortened(', '.join(named))}" if named else ""
+        raise ModelError(
+            f"{folder}: not an adapter folder; it has no {CONFIG_NAME}{hint}"
+        ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise ModelError(f"{path}: not an adapter's configuration ({reason})") from error
@@ -179,13 +183,17 @@ def base_model_of(folder: Path) -> str:
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Reject a folder that holds an adapter in place of a model.
+    """Reject a folder that holds an adapter in place of a model, or beside one.
 
     Raises:
         ModelError: It does; the message says how to merge it.
     """
-    if (folder / CONFIG_NAME).is_file() and not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{folder}: is an adapter, not a model. Merge it first:"
-            f" edge merge {base_model_of(folder)} {folder} --output MERGED"
-        )
+    if not (folder / CONFIG_NAME).is_file():
+        return
+    merge = f"Merge it first: edge merge {base_model_of(folder)} {folder} --output MERGED"
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: is an adapter, not a model. {merge}")
+    raise ModelError(
+        f"{folder}: holds an adapter ({CONFIG_NAME}) beside a model, and transformers would use"
+        f" both. {merge}. Or delete {CONFIG_NAME} to use the model alone"
+    )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_HEAD_LAYER = "lm_head"
 _FLOAT_TYPES = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -58,6 +59,7 @@ def require_fit(
     layers = dict(model.named_modules())
     targets = set()
     for name, weight in weights.items():
+        _require_linear_layer(name, folder)
         layer, _, part = name.removeprefix(_PREFIX).partition(".lora_")
         if not part or part.removesuffix(".weight") not in ("A", "B") or weight.dim() != 2:
             raise ModelError(f"{folder}: {shortened(name)} is not a weight of a LoRA adapter")
@@ -79,6 +81,25 @@ def require_fit(
     for layer in sorted(targets):
         _require_rank(weights, layer, settings, folder)
     return sorted(targets)
+
+
+def _require_linear_layer(name: str, folder: Path) -> None:
+    """Check that a weight belongs to a linear layer of the blocks, under its name in peft's files.
+
+    Raises:
+        ModelError: It does not; the message says why.
+    """
+    if ".lora_embedding_" in name or name.startswith(f"{_PREFIX}{_HEAD_LAYER}."):
+        layer = name.removeprefix(_PREFIX).partition(".lora_")[0].removesuffix(".base_layer.weight")
+        raise ModelError(
+            f"{folder}: adapts {shortened(layer)}; only adapters of the linear layers in the blocks"
+            " can be merged (q, k, v, o, wi, wi_0, wi_1, wo). Merge it with peft"
+        )
+    if ".lora_" in name and not name.startswith(_PREFIX):
+        raise ModelError(
+            f"{folder}: {shortened(name)} lacks the prefix {_PREFIX}, which peft's files have."
+            " Rename the weights, or save the adapter with peft's save_pretrained"
+        )
 
 
 def _require_rank(

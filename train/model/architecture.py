@@ -100,7 +100,8 @@ class _ConfigReader:
         """
         config = self._config
         projection = config.get("feed_forward_proj", default)
-        prefix, _, function = str(projection).rpartition("-")
+        prefix, _, last = str(projection).rpartition("-")
+        function: Any = last
         source, shown = "feed_forward_proj", projection
         if type(projection) is not str or prefix not in ("", "gated"):
             function = None

@@ -10,6 +10,8 @@ from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.errors import ModelError, library_errors
 from edge.train.model.adapter_config import refuse_adapter
 from edge.train.model.byte_tokenizer import is_byte_tokenizer
+from edge.train.model.lfs import refuse_lfs_pointers
+from edge.train.model.marked_files import loading_options
 from edge.train.model.training_record import read_json_object
 
 if TYPE_CHECKING:
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Reject an adapter and quantized weights.
+    """Reject pointers of Git LFS, an adapter and quantized weights.
 
     Raises:
         ModelError: The folder holds one of these; the message says what to use instead.
     """
+    refuse_lfs_pointers(folder)
     refuse_adapter(folder)
     refuse_quantized(folder, read_json_object(folder / "config.json"))
 
@@ -46,8 +49,10 @@ def require_tokenizer(folder: Path) -> None:
 
     Raises:
         ModelError: It has neither tokenizer.json nor spiece.model, no merges of byte pairs, and no
-            tokenizer of bytes.
+            tokenizer of bytes; or the tokenizer fails at characters that it does not know.
     """
+    refuse_lfs_pointers(folder)
+    _require_unknown_piece(folder / TOKENIZER_NAME)
     if any((folder / name).is_file() for name in (TOKENIZER_NAME, "spiece.model")):
         return
     if _has_byte_pairs(folder) or is_byte_tokenizer(folder):
@@ -56,6 +61,21 @@ def require_tokenizer(folder: Path) -> None:
         f"{folder}: no {TOKENIZER_NAME} and no spiece.model. Copy them from the model that this one"
         " was trained from, or name its folder with --tokenizer"
     )
+
+
+def _require_unknown_piece(path: Path) -> None:
+    """Reject a tokenizer.json of unigrams without a piece for unknown characters.
+
+    The tokenizers library raises an error at the first of them.
+    """
+    model = read_json_object(path).get("model")
+    if not isinstance(model, Mapping) or model.get("type") != "Unigram":
+        return
+    if model.get("unk_id") is None:
+        raise ModelError(
+            f"{path}: unk_id is null, so that texts with unknown characters can't be tokenized."
+            " Set it to the id of <unk>"
+        )
 
 
 def _has_byte_pairs(folder: Path) -> bool:
@@ -79,5 +99,10 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             # transformers would go by the model's type, and T5 has no byte pairs.
             opener = RobertaTokenizer
     with library_errors(ModelError, folder, "the tokenizer can't be loaded"):
-        tokenizer: PreTrainedTokenizerBase = opener.from_pretrained(folder, trust_remote_code=False)
+        options = {
+            name: value for name, value in loading_options(folder).items() if name == "config"
+        }
+        tokenizer: PreTrainedTokenizerBase = opener.from_pretrained(
+            folder, trust_remote_code=False, **options
+        )
     return tokenizer

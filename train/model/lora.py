@@ -16,6 +16,7 @@ from edge.runtime.platform.os_errors import readable_os_errors
 from edge.runtime.registry import unknown_name
 from edge.train.model.adapter_config import read_adapter_settings, shortened
 from edge.train.model.adapter_weights import read_adapter_weights, require_fit
+from edge.train.model.lfs import refuse_lfs_pointers
 from edge.train.model.loading import load_pretrained, quiet
 from edge.train.model.token_rows import (
     OPTION,
@@ -167,6 +168,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
     from peft import LoraConfig, get_peft_model
     from peft.utils import set_peft_model_state_dict
 
+    refuse_lfs_pointers(folder)
     settings = read_adapter_settings(folder)
     weights = read_adapter_weights(folder)
     settings[OPTION] = adapter_rows(model, settings, weights, folder)

@@ -54,6 +54,14 @@ def _long_name(weights: dict[str, torch.Tensor]) -> None:
     weights["x" * 100_000] = torch.ones(1)
 
 
+def _renamed(old: str, new: str) -> Change:
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        for name in list(weights):
+            weights[name.replace(old, new)] = weights.pop(name)
+
+    return change
+
+
 def _same(weights: dict[str, torch.Tensor]) -> None:
     pass
 
@@ -65,6 +73,9 @@ def _same(weights: dict[str, torch.Tensor]) -> None:
         (_fill("lora_B", 3e38), {}, f"{LAYER}.weight holds NaN or infinite values"),
         (_integers, {}, "lora_A.weight is stored as int32"),
         (_long_name, {}, "xxx is not a weight of a LoRA adapter"),
+        (_renamed("base_model.model.", ""), {}, "lacks the prefix base_model.model."),
+        (_renamed(LAYER, "lm_head"), {}, "adapts lm_head; only adapters of the linear layers"),
+        (_renamed("lora_A.weight", "lora_embedding_A"), {}, f"adapts {LAYER}; only adapters of"),
         (dict.clear, {}, "no weights in adapter_model.safetensors"),
         (_same, {"lora_alpha": float("nan")}, "lora_alpha is nan"),
         (_same, {"lora_alpha": 1e308}, "lora_alpha is 1e+308"),
@@ -124,3 +135,22 @@ def test_scales_and_ranks_are_those_of_the_configuration(
         merged = load_file(tmp_path / f"out{number}" / "model.safetensors")[f"{LAYER}.weight"]
         assert torch.allclose(merged - before, torch.tensor(change), atol=1e-4)
     assert "UserWarning" not in capfd.readouterr().err
+
+
+def test_a_folder_of_named_adapters_lists_them(
+    base: Path, tmp_path: Path, assert_refused: Callable[..., str]
+) -> None:
+    (tmp_path / "adapters").mkdir()
+    for name in ("one", "two"):
+        _adapter(tmp_path / "adapters" / name, _same)
+    line = assert_refused("merge", base, tmp_path / "adapters", "--output", tmp_path / "out")
+    assert "it has no adapter_config.json. Name one of its adapters: one, two" in line
+
+
+def test_a_byte_order_mark_before_the_configuration(base: Path, tmp_path: Path) -> None:
+    from edge.train.model.lora import merge
+
+    adapter = _adapter(tmp_path / "adapter", _same)
+    path = adapter / "adapter_config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert merge(str(base), adapter, tmp_path / "out") == 2 * 8 * 64
