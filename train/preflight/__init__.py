@@ -1,7 +1,7 @@
 """Checks before a training run, which report all problems together.
 
 No model is loaded: configuration, tokenizer and rows are enough. The weights of a local folder are
-read one tensor at a time, to find NaN.
+compared with its configuration by their headers, and read one tensor at a time, to find NaN.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def data(context: PreflightContext) -> Findings:
 
 
 def model(context: PreflightContext) -> Findings:
-    """The model's configuration and tokenizer load, and its weights are finite, in safetensors."""
+    """The model's configuration and tokenizer load, and its weights fit them and are finite."""
     from edge.train.model.from_scratch import get_shape, shape_config
     from edge.train.model.loading import load_model_config, load_tokenizer
     from edge.train.model.local_folder import local_folder, require_listed_safetensors
