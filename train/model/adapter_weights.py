@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edge.runtime.errors import ModelError, one_line
 from edge.train.model.adapter_config import shortened
 from edge.train.model.weights import require_finite, require_safetensors
+from edge.train.vocabulary.embeddings import head_is_tied
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_BASE_LAYER = ".base_layer.weight"  # which peft saves with adapters of embeddings and heads
 _HEAD_LAYER = "lm_head"
 _FLOAT_TYPES = ("float64", "float32", "float16", "bfloat16")
 
@@ -59,7 +61,7 @@ def require_fit(
     layers = dict(model.named_modules())
     targets = set()
     for name, weight in weights.items():
-        _require_linear_layer(name, folder)
+        _require_linear_layer(name, model, folder)
         layer, _, part = name.removeprefix(_PREFIX).partition(".lora_")
         if not part or part.removesuffix(".weight") not in ("A", "B") or weight.dim() != 2:
             raise ModelError(f"{folder}: {shortened(name)} is not a weight of a LoRA adapter")
@@ -83,22 +85,23 @@ def require_fit(
     return sorted(targets)
 
 
-def _require_linear_layer(name: str, folder: Path) -> None:
-    """Check that a weight belongs to a linear layer of the blocks, under its name in peft's files.
+def _require_linear_layer(name: str, model: PreTrainedModel, folder: Path) -> None:
+    """Check that a weight is named as in peft's files, and belongs to a layer that can be merged.
 
     Raises:
         ModelError: It does not; the message says why.
     """
-    if ".lora_embedding_" in name or name.startswith(f"{_PREFIX}{_HEAD_LAYER}."):
-        layer = name.removeprefix(_PREFIX).partition(".lora_")[0].removesuffix(".base_layer.weight")
-        raise ModelError(
-            f"{folder}: adapts {shortened(layer)}; only adapters of the linear layers in the blocks"
-            " can be merged (q, k, v, o, wi, wi_0, wi_1, wo). Merge it with peft"
-        )
     if ".lora_" in name and not name.startswith(_PREFIX):
         raise ModelError(
             f"{folder}: {shortened(name)} lacks the prefix {_PREFIX}, which peft's files have."
             " Rename the weights, or save the adapter with peft's save_pretrained"
+        )
+    layer = name.removeprefix(_PREFIX).partition(".lora_")[0].removesuffix(_BASE_LAYER)
+    is_tied_head = layer == _HEAD_LAYER and head_is_tied(model)
+    if ".lora_embedding_" in name or name.endswith(_BASE_LAYER) or is_tied_head:
+        raise ModelError(
+            f"{folder}: adapts {shortened(layer)}; only adapters of linear layers, such as q, v, wi"
+            " and wo, can be merged, not those of embeddings, nor of a head that shares its weights"
         )
 
 

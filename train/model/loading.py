@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.runtime.errors import ModelError, library_errors
+from edge.runtime.errors import ModelError, library_errors, one_line
 from edge.runtime.hub import snapshot_of
 from edge.runtime.options import GenerationOptions
 from edge.train.device import has_fast_bf16
@@ -92,23 +92,20 @@ def load_model_config(name: str, revision: str | None = None) -> PretrainedConfi
 
 
 def _model_config(folder: Path, name: str) -> PretrainedConfig:
-    from transformers import AutoConfig
-
     check_model_folder(folder)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name}: not a model folder; it has no config.json")
     generation = read_generation(folder)
     values = require_json_object(folder / "config.json")
-    if values.get("model_type") in FAMILY:
-        read_architecture(values, tied_head=True, folder=folder, generation=generation)
-        with _as_model_error(name), quiet():
-            return read_transformers_config(folder)
+    kind = values.get("model_type")
+    if kind not in FAMILY:
+        raise ModelError(
+            f"{name}: is a {one_line(str(kind), 40)} model by the model_type in config.json. Only"
+            f" the T5 family ({', '.join(FAMILY)}) can be trained, such as google/flan-t5-small"
+        )
+    read_architecture(values, tied_head=True, folder=folder, generation=generation)
     with _as_model_error(name), quiet():
-        model_config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    raise ModelError(
-        f"{name}: is a {model_config.model_type} model. Only the T5 family"
-        f" ({', '.join(FAMILY)}) can be trained, such as google/flan-t5-small"
-    )
+        return read_transformers_config(folder)
 
 
 def load_pretrained(

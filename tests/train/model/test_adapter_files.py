@@ -74,7 +74,7 @@ def _same(weights: dict[str, torch.Tensor]) -> None:
         (_integers, {}, "lora_A.weight is stored as int32"),
         (_long_name, {}, "xxx is not a weight of a LoRA adapter"),
         (_renamed("base_model.model.", ""), {}, "lacks the prefix base_model.model."),
-        (_renamed(LAYER, "lm_head"), {}, "adapts lm_head; only adapters of the linear layers"),
+        (_renamed(f"{LAYER}.lora_B", "lm_head.base_layer"), {}, "adapts lm_head; only adapters of"),
         (_renamed("lora_A.weight", "lora_embedding_A"), {}, f"adapts {LAYER}; only adapters of"),
         (dict.clear, {}, "no weights in adapter_model.safetensors"),
         (_same, {"lora_alpha": float("nan")}, "lora_alpha is nan"),
@@ -135,6 +135,15 @@ def test_scales_and_ranks_are_those_of_the_configuration(
         merged = load_file(tmp_path / f"out{number}" / "model.safetensors")[f"{LAYER}.weight"]
         assert torch.allclose(merged - before, torch.tensor(change), atol=1e-4)
     assert "UserWarning" not in capfd.readouterr().err
+
+
+def test_an_adapter_of_a_head_that_is_the_embedding(
+    random_model: Callable[..., Path], tmp_path: Path, assert_refused: Callable[..., str]
+) -> None:
+    """Merged, it would change the embedding as well."""
+    adapter = _adapter(tmp_path / "adapter", _renamed(LAYER, "lm_head"))
+    line = assert_refused("merge", random_model(), adapter, "--output", tmp_path / "out")
+    assert "adapts lm_head; only adapters of linear layers" in line
 
 
 def test_a_folder_of_named_adapters_lists_them(
