@@ -146,6 +146,12 @@ def test_indices(change: Any, complaint: str, folder: Path, tmp_path: Path) -> N
     assert complaint in refusal(folder, tmp_path)
 
 
+def test_an_index_may_list_copies_that_are_not_stored(folder: Path) -> None:
+    file = "model-00001-of-00002.safetensors"
+    split(folder, lambda i: i["weight_map"].update({"decoder.embed_tokens.weight": file}))
+    assert SourceModel.open(folder).architecture.tied_head
+
+
 def test_parts_without_an_index(folder: Path, tmp_path: Path) -> None:
     split(folder)
     assert SourceModel.open(folder).weights_sha256

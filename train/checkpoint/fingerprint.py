@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edge.train.model.loading import Trainable
 
 # Settings of the model's config that change its answers but not the shape of its weights.
-_MODEL_SETTINGS = ("d_kv", "num_heads", "feed_forward_proj", "relative_attention_max_distance")
+_MODEL_SETTINGS = ("d_kv", "num_heads", "dense_act_fn", "relative_attention_max_distance")
 _CHUNK_BYTES = 2**20
 
 

@@ -166,7 +166,7 @@ def read_generation(folder: str | Path) -> SavedGeneration:
         if value is not None and (name in KNOWN_FIELDS if not own else not name.startswith("_"))
     }
     settings = _Reader(path, values).read()
-    if own and found.get("eos_token_id", 1) in (None, []):
+    if found.get("eos_token_id", 1) in (None, []):
         note = (
             f"{path}: eos_token_id is {'null' if found['eos_token_id'] is None else '[]'}, for"
             " which transformers never ends an answer; here the eos_token_id of config.json does,"

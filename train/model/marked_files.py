@@ -30,11 +30,19 @@ def read_transformers_config(folder: Path) -> PretrainedConfig:
 def loading_options(folder: Path) -> dict[str, Any]:
     """Arguments of `from_pretrained` in place of files that begin with a byte order mark.
 
-    Windows editors write it. Empty for a folder without such files.
+    Windows editors write it.
+
+    Returns:
+        `config` and `generation_config`; empty for a folder without such files.
+
+    Raises:
+        ModelError: A file is not a JSON object.
     """
     from transformers import GenerationConfig
 
     files = [folder / name for name in (GENERATION_CONFIG, MODEL_CONFIG)]
+    if not files[-1].is_file():
+        return {}
     files = [path for path in files if path.is_file()]
     if not any(_is_marked(path) for path in files):
         return {}

@@ -59,7 +59,7 @@ class WeightFiles:
                 self.shapes[name] = shape
                 self._places[name] = (path, name)
         for name, file in weight_map.items():
-            if name not in self.shapes:
+            if name not in self.shapes and name not in (EMBEDDING, *_COPIES, HEAD):
                 raise ModelError(
                     f"{folder}: {INDEX_NAME} has {one_line(name, 100)} in {file}, which lacks it."
                     " Download the folder again"
