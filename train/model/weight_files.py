@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
-_PLAIN_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
+_PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}\.safetensors")
 _SHARD_NAME = re.compile(r".*-\d{5}-of-\d{5}\.safetensors")
 _FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of the embedding
