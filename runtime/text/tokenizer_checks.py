@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edge.runtime.errors import ArtifactError
+from edge.runtime.text.regex_cost import matching_steps
 
 _MAX_GROWTH = 8  # factor by which all replacements together may lengthen a text
 _MAX_ADDED_CHARS = 64  # put before, after or around a text
@@ -23,10 +25,10 @@ _MAX_STRING_BYTES = 12 * _MAX_PIECE_CHARS  # each character may be written as tw
 _JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _TABLE = (b'"precompiled_charsmap":', b'"precompiled_charsmap": ')
 _ADDED_TEXT = ("prepend", "prefix", "suffix", "cls", "sep", "unk_token", "replacement")
-# What a regular expression consists of, for the count of quantifiers.
-_LITERAL = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
-_UNBOUNDED = re.compile(r"(?:[*+]|\{\d*,\d*\})(?!\+)")
-_LARGE_REPEAT = re.compile(r"\{\d*,?\d{3,}\}")
+_MAX_REGEX_CHARS = 1000
+# Steps for each character of a text that may be tried at one place: GPT-2's expression takes 10.
+_MAX_STEPS_PER_CHAR = 32
+_COUNTED_CHARS = 1000  # so long a text is assumed
 
 
 def check_strings(data: bytes, path: Path) -> None:
@@ -126,16 +128,13 @@ def _check_component(component: Mapping[str, Any], name: str, path: Path) -> int
 
 
 def _check_regex(regex: str, name: str, path: Path) -> None:
-    """Refuse a regular expression that may backtrack for longer than linear or quadratic time.
+    """Refuse a regular expression that may take longer than quadratic time on a text.
 
-    Each alternative may have one unbounded quantifier, and groups may not be repeated. Possessive
-    quantifiers, which never backtrack, do not count.
+    At each place of the text it may take linear time: one part may be repeated without a bound,
+    and what may be there or not multiplies only little.
     """
-    plain = _LITERAL.sub("x", regex)
-    repeated = re.search(r"\)(?:[*+]|\{)", plain) or _LARGE_REPEAT.search(plain)
-    backreference = re.search(r"\\(?:[1-9]|[kg]<)", regex)
-    slow = any(len(_UNBOUNDED.findall(branch)) > 1 for branch in plain.split("|"))
-    if repeated or backreference or slow or len(regex) > 1000:
+    steps = matching_steps(regex, _COUNTED_CHARS) if len(regex) <= _MAX_REGEX_CHARS else math.inf
+    if steps > _MAX_STEPS_PER_CHAR * _COUNTED_CHARS:
         raise ArtifactError(
             f"{path}: the regular expression {regex!r:.80} of the {name} can take very long"
         )

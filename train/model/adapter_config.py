@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from edge.runtime.errors import ModelError, one_line
 from edge.runtime.platform.json_file import read_json
 from edge.runtime.printing import printable
+from edge.runtime.text.regex_cost import matching_steps
 
 CONFIG_NAME = "adapter_config.json"
 _MAX_BYTES = 1_000_000
@@ -54,8 +56,11 @@ _PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 _EXACT_STARTS = ("pissa", "olora")
 _MAX_ALPHA = 1e6  # those in use are below 1,000
 _MAX_PATTERNS = 1_000  # more than any T5 has layers to adapt
-_REPEAT = re.compile(r"[*+{]")
-_REPEATED_GROUP = re.compile(r"\)[*+{]")
+_MAX_PATTERN_CHARS = 200
+# peft tries every pattern at every layer. This bounds the steps of all patterns at one layer, in
+# names of so many characters: some seconds for the largest T5.
+_NAME_CHARS = 32
+_MAX_STEPS = 100_000
 
 
 def read_adapter_settings(folder: Path) -> dict[str, Any]:
@@ -155,9 +160,11 @@ def _patterns(settings: Mapping[str, Any], name: str, path: Path) -> Iterator[tu
         raise ModelError(
             f"{path}: {name} must be an object of at most {_MAX_PATTERNS:,} names of layers"
         )
+    steps = 0.0
     for pattern, value in patterns.items():
-        repeats = len(_REPEAT.findall(pattern))
-        is_slow = len(pattern) > 200 or repeats > 4 or _REPEATED_GROUP.search(pattern)
+        is_short = len(pattern) <= _MAX_PATTERN_CHARS
+        steps += matching_steps(pattern, _NAME_CHARS) if is_short else math.inf
+        is_slow = steps > _MAX_STEPS
         try:
             re.compile(rf"(.*\.)?({'' if is_slow else pattern})$")
         except re.error as error:

@@ -14,6 +14,8 @@ from edge.runtime.errors import ArtifactError, InputTooLongError
 from edge.runtime.text import tokenization
 from edge.runtime.text.tokenization import Tokenizer
 
+# The expression that splits texts for byte-level BPE in GPT-2 and CodeT5.
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 Edit = Callable[[dict[str, Any]], None]
 
 
@@ -58,6 +60,8 @@ def charsmap(replacement: bytes) -> dict[str, Any]:
         (normalizers(replace({"Regex": "a*a*b"}, "")), "can take very long"),
         (normalizers(replace({"Regex": "(?:a{5}){9999}"}, "")), "can take very long"),
         (normalizers(replace({"Regex": r"(a+)\1"}, "")), "can take very long"),
+        (normalizers(replace({"Regex": "(a*|b)(a*|c)(a*|d)(a*|e)z"}, "")), "can take very long"),
+        (normalizers(replace({"Regex": "a?" * 40 + "b"}, "")), "can take very long"),
         (normalizers(charsmap(b"x" * 1000)), "precompiled_charsmap"),
         (lambda v: v["model"]["vocab"].append(["x" * 10_000, -1.0]), "a piece has 10,000"),
         # Freeing the tokenizer would overflow the stack.
@@ -91,6 +95,7 @@ def test_refused(changed: Callable[[Edit], Path], edit: Edit, complaint: str) ->
         normalizers(replace({"Regex": " {2,}"}, "▁"), {"type": "Prepend", "prepend": "▁"}),
         normalizers(replace({"Regex": r"\s+(?!\S)|\s+"}, " ")),
         normalizers(replace({"Regex": r"[+*]{2}\(\+\)+"}, " ")),
+        normalizers(replace({"Regex": GPT2}, " ")),
         normalizers(charsmap("صلى الله عليه وسلم".encode())),
     ],
 )

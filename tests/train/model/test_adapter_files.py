@@ -88,6 +88,13 @@ def _same(weights: dict[str, torch.Tensor]) -> None:
         (_same, {"rank_pattern": {"q": "8"}}, "rank_pattern of q is '8'"),
         (_same, {"rank_pattern": {"(": 8}}, "not a regular expression"),
         (_same, {"rank_pattern": {"((.|.)*)*Z": 8}}, "too complex a regular expression"),
+        (_same, {"rank_pattern": {".?" * 66 + "Q": 8}}, "too complex a regular expression"),
+        (_same, {"rank_pattern": {".*.*.*.*Q": 8}}, "too complex a regular expression"),
+        (
+            _same,
+            {"rank_pattern": {f".*.*.*Q{n}": 8 for n in range(100)}},
+            "too complex a regular expression",
+        ),
         (_same, {"rank_pattern": {".*q": 4}}, "have rank 8, but the configuration says 4"),
         (_same, {"use_rslora": "yes"}, "use_rslora must be true or false"),
     ],
@@ -127,7 +134,7 @@ def test_scales_and_ranks_are_those_of_the_configuration(
     for number, (settings, change) in enumerate(
         (
             ({"lora_alpha": -4, "fan_in_fan_out": True, "lora_dropout": "x"}, -4.0),
-            ({"r": 2, "rank_pattern": {".*q": 8}, "alpha_pattern": {"q": 24}}, 24.0),
+            ({"r": 2, "rank_pattern": {".*SelfAtt.*q": 8}, "alpha_pattern": {"q": 24}}, 24.0),
         )
     ):
         adapter = _adapter(tmp_path / f"adapter{number}", _same, **settings)
