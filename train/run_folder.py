@@ -7,7 +7,7 @@ for snapshots. A run that fails before its first checkpoint leaves nothing behin
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import shutil
 import time
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from edge.runtime.errors import OutputExistsError
 from edge.runtime.platform.destination import check_destination
-from edge.runtime.platform.json_file import parse_json
+from edge.runtime.platform.json_file import dump_json, parse_json
 from edge.runtime.platform.lock import is_locked, lock_file
 from edge.runtime.platform.os_errors import readable_os_errors
 from edge.train.checkpoint.store import prune, steps_in
@@ -88,8 +88,7 @@ class RunLog:
             if value is not None and value not in ("", {}) and name != "reasons"
         }
         with contextlib.suppress(OSError, ValueError):
-            line = json.dumps({"time": round(time.time(), 3), **fields}, allow_nan=False)
-            self._file.write(line + "\n")
+            self._file.write(dump_json({"time": round(time.time(), 3), **fields}) + "\n")
             self._file.flush()
 
     def close(self) -> None:
@@ -196,10 +195,11 @@ class RunView:
     evals: list[dict[str, Any]]
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a quantity of the progress events or the evaluations."""
+        """Steps and finite values of a quantity of the progress events or the evaluations."""
         points = [(e["step"], e[name]) for e in self.progress if name in e]
         points += [(e["step"], e["details"][name]) for e in self.evals if name in e["details"]]
-        return [step for step, _ in points], [float(value) for _, value in points]
+        points = [(step, float(value)) for step, value in points if math.isfinite(value)]
+        return [step for step, _ in points], [value for _, value in points]
 
 
 def find_log(path: Path) -> Path | None:
@@ -241,10 +241,15 @@ def read_run(log: Path) -> RunView:
                 view.progress = [e for e in view.progress if e["step"] <= step]
                 view.evals = [e for e in view.evals if e["step"] <= step]
             elif kind == "progress" and "step" in entry:
-                view.progress.append(entry)
+                view.progress.append(_with_nan(entry))
             elif kind == "eval":
-                view.evals.append(entry)
+                view.evals.append({**entry, "details": _with_nan(entry.get("details", {}))})
             elif kind == "end":
                 end_message = entry.get("message", "")
     view.status = end_message or ("running" if is_running(log.parent) else "stopped")
     return view
+
+
+def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """The log writes numbers that are not finite as null."""
+    return {name: math.nan if value is None else value for name, value in values.items()}

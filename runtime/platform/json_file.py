@@ -1,10 +1,12 @@
-"""JSON of limited size and depth: the one parser for files and lines from untrusted places."""
+"""JSON: one parser for files and lines from untrusted places, and one writer of valid JSON."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,39 @@ def parse_json(text: str | bytes, *, unique_names: bool = False) -> Any:
     if text.count("[") + text.count("{") > MAX_DEPTH and not _is_shallow(values):
         raise ValueError(f"not JSON: nested too deeply (more than {MAX_DEPTH} levels)")
     return values
+
+
+def dump_json(
+    values: Any,
+    *,
+    indent: int | None = None,
+    ensure_ascii: bool = False,
+    default: Callable[[object], object] | None = None,
+) -> str:
+    """JSON text of values; NaN and infinite numbers, which JSON lacks, become null.
+
+    Args:
+        values: The values.
+        indent: As in `json.dumps`.
+        ensure_ascii: As in `json.dumps`.
+        default: As in `json.dumps`: gives a value with a JSON type for one without.
+
+    Raises:
+        TypeError: A value has no JSON type, and there is no `default`.
+    """
+    options: Any = {"indent": indent, "ensure_ascii": ensure_ascii, "default": default}
+    try:
+        return json.dumps(values, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(values), **options)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 class RepeatedNameError(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from edge.runtime.errors import EdgeError
 from edge.train.events import Event
 from edge.train.loop.divergence import DivergenceDetector
 from edge.train.loop.schedule import TrainingSchedule
+from edge.train.metrics import fit_band_eval_loss
+from edge.train.output.model_card import evaluation_of
+from edge.train.output.record import write_record
 from edge.train.run_folder import LOG, RunLog, is_running, open_run_folder, read_run, run_folder
 
 ROWS = [{"input": f"what uh is river {n}?", "target": f"what is river {n}?"} for n in range(60)]
@@ -81,6 +85,41 @@ def test_a_log_is_read_while_it_is_written_and_after_a_crash(tmp_path: Path) -> 
     assert view.progress[-1]["learning_rate"] == 0.0
     assert view.curve("loss") == ([1, 10, 20], [1.0, 0.1, 0.05])
     assert (view.status, view.details) == ("finished", {"epochs": 3})
+
+
+def test_a_nan_loss_is_null_in_log_and_record(tmp_path: Path, edge: Callable[..., Any]) -> None:
+    path = tmp_path / "out" / LOG
+    path.parent.mkdir()
+    log = RunLog(path)
+    log.open(append=False)
+    for step, loss in ((1, 2.0), (2, math.nan), (3, 1.0)):
+        log.on_event(Event("progress", "training", step / 3, step=step, loss=loss))
+        log.on_event(Event("eval", step=step, details={"eval_loss": loss}))
+    log.on_event(Event("progress", "training", 1.0, step=4, loss=math.inf))
+    log.close()
+    text = path.read_text()
+    assert '"loss": null' in text
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    view = read_run(path)
+    assert view.curve("loss") == view.curve("eval_loss") == ([1, 3], [2.0, 1.0])
+    shown = edge("runs", path.parent).out
+    assert "loss nan" in shown
+    assert "eval_loss nan" in shown
+    run = {"epochs": 1.0, "train_runtime": 1.0, "samples_per_second": 1.0}
+    metrics = {"eval_loss": math.nan, "rouge_l": 0.0, "exact_match": 0.0, "bleu": 0.0}
+    record = {
+        "model": "m",
+        "data": {"path": "rows.jsonl", "train_rows": 1},
+        "run": run,
+        "eval": metrics,
+        "fit_bands": {"eval_loss": fit_band_eval_loss(math.nan), "rouge_l": "poor"},
+    }
+    write_record(tmp_path, record)
+    written = json.loads((tmp_path / "training.json").read_text())
+    assert written["eval"] == {**metrics, "eval_loss": None}
+    assert "nan (poor)" in (tmp_path / "training.md").read_text()
+    assert [one.metric for one in evaluation_of(record)] == ["exact_match", "rouge", "bleu"]
 
 
 def test_a_folder_of_someone_elses_is_left_alone(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CARD_NAME = "README.md"
 TASK = "text2text-generation"
 FOLDER = "path/to/this/folder"
+_TOO_LARGE = 1e300  # or not finite, as the loss of a model with NaN weights
 _USE = """Compile it for the CPU with edge-t5 (extra `export-onnx`):
 
 ```sh
@@ -96,7 +97,7 @@ def evaluation_of(record: Mapping[str, Any]) -> list[Measurement]:
     return [
         Measurement(metric, shown, round(found[field], 4), name, split="dev")
         for field, (metric, shown) in SCORES.items()
-        if isinstance(found.get(field), int | float)
+        if isinstance(found.get(field), int | float) and abs(found[field]) < _TOO_LARGE
     ]
 
 

@@ -6,13 +6,13 @@ max_target_length. `training.md` is the same run as one row of a Markdown table.
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edge.runtime.platform.json_file import dump_json
 from edge.train.model.training_record import RECORD_NAME
 
 SCHEMA = 1
@@ -43,8 +43,8 @@ def versions() -> dict[str, str]:
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write training.json and training.md into `folder`."""
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write training.json and training.md into `folder`; a NaN loss becomes null."""
+    text = dump_json(record, indent=2)
     (folder / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
     (folder / "training.md").write_text(markdown_row(record), encoding="utf-8")
 
