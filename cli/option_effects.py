@@ -141,7 +141,7 @@ RULES = (
         "without --on-long fallback",
         _equals("on_long", "fallback"),
     ),
-    Rule(("run",), ("input_column",), "without --input", _given("input_file")),
+    Rule(("run",), ("input_column", "output_column"), "without --input", _given("input_file")),
     Rule(("chat",), ("trust_code",), "with --url", _given("artifact")),
     Rule(
         ("serve",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -37,7 +36,7 @@ from edge.runtime.errors import UsageError
 from edge.runtime.platform.cpu import physical_cores
 from edge.runtime.platform.destination import check_destination
 from edge.runtime.registry import unknown_name
-from edge.runtime.rows import Columns, Row, data_sha256, split_file
+from edge.runtime.rows import Columns, Row, data_sha256, split_file, to_json
 from edge.runtime.rows.kinds import is_hub
 from edge.runtime.version import edge_version
 
@@ -251,7 +250,7 @@ def _identity(request: Request, argument: Mapping[str, Any]) -> dict[str, Any]:
     machine = machine_info()
     rows = hashlib.sha256()
     for row in request.rows:
-        rows.update(json.dumps([row.input, row.target, dict(row.fields)]).encode())
+        rows.update(to_json([row.input, row.target, dict(row.fields)], ensure_ascii=True).encode())
     folder = request.source.folder
     files = {path.name: sha256_of(path) for path in sorted(folder.glob("*.json"))}
     shortlists = shortlist_files(request.shortlist) if request.shortlist else []

@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from edge.runtime.rows import to_json
+
 # Set for each process, never inherited.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -82,7 +84,7 @@ class LineProcess:
         assert self._process.stdin
         self._send_signal("SIGCONT")
         try:
-            self._process.stdin.write(json.dumps(values) + "\n")
+            self._process.stdin.write(to_json(values, ensure_ascii=True) + "\n")
             self._process.stdin.flush()
             return self.read_answer(timeout)
         except OSError:

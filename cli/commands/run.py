@@ -51,6 +51,12 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Discard an unfinished run and start over.")
 @input_column_option
 @click.option(
+    "--output-column",
+    default="output",
+    metavar="NAME",
+    help="Column for the answer to a row. The row must not have it yet.",
+)
+@click.option(
     "--field",
     "fields",
     multiple=True,
@@ -88,6 +94,7 @@ def command(
     input_file: Path | None,
     output_file: Path | None,
     input_column: str,
+    output_column: str,
     fields: tuple[str, ...],
     stream: bool,
     force: bool,
@@ -100,7 +107,7 @@ def command(
 ) -> None:
     """Answer TEXT, every row of --input, or every line of standard input, which - stands for, too.
 
-    A row keeps its columns and gains the column "output". A line of text is answered with a
+    A row keeps its columns and gains a column with the answer. A line of text is answered with a
     line of text. A folder or pattern of files is split among workers; --output is then a folder.
 
     With --output, answers are saved continuously. After a crash, run the same command to continue.
@@ -129,7 +136,9 @@ def command(
     call |= given(options)
     values = parse_fields(fields)
     artifact = artifact_folder(artifact)
-    job = BatchJob(artifact, input_column, values, as_json, call, threads, rails, trust_code)
+    job = BatchJob(
+        artifact, input_column, values, as_json, call, threads, rails, trust_code, output_column
+    )
     if input_file is not None and is_dataset(input_file):
         if output_file is None:
             raise UsageError(f"--input {input_file} names many files; give a folder with --output")

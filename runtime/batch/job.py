@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edge.runtime.artifact import sha256_of
 from edge.runtime.artifact.manifest import MANIFEST_NAME
 from edge.runtime.batch.callables import callable_fingerprint
-from edge.runtime.errors import DataError
+from edge.runtime.errors import DataError, UsageError
 from edge.runtime.guardrails import Guardrails
-from edge.runtime.rows import Columns, iter_lines, iter_rows, kind_of
+from edge.runtime.rows import Columns, iter_lines, iter_rows, kind_of, to_json
 from edge.runtime.text.output_checks import JsonOutput, RegexOutput
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BATCH_SIZE = 16
+_DETAILS_COLUMN = "generation"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class BatchJob:
         threads: Threads that each engine computes with. None: the artifact's tuned value.
         guardrails: Limits and output checks. Functions in them must be importable by name.
         trust_code: See `edge.runtime.load`.
+        output_column: Column for the answers, for rows of JSON or Parquet.
+
+    Raises:
+        UsageError: The output column has the name of the column of details.
     """
 
     artifact: Path
@@ -49,6 +54,18 @@ class BatchJob:
     threads: int | None = None
     guardrails: Guardrails = field(default_factory=Guardrails)
     trust_code: bool = False
+    output_column: str = "output"
+
+    def __post_init__(self) -> None:
+        if self.details and self.output_column == _DETAILS_COLUMN:
+            raise UsageError(
+                f"--output-column {_DETAILS_COLUMN}: --jsonl uses this column; choose another one"
+            )
+
+    @property
+    def added_columns(self) -> tuple[str, ...]:
+        """Columns that each row gains: the one of the answers, and with details theirs."""
+        return (self.output_column, _DETAILS_COLUMN) if self.details else (self.output_column,)
 
     def load(self) -> Model:
         """Load the artifact and check the generation options against it.
@@ -78,6 +95,7 @@ class BatchJob:
             "artifact": sha256_of(self.artifact / MANIFEST_NAME),
             "options": {
                 "input_column": self.input_column,
+                "output_column": self.output_column,
                 "fields": dict(self.fields),
                 "details": self.details,
                 **_guardrails_to_json(self.guardrails),
@@ -107,10 +125,41 @@ class InputRow:
     columns: Mapping[str, object] | None = None
 
 
-def iter_inputs(path: Path, input_column: str) -> Iterator[InputRow]:
+def refuse_replaced(
+    names: Collection[str], added: Sequence[str], path: Path, line: int | None = None
+) -> None:
+    """Check that no column of a row would be replaced by what is added to it.
+
+    Args:
+        names: The columns of the row.
+        added: `BatchJob.added_columns`.
+        path: The file, for the error.
+        line: The line of the row, or None for all rows.
+
+    Raises:
+        DataError: A column would be.
+    """
+    for name in added:
+        if name in names:
+            advice = (
+                "with --jsonl, details go there; rename it"
+                if name == _DETAILS_COLUMN
+                else "choose another one for the answers with --output-column"
+            )
+            raise DataError(f"there is already a column {name!r}; {advice}", path=path, line=line)
+
+
+def iter_inputs(
+    path: Path, input_column: str, added_columns: Sequence[str] = ()
+) -> Iterator[InputRow]:
     """Read the inputs of one file: rows of a known kind of data, else lines of text.
 
     A blank line is an input without text, so that answers stay on the lines of their inputs.
+
+    Args:
+        path: The file.
+        input_column: The column with the input text, of rows.
+        added_columns: Columns that no row may have yet.
 
     Raises:
         DataError: The file is missing or has no rows, or a row is malformed (file:line).
@@ -119,6 +168,7 @@ def iter_inputs(path: Path, input_column: str) -> Iterator[InputRow]:
     if kind_of(path) is not None:
         for row in iter_rows(path, Columns(input=input_column), need_target=False):
             count += 1
+            refuse_replaced(row.fields, added_columns, path, row.line)
             yield InputRow(row.input, row.fields)
     else:
         for line in iter_lines(path):
@@ -153,20 +203,6 @@ def prompt_fields(row: InputRow, job: BatchJob) -> dict[str, object]:
     return {**(row.columns or {}), **job.fields}
 
 
-def to_json(values: Mapping[str, Any]) -> str:
-    """Serialize to one line of JSON that is valid UTF-8.
-
-    Non-ASCII characters are kept, unless a text holds a lone surrogate. Values without a JSON
-    type, such as the dates and bytes of a Parquet row, become strings.
-    """
-    text = json.dumps(values, ensure_ascii=False, default=str)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(values, default=str)
-    return text
-
-
 def generation_to_dict(answer: Generation) -> dict[str, Any]:
     """The answer as plain values for JSON, with `total_ms` among the timings."""
     values = dataclasses.asdict(answer)
@@ -182,11 +218,11 @@ def format_generation(answer: Generation, details: bool) -> str:
     return answer.text.replace("\r", " ").replace("\n", " ")
 
 
-def format_row(row: InputRow, answer: Generation | None, details: bool) -> str:
-    """One line of output: a row keeps its columns and gains "output", a text stays a text."""
+def format_row(row: InputRow, answer: Generation | None, job: BatchJob) -> str:
+    """One line of output: a row keeps its columns and gains the answer, a text stays a text."""
     if answer is None:
         return ""
     if row.columns is None:
-        return format_generation(answer, details)
-    extra = {"generation": generation_to_dict(answer)} if details else {}
-    return to_json({**row.columns, "output": answer.text, **extra})
+        return format_generation(answer, job.details)
+    extra = {_DETAILS_COLUMN: generation_to_dict(answer)} if job.details else {}
+    return to_json({**row.columns, job.output_column: answer.text, **extra})

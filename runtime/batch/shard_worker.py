@@ -14,20 +14,18 @@ from edge.runtime.batch.job import (
     generation_to_dict,
     iter_batches,
     prompt_fields,
-    to_json,
+    refuse_replaced,
 )
 from edge.runtime.batch.pool import ShardFailed
 from edge.runtime.batch.shards import OutputFolder, Shard, ShardFinished
 from edge.runtime.errors import DataError, EdgeError, one_line
 from edge.runtime.platform.atomic import new_file
-from edge.runtime.registry import missing_extra
-from edge.runtime.rows import BadRow, Columns, Row, iter_rows_with_errors
+from edge.runtime.rows import BadRow, Columns, Row, iter_rows_with_errors, to_json
+from edge.runtime.rows.parquet import open_parquet
 
 if TYPE_CHECKING:
     from edge.runtime.generation import Generation
     from edge.runtime.model import Model
-
-_PARQUET_ROWS = 512  # held in memory at once
 
 Report = Callable[[int], None]  # called with the number of rows processed since the last call
 
@@ -99,13 +97,15 @@ def _answer_jsonl(
             for bad in batch:
                 if isinstance(bad, BadRow):
                     failures.add(bad.values, str(bad.error))
+            for row in good:
+                refuse_replaced(row.fields, job.added_columns, shard.source, row.line)
             inputs = [InputRow(row.input, row.fields) for row in good]
             answers = _generate_with_errors(model, inputs, job)
             for row, source, answer in zip(good, inputs, answers, strict=True):
                 if isinstance(answer, str):
                     failures.add(row.fields, f"{shard.source}:{row.line}: {answer}")
                 else:
-                    handle.write(format_row(source, answer, job.details) + "\n")
+                    handle.write(format_row(source, answer, job) + "\n")
             count += len(batch)
             report(len(batch))
     return count
@@ -139,33 +139,25 @@ def _message(error: Exception) -> str:
 def _answer_parquet(
     model: Model, job: BatchJob, shard: Shard, path: Path, failures: _FailureWriter, report: Report
 ) -> int:
-    """Keep the columns and their types; add "output", and with details "generation" as JSON."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise missing_extra(f"{shard.source}", "pyarrow", "parquet") from error
-
-    added = ["output", "generation"] if job.details else ["output"]
+    """Keep the columns and their types; add the answers, and with details "generation" as JSON."""
     count = 0
     with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(pq.ParquetFile(shard.source))
-        except (OSError, pa.ArrowException) as error:
-            message = f"not a Parquet file ({one_line(error, 200)})"
-            raise DataError(message, path=shard.source) from error
-        schema = file.schema_arrow
-        if job.input_column not in schema.names:
+        file = stack.enter_context(open_parquet(shard.source))
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = file.schema.names
+        if job.input_column not in names:
             raise DataError(
                 f"no column {job.input_column!r}. Choose one with --input-column:"
-                f" {', '.join(map(repr, schema.names))}",
+                f" {', '.join(map(repr, names))}",
                 path=shard.source,
             )
-        kept = [name for name in schema.names if name not in added]
-        target = pa.schema([*map(schema.field, kept), *(pa.field(a, pa.string()) for a in added)])
+        refuse_replaced(names, job.added_columns, shard.source)
+        added = [pa.field(name, pa.string()) for name in job.added_columns]
+        target = pa.schema([*file.schema, *added])
         writer = stack.enter_context(pq.ParquetWriter(stack.enter_context(new_file(path)), target))
-        for table in _iter_tables(file, shard.source):
-            rows = table.to_pylist()
+        for table, rows in file.tables():
             values: list[list[str | None]] = [[None] * len(rows) for _ in added]
             for number, result in _answer_rows(model, job, rows, shard, count, report):
                 if isinstance(result, str):
@@ -174,28 +166,17 @@ def _answer_parquet(
                     values[0][number] = result.text
                     if job.details:
                         values[1][number] = to_json(generation_to_dict(result))
-            columns = [*(table.column(name) for name in kept)]
-            columns += [pa.array(column, pa.string()) for column in values]
+            columns = [*table.columns, *(pa.array(column, pa.string()) for column in values)]
             answered = pa.array([text is not None for text in values[0]])
             writer.write_batch(pa.record_batch(columns, schema=target).filter(answered))
             count += len(rows)
     return count
 
 
-def _iter_tables(file: Any, path: Path) -> Iterator[Any]:
-    import pyarrow as pa
-
-    try:
-        yield from file.iter_batches(batch_size=_PARQUET_ROWS)
-    except (OSError, pa.ArrowException) as error:
-        message = f"reading failed before the end ({one_line(error, 200)})"
-        raise DataError(message, path=path) from error
-
-
 def _answer_rows(
     model: Model,
     job: BatchJob,
-    rows: list[dict[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     shard: Shard,
     rows_before: int,
     report: Report,

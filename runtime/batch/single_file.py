@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edge.runtime.batch.job import (
     BATCH_SIZE,
     BatchJob,
+    InputRow,
     format_row,
     generate,
     iter_batches,
@@ -35,9 +36,13 @@ def iter_answers(model: Model, path: Path, job: BatchJob, skip: int = 0) -> Iter
         DataError: A malformed row (file:line).
         EdgeError: A row can't be answered.
     """
-    for batch in iter_batches(islice(iter_inputs(path, job.input_column), skip, None)):
+    for batch in iter_batches(islice(_inputs(path, job), skip, None)):
         answers = generate(model, batch, job)
-        yield [format_row(row, a, job.details) for row, a in zip(batch, answers, strict=True)]
+        yield [format_row(row, a, job) for row, a in zip(batch, answers, strict=True)]
+
+
+def _inputs(path: Path, job: BatchJob) -> Iterator[InputRow]:
+    return iter_inputs(path, job.input_column, job.added_columns)
 
 
 def run_file(
@@ -75,7 +80,7 @@ def run_file(
     model.generate([], **job.generate_kwargs)  # rejects bad options before anything is written
     if path.exists() and not path.is_file() and not path.is_dir():
         return _run_pipe(model, path, output, job)
-    total = sum(1 for _ in iter_inputs(path, job.input_column))
+    total = sum(1 for _ in _inputs(path, job))
     fingerprint = {**job.fingerprint(), "input": data_sha256(path)}
     with open_journal(output, fingerprint, force=force) as journal:
         # Resume at a batch boundary, because a batch shares one random generator.

@@ -18,6 +18,7 @@ from edge.runtime.rows.kinds import (
 from edge.runtime.rows.lines import MAX_LINE_BYTES, iter_lines
 from edge.runtime.rows.prompt import Prompt
 from edge.runtime.rows.row import BadRow, Row, iter_rows, iter_rows_with_errors, read_rows
+from edge.runtime.rows.serialization import to_json
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -36,5 +37,6 @@ __all__ = [
     "kind_of",
     "read_rows",
     "split_file",
+    "to_json",
     "train_file",
 ]

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edge.runtime.errors import DataError, library_errors, one_line
+from edge.runtime.errors import DataError, library_errors
 from edge.runtime.hub.data_sets import data_set_access
 from edge.runtime.platform.json_file import parse_json
 from edge.runtime.registry import missing_extra
+from edge.runtime.rows.class_labels import labels_of_features, with_names
 from edge.runtime.rows.json_array import iter_array
 from edge.runtime.rows.kinds import KNOWN_KINDS, HubDataset, kind_of
 from edge.runtime.rows.lines import MAX_LINE_BYTES, decode, open_data, raw_lines
+from edge.runtime.rows.parquet import open_parquet
 
-_PARQUET_ROWS = 512  # read at once
 _PEEKED = 1024
 # What to say of a first line that is not JSON, by kind.
 _HINTS = {
@@ -138,25 +139,12 @@ def _table(handle: BinaryIO, path: str | Path, delimiter: str | None) -> Iterato
 
 
 def _parquet(path: Path) -> Iterator[Record]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise missing_extra(f"{path}", "pyarrow", "parquet") from error
-    if not path.is_file():
-        raise DataError("is not a file" if path.exists() else "no such file", path=path)
     number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if len({*names}) < len(names):
-                raise DataError("two columns have the same name", path=path)
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Record(number, values)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"not a whole Parquet file ({one_line(error, 200)})", path=path) from error
+    with open_parquet(path) as file:
+        for _, rows in file.tables():
+            for values in rows:
+                number += 1
+                yield Record(number, values)
 
 
 def _datasets(data: str | Path, kind: str) -> Iterator[Record]:
@@ -172,5 +160,7 @@ def _datasets(data: str | Path, kind: str) -> Iterator[Record]:
         hub = HubDataset.parse(data)
         with data_set_access(hub.name, str(data)):
             rows = datasets.load_dataset(hub.name, hub.config, split=hub.split or "train")
-    for number, values in enumerate(rows, start=1):
-        yield Record(number, values)
+    labels = labels_of_features(rows.features)
+    with library_errors(DataError, str(data), "a row can't be read"):
+        for number, values in enumerate(rows, start=1):
+            yield Record(number, with_names(values, labels, data, number))

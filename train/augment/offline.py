@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_file
-from edge.runtime.rows import Columns, Row, read_rows
+from edge.runtime.rows import Columns, Row, read_rows, to_json
 from edge.train.augment.noise import NoiseAugmenter
 from edge.train.augment.paraphrase import Paraphraser
 from edge.train.data.pairs import data_files
@@ -189,5 +188,5 @@ def _new_row(row: Row, text: str, origin: str) -> dict[str, object]:
 def _write(
     write: Callable[[str], object], values: dict[str, object], result: AugmentationResult
 ) -> None:
-    write(json.dumps(values, ensure_ascii=False) + "\n")
+    write(to_json(values) + "\n")
     result.written += 1

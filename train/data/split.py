@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge.runtime.errors import DataError, UsageError
 from edge.runtime.platform.atomic import new_folder
 from edge.runtime.platform.destination import check_destination
-from edge.runtime.rows import SPLITS, Columns, Row, read_rows
+from edge.runtime.rows import SPLITS, Columns, Row, read_rows, to_json
 
 PARENT_COLUMN = "augmented_from"  # of augmented rows: the input that they were made from
 _COLUMNS = Columns()
@@ -28,9 +27,10 @@ def hash_fraction(key: str) -> float:
 
 
 def split_by_hash(rows: Sequence[Row], dev_ratio: float, path: Path) -> tuple[list[Row], list[Row]]:
-    """Split rows into training and held-out rows by a hash of their inputs.
+    """Split rows into training and held-out rows by the same hash as `assign_splits`.
 
-    Rows with equal inputs stay together, and adding rows never moves the existing ones.
+    Rows whose inputs differ only in case and white space stay together, and so do a row and those
+    that `edge data augment` made from it. Adding rows never moves the existing ones.
 
     Args:
         rows: The rows to split.
@@ -46,7 +46,7 @@ def split_by_hash(rows: Sequence[Row], dev_ratio: float, path: Path) -> tuple[li
     train: list[Row] = []
     dev: list[Row] = []
     for row in rows:
-        (dev if hash_fraction(row.input) < dev_ratio else train).append(row)
+        (dev if hash_fraction(_key(row, path, None)) < dev_ratio else train).append(row)
     if not train or not dev:
         side = "dev" if train else "training"
         raise DataError(
@@ -90,7 +90,7 @@ def write_splits(
     check_destination(output, force=force, inputs=[data])
     with new_folder(output, force=force) as folder:
         for split, rows in splits.items():
-            lines = (json.dumps(dict(row.fields), ensure_ascii=False) + "\n" for row in rows)
+            lines = (to_json(dict(row.fields)) + "\n" for row in rows)
             (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
     return {split: len(rows) for split, rows in splits.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
 
@@ -47,6 +48,15 @@ def test_requests_are_answered_and_the_process_is_paused_in_between() -> None:
     finally:
         process.close()
     assert not psutil.pid_exists(process.pid)
+
+
+def test_requests_may_hold_columns_of_any_type() -> None:
+    process = echo()
+    try:
+        answer = process.request({"day": datetime.date(2024, 5, 1), "text": "ü"}, 60)
+    finally:
+        process.close()
+    assert answer == {"day": "2024-05-01", "text": "ü"}
 
 
 def test_a_process_that_ends_or_takes_too_long_has_failed() -> None:

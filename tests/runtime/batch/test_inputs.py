@@ -64,3 +64,44 @@ def test_rows_are_read_by_kind(
     assert [row["output"] for row in rows] == [answers["a"], answers["b"]]
     if "id" in text:
         assert [row["id"] for row in rows] == ["1", "2"]
+
+
+def test_a_column_that_the_answers_would_replace_is_refused(
+    edge: Edge,
+    artifact: Path,
+    answers: dict[str, str],
+    tmp_path: Path,
+    assert_refused: Callable[..., str],
+) -> None:
+    """Rows of Alpaca have a column "output", the expected answer."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"input": "a"}, {"input": "b", "output": "expected"}]
+    data, out = tmp_path / "a.jsonl", tmp_path / "out"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for call in (("--output", out), ()):
+        line = assert_refused("run", artifact, "--input", data, *call)
+        assert f"{data}:2: there is already a column 'output'" in line
+        assert "--output-column" in line
+    assert not out.exists()
+    ended = edge("run", artifact, "--input", data, "--output", out, "--output-column", "answer")
+    assert ended.status == 0, ended
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        {"input": "a", "answer": answers["a"]},
+        {"input": "b", "output": "expected", "answer": answers["b"]},
+    ]
+    line = assert_refused(
+        "run", artifact, "--input", data, "--output-column", "generation", "--jsonl"
+    )
+    assert "--output-column generation" in line
+    data.write_text('{"input": "a", "generation": "x"}\n')
+    assert "rename it" in assert_refused("run", artifact, "--input", data, "--jsonl")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    pq.write_table(pa.table({"input": ["a"], "output": ["expected"]}), shards / "a.parquet")
+    call = ("run", artifact, "--input", shards, "--output", tmp_path / "answers", "--workers", 1)
+    assert "a.parquet: there is already a column 'output'" in assert_refused(*call, status=1)
+    assert edge(*call, "--output-column", "answer", "--force").status == 0
+    found = pq.read_table(tmp_path / "answers" / "a.parquet").to_pylist()
+    assert found == [{"input": "a", "output": "expected", "answer": answers["a"]}]

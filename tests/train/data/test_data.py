@@ -46,6 +46,23 @@ def test_dev_ratio_chooses_the_same_rows_each_time(write_rows: WriteRows) -> Non
     assert len(first.dev) + len(first.train) == len(ROWS)
 
 
+def test_dev_ratio_keeps_variants_of_an_input_together(write_rows: WriteRows) -> None:
+    """A row that was made from a held-out one would give its answer away."""
+    rows = [{"input": f"What is {n}?", "target": "x"} for n in range(60)]
+    rows += [{"input": f"what  is {n}?", "target": "x"} for n in range(60)]
+    rows += [
+        {"input": f"uh what is {n}?", "target": "x", "augmented_from": f"What is {n}?"}
+        for n in range(60)
+    ]
+    splits = load_splits(_config(write_rows("rows.jsonl", rows), dev_ratio=0.3))
+    numbers = [
+        {pair.source.removeprefix("uh").casefold().split()[-1] for pair in side}
+        for side in (splits.train, splits.dev)
+    ]
+    assert not numbers[0] & numbers[1]
+    assert len(splits.dev) == 3 * len(numbers[1])
+
+
 def test_dev_ratio_that_leaves_a_side_empty(write_rows: WriteRows) -> None:
     path = write_rows("rows.jsonl", ROWS[:2])
     with pytest.raises(DataError, match="leaves no dev row"):
