@@ -77,7 +77,7 @@ def _unknown_characters(artifacts: Sequence[Artifact], rows: Sequence[Row]) -> I
         if manifest.tokenizer.sha256 in seen:
             continue
         seen.add(manifest.tokenizer.sha256)
-        unknown = read_json(path, TOKENIZER_MAX_BYTES).get("model", {}).get("unk_id")
+        unknown = _unknown_id(path)
         if unknown is None:
             continue
         prompt = Prompt(manifest.prompt_template)
@@ -89,6 +89,15 @@ def _unknown_characters(artifacts: Sequence[Artifact], rows: Sequence[Row]) -> I
                 f"{hit} of {len(texts)} inputs contain characters that the tokenizer of"
                 f" {artifact.folder} does not know (<unk>). Was it trained on other data?"
             )
+
+
+def _unknown_id(path: Path) -> int | None:
+    """The id of <unk> in a tokenizer.json; None if it has none, or is not one."""
+    try:
+        unknown = read_json(path, TOKENIZER_MAX_BYTES)["model"]["unk_id"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return unknown if type(unknown) is int else None
 
 
 def _differences(artifacts: Sequence[Artifact]) -> Iterator[str]:
