@@ -8,6 +8,7 @@ import re
 from edge.runtime.errors import UsageError
 
 _SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_TOO_LONG = 10**18
 _DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\s*(ms|s|m|h)?\s*")
 
 
@@ -26,10 +27,12 @@ def parse_duration(value: str | float, name: str = "duration") -> float:
         match = _DURATION.fullmatch(value)
         if match:
             seconds = float(match[1]) * _SECONDS[match[2] or ""]
-    elif not isinstance(value, bool):
+    elif not isinstance(value, bool) and abs(value) < _TOO_LONG:
         seconds = float(value)
     if not (math.isfinite(seconds) and seconds > 0):
-        raise UsageError(f"{name}: {value!r} is not a duration; use a number with s, m or h: 90s")
+        is_huge = isinstance(value, int) and abs(value) >= _TOO_LONG  # too long to print
+        shown = "a number above 10^18" if is_huge else f"{value!r:.80}"
+        raise UsageError(f"{name}: {shown} is not a duration; use a number with s, m or h: 90s")
     return seconds
 
 

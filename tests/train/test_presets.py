@@ -72,6 +72,13 @@ def test_all_mistakes_in_all_layers_are_reported_together(tmp_path: Path) -> Non
         assert part in str(caught.value)
 
 
+# 10^9 texts, if it is written out.
+_BOMB = "a0: &a0 [lol]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
+)
+_BOMB += "batch_size: *a9\n"
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -79,13 +86,19 @@ def test_all_mistakes_in_all_layers_are_reported_together(tmp_path: Path) -> Non
         ("- 1\n", "lines of `name: value`"),
         ("!!python/object/apply:os.system ['true']\n", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
+        (f"batch_size: {'9' * 5000}\n", "not valid YAML"),
+        (f"batch_size: 0x{'f' * 5000}\n", "batch_size an integer of 20000 bits: must be less than"),
+        (f"learning_rate: {'9' * 400}\n", "learning_rate an integer of .* bits: must be a number"),
+        (f"time_limit: {'9' * 400}\n", "time_limit an integer of .* bits: must be a duration"),
+        (_BOMB, "batch_size .*must be an integer"),
     ],
 )
 def test_a_broken_file_is_reported(tmp_path: Path, text: str, part: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=part):
+    with pytest.raises(UsageError, match=part) as caught:
         build_config(NEEDED, files=[path])
+    assert len(str(caught.value)) < 20_000
     with pytest.raises(UsageError, match="can't be read"):
         build_config(NEEDED, files=[tmp_path / "none.yaml"])
 

@@ -7,6 +7,7 @@ values of all layers are reported together.
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,22 @@ from edge.runtime.registry import missing_extra, unknown_name
 from edge.train.config import FIELD_NAMES, TrainConfig, option
 
 _FOLDER = Path(__file__).parent
+
+
+class _ShortRepr(reprlib.Repr):
+    """Values of YAML files in messages: aliases and numbers may stand for gigabytes of text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 2, 80, 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Printing an integer of thousands of digits is an error.
+        return repr(x) if abs(x) < _TOO_LARGE else f"an integer of {x.bit_length()} bits"
+
+
+_SHOWN = _ShortRepr()
+_TOO_LARGE = 10**18  # for an integer option
 _REQUIRED = {"data": "DATA", "output": "--output"}
 _MAX_BYTES = 1_000_000  # of a configuration file
 
@@ -123,7 +140,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"{path}: can't be read ({reason})") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
         reason = getattr(error, "problem", None) or "can't be parsed"
@@ -147,7 +164,7 @@ def _checked(source: str, fields: Mapping[str, object], problems: list[str]) -> 
             valid[name] = coerce(name, value)
         except ValueError as error:
             label = f"{source}: {key}" if source else option(name)
-            problems.append(f"{label} {value!r}: {error}")
+            problems.append(f"{label} {_SHOWN.repr(value)}: {error}")
     return valid
 
 
@@ -200,6 +217,8 @@ def _integer(value: object) -> int:
         except ValueError:
             raise ValueError("must be an integer") from None
     if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= _TOO_LARGE:
+            raise ValueError("must be less than 10^18")
         return value
     raise ValueError("must be an integer")
 
@@ -209,7 +228,7 @@ def _number(value: object) -> float:
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     raise ValueError("must be a number")
 
