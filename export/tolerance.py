@@ -31,6 +31,22 @@ class Tolerance:
         """Two tokens closer than this, in nats, count as equally good."""
         return 2 * (self.max_error or self.mean_error)
 
+    def allows_more_than(self, other: Tolerance) -> bool:
+        """Whether some difference is within this tolerance, but not within the other."""
+        if other.greedy and not self.greedy:
+            return True
+        if other.max_error is not None and (
+            self.max_error is None or self.max_error > other.max_error
+        ):
+            return True
+        return self.mean_error > other.mean_error
+
+    def __str__(self) -> str:
+        limits = ["identical greedy answers"] if self.greedy else []
+        if self.max_error is not None:
+            limits.append(f"max error {self.max_error:g}")
+        return ", ".join([*limits, f"mean error {self.mean_error:g}"])
+
     def with_limits(self, max_error: float | None, mean_error: float | None) -> Tolerance:
         """This tolerance with other limits; None keeps its own."""
         changed = self

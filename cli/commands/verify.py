@@ -33,7 +33,7 @@ def command(artifact: Path, source: str | None, threads: int | None, trust_code:
     becomes an error. TorchScript that you did not export on this machine is checked but not run.
 
     With --source, its greedy answers and log-probabilities are compared with the model again, with
-    the tolerance of the manifest.
+    the tolerance of the manifest. If that allows more than edge export does, a line says so.
 
     A folder of artifacts stands for all of them; each is checked, whatever is wrong with another.
     """
@@ -113,8 +113,14 @@ def _measure_parity(folder: Path, source: str, threads: int | None, trust_code: 
 
     quiet_libraries()
     with load(folder, threads=threads, trust_code=trust_code) as model:
-        parity = remeasure_parity(model, SourceModel.open(source))
+        found = remeasure_parity(model, SourceModel.open(source))
+    parity = found.parity
     click.echo(
         f"parity     {parity.greedy_identical} of {parity.inputs} greedy answers identical,"
         f" log-prob error mean {parity.mean_error:.2e} max {parity.max_error:.2e}"
     )
+    if found.is_loose:
+        click.echo(
+            f"tolerance  {found.tolerance}: the manifest allows more than edge export does"
+            f" ({found.default})"
+        )

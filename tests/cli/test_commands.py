@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -135,6 +136,41 @@ def test_verify_reports_files_and_parity(edge: Edge, artifacts: Path, trained: P
     again = edge("verify", artifacts / "onnx-float32", "--source", trained)
     assert again.status == 0, again.err
     assert "15 of 15 greedy answers identical" in again.out
+
+
+def test_verify_says_that_an_artifact_chose_a_loose_tolerance(
+    edge: Edge, artifacts: Path, trained: Path, assert_refused: Refused, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(artifacts / "onnx-float32", tmp_path / "copy"))
+    path = folder / "edge.json"
+    values = json.loads(path.read_text())
+
+    def write(tolerance: object) -> None:
+        values["parity"]["tolerance"] = tolerance
+        path.write_text(json.dumps(values))
+
+    own = values["parity"]["tolerance"]
+    call = ("verify", folder, "--source", trained)
+    for malformed in (
+        {"foo": 1},
+        5,
+        {**own, "mean_error": "1"},
+        {**own, "mean_error": math.nan},
+        {**own, "max_error": -1},
+        {**own, "greedy": None},
+        {**own, "more": 1},
+    ):
+        write(malformed)
+        assert "parity.tolerance must have greedy" in assert_refused(*call)
+    write({"greedy": True, "max_error": None, "mean_error": 1e9})
+    shown = edge(*call)
+    assert shown.status == 0, shown.err
+    assert "tolerance  identical greedy answers, mean error 1e+09: the manifest allows" in shown.out
+    assert "than edge export does (identical greedy answers, max error 0.001, mean" in shown.out
+    write({"greedy": True, "max_error": 1e-30, "mean_error": 1e-30})
+    assert "differs from its source" in assert_refused(*call, status=1)
+    write(None)
+    assert "tolerance" not in edge(*call).out
 
 
 def test_verify_finds_an_altered_file_and_another_source(
