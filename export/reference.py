@@ -13,7 +13,8 @@ from edge.runtime.engines.matcher import Matcher
 from edge.runtime.errors import UnsupportedError
 from edge.runtime.inference.batching import batches_by_length
 from edge.runtime.options import GenerationOptions
-from edge.train.model.generation_config import only_settings, transformers_config
+from edge.train.model.answers import generate_ids
+from edge.train.model.generation_config import transformers_config
 
 BATCH_TOKENS = 512
 _ANSWER_BATCH_TOKENS = 1024  # each step of a search reads all weights
@@ -121,19 +122,17 @@ class TorchReference(Engine):
         if self._shortlist is not None:
             allowed_by_row = [sorted({*self._shortlist, *row}) for row in input_ids]
             allowed = lambda row, _: allowed_by_row[row]  # noqa: E731
-        if options.seed is not None:
-            torch.manual_seed(options.seed)
-        with torch.inference_mode(), only_settings(self._source.torch_model, config):
-            tokens = self._source.torch_model.generate(
-                input_ids=torch.from_numpy(ids),
-                attention_mask=torch.from_numpy(mask),
-                generation_config=config,
-                prefix_allowed_tokens_fn=allowed,
-                # The cache that transformers 5 creates has as many layers as the encoder, and fails
-                # if the decoder has more.
-                past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
-            ).tolist()
-        return [self._trim_at_end(row[1:]) for row in tokens]
+        tokens = generate_ids(
+            self._source.torch_model,
+            {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)},
+            config,
+            seed=options.seed,
+            prefix_allowed_tokens_fn=allowed,
+            # The cache that transformers 5 creates has as many layers as the encoder, and fails if
+            # the decoder has more.
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+        )
+        return [self._trim_at_end(row[1:]) for row in tokens.tolist()]
 
     def _trim_at_end(self, tokens: list[int]) -> tuple[list[int], str]:
         """The tokens up to and including the end token, and the finish reason."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge.runtime.inference.batching import batches_by_length
 from edge.runtime.options import GenerationOptions
-from edge.runtime.text.stop_strings import cut_at_stop
 from edge.train.data import IGNORED_LABEL, Collator
 from edge.train.device import padding_multiple, release_memory_per_shape
 from edge.train.distributed import SINGLE_PROCESS
 from edge.train.metrics import fit_band_eval_loss, fit_band_rouge_l, text_metrics
-from edge.train.model.generation_config import only_settings, transformers_config
+from edge.train.model.answers import generate_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -233,42 +231,3 @@ def _losses(model: PreTrainedModel, batch: dict[str, Any]) -> list[tuple[float, 
     sums = losses.view(labels.shape).double().sum(dim=1).tolist()
     counts = (labels != IGNORED_LABEL).sum(dim=1).tolist()
     return list(zip(sums, counts, strict=True))
-
-
-def generate_texts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    batch: dict[str, Any],
-    generation: GenerationOptions,
-    end_token_ids: tuple[int, ...] = (),
-) -> list[str]:
-    """The answer to each row of a batch, the best one if there are several.
-
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        batch: input_ids and attention_mask, both [rows, tokens], on the model's device.
-        generation: How answers are generated.
-        end_token_ids: The ids that end an answer; empty for the tokenizer's eos.
-    """
-    import torch
-
-    shape: Any = model.config
-    config = transformers_config(
-        dataclasses.replace(generation, num_return_sequences=1),
-        pad=shape.pad_token_id,
-        end=end_token_ids or (tokenizer.eos_token_id,),
-        start=model.generation_config.decoder_start_token_id or shape.decoder_start_token_id or 0,
-        unused=range(len(tokenizer), shape.vocab_size),
-    )
-    with torch.random.fork_rng(enabled=generation.do_sample), only_settings(model, config):
-        if generation.do_sample:
-            torch.manual_seed(generation.seed or 0)
-        generate: Any = model.generate
-        ids = generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            generation_config=config,
-        )
-    texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [cut_at_stop(text, generation.stop_strings)[0] for text in texts]

@@ -170,8 +170,10 @@ class TrainingRun:
                 teacher,
                 trainable.tokenizer,
                 list(pairs),
+                generation=trainable.generation,
+                end_token_ids=trainable.end_token_ids,
                 max_source_length=config.max_source_length,
-                max_new_tokens=config.max_target_length,
+                max_target_length=config.max_target_length,
                 batch_size=config.eval_batch_size,
             )
         )

@@ -32,6 +32,16 @@ def test_answers_keep_the_order_of_the_rows(reference: TorchReference, copies: i
     assert reference.answers(ROWS, options) == alone
 
 
+def test_sampling_leaves_the_caller_s_random_state(reference: TorchReference) -> None:
+    import torch
+
+    options = GenerationOptions(max_new_tokens=8, do_sample=True, seed=3)
+    state = torch.random.get_rng_state()
+    answers = reference.answers(ROWS[:2], options)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert reference.answers(ROWS[:2], options) == answers
+
+
 def test_log_probs_keep_the_order_of_the_rows(reference: TorchReference) -> None:
     alone = [
         reference.log_probs([row], [target])[0] for row, target in zip(ROWS, TARGETS, strict=True)

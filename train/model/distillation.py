@@ -20,10 +20,12 @@ from edge.runtime.errors import UsageError
 from edge.runtime.inference.batching import batches_by_length
 from edge.train.data.collator import IGNORED_LABEL
 from edge.train.data.pairs import Pair
+from edge.train.model.answers import generate_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from edge.runtime.options import GenerationOptions
     from edge.train.model.loading import Trainable
 
 
@@ -74,14 +76,35 @@ def teacher_pairs(
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[Pair],
     *,
+    generation: GenerationOptions,
+    end_token_ids: tuple[int, ...] = (),
     max_source_length: int,
-    max_new_tokens: int,
+    max_target_length: int,
     batch_size: int,
 ) -> list[Pair]:
-    """Pairs of each input and the teacher's greedy answer, where it differs from the target.
+    """Pairs of each input and the teacher's best answer, where it differs from the target.
 
-    Lengths are in tokens; inputs are cut to `max_source_length`.
+    The answers are those that training's evaluation of the teacher sees: with its beams, penalties
+    and stop strings. Nothing is sampled, so that the student learns the teacher's best answer (the
+    mode of its distribution, as in Kim and Rush).
+
+    Args:
+        teacher: The full model.
+        tokenizer: Its tokenizer.
+        pairs: The training pairs.
+        generation: How the teacher's answers are generated.
+        end_token_ids: The ids that end an answer; empty for the tokenizer's eos.
+        max_source_length: Inputs are cut to so many tokens.
+        max_target_length: Answers have at most so many tokens.
+        batch_size: Rows that are answered at once.
     """
+    options = generation.override(
+        {
+            "do_sample": False,
+            "num_return_sequences": 1,
+            "max_new_tokens": min(generation.max_new_tokens, max_target_length),
+        }
+    )
     found: list[Pair] = []
     for numbers in batches_by_length([len(pair.source) for pair in pairs], batch_size):
         part = [pairs[number] for number in numbers]
@@ -92,15 +115,7 @@ def teacher_pairs(
             max_length=max_source_length,
             return_tensors="pt",
         ).to(teacher.device)
-        with torch.inference_mode():
-            ids = teacher.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                max_new_tokens=max_new_tokens,
-                num_beams=1,
-                do_sample=False,
-            )
-        answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        answers = generate_texts(teacher, tokenizer, batch, options, end_token_ids)
         found += [
             Pair(pair.source, answer)
             for pair, answer in zip(part, answers, strict=True)

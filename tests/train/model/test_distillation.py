@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from edge.train.model.distillation import LabelLoss, cut_decoder, evenly_spaced
+from edge.runtime.options import GenerationOptions
+from edge.train.data import Pair
+from edge.train.model.distillation import (
+    LabelLoss,
+    cut_decoder,
+    evenly_spaced,
+    teacher_pairs,
+)
 from edge.train.model.loading import load_pretrained
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -48,6 +55,36 @@ def test_a_cut_decoder_is_a_complete_model(random_model: ModelFactory, tmp_path:
         for cached in (True, False)
     ]
     assert all(answer == answers[0] for answer in answers)
+
+
+def test_the_teacher_answers_with_the_given_settings_alone(random_model: ModelFactory) -> None:
+    """Not with what else the model's own generation settings say, and without sampling."""
+    trainable = load_pretrained(str(random_model(tied=False)))
+    teacher: Any = trainable.model.eval()
+    pairs = [Pair(f"what is the river {n}", "x") for n in range(5)]
+
+    def answers(**options: Any) -> list[str]:
+        found = teacher_pairs(
+            teacher,
+            trainable.tokenizer,
+            pairs,
+            generation=GenerationOptions(**options),
+            max_source_length=64,
+            max_target_length=12,
+            batch_size=2,
+        )
+        return [pair.target for pair in found]
+
+    plain = answers(max_new_tokens=100)
+    assert plain
+    assert answers(max_new_tokens=100, do_sample=True, num_return_sequences=2) == plain
+    assert answers(max_new_tokens=100, no_repeat_ngram_size=1) != plain
+    assert answers(max_new_tokens=2, min_new_tokens=2) != plain
+    state = torch.random.get_rng_state()
+    teacher.generation_config.no_repeat_ngram_size = 1
+    teacher.generation_config.repetition_penalty = 5.0
+    assert answers(max_new_tokens=100) == plain
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_the_loss_is_least_where_the_student_says_what_the_teacher_says() -> None:
