@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -39,6 +40,7 @@ KNOWN_KINDS = (
 )
 _HUB = "hub:"
 _SAVED = "state.json"  # written by save_to_disk
+_ONLY_SHARD = re.compile(r"-0+-of-0*1$")  # train-00000-of-00001.parquet, as files of the hub
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def train_file(data: str | Path) -> Path:
         return Path(data)
     path = split_file(data, "train")
     if path is None:
-        raise DataError("the folder has no train.jsonl (or .csv, …)", path=data)
+        raise _no_train_split(data)
     return path
 
 
@@ -129,6 +131,7 @@ def _files_named(folder: Path, name: str) -> Iterator[Path]:
     for path in folder.iterdir():
         is_file = path.is_file() and kind_of(path) is not None
         stem = path.name.partition(".")[0].lower() if is_file else path.name
+        stem = _ONLY_SHARD.sub("", stem)
         if stem == name and (is_file or is_saved(path)):
             yield path
 
@@ -173,3 +176,29 @@ def _all_files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     return [path] if path.is_file() else []
+
+
+def _no_train_split(data: str | Path) -> DataError:
+    """The error for DATA that holds splits, but no train split: it says what is there instead."""
+    if is_hub(data):
+        names = ", ".join(_hub_splits(HubDataset.parse(data)))
+        return DataError(f"no train split, only {names}; choose one: {data}#SPLIT", path=data)
+    folder = Path(data)
+    saved = sorted(path.name for path in folder.iterdir() if is_saved(path))
+    if saved:
+        return DataError(
+            f"no train split, only {', '.join(saved)}; give one: {folder / saved[0]}",
+            path=data,
+        )
+    for place in (folder, folder / "data"):
+        shards = sorted(path.name for path in place.glob("train-*-of-*"))
+        if len(shards) > 1:
+            return DataError(
+                f"the train split is in {len(shards)} files, such as {shards[0]}; join them, as"
+                " save_to_disk of datasets does",
+                path=data,
+            )
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if any(_files_named(inner, "train")):
+            return DataError(f"no train split here, but in {inner.name}; give {inner}", path=data)
+    return DataError("the folder has no train.jsonl (or .csv, …)", path=data)

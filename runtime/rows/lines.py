@@ -22,7 +22,8 @@ def open_data(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file for reading; a name that ends in .gz is decompressed.
 
     Raises:
-        DataError: The file is missing, a folder, not readable, or damaged.
+        DataError: The file is missing, a folder, not readable, damaged, or in another encoding than
+            UTF-8.
     """
     path = Path(path)
     try:
@@ -35,11 +36,48 @@ def open_data(path: str | Path) -> Iterator[BinaryIO]:
         raise DataError(f"can't be read ({error.strerror})", path=path) from error
     with handle:
         if not path.name.lower().endswith(".gz"):
+            if _start(handle, path)[:2] == b"\x1f\x8b":
+                raise DataError("is a gzip file; its name must end in .gz", path=path)
+            _refuse_other_encodings(handle, path)
             yield handle
             return
         limit = max(_ALWAYS_ALLOWED, _MAX_EXPANSION * path.stat().st_size)
         with gzip.GzipFile(fileobj=handle) as unpacked:
-            yield cast(BinaryIO, io.BufferedReader(_Limited(unpacked, limit, path)))
+            limited = io.BufferedReader(_Limited(unpacked, limit, path))
+            _refuse_other_encodings(limited, path)
+            yield cast(BinaryIO, limited)
+
+
+def _start(handle: io.BufferedReader, path: Path) -> bytes:
+    """The first bytes of a file, which are read again later."""
+    try:
+        return handle.peek(4)[:4]
+    except OSError as error:
+        raise DataError(f"can't be read ({error.strerror})", path=path) from error
+
+
+def _refuse_other_encodings(handle: io.BufferedReader, path: Path) -> None:
+    """Check that a file does not begin as UTF-16 or UTF-32, which some spreadsheets write.
+
+    Raises:
+        DataError: It does.
+    """
+    start = _start(handle, path)
+    nulls = [byte == 0 for byte in start]
+    encoding = None
+    if start in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        encoding = "UTF-32"
+    elif start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "UTF-16"
+    elif nulls == [False, True, False, True]:  # Latin letters without a byte order mark
+        encoding = "UTF-16LE"
+    elif nulls == [True, False, True, False]:
+        encoding = "UTF-16BE"
+    if encoding is not None:
+        raise DataError(
+            f"is {encoding}, not UTF-8. Convert it: iconv -f {encoding} -t UTF-8 IN > OUT",
+            path=path,
+        )
 
 
 class _Limited(io.RawIOBase):

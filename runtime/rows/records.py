@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from edge.runtime.rows.lines import MAX_LINE_BYTES, decode, open_data, raw_lines
 from edge.runtime.rows.parquet import open_parquet
 
 _PEEKED = 1024
+_SEPARATORS = ",;\t|"  # of a .csv file, the first one where several fit
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?\r?\n')
 # What to say of a first line that is not JSON, by kind.
 _HINTS = {
     None: f"the suffix says how a file is read: {KNOWN_KINDS}",
@@ -76,11 +79,24 @@ def _json_lines(handle: BinaryIO, path: str | Path, kind: str | None) -> Iterato
         try:
             record = _record(line, _parse(raw, path, line), path, shown)
         except DataError as error:
-            if line == 1 and kind in _HINTS:
-                message = str(error).removeprefix(f"{path}:1: ")
-                error = DataError(f"{message} ({_HINTS[kind]})", path=path, line=1)
             record = Record(line, shown, error)
+        if record.error is not None and line == 1 and (hint := _hint(kind, raw)):
+            message = str(record.error).removeprefix(f"{path}:1: ")
+            hinted = DataError(f"{message} ({hint})", path=path, line=1)
+            record = Record(line, shown, hinted)
         yield record
+
+
+def _hint(kind: str | None, raw: bytes) -> str | None:
+    """What to say of a first line that is not a row."""
+    if kind != "jsonl":
+        return _HINTS.get(kind)
+    start = raw.removeprefix(b"\xef\xbb\xbf").strip()
+    if start.startswith(b"["):
+        return "an array of rows is read from a file named .json; rename it"
+    if start == b"{":
+        return "each row must be on a line of its own; jq -c . IN > OUT writes them so"
+    return None
 
 
 def _parse(raw: bytes, path: str | Path, line: int) -> object:
@@ -105,16 +121,29 @@ def _record(
 
 
 def _table(handle: BinaryIO, path: str | Path, delimiter: str | None) -> Iterator[Record]:
-    """CSV or TSV with a header. A .csv file may have semicolons, as some spreadsheets write."""
+    """CSV or TSV with a header. A .csv file may be separated as spreadsheets and others write it.
+
+    The separator of a .csv file is the one of , ; tab | that its header has most of, or that of a
+    first line "sep=;", by which Excel is told.
+    """
     csv.field_size_limit(MAX_LINE_BYTES)
     lines = (decode(raw, path, line) for line, raw in raw_lines(handle, path, blank=True))
     first = next(lines, "")
+    lines_before = 0
     if delimiter is None:
-        delimiter = ";" if first.count(";") > first.count(",") else ","
+        if found := _SEPARATOR_LINE.fullmatch(first):
+            first, delimiter, lines_before = next(lines, ""), found[1], 1
+        else:
+            delimiter = max(_SEPARATORS, key=first.count)
+    if "\n" not in first and "\r" in first.rstrip("\r"):
+        raise DataError(
+            "the lines end with CR alone, as on old Macs. Convert it: tr '\\r' '\\n' < IN > OUT",
+            path=path,
+        )
     reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
-        line = reader.line_num + 1
+        line = lines_before + reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:

@@ -353,3 +353,81 @@ def test_the_rows_to_learn_from(tmp_path: Path) -> None:
         train_file(tmp_path)
     json_lines(tmp_path / "train.jsonl", ROWS)
     assert train_file(tmp_path) == tmp_path / "train.jsonl"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input\ttarget\na, b\tc; d\n",
+        "input|target\na, b|c; d\n",
+        "sep=;\ninput;target\na, b;c, d\n",
+    ],
+)
+def test_separators_of_csv_files_are_found(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text, encoding="utf-8-sig")
+    [row] = read_rows(path)
+    assert row.input == "a, b"
+    assert row.target == text.strip()[-4:]
+    path.write_text(text + "one cell\n", encoding="utf-8-sig")
+    line = 4 if text.startswith("sep") else 3
+    with pytest.raises(DataError, match=f":{line}: 1 values"):
+        read_rows(path)
+
+
+ROW = '{"input": "a", "target": "b"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.csv", b"input,target\ra,b\r", "the lines end with CR alone"),
+        ("a.jsonl", (ROW + "\n").encode("utf-16"), "is UTF-16, not UTF-8. Convert it: iconv"),
+        ("a.csv", "input,target\na,b\n".encode("utf-16-le"), "is UTF-16LE, not UTF-8"),
+        ("a.csv", "input,target\na,b\n".encode("utf-16-be"), "is UTF-16BE, not UTF-8"),
+        ("a.json", f"[{ROW}]".encode("utf-32"), "is UTF-32, not UTF-8"),
+        ("a.jsonl.gz", gzip.compress(ROW.encode("utf-16")), "is UTF-16, not UTF-8"),
+        ("a.jsonl", gzip.compress(ROW.encode()), "is a gzip file; its name must end in .gz"),
+        ("a.jsonl", f"[{ROW}]".encode(), "not list (an array of rows is read from a file named"),
+        ("a.jsonl", f"[\n{ROW}\n]".encode(), "an array of rows is read from a file named .json"),
+        ("a.jsonl", json.dumps(ROWS[0], indent=1).encode(), "each row must be on a line of"),
+    ],
+)
+def test_files_of_another_kind_than_their_name_says(
+    name: str, content: bytes, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_rows(tmp_path / name)
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_only_shard_of_a_split_is_the_split(tmp_path: Path) -> None:
+    json_lines(tmp_path / "train-00000-of-00001.jsonl", ROWS)
+    assert split_file(tmp_path, "train") == tmp_path / "train-00000-of-00001.jsonl"
+    (tmp_path / "dev-00000-of-00002.jsonl").touch()
+    assert split_file(tmp_path, "dev") is None
+
+
+def test_a_missing_train_split_says_what_is_there(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    DatasetDict({"en": Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "saved")
+    for name in (
+        "shards/train-00000-of-00002.parquet",
+        "shards/train-00001-of-00002.parquet",
+        "inner/data/train.jsonl",
+        "none/rows.jsonl",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for folder, problem in (
+        ("saved", f"no train split, only en; give one: {tmp_path / 'saved' / 'en'}"),
+        ("shards", "the train split is in 2 files, such as train-00000-of-00002.parquet"),
+        ("inner", f"no train split here, but in data; give {tmp_path / 'inner' / 'data'}"),
+        ("none", "the folder has no train.jsonl (or .csv, …)"),
+    ):
+        with pytest.raises(DataError) as caught:
+            train_file(tmp_path / folder)
+        assert str(caught.value).startswith(f"{tmp_path / folder}: {problem}")
