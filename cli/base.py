@@ -102,12 +102,15 @@ class Command(_StrictParsing):
         """Run the command.
 
         Raises:
-            UsageError: An option has no effect.
+            UsageError: An option has no effect, or a destination would destroy something else.
         """
+        from edge.cli.output_paths import check_outputs
+
         if self.checks_effects:
             from edge.cli.option_effects import refuse_without_effect
 
             refuse_without_effect(command_name(ctx), given_params(ctx), ctx.params, self.params)
+        check_outputs(self.params, ctx.params)
         return super().invoke(ctx)
 
 

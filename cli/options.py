@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from edge.cli.base import GroupedOption, Invocation
-from edge.cli.param_types import COUNT, INPUT, PATH
+from edge.cli.param_types import COUNT, INPUT, OUTPUT, PATH, SEED
 
 if TYPE_CHECKING:
     from edge.runtime.guardrails import Guardrails
@@ -53,7 +53,7 @@ _GENERATION = (
         metavar="N",
         help="Draft up to N tokens from the input: same answers, faster if they copy it.",
     ),
-    _generation("--seed", type=int, help="Seed for sampling."),
+    _generation("--seed", type=SEED, help="Seed for sampling."),
     _generation("--stop", multiple=True, help="End an answer before this text; repeatable."),
 )
 
@@ -109,7 +109,7 @@ def json_option(what: str) -> Decorator:
     return click.option(
         "--json",
         "json_file",
-        type=PATH,
+        type=OUTPUT,
         metavar="FILE",
         help=f"Write {what} as JSON; - is standard output.",
     )

@@ -23,6 +23,7 @@ else:
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
+SEED = click.IntRange(0, 2**32 - 1)
 
 
 class InputPath(click.Path):
@@ -45,6 +46,14 @@ class InputPath(click.Path):
         return root.with_resource(saved_input())
 
 
+class OutputPath(click.Path):
+    """A destination, checked by `edge.cli.output_paths` before the command runs."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+
+OUTPUT = OutputPath()
 _READ = "edge.cli.standard_input"  # in the context: whether a parameter took it
 INPUT = InputPath()
 
@@ -95,6 +104,39 @@ class Duration(_FloatType):
                 bounds += f"{' and ' if bounds else ''}at most {format_duration(self._maximum)}"
             self.fail(f"{value} is out of range: it must be {bounds}", param, ctx)
         return seconds
+
+
+class PositiveFloat(_FloatType):
+    """A finite number above 0, or with `minimum` at least that.
+
+    Args:
+        minimum: Least accepted value.
+        maximum: Largest accepted value.
+    """
+
+    name = "float"
+
+    def __init__(self, minimum: float | None = None, maximum: float = math.inf) -> None:
+        self._minimum = minimum
+        self._maximum = maximum
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        low = number > 0 if self._minimum is None else number >= self._minimum
+        if not (low and math.isfinite(number) and number <= self._maximum):
+            least = "above 0" if self._minimum is None else f"at least {self._minimum:g}"
+            most = f" and at most {self._maximum:g}" if math.isfinite(self._maximum) else ""
+            self.fail(f"{value!r} must be a finite number {least}{most}", param, ctx)
+        return number
+
+
+POSITIVE = PositiveFloat()
 
 
 class IntegerList(_TupleType):

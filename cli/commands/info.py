@@ -9,7 +9,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.display.json_output import STDOUT, write_text
-from edge.cli.param_types import PATH
+from edge.cli.param_types import OUTPUT, PATH
 
 if TYPE_CHECKING:
     from edge.runtime.artifact.manifest import Manifest, Source
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--json",
     "json_file",
-    type=PATH,
+    type=OUTPUT,
     is_flag=False,
     flag_value=STDOUT,
     metavar="[FILE]",

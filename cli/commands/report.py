@@ -10,7 +10,7 @@ import click
 from edge.cli.base import Command
 from edge.cli.display.bench import report_options, report_outputs, show_file
 from edge.cli.options import wide_option
-from edge.cli.param_types import INPUT, PATH
+from edge.cli.param_types import INPUT, OUTPUT
 
 
 @click.command(cls=Command)
@@ -20,7 +20,7 @@ from edge.cli.param_types import INPUT, PATH
 @click.option(
     "--plot",
     "plot_file",
-    type=PATH,
+    type=OUTPUT,
     metavar="FILE",
     help="Write the bar chart of a report of bench-engines, as .svg or .png.",
 )

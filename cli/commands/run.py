@@ -22,7 +22,7 @@ from edge.cli.options import (
     threads_option,
     trust_option,
 )
-from edge.cli.param_types import INPUT, PATH
+from edge.cli.param_types import INPUT, OUTPUT, PATH
 from edge.cli.standard_input import announce, input_lines
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     "output_file",
-    type=PATH,
+    type=OUTPUT,
     show_default="standard output",
     help="File for the answers to --input, or a folder for many files.",
 )

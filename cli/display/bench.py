@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edge.cli.param_types import OUTPUT
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -23,21 +25,21 @@ _REPORT_OPTIONS = (
     click.option(
         "--markdown",
         "markdown_file",
-        type=click.Path(path_type=Path),
+        type=OUTPUT,
         metavar="FILE",
         help="Write the report as Markdown.",
     ),
     click.option(
         "--html",
         "html_file",
-        type=click.Path(path_type=Path),
+        type=OUTPUT,
         metavar="FILE",
         help="Write the report as one self-contained page with plots.",
     ),
     click.option(
         "--plots",
         "plots_folder",
-        type=click.Path(path_type=Path),
+        type=OUTPUT,
         metavar="FOLDER",
         help="Write the plots as PNG files.",
     ),

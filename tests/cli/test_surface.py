@@ -124,7 +124,7 @@ def test_options_of_one_name_take_the_same_kind_of_value() -> None:
         # the one option whose value may be left out.
         if words and words[0] not in ("train", "check"):
             kind = "flag" if option.is_flag else type(option.type).__name__
-            kinds.setdefault(option.opts[-1], set()).add(re.sub("Range|ParamType", "", kind))
+            kinds.setdefault(option.opts[-1], set()).add(re.sub("Range|ParamType|Output", "", kind))
     assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
     assert kinds["--time-limit"] == {"Duration"}
     assert kinds["--json"] == {"Path"}

@@ -16,7 +16,7 @@ from edge.cli.options import (
     output_option,
     threads_option,
 )
-from edge.cli.param_types import COUNT, INPUT
+from edge.cli.param_types import COUNT, INPUT, OUTPUT, SEED
 
 if TYPE_CHECKING:
     from edge.train.augment.offline import AugmentationResult
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     help="Paraphrase inputs with this model folder, hub id or artifact.",
 )
 @click.option("--noise", is_flag=True, help="Add fillers, repeats, restarts and corrections.")
-@output_option("File for the rows.", metavar="FILE")
+@output_option("File for the rows.", metavar="FILE", type=OUTPUT)
 @force_option
 @click.option(
     "--per-row",
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 )
 @limit_option
 @click.option("--only-new", is_flag=True, help="Write only the new rows.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
+@click.option("--seed", type=SEED, default=0, help="Random seed.")
 @column_options
 @threads_option()
 def augment(data: Path, model: str | None, output: Path, **options: Any) -> None:

@@ -11,7 +11,7 @@ import click
 from edge.cli.base import Command
 from edge.cli.display.json_output import STDOUT, tables_beside, write_json
 from edge.cli.options import column_options, json_option
-from edge.cli.param_types import COUNT, INPUT, PATH
+from edge.cli.param_types import COUNT, INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,7 +64,7 @@ _MAX_TASKS = 12  # in the list of tasks
     metavar="N",
     help="Tokens per batch, to compute the padding.",
 )
-@click.option("--histogram", type=PATH, metavar="FILE", help="Write a histogram as PNG.")
+@click.option("--histogram", type=OUTPUT, metavar="FILE", help="Write a histogram as PNG.")
 @json_option("the statistics")
 def lengths(
     data: Path,
