@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,18 @@ class Change:
 class Comparison:
     """Two runs side by side.
 
-    `unpaired` names results of one run only. `other_machine` and `differences` are sentences about
-    what else differs between the runs and may explain the ratios.
+    `unpaired` names results of one run only, and `missing` those of the old run only.
+    `other_machine` and `differences` are sentences about what else differs between the runs and may
+    explain the ratios. `other_calls` is the first of them by which the runs answered other inputs,
+    or answers of another length, so that a ratio says nothing.
     """
 
     changes: list[Change]
     unpaired: list[str]
     other_machine: str | None
     differences: list[str]
+    missing: list[str] = field(default_factory=list)
+    other_calls: str | None = None
 
     def regressions(self, max_ratio: float) -> list[Change]:
         """Results whose p50 ratio is above `max_ratio`, or that have no new latency."""
@@ -76,9 +80,16 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
             changes.append(_change(key, before[key]["latency"], result))
         elif result["latency"] is not None:
             unpaired.append(f"{_label(key)} (only in this run)")
-    unpaired += [f"{_label(key)} (only in the old run)" for key in before if key not in after]
+    missing = [_label(key) for key in before if key not in after]
+    unpaired += [f"{name} (only in the old run)" for name in missing]
+    other_calls = list(_other_calls(old, new))
     return Comparison(
-        changes, unpaired, _other_machine(old, new), list(_differences(old, new, before, after))
+        changes,
+        unpaired,
+        _other_machine(old, new),
+        [*other_calls, *_differences(old, new, before, after)],
+        missing,
+        other_calls[0] if other_calls else None,
     )
 
 
@@ -129,26 +140,31 @@ def _other_machine(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None
     return f"measured on another machine: {'; '.join(different)}" if different else None
 
 
+def _other_calls(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What was asked differently: other rows, or answers of another length."""
+    if _changed(old, new, "data", "sha256"):
+        yield "The old run used other data."
+    elif _changed(old, new, "data", "rows"):
+        yield "The old run used a different number of rows (--limit)."
+    if _changed(old, new, "settings", "new_tokens"):
+        yield "The old run used another answer length (--new-tokens)."
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], group: str, name: str) -> bool:
+    return bool(old[group].get(name) != new[group].get(name))
+
+
 def _differences(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
     before: Mapping[Key, Mapping[str, Any]],
     after: Mapping[Key, Mapping[str, Any]],
 ) -> Iterator[str]:
-    def changed(group: str, name: str) -> bool:
-        return bool(old[group].get(name) != new[group].get(name))
-
-    if changed("data", "sha256"):
-        yield "The old run used other data."
-    elif changed("data", "rows"):
-        yield "The old run used a different number of rows (--limit)."
-    if changed("settings", "new_tokens"):
-        yield "The old run used another answer length (--new-tokens)."
     for key in before:
         if key in after and before[key]["threads"] != after[key]["threads"]:
             threads = before[key]["threads"], after[key]["threads"]
             yield f"{_label(key)}: {threads[0]} thread(s) then, {threads[1]} now."
     for name in ("governor", "affinity"):
-        if changed("machine", name):
+        if _changed(old, new, "machine", name):
             then, now = old["machine"].get(name), new["machine"].get(name)
             yield f"The machine's {name} differs: {then} then, {now} now."

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edge.cli.base import Command
-from edge.cli.param_types import INPUT
+from edge.cli.param_types import INPUT, PositiveFloat
 
 
 @click.command(cls=Command)
@@ -15,9 +15,9 @@ from edge.cli.param_types import INPUT
 @click.argument("new", metavar="NEW.json", type=INPUT)
 @click.option(
     "--fail-slower",
-    type=click.FloatRange(1.0),
+    type=PositiveFloat(1.0),
     metavar="RATIO",
-    help="Exit with 1 if a p50 is more than RATIO times the old one.",
+    help="Exit with 1 if a p50 is more than RATIO times the old one, or is missing.",
 )
 def command(old: Path, new: Path, fail_slower: float | None) -> None:
     """Show p50 and p95 of NEW.json as ratios to OLD.json, two reports of edge bench --json.

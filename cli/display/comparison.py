@@ -34,8 +34,10 @@ def check_regressions(comparison: Comparison, fail_slower: float | None) -> None
     """Fail if a p50 is more than `fail_slower` times the old one; None checks nothing.
 
     Raises:
-        UsageError: the old run was on another machine, so the ratios say nothing.
-        EdgeError: a result is slower or has no new latency, or there was nothing to compare.
+        UsageError: the old run was on another machine, or had other rows or lengths of answers, so
+            the ratios say nothing.
+        EdgeError: a result is slower, has no new latency or is missing from the new run, or there
+            was nothing to compare.
     """
     from edge.runtime.errors import EdgeError, UsageError
 
@@ -45,6 +47,11 @@ def check_regressions(comparison: Comparison, fail_slower: float | None) -> None
         raise UsageError(
             f"--fail-slower: the old run was {comparison.other_machine};"
             " compare runs of one machine"
+        )
+    if comparison.other_calls:
+        raise UsageError(
+            f"--fail-slower: {comparison.other_calls} Compare runs with the same --data, --limit"
+            " and --new-tokens"
         )
     if not comparison.changes:
         raise EdgeError(
@@ -60,6 +67,11 @@ def check_regressions(comparison: Comparison, fail_slower: float | None) -> None
             for one in slower
         )
         raise EdgeError(f"slower than {fail_slower:g} times the old run: {listed}")
+    if comparison.missing:
+        raise EdgeError(
+            f"--fail-slower: not measured again: {', '.join(comparison.missing)} (only in the old"
+            " run)"
+        )
 
 
 def comparison_table(comparison: Comparison, created: str) -> Table:

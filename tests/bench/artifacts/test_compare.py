@@ -113,6 +113,29 @@ def test_what_is_not_measured_any_more_is_a_regression(old: Path) -> None:
     assert change.error == "crashed (SIGABRT)"
 
 
+def test_the_gate_fails_if_an_artifact_is_missing_or_other_rows_were_asked(
+    assert_refused: Callable[..., str], old: Path, tmp_path: Path
+) -> None:
+    before, after = _two(old)
+    [line] = before["results"]
+    before["results"] = [line, {**line, "artifact": "gone"}]
+    paths = tmp_path / "before.json", tmp_path / "after.json"
+    for path, values in zip(paths, (before, after), strict=True):
+        path.write_text(json.dumps(values))
+    line = assert_refused("compare", *paths, "--fail-slower", 9, status=1)
+    assert "not measured again: gone (only in the old run)" in line
+    for group, name, value in (
+        ("data", "sha256", "0" * 64),
+        ("data", "rows", 3),
+        ("settings", "new_tokens", 16),
+    ):
+        other = copy.deepcopy(before)
+        other[group][name] = value
+        paths[1].write_text(json.dumps(other))
+        line = assert_refused("compare", *paths, "--fail-slower", 9)
+        assert "Compare runs with the same --data" in line
+
+
 def test_other_conditions_are_said(
     edge: Callable[..., Any], artifacts: Path, dataset: Path, old: Path, tmp_path: Path
 ) -> None:
