@@ -24,6 +24,7 @@ from edge.train.field_rules import (
     POSITIVE,
     RATIO,
     RATIO_BELOW_1,
+    SEED,
     at_least,
     broken_rule,
     one_of,
@@ -138,7 +139,7 @@ class TrainConfig:
     device: Annotated[str, one_of("auto", "cpu", "cuda", "mps")] = "auto"
     precision: Annotated[str, NOT_FP16, one_of("auto", "bf16", "fp32")] = "auto"
     threads: _OptionalCount = None
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     vocab_size: _OptionalCount = None  # of a new model
     # Evaluation
     eval_batch_size: _Count = 64
@@ -293,8 +294,7 @@ def _to_json(value: object) -> object:
         return str(value)
     if isinstance(value, tuple):
         return list(value)
-    # JSON has no infinity.
-    return None if isinstance(value, float) and math.isinf(value) else value
+    return None if isinstance(value, float) and math.isinf(value) else value  # no infinity in JSON
 
 
 FIELD_NAMES = tuple(each.name for each in fields(TrainConfig))

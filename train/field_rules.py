@@ -37,6 +37,14 @@ def at_least(minimum: int) -> Rule:
     )
 
 
+def integer_from(minimum: int, maximum: int) -> Rule:
+    """The value must be an integer from `minimum` to `maximum`."""
+    return Rule(
+        lambda value: isinstance(value, int) and minimum <= value <= maximum,
+        f"must be an integer from {minimum} to {maximum}",
+    )
+
+
 def _is_duration(value: Any) -> bool:
     try:
         parse_duration(value)
@@ -45,15 +53,16 @@ def _is_duration(value: Any) -> bool:
     return True
 
 
-POSITIVE = Rule(lambda value: 0 < value < math.inf, "must be greater than 0")
+POSITIVE = Rule(lambda value: 0 < value < math.inf, "must be a finite number greater than 0")
 LEARNING_RATE = Rule(
     lambda value: 0 < value <= 1, "must be greater than 0 and at most 1; usual are 1e-5 to 1e-2"
 )
-NON_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "must be 0 or greater")
+NON_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "must be a finite number of 0 or greater")
 RATIO = Rule(lambda value: 0 <= value <= 1, "must be from 0 to 1")
 RATIO_BELOW_1 = Rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1")
 FRACTION = Rule(lambda value: 0 < value < 1, "must be between 0 and 1")
 DURATION = Rule(_is_duration, "must be a duration, such as 90s, 30m or 2h")
+SEED = integer_from(0, 2**32 - 1)
 NOT_FP16 = Rule(
     lambda value: value != "fp16",
     "T5's feed-forward activations exceed fp16's maximum of 65,504 and the loss becomes NaN;"

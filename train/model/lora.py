@@ -6,6 +6,7 @@ to download.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,25 @@ def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
     return found
 
 
+def chosen_layers(
+    layers: Mapping[str, Sequence[str]], targets: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The last parts of the names of the layers to adapt, by default all.
+
+    Args:
+        layers: As `linear_layers` returns.
+        targets: `lora_targets` of the configuration.
+
+    Raises:
+        UsageError: `targets` names a linear layer that the model does not have.
+    """
+    chosen = tuple(targets or layers)
+    unknown = next((name for name in chosen if name not in layers), None)
+    if unknown is not None:
+        raise UsageError(f"--lora-targets: {unknown_name('linear layer', unknown, tuple(layers))}")
+    return chosen
+
+
 def add_adapter(trainable: Trainable, config: ResolvedTrainConfig) -> None:
     """Freeze the model and add trainable adapters to its linear layers.
 
@@ -60,11 +80,7 @@ def add_adapter(trainable: Trainable, config: ResolvedTrainConfig) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    layers = linear_layers(trainable.model)
-    targets = config.lora_targets or tuple(layers)
-    unknown = next((name for name in targets if name not in layers), None)
-    if unknown is not None:
-        raise UsageError(f"--lora-targets: {unknown_name('linear layer', unknown, tuple(layers))}")
+    targets = chosen_layers(linear_layers(trainable.model), config.lora_targets)
     if config.method == "qlora":
         from peft import prepare_model_for_kbit_training
 

@@ -66,12 +66,16 @@ def count_parameters(model_config: PretrainedConfig) -> int:
 def count_adapter_parameters(
     model_config: PretrainedConfig, rank: int, targets: Sequence[str] | None = None
 ) -> int:
-    """Parameters of a LoRA adapter for the linear layers `targets`, by default all in blocks."""
-    from edge.train.model.lora import linear_layers
+    """Parameters of a LoRA adapter for the linear layers `targets`, by default all in blocks.
+
+    Raises:
+        UsageError: The model does not have such a layer.
+    """
+    from edge.train.model.lora import chosen_layers, linear_layers
 
     model = _on_meta(model_config)
     layers = linear_layers(model)
-    chosen = [name for target in targets or layers for name in layers.get(target, ())]
+    chosen = [name for target in chosen_layers(layers, targets) for name in layers[target]]
     sizes = [model.get_submodule(name).weight.shape for name in chosen]
     return sum(rank * sum(size) for size in sizes)
 
