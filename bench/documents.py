@@ -6,6 +6,7 @@ Every document is an object with `kind` and `schema_version`. Those of the kinds
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,10 @@ def read_json(path: str | Path) -> dict[str, Any]:
         raise DataError(str(error), path=path) from None
     if not isinstance(values, dict):
         raise DataError("not a benchmark report: no JSON object", path=path)
+    try:
+        json.dumps(values, allow_nan=False)
+    except ValueError:
+        raise DataError("not JSON: it holds NaN or an infinite number", path=path) from None
     return values
 
 

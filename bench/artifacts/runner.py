@@ -24,7 +24,7 @@ from edge.bench.timing.interleaved import FailureIsolated, Turn, time_interleave
 from edge.bench.timing.latency import Latency, Samples, spread_rows
 from edge.bench.timing.machine import machine_info
 from edge.bench.timing.timed_calls import Call
-from edge.bench.timing.verdict import Verdict, judge
+from edge.bench.timing.verdict import Verdict, check_target, judge
 from edge.runtime.artifact import Artifact
 from edge.runtime.artifact.manifest import Manifest
 from edge.runtime.engines.base import choose_threads
@@ -89,12 +89,14 @@ def run_bench(
         trust_code: see `edge.runtime.load`.
 
     Raises:
-        UsageError: too few runs, no artifact, or rows that don't fit the artifacts' prompts.
+        UsageError: too few runs, an impossible target, no artifact, or rows that don't fit the
+            artifacts' prompts.
         ArtifactError: a folder that is not an artifact, or an artifact whose tokenizer or prompt
             differs from what its manifest records.
         MissingExtraError: the metrics' libraries are not installed.
         BenchInterruptedError: Ctrl-C; it holds the report of what was measured.
     """
+    check_target(target_ms)
     settings = settings or BenchSettings()
     if runs is not None:
         settings = replace(settings, runs=runs)

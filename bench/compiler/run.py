@@ -29,6 +29,7 @@ from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.trials import Event, TrialRunner
 from edge.bench.thread_numbers import checked_threads, thread_numbers
 from edge.bench.timing.machine import machine_info
+from edge.bench.timing.verdict import check_target
 from edge.export.options import ExportOptions, resolve_limits
 from edge.export.source import SourceModel
 from edge.runtime.artifact import sha256_of
@@ -83,8 +84,7 @@ class Request:
         if self.metric not in METRICS:
             raise UsageError(unknown_name("metric", self.metric, METRICS))
         check_drop(self.max_drop)
-        if not self.target_ms > 0:
-            raise UsageError(f"--target-ms must be above 0, not {self.target_ms:g}")
+        check_target(self.target_ms)
         resolve_limits(self.source, ExportOptions(max_input_tokens=self.max_input_tokens))
         if self.shortlist and any(
             path.resolve() == self.data.resolve() for path in shortlist_files(self.shortlist)[:1]

@@ -15,7 +15,7 @@ from edge.bench.engines.matrix_rate import MatrixRate
 from edge.bench.engines.roofline import Roofline
 from edge.bench.engines.scaling import Scaling
 from edge.bench.timing.latency import DEFAULT_RUNS, check_runs
-from edge.bench.timing.verdict import MEETS, Verdict, judge
+from edge.bench.timing.verdict import MEETS, Verdict, check_target, judge
 from edge.runtime.errors import UsageError
 
 SCHEMA_VERSION = 3
@@ -43,6 +43,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_runs(self.runs)
+        check_target(self.target_ms)
         if self.new_tokens < 2:
             raise UsageError(
                 f"--new-tokens must be at least 2, not {self.new_tokens}: the time per token is the"

@@ -15,6 +15,8 @@ from typing import Literal
 
 import numpy as np
 
+from edge.runtime.errors import UsageError
+
 _RATIO_ABOVE = 0.05  # of the runs may be above the target: it is a target for p95
 _ERROR_PROBABILITY = 0.01  # of a wrong "meets" or "misses"
 FEWEST_RUNS = 90  # that can show a met target, with none above it
@@ -30,6 +32,16 @@ class Verdict:
 
     word: Word
     reason: str
+
+
+def check_target(target_ms: float) -> None:
+    """Refuse a target that is not a time.
+
+    Raises:
+        UsageError: not a finite number above 0.
+    """
+    if not 0 < target_ms < math.inf:
+        raise UsageError(f"--target-ms must be a finite number above 0, not {target_ms:g}")
 
 
 def judge(times_ms: Sequence[float], target_ms: float) -> Verdict:

@@ -23,7 +23,7 @@ from edge.cli.options import (
     trust_option,
     wide_option,
 )
-from edge.cli.param_types import INPUT, PATH, Duration, IntegerList
+from edge.cli.param_types import INPUT, PATH, POSITIVE, Duration, IntegerList
 
 if TYPE_CHECKING:
     from edge.bench.artifacts.results import Report
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     help="Rows with targets, or a folder with a dev split.",
 )
 @click.option(
-    "--target-ms", type=float, default=100.0, metavar="MS", help="Target of the p95 latency."
+    "--target-ms", type=POSITIVE, default=100.0, metavar="MS", help="Target of the p95 latency."
 )
 @click.option("--runs", type=int, default=100, metavar="N", help="Minimum timed calls.")
 @click.option("--min-time", type=Duration(0), default="1s", help="Minimum time of the timed calls.")

@@ -9,7 +9,7 @@ import click
 from edge.cli.base import Command
 from edge.cli.display.bench import warn_of_few_runs
 from edge.cli.options import FORMATS, json_option
-from edge.cli.param_types import PATH, IntegerList, completing
+from edge.cli.param_types import PATH, POSITIVE, IntegerList, completing
 
 
 @click.command(cls=Command)
@@ -34,7 +34,7 @@ from edge.cli.param_types import PATH, IntegerList, completing
     help="Quantization to measure, as for edge export; repeatable.",
 )
 @click.option(
-    "--target-ms", type=float, default=100.0, metavar="MS", help="Target of the p95 latency."
+    "--target-ms", type=POSITIVE, default=100.0, metavar="MS", help="Target of the p95 latency."
 )
 @click.option("--runs", type=int, default=100, metavar="N", help="Timed answers per engine.")
 @click.option(

@@ -13,7 +13,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.options import generation_options, given, threads_option, trust_option
-from edge.cli.param_types import PATH
+from edge.cli.param_types import PATH, POSITIVE
 from edge.cli.standard_input import input_lines
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ Ctrl-C stops an answer. Start a line with // to send a line that begins with /."
 )
 @click.option(
     "--target-ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     default=100.0,
     metavar="MS",
     help="Target latency of an answer.",

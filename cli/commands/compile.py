@@ -9,7 +9,7 @@ import click
 
 from edge.cli.base import Command
 from edge.cli.options import FORCE_HELP, FORMATS, column_options, limit_option, output_option
-from edge.cli.param_types import COUNT, INPUT, Duration, IntegerList, completing
+from edge.cli.param_types import COUNT, INPUT, POSITIVE, Duration, IntegerList, completing
 
 
 @click.command(cls=Command)
@@ -24,7 +24,7 @@ from edge.cli.param_types import COUNT, INPUT, Duration, IntegerList, completing
 @output_option("Folder for the artifact.", metavar="FOLDER")
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 @click.option(
-    "--target-ms", type=float, default=100.0, metavar="MS", help="Target of the p95 latency."
+    "--target-ms", type=POSITIVE, default=100.0, metavar="MS", help="Target of the p95 latency."
 )
 @click.option(
     "--max-drop",

@@ -14,7 +14,7 @@ from edge.cli.commands.export import print_exported
 from edge.cli.display.bench import measure, warn_of_few_runs
 from edge.cli.display.train import TrainingDisplay, show_result
 from edge.cli.options import output_option
-from edge.cli.param_types import Duration
+from edge.cli.param_types import POSITIVE, SEED, Duration
 
 if TYPE_CHECKING:
     from edge.bench.artifacts.results import Report
@@ -35,9 +35,9 @@ _QUANTIZATIONS = ("auto", "none")
     show_default="15m",
     help="Time for training, at most.",
 )
-@click.option("--seed", type=int, default=0, help="Seed of data and training.")
+@click.option("--seed", type=SEED, default=0, help="Seed of data and training.")
 @click.option(
-    "--target-ms", type=float, default=100.0, metavar="MS", help="Target of the p95 latency."
+    "--target-ms", type=POSITIVE, default=100.0, metavar="MS", help="Target of the p95 latency."
 )
 @click.option("--runs", type=int, default=100, metavar="N", help="Timed answers per artifact.")
 def command(
@@ -49,12 +49,14 @@ def command(
     Nothing is downloaded.
     """
     from edge.bench.report.write import Outputs
+    from edge.bench.timing.latency import check_runs
     from edge.cli.display.console import quiet_libraries
     from edge.runtime.registry import require
 
     require("edge quickstart", "export", "torch", "transformers", "safetensors")
     require("edge quickstart", "train", "datasets", "accelerate")
     require("edge quickstart", "bench", "rouge_score", "sacrebleu", "jinja2", "matplotlib")
+    check_runs(runs)
     warn_of_few_runs(runs)
     quiet_libraries()
     files = Outputs(json=output / "report.json", html=output / "report.html")

@@ -20,7 +20,7 @@ from edge.cli.options import (
     threads_option,
     trust_option,
 )
-from edge.cli.param_types import INPUT, Duration
+from edge.cli.param_types import INPUT, POSITIVE, Duration
 
 if TYPE_CHECKING:
     from edge.runtime.serve.settings import ServeSettings
@@ -138,7 +138,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 @click.option("--allow-constraints", is_flag=True, help="Let clients constrain their answers.")
 @click.option(
     "--target-ms",
-    type=click.FloatRange(0.1),
+    type=POSITIVE,
     default=100.0,
     metavar="MS",
     help="Target latency, reported to clients.",

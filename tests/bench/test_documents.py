@@ -83,3 +83,11 @@ def test_damaged_documents(changes: dict[str, Any], complaint: str) -> None:
         speculation_reports(document | changes, "report.json")
     assert str(refused.value).startswith("report.json: ")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_report_has_no_numbers_that_json_has_not(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(f'{{"kind": "artifacts", "target_ms": {number}}}')
+    with pytest.raises(DataError, match="NaN or an infinite number"):
+        read_json(path)
