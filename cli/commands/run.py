@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     show_default="standard output",
     help="File for the answers to --input, or a folder for many files.",
 )
-@click.option("--force", is_flag=True, help="Discard an unfinished run and start over.")
+@click.option("--force", is_flag=True, help="Replace an existing output or an unfinished run.")
 @input_column_option
 @click.option(
     "--output-column",
@@ -110,7 +110,8 @@ def command(
     A row keeps its columns and gains a column with the answer. A line of text is answered with a
     line of text. A folder or pattern of files is split among workers; --output is then a folder.
 
-    With --output, answers are saved continuously. After a crash, run the same command to continue.
+    With --output, answers are saved continuously. After a crash, run the same command without
+    --force to continue.
     """
     from edge.cli.display.batch import answer_dataset
     from edge.runtime.batch.job import BatchJob, format_generation
@@ -146,6 +147,10 @@ def command(
         return
     if workers is not None or executor != "local":
         raise UsageError("--workers and --executor need a folder or pattern as --input")
+    if input_file is not None and output_file is not None:
+        from edge.runtime.batch.single_file import check_output
+
+        check_output(input_file, output_file, force=force)
     with load(artifact, threads=threads, guardrails=rails, trust_code=trust_code) as model:
         if text is not None and stream:
             with model.stream(text, fields=values, **call) as pieces:

@@ -16,15 +16,21 @@ from edge.runtime.batch.job import (
     iter_batches,
     iter_inputs,
 )
-from edge.runtime.batch.journal import open_journal
+from edge.runtime.batch.journal import journal_path, open_journal
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.destination import exists_already
 from edge.runtime.platform.os_errors import readable_os_errors
 from edge.runtime.rows import data_sha256
 
 if TYPE_CHECKING:
     from edge.runtime.model import Model
 
+# Suffixes by which edge and others would misread the answers.
+_OTHER_FORMATS = (
+    *(".arrow", ".csv", ".feather", ".json", ".parquet", ".tsv", ".xls", ".xlsx"),
+    *(".bz2", ".gz", ".xz", ".zip", ".zst"),
+)
 # Called with (rows answered, total rows). The first call reports how many an earlier run answered.
 Progress = Callable[[int, int], None]
 
@@ -65,7 +71,7 @@ def run_file(
             only once, so it is not resumable.
         output: File of the answers.
         job: Artifact and options.
-        force: Discard what an unfinished run with another artifact, input or options left.
+        force: Replace an existing output, and discard what an unfinished run left.
         progress: Called with (rows answered, total rows).
 
     Returns:
@@ -73,16 +79,20 @@ def run_file(
 
     Raises:
         DataError: A malformed row. All rows are checked before the first is answered.
-        OutputExistsError: Another run's answers exist, and `force` is off.
+        OutputExistsError: The output exists and no unfinished run is to replace it, or another
+            run's answers exist, and `force` is off.
     """
-    with readable_os_errors(output):
-        _check_paths(path, output)
+    check_output(path, output, force=force)
     model.generate([], **job.generate_kwargs)  # rejects bad options before anything is written
     if path.exists() and not path.is_file() and not path.is_dir():
+        if not force and _is_taken(output):  # whatever a journal beside it is of
+            raise exists_already(output)
         return _run_pipe(model, path, output, job)
     total = sum(1 for _ in _inputs(path, job))
     fingerprint = {**job.fingerprint(), "input": data_sha256(path)}
     with open_journal(output, fingerprint, force=force) as journal:
+        if not force and not journal.lines and _is_taken(output):
+            raise exists_already(output)
         # Resume at a batch boundary, because a batch shares one random generator.
         done = journal.lines if journal.lines == total else journal.lines // BATCH_SIZE * BATCH_SIZE
         journal.truncate(done)
@@ -103,6 +113,25 @@ def _run_pipe(model: Model, path: Path, output: Path, job: BatchJob) -> int:
     return count
 
 
+def check_output(path: Path, output: Path, *, force: bool = False) -> None:
+    """Check before the model is loaded that the answers to `path` may be written to `output`.
+
+    Raises:
+        UsageError: The output is a folder, no regular file or the input, or its suffix is that of
+            another format.
+        OutputExistsError: It exists, `force` is off, and there is no unfinished run beside it.
+    """
+    with readable_os_errors(output):
+        _check_paths(path, output)
+        if not force and _is_taken(output) and not journal_path(output).exists():
+            raise exists_already(output)
+
+
+def _is_taken(output: Path) -> bool:
+    """Whether there is a file that is not empty, as that of mktemp is."""
+    return output.exists() and output.stat().st_size > 0
+
+
 def _check_paths(path: Path, output: Path) -> None:
     if output.is_dir():
         raise UsageError(f"{output} is a folder. --output must name a file, because --input does")
@@ -112,3 +141,8 @@ def _check_paths(path: Path, output: Path) -> None:
         )
     if output.exists() and path.exists() and output.samefile(path):
         raise UsageError(f"{output} is also --input. Choose another --output")
+    if output.suffix.lower() in _OTHER_FORMATS:
+        raise UsageError(
+            f"{output}: the answers are lines of JSON or text, not {output.suffix}. Name the file"
+            " .jsonl, or .txt for answers to lines of text"
+        )

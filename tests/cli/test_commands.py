@@ -95,7 +95,8 @@ def test_a_broken_row_leaves_no_half_written_output(
     rows.write_text('{"input": "x"}\n' * 40 + '{"input": \n')
     output = tmp_path / "answers.jsonl"
     output.write_text("from yesterday")
-    line = assert_refused("run", artifacts / "onnx-int8", "--input", rows, "--output", output)
+    call = ("run", artifacts / "onnx-int8", "--input", rows, "--output", output, "--force")
+    line = assert_refused(*call)
     assert "rows.jsonl:41: not JSON" in line
     assert output.read_text() == "from yesterday"
 

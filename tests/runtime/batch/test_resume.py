@@ -57,9 +57,10 @@ def test_a_killed_run_continues_to_the_same_bytes(
     whole, output = tmp_path / "whole.jsonl", tmp_path / "answers.jsonl"
     output.write_text("from yesterday")
     subprocess.run(command(artifact, source, whole, *SEEDED), check=True, capture_output=True)
-    for lines in (60, 400):  # killed twice, the second time in the continued run
+    # Killed twice, the second time in the continued run, which replaces the output as the first.
+    for lines, force in ((60, ["--force"]), (400, [])):
         running = subprocess.Popen(
-            command(artifact, source, output, *SEEDED), stderr=subprocess.DEVNULL
+            command(artifact, source, output, *SEEDED, *force), stderr=subprocess.DEVNULL
         )
         kill_at(running, journal_of(output), lines)
         assert output.read_text() == "from yesterday"
@@ -169,7 +170,7 @@ def test_run_refuses_invalid_outputs(
     source.write_text('{"input": "who made it?"}\n')
     arguments = ("run", artifacts / "onnx-int8", "--input", source, "--output")
     assert "is a folder" in assert_refused(*arguments, tmp_path)
-    assert "is also --input" in assert_refused(*arguments, source)
+    assert "would replace an input" in assert_refused(*arguments, source)
     assert "not a regular file" in assert_refused(*arguments, os.devnull)
     line = assert_refused("run", artifacts / "onnx-int8", "x", "--force")
     assert "--force needs --output" in line
