@@ -181,6 +181,8 @@ def _run(invocation: Invocation) -> int:
             return _print_error(f"standard output can't be written: {reason}", 1)
         if invocation.verbose:
             raise
+        if isinstance(error, PermissionError) and error.filename is not None:
+            return _print_error(f"{error.filename}: {error.strerror}", 2)
         if missing := _missing_library(error, invocation):
             return _print_error(str(missing), missing.exit_code)
         return _print_error(

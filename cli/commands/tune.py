@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from edge.cli.options import input_column_option, trust_option
 from edge.cli.param_types import INPUT, PATH, IntegerList
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
     from rich.table import Table
 
     from edge.bench.tune import Tuning
@@ -105,18 +104,19 @@ def _tune_one(
     trust_code: bool,
 ) -> None:
     from edge.bench.tune import tune
-    from edge.cli.display.console import progress_bar
+    from edge.cli.display.console import PhaseBars
     from edge.cli.display.tables import print_table
 
-    with progress_bar() as progress:
-        show = _progress_shower(progress, folder.name)
+    with PhaseBars() as bars:
         tuning = tune(
             folder,
             rows=rows,
             threads=threads,
             runs=runs,
             trust_code=trust_code,
-            on_progress=show,
+            on_progress=lambda phase, done, of: bars.show(
+                phase, done, of, f"{phase} {folder.name}"
+            ),
         )
     print_table(_table(folder, tuning))
     click.echo(f"{folder}: {describe(tuning.chosen)}, stored in edge.json")
@@ -127,18 +127,6 @@ def _tune_one(
             f"{folder}: drafts from the input are {gain.speedup:.2f} × as fast on these rows"
             f" ({gain.tokens_per_step:.1f} tokens per decoder step): {verdict}"
         )
-
-
-def _progress_shower(progress: Progress, name: str) -> Callable[[str, int, int], None]:
-    """A callback that shows each phase of the tuning as a bar."""
-    tasks: dict[str, TaskID] = {}
-
-    def show(phase: str, done: int, of: int) -> None:
-        if phase not in tasks:
-            tasks[phase] = progress.add_task(f"{phase} {name}", total=of)
-        progress.update(tasks[phase], completed=done)
-
-    return show
 
 
 def read_inputs(data: Path, input_column: str) -> list[Row]:

@@ -14,8 +14,6 @@ import click
 from edge.cli.param_types import OUTPUT
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from edge.bench.artifacts.results import BenchInterruptedError, Report
     from edge.bench.report.write import Outputs
 
@@ -127,25 +125,17 @@ def measure(outputs: Outputs, **options: Any) -> Report:
 
 def _run(options: Mapping[str, Any]) -> Report:
     from edge.bench import bench
-    from edge.cli.display.console import progress_bar
+    from edge.cli.display.console import PhaseBars
     from edge.cli.options import command_line
 
-    progress = progress_bar()
-    tasks: dict[str, TaskID] = {}
+    with PhaseBars() as bars:
 
-    def on_progress(phase: str, what: str, done: int, of: int) -> None:
-        # One bar for loading, and one for each artifact that is measured.
-        label = phase if phase == "load" else f"{phase} {Path(what).name}".strip()
-        if label not in tasks:
-            tasks[label] = progress.add_task(label, total=of)
-        progress.update(tasks[label], completed=done)
+        def on_progress(phase: str, what: str, done: int, of: int) -> None:
+            # One bar for loading, and one for each artifact that is measured.
+            label = phase if phase == "load" else f"{phase} {Path(what).name}".strip()
+            bars.show(label, done, of)
 
-    progress.start()
-    try:
         return bench(**options, command=command_line(), on_progress=on_progress)
-    finally:
-        with contextlib.suppress(OSError):  # the terminal is gone
-            progress.stop()
 
 
 def show(document: Mapping[str, Any], *, to_stderr: bool = False) -> None:

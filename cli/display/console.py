@@ -7,11 +7,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 
 def stderr_console() -> Console:
@@ -60,6 +60,38 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=stderr_console(),
     )
+
+
+class PhaseBars:
+    """A bar on stderr for each phase of a measurement. Nothing is printed before the first."""
+
+    def __init__(self) -> None:
+        self._progress = progress_bar()
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._tasks:
+            with contextlib.suppress(OSError):  # the terminal is gone
+                self._progress.stop()
+
+    def show(self, phase: str, done: int, of: int, label: str | None = None) -> None:
+        """Set the bar of `phase` to `done` of `of`.
+
+        Args:
+            phase: What has one bar.
+            done: Steps done.
+            of: All steps.
+            label: Text beside the bar, by default the phase.
+        """
+        if phase not in self._tasks:
+            self._progress.start()
+            self._tasks[phase] = self._progress.add_task(label or phase, total=of)
+        self._progress.update(
+            self._tasks[phase], completed=done, total=of, description=label or phase
+        )
 
 
 def quiet_libraries() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from edge.cli.display.engine_notes import MAX_REASON, report_notes
 from edge.cli.display.json_output import STDOUT, tables_beside, write_json
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
     from rich.table import Table
     from rich.text import Text
 
@@ -83,14 +82,14 @@ def _measure_all(
     """
     from edge.bench.engines.results import EnginesInterruptedError, engines_document
     from edge.bench.engines.run import run_engines
-    from edge.cli.display.console import progress_bar, status
+    from edge.cli.display.console import PhaseBars, status
 
     stopped: EnginesInterruptedError | None = None
     for model, source in sources.items():
         action = "writing random weights of" if source is None else "reading"
         with status(f"{action} {model}"):
             prepared, shape = _prepare(model, source, cache)
-        with progress_bar() as progress:
+        with PhaseBars() as bars:
             try:
                 report = run_engines(
                     model,
@@ -100,7 +99,9 @@ def _measure_all(
                     settings,
                     random_weights=source is None,
                     **more,
-                    on_progress=_progress_shower(progress),
+                    on_progress=lambda phase, what, done, of: bars.show(
+                        phase, done, of, f"{phase} {what}".strip()
+                    ),
                 )
             except EnginesInterruptedError as error:
                 stopped, report = error, error.report
@@ -118,19 +119,6 @@ def _measure_all(
         write_json(engines_document(reports), STDOUT)
     if stopped is not None:
         raise stopped
-
-
-def _progress_shower(progress: Progress) -> Callable[[str, str, int, int], None]:
-    """A callback that shows each phase as a bar."""
-    tasks: dict[str, TaskID] = {}
-
-    def on_progress(phase: str, what: str, done: int, of: int) -> None:
-        if phase not in tasks:
-            tasks[phase] = progress.add_task(phase, total=of)
-        label = f"{phase} {what}".strip()
-        progress.update(tasks[phase], completed=done, total=of, description=label)
-
-    return on_progress
 
 
 def _open_source(model: str) -> SourceModel | None:

@@ -106,12 +106,17 @@ class Artifact:
         """Check the sha256 of every file.
 
         Raises:
-            ArtifactError: A file is altered.
+            ArtifactError: A file is altered, or can't be read.
         """
         for name, info in self.manifest.files.items():
-            if sha256_of(self.folder / name) != info.sha256:
+            path = self.folder / name
+            try:
+                digest = sha256_of(path)
+            except OSError as error:
+                raise ArtifactError(f"{path}: can't be read ({error.strerror})") from None
+            if digest != info.sha256:
                 raise ArtifactError(
-                    f"{self.folder / name} is altered: its sha256 differs from the manifest's;"
+                    f"{path} is altered: its sha256 differs from the manifest's;"
                     " copy or export it again"
                 )
 

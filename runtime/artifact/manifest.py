@@ -21,6 +21,7 @@ from edge.runtime.artifact.generation_checks import (
     check_generation,
     check_tasks,
 )
+from edge.runtime.artifact.missing import missing_hint
 from edge.runtime.errors import ArtifactError
 from edge.runtime.platform.atomic import new_file
 from edge.runtime.platform.json_file import read_json
@@ -42,7 +43,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "edge.json"
-_HUB_ENCODER = "encoder_model.onnx"  # written by `edge export --layout hub`
 MAX_MANIFEST_BYTES = 4 << 20
 _MAX_FILES = 1000
 _MAX_TEMPLATE_FIELDS = 16  # each is replaced by a text
@@ -166,21 +166,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST_NAME
     if not path.is_file():
-        hint = ""
-        if (Path(folder) / _HUB_ENCODER).is_file():
-            hint = (
-                " It contains ONNX files in the hub layout: load it with Optimum's"
-                " ORTModelForSeq2SeqLM or with transformers.js, or export the model again without"
-                " --layout hub"
-            )
-        elif (Path(folder) / "config.json").is_file():
-            hint = f" This is a model folder: edge export {folder} --format all --output DIR"
-        elif not Path(folder).exists():
-            hint = " There is no such folder."
-        elif Path(folder).is_dir():
-            inner = sorted(p.parent.name for p in Path(folder).glob(f"*/{MANIFEST_NAME}"))
-            if inner:
-                hint = f" It contains several artifacts: {', '.join(inner)}"
+        hint = missing_hint(Path(folder), MANIFEST_NAME)
         raise ArtifactError(f"{folder} is not an artifact (no {MANIFEST_NAME}).{hint}")
     try:
         values = read_json(path, MAX_MANIFEST_BYTES)

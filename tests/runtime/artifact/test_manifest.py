@@ -133,3 +133,24 @@ def test_no_json_and_no_artifact(copy: Path, trained: Path, artifacts: Path) -> 
         Artifact.open(trained)
     with pytest.raises(ArtifactError, match="It contains several artifacts: .*onnx-int8"):
         Artifact.open(artifacts)
+
+
+def test_a_path_that_is_no_artifact_names_what_to_use(artifacts: Path, tmp_path: Path) -> None:
+    demo = tmp_path / "demo"
+    shutil.copytree(artifacts / "onnx-int8", demo / "artifacts" / "onnx-int8")
+    with pytest.raises(ArtifactError, match="several artifacts: .*demo/artifacts/onnx-int8"):
+        Artifact.open(demo)
+    with pytest.raises(ArtifactError, match=r"a file of the artifact .*onnx-int8: give that"):
+        Artifact.open(demo / "artifacts" / "onnx-int8" / "edge.json")
+
+
+def test_a_file_that_cant_be_read_is_named(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, assert_refused: Callable[..., str]
+) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("edge.runtime.artifact.sha256_of", refuse)
+    line = assert_refused("verify", copy)
+    assert "can't be read (Permission denied)" in line
+    assert str(copy) in line
