@@ -8,15 +8,22 @@ refuse themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 
-from edge.runtime.constraint_options import KINDS
-
-Values = Mapping[str, Any]  # parameter name → value, defaults included
+from edge.cli.artifact_effects import (
+    Values,
+    drafts,
+    forget_artifacts,
+    has_beams,
+    lowers_limit,
+    prompt_has_fields,
+    samples,
+)
 
 
 @dataclass(frozen=True)
@@ -36,57 +43,13 @@ class Rule:
     effective: Callable[[Values], bool]
 
 
-def _generation_defaults(values: Values) -> Values:
-    """The artifact's generation defaults and format; empty if it can't be read, which is reported
-    when it is loaded.
-    """
-    from edge.runtime.artifact.manifest import read_manifest
-    from edge.runtime.errors import EdgeError
-    from edge.runtime.hub.artifacts import artifact_folder
+def _reads_rows(values: Values) -> bool:
+    """Whether --input is rows with columns, not lines of text."""
+    from edge.runtime.batch.shards import is_dataset
+    from edge.runtime.rows.kinds import kind_of
 
-    try:
-        manifest = read_manifest(artifact_folder(values["artifact"]))
-    except EdgeError:
-        return {}
-    format_name, quantization = manifest.format, manifest.quantization
-    return {**manifest.generation, "format": format_name, "quantization": quantization}
-
-
-def _generation(name: str, values: Values) -> Any:
-    """A generation setting of a call: the option, else the artifact's default."""
-    given = values.get(name)
-    return _generation_defaults(values).get(name) if given is None else given
-
-
-def _remote(values: Values) -> bool:
-    """Whether a service decides (`edge chat --url`), or the artifact can't be read."""
-    return values.get("artifact") is None or not _generation_defaults(values)
-
-
-def _samples(values: Values) -> bool:
-    # Without beam search, --profile conservative samples.
-    careful = values.get("profile") and _generation_defaults(values).get("format") == "gguf"
-    return _remote(values) or bool(careful or _generation("do_sample", values))
-
-
-def _has_beams(values: Values) -> bool:
-    careful = values.get("profile") is not None
-    return _remote(values) or careful or (_generation("num_beams", values) or 1) > 1
-
-
-def _drafts(values: Values) -> bool:
-    if _remote(values):
-        return True
-    if values.get("prompt_lookup_num_tokens") == 0:
-        return True  # turns the artifact's default off
-    greedy = not _generation("do_sample", values) and (_generation("num_beams", values) or 1) == 1
-    constrained = any(values.get(name) for name in KINDS)
-    return greedy and not constrained and _can_draft(_generation_defaults(values))
-
-
-def _can_draft(artifact: Values) -> bool:
-    kind = artifact["format"], artifact["quantization"]
-    return kind[0] in ("onnx", "gguf") or kind == ("torchscript", "float32")
+    source = values["input_file"]
+    return source is not None and (kind_of(source) is not None or is_dataset(Path(source)))
 
 
 _FLOATS = frozenset({"none", "float32", "float16", "bfloat16", "f16", "f32"})
@@ -126,14 +89,14 @@ RULES = (
         _ANSWER,
         ("temperature", "top_k", "top_p", "seed"),
         "without --do-sample",
-        _samples,
+        samples,
     ),
-    Rule(_ANSWER, ("length_penalty",), "without --num-beams above 1", _has_beams),
+    Rule(_ANSWER, ("length_penalty",), "without --num-beams above 1", has_beams),
     Rule(
         _ANSWER,
         ("prompt_lookup_num_tokens",),
         "except in greedy search of an onnx or gguf artifact, without a constraint",
-        _drafts,
+        drafts,
     ),
     Rule(
         ("run", "serve"),
@@ -141,7 +104,15 @@ RULES = (
         "without --on-long fallback",
         _equals("on_long", "fallback"),
     ),
-    Rule(("run",), ("input_column", "output_column"), "without --input", _given("input_file")),
+    Rule(("run",), ("input_column",), "without --input of rows with columns", _reads_rows),
+    Rule(("run",), ("output_column",), "without --input", _given("input_file")),
+    Rule(("run",), ("fields",), "as the artifact's prompt has no such field", prompt_has_fields),
+    Rule(
+        ("run", "serve"),
+        ("max_input_tokens",),
+        "above the limit of the artifact",
+        lowers_limit,
+    ),
     Rule(("chat",), ("trust_code",), "with --url", _given("artifact")),
     Rule(
         ("serve",),
@@ -237,6 +208,7 @@ def refuse_without_effect(
     """
     from edge.runtime.errors import UsageError
 
+    forget_artifacts()
     names = {param.name: _spelled(param, values.get(param.name or "")) for param in params}
     problems = []
     for rule in RULES:

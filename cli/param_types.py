@@ -17,9 +17,10 @@ if TYPE_CHECKING:  # not generic in older versions of click
     from click.shell_completion import CompletionItem
 
     _FloatType = click.ParamType[float]
+    _TextType = click.ParamType[str]
     _TupleType = click.ParamType[tuple[int, ...]]
 else:
-    _FloatType = _TupleType = click.ParamType
+    _FloatType = _TextType = _TupleType = click.ParamType
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
@@ -106,7 +107,24 @@ class Duration(_FloatType):
         return seconds
 
 
-class PositiveFloat(_FloatType):
+class Origin(_TextType):
+    """An origin as browsers send it, such as `https://app.example:8443`, or `*` for any."""
+
+    name = "origin"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The origin."""
+        if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+", str(value)):
+            self.fail(
+                f"{value!r} is not an origin: scheme and host without a path, such as"
+                " https://app.example or http://localhost:3000, or *",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
+class FiniteFloat(_FloatType):
     """A finite number above 0, or with `minimum` at least that.
 
     Args:
@@ -136,7 +154,7 @@ class PositiveFloat(_FloatType):
         return number
 
 
-POSITIVE = PositiveFloat()
+POSITIVE = FiniteFloat()
 
 
 class IntegerList(_TupleType):

@@ -67,8 +67,9 @@ def command(
 ) -> int:
     """Chat with ARTIFACT, or with a service that has an OpenAI-compatible API.
 
-    In a pipe, each line of standard input is answered with one line, and the command exits with 1
-    if a line has no answer. The API key is read from the environment variable EDGE_API_KEY.
+    In a pipe, each line of standard input is answered with one line. It is blank for a blank line
+    and for one without an answer; after such a failure the command exits with 1. The API key is
+    read from the environment variable EDGE_API_KEY.
     """
     from edge.runtime.errors import UsageError
 
@@ -154,7 +155,11 @@ class _Repl:
 
 
 class _Pipe(_Repl):
-    """One line out for each line in, without prompts or colors."""
+    """One line out for each line in, without prompts or colors.
+
+    A blank line, and one that has no answer, is answered with a blank line. Commands print what
+    they show.
+    """
 
     def run(self) -> int:
         for number, raw in input_lines():
@@ -167,6 +172,20 @@ class _Pipe(_Repl):
             if self._ended:
                 break
         return int(self._failed)
+
+    def _handle(self, line: str) -> None:
+        if line.strip():
+            super()._handle(line)
+        else:
+            self._print_blank()
+
+    def _print_error(self, message: str) -> None:
+        super()._print_error(message)
+        self._print_blank()
+
+    def _print_blank(self) -> None:
+        click.echo()
+        sys.stdout.flush()
 
     def _answer(self, text: str) -> None:
         click.echo(" ".join("".join(self._chat.ask(text)).splitlines()))

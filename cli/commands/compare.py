@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edge.cli.base import Command
-from edge.cli.param_types import INPUT, PositiveFloat
+from edge.cli.param_types import INPUT, FiniteFloat
 
 
 @click.command(cls=Command)
@@ -15,7 +15,7 @@ from edge.cli.param_types import INPUT, PositiveFloat
 @click.argument("new", metavar="NEW.json", type=INPUT)
 @click.option(
     "--fail-slower",
-    type=PositiveFloat(1.0),
+    type=FiniteFloat(1.0),
     metavar="RATIO",
     help="Exit with 1 if a p50 is more than RATIO times the old one, or is missing.",
 )

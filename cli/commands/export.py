@@ -18,7 +18,7 @@ from edge.cli.options import (
     given,
     output_option,
 )
-from edge.cli.param_types import COUNT, INPUT, PATH, completing
+from edge.cli.param_types import COUNT, INPUT, PATH, FiniteFloat, completing
 
 if TYPE_CHECKING:
     from edge.export.exported import Exported
@@ -77,14 +77,14 @@ _CHOICES = (*FORMATS, "all")
 )
 @click.option(
     "--max-error",
-    type=float,
+    type=FiniteFloat(0),
     metavar="NATS",
     show_default="by the quantization",
     help="Largest accepted log-probability error.",
 )
 @click.option(
     "--mean-error",
-    type=float,
+    type=FiniteFloat(0),
     metavar="NATS",
     show_default="by the quantization",
     help="Largest accepted mean log-probability error.",
@@ -160,6 +160,11 @@ def command(
         raise UsageError(f"--layout hub supports only --format onnx, not {', '.join(others)}")
     if layout == "hub" and tune:
         raise UsageError("--tune needs an artifact; --layout hub writes none")
+    answer = generation.get("max_new_tokens")
+    if None not in (answer, max_new_tokens_limit) and answer > max_new_tokens_limit:
+        raise UsageError(
+            f"--max-new-tokens {answer} is above --max-new-tokens-limit {max_new_tokens_limit}"
+        )
     from edge.bench.signals import signals_end_command
     from edge.cli.display.console import quiet_libraries, status
     from edge.export import export

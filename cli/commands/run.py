@@ -120,12 +120,12 @@ def command(
     from edge.runtime.hub.artifacts import artifact_folder
     from edge.runtime.model import load
 
-    if text == "-":
-        text = None
     if output_file == STDOUT:
         output_file = None
     if text is not None and input_file is not None:
         raise UsageError("give TEXT or --input, not both")
+    if text == "-":
+        text = None
     if output_file is not None and input_file is None:
         raise UsageError("--output needs --input")
     if force and output_file is None:

@@ -20,7 +20,7 @@ from edge.cli.options import (
     threads_option,
     trust_option,
 )
-from edge.cli.param_types import INPUT, POSITIVE, Duration
+from edge.cli.param_types import INPUT, POSITIVE, Duration, Origin
 
 if TYPE_CHECKING:
     from edge.runtime.serve.settings import ServeSettings
@@ -118,6 +118,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 )
 @click.option(
     "--cors-origin",
+    type=Origin(),
     multiple=True,
     metavar="ORIGIN",
     help="Website that may call the service; repeatable.",
@@ -257,7 +258,8 @@ def read_keys(path: Path | None) -> tuple[str, ...]:
     keys = [os.environ.get(_KEY_VARIABLE, "").strip()]
     if path is not None:
         lines = read_text_option(path, _MAX_KEY_BYTES).splitlines()
-        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        stripped = (line.strip() for line in lines)
+        found = [line for line in stripped if line and not line.startswith("#")]
         if not found:
             raise UsageError(f"{path}: contains no API key")
         keys += found

@@ -70,7 +70,8 @@ def test_a_line_in_is_a_line_out(artifacts: Path, model: Model) -> None:
     ended = chat(artifacts / "onnx-int8", text=f"{TEXT}\n\nwho uh who made it?\n/stats\n")
     assert ended.returncode == 0
     assert ended.stderr == ""
-    first, second, *stats = ended.stdout.splitlines()
+    first, blank, second, *stats = ended.stdout.splitlines()
+    assert blank == ""
     assert [first, second] == [a.text for a in model.generate([TEXT, "who uh who made it?"])]
     assert "\x1b" not in ended.stdout
     assert "> " not in ended.stdout
@@ -91,7 +92,8 @@ def test_an_error_is_one_line_and_the_chat_goes_on(artifacts: Path) -> None:
     assert "this artifact takes" in too_long
     assert not_utf8 == "edge: standard input:2: not UTF-8"
     assert "Did you mean 'stats'" in unknown
-    assert len(ended.stdout.splitlines()) == 1
+    assert ended.stdout.splitlines()[:3] == ["", "", ""]  # on the lines of their inputs
+    assert len(ended.stdout.splitlines()) == 4
 
 
 def test_the_model_can_read_the_whole_conversation(artifacts: Path, model: Model) -> None:
