@@ -155,7 +155,7 @@ def _answer_parquet(
             )
         refuse_replaced(names, job.added_columns, shard.source)
         added = [pa.field(name, pa.string()) for name in job.added_columns]
-        target = pa.schema([*file.schema, *added])
+        target = pa.schema([*file.schema, *added], metadata=file.features)
         writer = stack.enter_context(pq.ParquetWriter(stack.enter_context(new_file(path)), target))
         for table, rows in file.tables():
             values: list[list[str | None]] = [[None] * len(rows) for _ in added]

@@ -10,7 +10,7 @@ from edge.runtime.errors import DataError
 from edge.runtime.platform.json_file import parse_json
 
 Labels = Mapping[str, Sequence[str]]
-_METADATA = b"huggingface"  # of a Parquet file: its features as JSON
+METADATA_KEY = b"huggingface"  # of a Parquet file: its features as JSON
 _MAX_METADATA_BYTES = 8 << 20
 _UNLABELED = -1
 
@@ -26,7 +26,7 @@ def labels_of_features(features: Mapping[str, Any] | None) -> Labels:
 
 def labels_of_metadata(metadata: Mapping[bytes, bytes] | None) -> Labels:
     """The same of a Parquet file, by the metadata of its schema; empty if it has none."""
-    text = (metadata or {}).get(_METADATA, b"")
+    text = (metadata or {}).get(METADATA_KEY, b"")
     if not text or len(text) > _MAX_METADATA_BYTES:
         return {}
     try:

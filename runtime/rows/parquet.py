@@ -9,7 +9,7 @@ from typing import Any
 
 from edge.runtime.errors import DataError, error_reason, library_errors, one_line
 from edge.runtime.registry import missing_extra
-from edge.runtime.rows.class_labels import Labels, labels_of_metadata, with_names
+from edge.runtime.rows.class_labels import METADATA_KEY, Labels, labels_of_metadata, with_names
 
 _ROWS = 512  # read at once
 
@@ -19,13 +19,16 @@ class ParquetRows:
 
     Attributes:
         schema: pyarrow's schema of the file.
+        features: The part of its metadata that names class labels, to be written with the columns.
     """
 
     def __init__(self, path: Path, file: Any) -> None:
         self._path = path
         self._file = file
         self.schema: Any = file.schema_arrow
-        self._labels: Labels = labels_of_metadata(self.schema.metadata)
+        metadata = self.schema.metadata or {}
+        self._labels: Labels = labels_of_metadata(metadata)
+        self.features = {key: metadata[key] for key in (METADATA_KEY,) if key in metadata}
 
     def tables(self) -> Iterator[tuple[Any, list[Mapping[str, object]]]]:
         """Batches of rows: pyarrow's record batch, and the columns of each row.

@@ -213,14 +213,14 @@ def _boolean(value: object) -> bool:
 def _integer(value: object) -> int:
     if isinstance(value, str):
         try:
-            return int(value)
+            value = int(value)
         except ValueError:
             raise ValueError("must be an integer") from None
-    if isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) >= _TOO_LARGE:
-            raise ValueError("must be less than 10^18")
-        return value
-    raise ValueError("must be an integer")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("must be an integer")
+    if abs(value) >= _TOO_LARGE:
+        raise ValueError("must be less than 10^18")
+    return value
 
 
 def _number(value: object) -> float:

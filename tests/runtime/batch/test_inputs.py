@@ -105,3 +105,21 @@ def test_a_column_that_the_answers_would_replace_is_refused(
     assert edge(*call, "--output-column", "answer", "--force").status == 0
     found = pq.read_table(tmp_path / "answers" / "a.parquet").to_pylist()
     assert found == [{"input": "a", "output": "expected", "answer": answers["a"]}]
+
+
+def test_class_labels_of_a_shard_are_answered_by_name_and_kept(
+    edge: Edge, artifact: Path, answers: dict[str, str], tmp_path: Path
+) -> None:
+    from datasets import ClassLabel, Dataset, Features, load_dataset
+
+    features = Features({"input": ClassLabel(names=["a", "b"])})
+    (tmp_path / "in").mkdir()
+    Dataset.from_dict({"input": [0, 1]}, features).to_parquet(tmp_path / "in" / "a.parquet")
+    out = tmp_path / "out"
+    call = ("run", artifact, "--input", tmp_path / "in", "--output", out, "--workers", 1)
+    assert edge(*call).status == 0
+    cache = str(tmp_path / "cache")
+    found = load_dataset("parquet", data_files=str(out / "a.parquet"), cache_dir=cache)["train"]
+    assert found["output"] == [answers["a"], answers["b"]]
+    assert found.features["input"] == features["input"]
+    assert found["input"] == [0, 1]
