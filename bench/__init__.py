@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge.bench.artifacts.results import Report
+    from edge.bench.compiler.events import SearchEvent
     from edge.bench.compiler.run import Outcome
     from edge.runtime.rows import Columns, Row
 
@@ -152,7 +153,7 @@ def compile(
     columns: Columns | None = None,
     revision: str | None = None,
     command: str = "edge.bench.compile",
-    on_event: Callable[[str], None] | None = None,
+    on_event: Callable[[SearchEvent], None] | None = None,
 ) -> Outcome:
     """Search for the fastest artifact of a model within an accuracy budget, and write it.
 
@@ -191,7 +192,7 @@ def compile(
         columns: the columns of the data file; None takes `input` and `target`.
         revision: a branch, tag or commit of a hub model.
         command: the command line, for the report.
-        on_event: called with a line of text when something happens.
+        on_event: called when something starts, is skipped or is resumed, with a `SearchEvent`.
 
     Returns:
         The outcome: `verdict`, `meets_target`, `published`, and `lines` with every candidate.

@@ -103,15 +103,22 @@ class Command(_StrictParsing):
 
         Raises:
             UsageError: An option has no effect, or a destination would destroy something else.
+                Messages of the library get the names of the options.
         """
+        from edge.cli.option_names import with_option_names
         from edge.cli.output_paths import check_outputs
+        from edge.runtime.errors import UnsupportedError, UsageError
 
         if self.checks_effects:
             from edge.cli.option_effects import refuse_without_effect
 
             refuse_without_effect(command_name(ctx), given_params(ctx), ctx.params, self.params)
         check_outputs(self.params, ctx.params)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except (UsageError, UnsupportedError) as error:
+            error.args = (with_option_names(str(error), self.params), *error.args[1:])
+            raise
 
 
 def command_name(ctx: click.Context) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from edge.cli.base import Group, Invocation
+from edge.cli.streams import prepare_streams, undecoded_hint
 from edge.runtime.errors import EdgeError, MissingExtraError, missing_library, one_line
 from edge.runtime.printing import printable
 from edge.runtime.registry import unknown_name
@@ -138,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # warnings that users can't act on
     if sys.stdout is None:  # closed by the caller, as `>&-` does: the first write fails
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+    prepare_streams(arguments)
     sys.exit(_run(Invocation(arguments, verbose=bool(os.environ.get("EDGE_DEBUG")))))
 
 
@@ -160,7 +162,8 @@ def _run(invocation: Invocation) -> int:
             raise
         cause = error.cause_of_call if isinstance(error, MissingExtraError) else None
         shown = (_missing_library(cause, invocation) if cause else None) or error
-        return _print_error(str(shown), error.exit_code)
+        hint = undecoded_hint(invocation.arguments) if "surrogate" in str(shown) else ""
+        return _print_error(f"{shown}{hint}", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _print_error("interrupted", _INTERRUPTED)
     except (BrokenPipeError, _PipeClosedError):

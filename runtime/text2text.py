@@ -22,6 +22,7 @@ from edge.runtime.model import Model, load
 from edge.runtime.registry import unknown_name
 from edge.runtime.text2text_arguments import (
     Arguments,
+    check_effects,
     pipeline_defaults,
     task_options,
     without_fixed,
@@ -190,6 +191,11 @@ class Text2TextPipeline:
             if all(isinstance(one, str) for one in inputs) and all(len(one) == 1 for one in found):
                 return [one for [one] in found]
             return found
+        if isinstance(inputs, set | frozenset | bytes | bytearray):
+            raise UsageError(
+                f"inputs must be a text, a dict, a list or an iterator of them, not a"
+                f" {type(inputs).__name__}; use a list"
+            )
         if not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
             raise UsageError(f"inputs must be texts, not {type(inputs).__name__}")
         return self._stream(iter(inputs), chosen)
@@ -203,6 +209,7 @@ class Text2TextPipeline:
                 raise UsageError(f"{error}: add num_beams=1, as pipelines have 4 beams") from None
             raise
         self.model.engine.check_options(options)
+        check_effects(values, options)
         return chosen
 
     def _stream(self, inputs: Iterator[Text], chosen: Arguments) -> Iterator[list[Result]]:

@@ -31,6 +31,8 @@ _UNSUPPORTED = {
     "stop_sequence": "use stop_strings, which ends an answer before the whole text",
     "tgt_lang": "T5 has no such argument: use the task 'translation_xx_to_yy'",
 }
+# Argument → values that change nothing: those of transformers when it does not sample.
+_SAMPLING = {"temperature": (1.0,), "top_k": (0, 50), "top_p": (1.0,), "seed": (0,)}
 
 # Argument of transformers' `pipeline` → the values that change nothing here.
 _FIXED: Mapping[str, tuple[str, ...]] = {
@@ -166,6 +168,31 @@ def without_fixed(arguments: Mapping[str, Any]) -> dict[str, Any]:
             reason = _REASONS.get(name, "an artifact has all that it needs")
             raise UsageError(f"{name}={value!r:.80} is not supported: {reason}; leave it out")
     return {name: value for name, value in arguments.items() if name not in _FIXED}
+
+
+def check_effects(values: Mapping[str, Any], options: GenerationOptions) -> None:
+    """Check that no argument is idle: those of sampling without it, of beams with one.
+
+    Args:
+        values: The arguments of a call, or of the pipeline.
+        options: All options that result.
+
+    Raises:
+        UsageError: One is, and has not the value that changes nothing.
+    """
+    idle = [
+        name for name, neutral in _SAMPLING.items() if values.get(name) not in (None, *neutral)
+    ]
+    if idle and not options.do_sample:
+        raise UsageError(
+            f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect without"
+            " sampling; add do_sample=True and num_beams=1, or leave it out"
+        )
+    penalty = values.get("length_penalty")
+    if penalty not in (None, 1.0) and options.num_beams == 1:
+        raise UsageError(
+            "length_penalty has no effect with one beam; use num_beams above 1, or leave it out"
+        )
 
 
 def _truncation(value: object) -> OnLong | None:

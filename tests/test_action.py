@@ -183,6 +183,14 @@ def test_what_is_refused(
     ended = run_action(tmp_path, model=str(tmp_path), data=str(dataset), install="none")
     assert (ended.failed, ended.status) == ("Export", 2)
     assert "::error::" in ended.log
+    both = {"base_model": str(tmp_path), "base_artifact": str(artifact)}
+    ended = run_action(tmp_path, model=str(tmp_path), data=str(dataset), install="none", **both)
+    assert (ended.failed, ended.status) == ("Export", 2)
+    assert "not both" in ended.log
+    missing = {"base_artifact": str(tmp_path / "none"), "model": str(tmp_path / "no-model")}
+    ended = run_action(tmp_path, data=str(dataset), install="none", **missing)
+    assert (ended.failed, ended.status) == ("Export", 2)
+    assert "none is not an artifact" in ended.log  # found before the export
 
 
 _SLOW_IN = """

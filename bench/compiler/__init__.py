@@ -1,6 +1,7 @@
 """The search for the fastest artifact of a model within an accuracy budget (`edge compile`).
 
 space.py                the search space: formats, quantizations, shortlists, threads, drafts
+events.py               what a search reports while it runs
 trial.py, trials.py     exports and measurements, each in a separate process
 *_worker.py, worker.py  the programs of these processes, and what they share
 trial_store.py          results on disk, so that an interrupted search continues

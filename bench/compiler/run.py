@@ -13,6 +13,7 @@ from typing import Any
 
 from edge.bench.compiler.accuracy_budget import METRICS, AccuracyBudget, check_drop
 from edge.bench.compiler.advice import advice, verdict
+from edge.bench.compiler.events import OnEvent, SearchEvent
 from edge.bench.compiler.report import (
     Line,
     manifest_section,
@@ -26,7 +27,7 @@ from edge.bench.compiler.shortlist_data import shortlist_files
 from edge.bench.compiler.space import Space, find_quantizations
 from edge.bench.compiler.trial import Trial
 from edge.bench.compiler.trial_store import TrialStore
-from edge.bench.compiler.trials import Event, TrialRunner
+from edge.bench.compiler.trials import TrialRunner
 from edge.bench.thread_numbers import checked_threads, thread_numbers
 from edge.bench.timing.machine import machine_info
 from edge.bench.timing.verdict import check_target
@@ -125,7 +126,7 @@ class Outcome:
         return bool(self.best and self.best.meets)
 
 
-def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome:
+def compile_model(request: Request, on_event: OnEvent = lambda _: None) -> Outcome:
     """Search, and publish the fastest artifact within the accuracy budget.
 
     It is published if it meets the target, or with `keep_best`; the report is written in any case.
@@ -142,7 +143,7 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
     request.check()
     quantizations, skipped = find_quantizations(request.formats, request.quantizations)
     for why in skipped.values():
-        on_event(f"skipped: {why}")
+        on_event(SearchEvent("skipped", f"skipped: {why}"))
     threads = (
         checked_threads(request.threads) if request.threads else thread_numbers(physical_cores())
     )
@@ -151,7 +152,8 @@ def compile_model(request: Request, on_event: Event = lambda _: None) -> Outcome
     output = request.output
     with TrialStore.open(output.with_name(output.name + ".work"), identity, output) as store:
         if store.found:
-            on_event(f"going on with {store.found} results in {store.folder}")
+            message = f"going on with {store.found} results in {store.folder}"
+            on_event(SearchEvent("resumed", message))
         runner = TrialRunner(store, request.rows, argument, on_event)
         try:
             first = runner.start()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edge.bench.compiler.entries import is_export, is_source, reference_shape, timed_shape
+from edge.bench.compiler.events import OnEvent, announcing
 from edge.bench.compiler.space import ArtifactSpec, Candidate
 from edge.bench.compiler.trial_store import TrialStore
 from edge.bench.compiler.worker import Child
@@ -31,7 +32,6 @@ _MAX_PROCESSES = 8  # that take turns
 _PROCESS_BYTES = 200 << 20
 _LONGEST_EXPORT, _LONGEST_TURN = 3600, 600  # seconds
 _REFERENCE_ROWS = 256  # in one request to the source model
-Event = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TrialRunner:
     """
 
     def __init__(
-        self, store: TrialStore, rows: Sequence[Row], argument: Mapping[str, Any], on_event: Event
+        self, store: TrialStore, rows: Sequence[Row], argument: Mapping[str, Any], on_event: OnEvent
     ) -> None:
         """Nothing is started yet.
 
@@ -77,13 +77,13 @@ class TrialRunner:
             store: the results on disk.
             rows: what candidates answer.
             argument: the argument of `edge.bench.compiler.export_worker`.
-            on_event: called with a line of text when something starts.
+            on_event: called when something starts.
         """
         self.store = store
         self.rows = rows
         self.failures: dict[str, str] = {}
         self._argument = argument
-        self._on_event = on_event
+        self._announce = announcing(on_event)
         self._exporter: Child | None = None
         self._exported: set[ArtifactSpec] = set()  # in this search, not in an earlier one
         self._running: dict[Candidate, Child] = {}  # paused between their turns
@@ -125,7 +125,7 @@ class TrialRunner:
             return answers
         answers = []
         for first in range(0, len(self.rows), _REFERENCE_ROWS):
-            self._on_event(f"the source model's answers ({first} of {len(self.rows)})")
+            self._announce(f"the source model's answers ({first} of {len(self.rows)})")
             chunk = self.rows[first : first + _REFERENCE_ROWS]
             try:
                 answers += self._ask_source(_question(chunk))["answers"]
@@ -139,7 +139,7 @@ class TrialRunner:
         name = f"export-{spec.name}"
         known = self.store.get(name, is_export)
         if known is None or ("size" in known and not self._is_intact(spec)):
-            self._on_event(f"exporting {spec.name}")
+            self._announce(f"exporting {spec.name}")
             known = self._export_new(spec)
             self._exported.add(spec)
             self.store.put(name, known)
@@ -236,7 +236,7 @@ class TrialRunner:
         found: dict[Candidate, dict[str, Any]] = {}
         self._end_idle(candidates)
         for one in candidates:
-            self._on_event(f"timing {one.name} on {len(rows)} rows")
+            self._announce(f"timing {one.name} on {len(rows)} rows")
             try:
                 found[one] = self._run(one)
             except EngineProcessError as error:

@@ -6,15 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge.bench.report.marks import MARKS
 from edge.bench.report.results import Document, labels, winner_index
 from edge.runtime.printing import printable_line
 
-_SIGNS = {
-    "meets": "✓ meets",
-    "misses": "✗ misses",
-    "not shown": "? not shown",
-    "failed": "✗ failed",
-}
 _NOTHING = "–"
 
 
@@ -70,7 +65,7 @@ def results_table(document: Document) -> Table:
         cells += [_number(result.get("size_mb"), "{:.1f}"), *scores(result["accuracy"])]
         cells += [_quartiles(latency), _number(latency.get("p95"), "{:.1f}")]
         shown = "failed" if result.get("error") else result["verdict"]
-        lines.append(Line((*cells, _SIGNS[shown]), shown, winner=index == winner))
+        lines.append(Line((*cells, MARKS[shown]), shown, winner=index == winner))
     if document.get("baseline"):
         filling = [_NOTHING] * (2 + len(axes))
         copied = ["copy the input", *filling, *scores(document["baseline"]), *[_NOTHING] * 3]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edge.bench.report.marks import COLORS
 from edge.bench.report.results import Document
 from edge.bench.report.tables import tables
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_COLORS = {"meets": "green", "misses": "red", "not shown": "yellow", "failed": "red"}
 
 
 def terminal_tables(document: Document) -> list[Table]:
@@ -28,7 +27,7 @@ def terminal_tables(document: Document) -> list[Table]:
             *cells, last = (Text(cell, style) for cell in line.cells)
             if line.winner:
                 cells[0].append(" ←")
-            last.stylize(_COLORS.get(line.verdict, ""))
+            last.stylize(COLORS.get(line.verdict, ""))
             drawn.add_row(*cells, last)
         shown.append(drawn)
     return shown

@@ -55,7 +55,8 @@ def _check(draft: bool, **options: Any) -> None:
     stdout_console().print(_table(checks))
     failed = dict.fromkeys(check.name for check in checks if check.status == "failed")
     if failed:
-        raise PreflightError(f"{len(failed)} checks failed: {', '.join(failed)}")
+        count = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
+        raise PreflightError(f"{count} failed: {', '.join(failed)}")
 
 
 command = ConfiguredCommand(

@@ -95,6 +95,7 @@ def command(**options: Any) -> None:
     require("edge compile", "export", "torch", "transformers", "safetensors")
     require("edge compile", "bench", "rouge_score", "sacrebleu")
     from edge.bench import compile as compile_model
+    from edge.bench.compiler.events import SearchEvent
     from edge.bench.signals import signals_end_command
     from edge.cli.display.compile import notes, outcome_table
     from edge.cli.display.console import quiet_libraries, status
@@ -110,10 +111,10 @@ def command(**options: Any) -> None:
 
     with signals_end_command(kept), status("reading the model") as progress:
 
-        def show(event: str) -> None:
-            progress(event)
-            if event.startswith(("skipped", "going on")):
-                click.echo(event, err=True)
+        def show(event: SearchEvent) -> None:
+            progress(event.message)
+            if event.kind != "started":
+                click.echo(event.message, err=True)
 
         outcome = compile_model(
             options["model"],

@@ -156,8 +156,6 @@ def command(
     for name in formats:
         if name not in _CHOICES:
             raise UsageError(unknown_name("format", name, _CHOICES))
-    if layout == "hub" and (others := sorted({*formats} - {"onnx"})):
-        raise UsageError(f"--layout hub supports only --format onnx, not {', '.join(others)}")
     if layout == "hub" and tune:
         raise UsageError("--tune needs an artifact; --layout hub writes none")
     answer = generation.get("max_new_tokens")
@@ -216,11 +214,11 @@ def command(
         for name, extra in missing_formats().items():
             click.echo(f"note: {name} is left out, a library is missing: {install_command(extra)}")
     click.echo(
-        f"\nNext: edge bench {output} --data dev.jsonl, edge run {_fastest(done)} 'your text'"
+        f"\nNext: edge bench {output} --data dev.jsonl, edge run {fastest(done)} 'your text'"
     )
 
 
-def _fastest(done: list[Exported]) -> Path:
+def fastest(done: Sequence[Exported]) -> Path:
     """The artifact that is probably the fastest: by --tune, else by docs/engines.md."""
     from edge.runtime.artifact.manifest import read_manifest
 

@@ -22,9 +22,12 @@ def command(base: str, adapter: Path, output: Path, force: bool) -> None:
     The output is ready for edge export. Adapters of edge train are merged already.
     """
     from edge.cli.display.console import quiet_libraries, status
+    from edge.runtime.errors import UsageError
     from edge.runtime.registry import require
 
     require("edge merge", "train", "torch", "transformers", "peft")
+    if not adapter.is_dir():
+        raise UsageError(f"{adapter}: there is no such folder with an adapter")
     quiet_libraries()
     from edge.train.model.lora import merge
 

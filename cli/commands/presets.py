@@ -6,6 +6,8 @@ import click
 
 from edge.cli.base import Command
 
+_WIDE = 100  # columns of a terminal that the table of presets fits as a whole
+
 
 @click.command(cls=Command)
 @click.argument("name", required=False)
@@ -16,8 +18,10 @@ def command(name: str | None) -> None:
     later one wins. --config files override presets, and options override both.
     """
     from rich.table import Table
+    from rich.text import Text
 
     from edge.cli.display.console import stdout_console
+    from edge.cli.display.tables import print_table
     from edge.train.presets import preset_named, presets
 
     if name is not None:
@@ -26,12 +30,15 @@ def command(name: str | None) -> None:
         table.add_column("field")
         table.add_column("value")
         for field, value in preset.fields.items():
-            table.add_row(field, str(value))
+            table.add_row(Text(field), Text(str(value)))
     else:
         table = Table(title="Presets", title_justify="left")
         for column in ("name", "kind", "for", "fields"):
-            table.add_column(column)
+            table.add_column(column, overflow="fold")
         for preset in presets().values():
             fields = ", ".join(f"{field} {value}" for field, value in preset.fields.items())
-            table.add_row(preset.name, preset.kind, preset.about, fields)
-    stdout_console().print(table, markup=False)
+            table.add_row(*map(Text, (preset.name, preset.kind, preset.about, fields)))
+        if stdout_console().width >= _WIDE:
+            stdout_console().print(table)
+            return
+    print_table(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ def command(
     from edge.bench.report.write import Outputs
     from edge.bench.timing.latency import check_runs
     from edge.cli.display.console import quiet_libraries
+    from edge.runtime.platform.destination import check_writable
     from edge.runtime.registry import require
 
     require("edge quickstart", "export", "torch", "transformers", "safetensors")
@@ -59,6 +61,7 @@ def command(
     check_runs(runs)
     warn_of_few_runs(runs)
     quiet_libraries()
+    check_writable(output)
     files = Outputs(json=output / "report.json", html=output / "report.html")
     files.check()
     started = time.monotonic()
@@ -82,7 +85,7 @@ def command(
     )
     _show_unseen(report, rows)
     click.echo(f"Total time: {time.monotonic() - started:.0f} s. All files are in {output}/.")
-    _next_steps(artifacts / "onnx-int8")
+    _next_steps(_shown_artifact(exported))
 
 
 def _prepare(output: Path, force: bool) -> None:
@@ -199,6 +202,14 @@ def _show_unseen(report: Report, rows: list[Row]) -> None:
             f"Exact match, {kind} ({len(indices)} rows): {low:.1%}"
             + (f" to {high:.1%}, depending on the artifact" if high > low else "")
         )
+
+
+def _shown_artifact(exported: Sequence[Exported]) -> Path:
+    """onnx-int8, or without ONNX's libraries the artifact that is probably the fastest."""
+    from edge.cli.commands.export import fastest
+
+    named = [one.folder for one in exported if one.folder.name == "onnx-int8"]
+    return named[0] if named else fastest(exported)
 
 
 def _next_steps(artifact: Path) -> None:

@@ -38,6 +38,8 @@ def command(run: Path | None, watch: bool) -> None:
     while True:
         log = find_log(run)
         if log is None:
+            if not run.exists():
+                raise UsageError(f"{run}: there is no such folder")
             raise UsageError(f"{run}: no training log found")
         view = read_run(log)
         if watch:

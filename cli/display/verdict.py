@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
-_SHOWN = {
-    "meets": ("✓ meets", "green"),
-    "misses": ("✗ misses", "red"),
-    "not shown": ("? not shown", "yellow"),
-}
-
 
 def verdict_text(word: str) -> Text:
     """The verdict with a mark and a color."""
     from rich.text import Text
 
-    return Text(*_SHOWN[word])
+    from edge.bench.report.marks import COLORS, MARKS
+
+    return Text(MARKS[word], COLORS[word])

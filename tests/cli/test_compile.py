@@ -191,14 +191,14 @@ def test_a_candidate_that_fails_or_crashes_is_noted_and_passed_over(
             shutil.copytree(artifacts / "onnx-int8", store.artifact(one.spec))
         model = store.artifact(broken.spec) / "model.onnx"
         model.write_bytes(b"\x00" * model.stat().st_size)
-        runner = TrialRunner(store, rows, {}, lambda event: kill_timer(event, crashing))
+        runner = TrialRunner(store, rows, {}, lambda event: kill_timer(event.message, crashing))
         with contextlib.closing(runner):
             done = runner.time_interleaved([good, crashing, broken], 32)
         assert list(done) == [good]
         assert len(done[good].answers) == 32
         assert "SIGKILL" in runner.failures[crashing.name]
         assert runner.failures[broken.name]
-        again = TrialRunner(store, rows, {}, lambda event: pytest.fail(event))
+        again = TrialRunner(store, rows, {}, lambda event: pytest.fail(event.message))
         assert list(again.time_interleaved([good, crashing, broken], 32)) == [good]
         assert again.failures == runner.failures
 

@@ -43,13 +43,6 @@ def test_closed_standard_input(artifacts: Path, command: str) -> None:
     assert found.stderr.startswith("edge: standard input is closed")
 
 
-def test_an_encoding_without_the_character(dataset: Path) -> None:
-    found = ended("", "check", dataset, "--from-scratch", "tiny", PYTHONIOENCODING="ascii")
-    assert found.returncode == 1
-    assert found.stderr.startswith("edge: standard output can't hold ")
-    assert "in its encoding, ascii. Set PYTHONIOENCODING=utf-8" in found.stderr
-
-
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs /proc")
 def test_a_disk_that_fails(assert_refused: Refused, artifacts: Path, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"

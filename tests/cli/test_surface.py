@@ -173,7 +173,7 @@ def test_a_layout_for_the_hub_is_onnx_only(
     line = assert_refused(
         "export", trained, "-f", "onnx", "-f", "gguf", "--layout", "hub", "-o", tmp_path / "x"
     )
-    assert "supports only --format onnx, not gguf" in line
+    assert "is for --format onnx only, not for gguf" in line
 
 
 def test_json_goes_to_a_file_or_alone_to_standard_output(

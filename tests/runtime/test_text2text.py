@@ -227,3 +227,27 @@ def test_a_source_with_bad_parameters_of_a_task_is_refused(
         with pytest.raises(ModelError, match="task_specific_params"):
             export(folder, tmp_path / "out", "onnx", "none")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_argument_without_effect_is_an_error(pipe: Text2TextPipeline) -> None:
+    for arguments, message in (
+        ({"temperature": 0.3}, "temperature has no effect without sampling"),
+        ({"top_k": 3, "top_p": 0.5}, "top_k and top_p have no effect without sampling"),
+        ({"length_penalty": 2.0, "num_beams": 1}, "length_penalty has no effect with one beam"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pipe(TEXTS[0], **arguments)
+        with pytest.raises(UsageError, match=message):
+            Text2TextPipeline("text2text-generation", pipe.model, **arguments)
+    sampled = {"do_sample": True, "num_beams": 1, "temperature": 0.3, "top_k": 3, "seed": 4}
+    assert list(pipe(TEXTS[0], **sampled)[0]) == ["generated_text"]
+    assert pipe(TEXTS[0], temperature=1.0, top_k=50, top_p=1.0) == pipe(TEXTS[0])
+    assert pipe(TEXTS[0], length_penalty=0.5) is not None
+
+
+@pytest.mark.parametrize("inputs", [b"bytes", {"a", "set"}, frozenset({"x"})])
+def test_inputs_without_texts_or_order_are_refused_at_once(
+    pipe: Text2TextPipeline, inputs: Any
+) -> None:
+    with pytest.raises(UsageError, match="use a list"):
+        pipe(inputs)

@@ -7,6 +7,7 @@ from typing import Any
 from edge.runtime.hub import snapshot_of
 from edge.runtime.install import install_command
 from edge.runtime.registry import is_installed
+from edge.train.config import TrainConfig
 from edge.train.data.pairs import load_splits, texts_of
 from edge.train.device import check_libraries, choose_device
 from edge.train.output.record import versions
@@ -50,6 +51,9 @@ def data(context: PreflightContext) -> Findings:
     yield OK, f"{len(splits.train):,} training rows, {len(splits.dev):,} dev rows"
     for warning in splits.warnings:
         yield WARNING, warning
+    column = context.config.task_column
+    if column != TrainConfig.task_column and all(pair.task is None for pair in splits.train):
+        yield WARNING, f"--task-column {column}: no training row has this column"
 
 
 def model(context: PreflightContext) -> Findings:

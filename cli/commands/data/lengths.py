@@ -122,7 +122,6 @@ def _table(report: LengthReport) -> Table:
 
     table = Table(title="Tokens, with prompt and </s>", title_justify="left")
     table.add_column("split")
-    table.add_column("column")
     for name in (
         "rows",
         "mean",
@@ -140,8 +139,7 @@ def _table(report: LengthReport) -> Table:
             first = column == "input"
             figures = (spread.p50, spread.p95, spread.p99, spread.max)
             table.add_row(
-                name if first else "",
-                column,
+                f"{name} {column}",
                 f"{split.rows:,}" if first else "",
                 f"{spread.mean:.1f}",
                 *map(str, figures),

@@ -253,8 +253,8 @@ def test_the_command(edge: Callable[..., Any], trained: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--format", "gguf"), "supports only --format onnx, not gguf"),
-        (("--format", "all"), "supports only --format onnx, not all"),
+        (("--format", "gguf"), "is for --format onnx only, not for gguf"),
+        (("--format", "all"), "is for --format onnx only, not for all"),
         (("--format", "onnx", "--prefix", "rewrite: "), "does not support --prefix"),
         (("--format", "onnx", "--max-input-tokens", "9"), "does not support --max-input-tokens"),
         (("--format", "onnx", "--stop", "."), "stop_strings"),

@@ -107,7 +107,7 @@ def test_presets_and_files_are_read_as_in_training(
     assert ended.status == 0, ended
     assert "a batch of 4 rows" in " ".join(ended.out.split())
     assert "no --output was given" in ended.out
-    assert edge(*call, "--config", file).err.strip() == "edge: 1 checks failed: lengths"
+    assert edge(*call, "--config", file).err.strip() == "edge: 1 check failed: lengths"
     assert "Did you mean 'quick'" in assert_refused("check", data, "--preset", "quik")
     checkpoint = data.parent / "out.run" / "checkpoints" / "step-000000005"
     checkpoint.mkdir(parents=True)
