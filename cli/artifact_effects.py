@@ -64,7 +64,7 @@ def _generation(name: str, values: Values) -> Any:
     if values.get(name) is not None:
         return values[name]
     manifest = _manifest_of(values)
-    engine = manifest and _engine(manifest.format)
+    engine = None if manifest is None else _engine(manifest.format)
     if manifest is None or engine is None:
         raise LookupError(name)
     from edge.runtime.guardrails import profile_options
@@ -76,6 +76,7 @@ def _generation(name: str, values: Values) -> Any:
 def _is_known(rule: Callable[[Values], bool]) -> Callable[[Values], bool]:
     """The rule; true where a service decides, or the artifact can't be read."""
 
+    @functools.wraps(rule)
     def effective(values: Values) -> bool:
         try:
             return _manifest_of(values) is None or rule(values)
@@ -105,7 +106,7 @@ def drafts(values: Values) -> bool:
     greedy = not _generation("do_sample", values) and (_generation("num_beams", values) or 1) == 1
     constrained = any(values.get(name) for name in KINDS)
     manifest = _manifest_of(values)
-    engine = manifest and _engine(manifest.format)
+    engine = None if manifest is None else _engine(manifest.format)
     if manifest is None or engine is None:
         return True
     return greedy and not constrained and engine.drafts_with(manifest.quantization)

@@ -12,7 +12,7 @@ _SUBJECT = re.compile(
     r"([a-z_]+(?: and [a-z_]+)*)(?= can't be combined| must | needs | holds | is )"
 )
 # An argument with an underscore; not a part of a path or of another word.
-_ARGUMENT = re.compile(r"(?<![\w./\\-])[a-z]+(?:_[a-z]+)+(?![\w/\\-])")
+_ARGUMENT = re.compile(r"(?<![\w./\\'\"-])[a-z]+(?:_[a-z]+)+(?![\w/\\-])")
 _PHRASES = {
     "can't be streamed; use generate": "can't be streamed; leave out --stream",
     "use num_beams 1 (--num-beams 1)": "use --num-beams 1",

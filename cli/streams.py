@@ -50,7 +50,7 @@ def prepare_streams(arguments: Sequence[str]) -> None:
             continue
         name = codecs.lookup(encoding).name
         if name == "ascii":
-            reconfigure(encoding="utf-8")
+            reconfigure(encoding="utf-8", errors=stream.errors)
         elif not name.startswith("utf") and not (stream is sys.stdout and command in _ANSWERS):
             reconfigure(errors=_HANDLER)
 

@@ -11,13 +11,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_readme import spoken_examples
 
-from edge.cli.commands.quickstart import _prepare
+from edge.cli.commands.quickstart import _prepare, _shown_artifact
 from edge.runtime import load
+from edge.runtime.artifact.manifest import read_manifest
 from edge.runtime.errors import OutputExistsError
 from edge.train.synthetic import generate
 
@@ -122,6 +124,15 @@ def test_an_interrupted_run_is_not_in_the_way(tmp_path: Path) -> None:
     (folder / "mine.txt").touch()
     with pytest.raises(OutputExistsError):
         _prepare(folder, force=False)
+
+
+def test_the_next_step_names_an_artifact_that_exists(artifacts: Path) -> None:
+    found = [
+        SimpleNamespace(folder=artifacts / name, manifest=read_manifest(artifacts / name))
+        for name in ("gguf-f32", "onnx-int8")
+    ]
+    assert _shown_artifact(found) == artifacts / "onnx-int8"
+    assert _shown_artifact(found[:1]) == artifacts / "gguf-f32"
 
 
 def test_all_formats_are_in_the_table(quickstart: tuple[Path, str]) -> None:
