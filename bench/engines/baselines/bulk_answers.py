@@ -9,6 +9,7 @@ from .spec import Generate
 
 _MAX_TOKENS = 512
 _PAD = 0  # of every T5
+_UNK = 2
 
 
 def padded(rows: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
@@ -44,5 +45,12 @@ def answer_texts(generate: Generate, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _token_id(tokenizer: Any, token: Any) -> int:
-    """The id of a token; CTranslate2's answers are pieces."""
-    return int(tokenizer.token_to_id(token) if isinstance(token, str) else token)
+    """The id of a token; CTranslate2's answers are pieces.
+
+    Random weights also choose ids between the last piece and the padded size of the vocabulary,
+    for which CTranslate2 has names of its own.
+    """
+    if not isinstance(token, str):
+        return int(token)
+    found = tokenizer.token_to_id(token)
+    return _UNK if found is None else int(found)

@@ -325,6 +325,16 @@ def test_splits_of_a_saved_data_set(tmp_path: Path) -> None:
     assert len(read_rows(dev)) == 1
 
 
+def test_the_rows_to_learn_from(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    assert train_file(file) == file  # whether it exists is for the reader to say
+    json_lines(tmp_path / "dev.jsonl", ROWS)
+    with pytest.raises(DataError, match="no train.jsonl"):
+        train_file(tmp_path)
+    json_lines(tmp_path / "train.jsonl", ROWS)
+    assert train_file(tmp_path) == tmp_path / "train.jsonl"
+
+
 def test_malformed_rows_of_a_table_are_yielded(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("input,id\na,1\n,2\nb\n", encoding="utf-8")
     good, empty, short = iter_rows_with_errors(tmp_path / "a.csv")
