@@ -180,9 +180,7 @@ def check_effects(values: Mapping[str, Any], options: GenerationOptions) -> None
     Raises:
         UsageError: One is, and has not the value that changes nothing.
     """
-    idle = [
-        name for name, neutral in _SAMPLING.items() if values.get(name) not in (None, *neutral)
-    ]
+    idle = [name for name, neutral in _SAMPLING.items() if values.get(name) not in (None, *neutral)]
     if idle and not options.do_sample:
         raise UsageError(
             f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect without"

@@ -73,7 +73,9 @@ def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
 
 
 def test_the_entry_point_imports_nothing_heavy() -> None:
-    code = "import edge.cli.start, sys; print('click' in sys.modules, 'edge.cli.main' in sys.modules)"
+    code = (
+        "import edge.cli.start, sys; print('click' in sys.modules, 'edge.cli.main' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert found.stdout.split() == [b"False", b"False"]
 

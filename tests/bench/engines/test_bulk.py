@@ -50,6 +50,14 @@ def test_texts_are_sorted_and_batched_and_each_gets_its_answer(tiny: Prepared) -
     assert found["seconds"] > 0
 
 
+def test_pieces_that_the_tokenizer_lacks_are_decoded_as_unknown(tiny: Prepared) -> None:
+    """Random weights choose padding of the vocabulary, for which CTranslate2 has its own names."""
+    tokenizer = str(tiny.model / "tokenizer.json")
+    request = {"texts": ["a"], "batch": 1, "new_tokens": 1, "tokenizer": tokenizer}
+    found = answer_texts(lambda rows, new_tokens: [["<unused_padding_1>"] for _ in rows], request)
+    assert found["characters"] == 0  # <unk> is a special token
+
+
 def test_padding_and_mask() -> None:
     assert padded([[5, 1], [7, 8, 1]]) == ([[5, 1, 0], [7, 8, 1]], [[1, 1, 0], [1, 1, 1]])
 

@@ -355,16 +355,6 @@ def test_plain_kinds_need_no_heavy_library(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[2, 2, 2, 2] []"
 
 
-def test_the_rows_to_learn_from(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    assert train_file(file) == file  # whether it exists is for the reader to say
-    json_lines(tmp_path / "dev.jsonl", ROWS)
-    with pytest.raises(DataError, match="no train.jsonl"):
-        train_file(tmp_path)
-    json_lines(tmp_path / "train.jsonl", ROWS)
-    assert train_file(tmp_path) == tmp_path / "train.jsonl"
-
-
 @pytest.mark.parametrize(
     "text",
     [
