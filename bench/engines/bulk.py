@@ -180,6 +180,8 @@ def _fail(runner: BulkRunner, error: EngineProcessError) -> None:
 @click.option("--rows", type=click.IntRange(1), default=20_000, show_default=True)
 @click.option("--chunk", type=click.IntRange(1), default=500, show_default=True)
 @click.option("--quantize", default="int8", show_default=True, help="Of edge's onnx artifact.")
+@click.option("--baseline", "baselines", multiple=True, type=click.Choice(BASELINES),
+              default=BASELINES, help="Compare with this one only; repeatable.")  # fmt: skip
 @click.option("--new-tokens", type=click.IntRange(1, 512), default=16, show_default=True)
 @click.option("--max-threads", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--cache", type=click.Path(path_type=Path), help="Default: ~/.cache/edge/bench.")
@@ -191,6 +193,7 @@ def main(
     rows: int,
     chunk: int,
     quantize: str,
+    baselines: tuple[str, ...],
     new_tokens: int,
     max_threads: int,
     cache: Path | None,
@@ -207,7 +210,13 @@ def main(
         raise click.UsageError(str(error)) from None
     target = Target("onnx", quantize)
     speeds = run_bulk(
-        prepared, texts, target=target, new_tokens=new_tokens, threads=max_threads, chunk=chunk
+        prepared,
+        texts,
+        target=target,
+        baselines=baselines,
+        new_tokens=new_tokens,
+        threads=max_threads,
+        chunk=chunk,
     )
     best = max(speed.rows_per_second for speed in speeds[1:])
     for speed in speeds:

@@ -159,7 +159,7 @@ def command(
     if layout == "hub" and tune:
         raise UsageError("--tune needs an artifact; --layout hub writes none")
     answer = generation.get("max_new_tokens")
-    if None not in (answer, max_new_tokens_limit) and answer > max_new_tokens_limit:
+    if answer and max_new_tokens_limit and answer > max_new_tokens_limit:
         raise UsageError(
             f"--max-new-tokens {answer} is above --max-new-tokens-limit {max_new_tokens_limit}"
         )

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from edge.runtime.errors import DataError
 
@@ -43,12 +43,12 @@ def open_data(path: str | Path) -> Iterator[BinaryIO]:
             return
         limit = max(_ALWAYS_ALLOWED, _MAX_EXPANSION * path.stat().st_size)
         with gzip.GzipFile(fileobj=handle) as unpacked:
-            limited = io.BufferedReader(_Limited(unpacked, limit, path))
+            limited = io.BufferedReader(cast(Any, _Limited(unpacked, limit, path)))
             _refuse_other_encodings(limited, path)
             yield cast(BinaryIO, limited)
 
 
-def _start(handle: io.BufferedReader, path: Path) -> bytes:
+def _start(handle: io.BufferedReader[Any], path: Path) -> bytes:
     """The first bytes of a file, which are read again later."""
     try:
         return handle.peek(4)[:4]
@@ -56,7 +56,7 @@ def _start(handle: io.BufferedReader, path: Path) -> bytes:
         raise DataError(f"can't be read ({error.strerror})", path=path) from error
 
 
-def _refuse_other_encodings(handle: io.BufferedReader, path: Path) -> None:
+def _refuse_other_encodings(handle: io.BufferedReader[Any], path: Path) -> None:
     """Check that a file does not begin as UTF-16 or UTF-32, which some spreadsheets write.
 
     Raises:
