@@ -104,8 +104,12 @@ RULES = (
         "without --on-long fallback",
         _equals("on_long", "fallback"),
     ),
-    Rule(("run",), ("input_column",), "without --input of rows with columns", _reads_rows),
-    Rule(("run",), ("output_column",), "without --input", _given("input_file")),
+    Rule(
+        ("run",),
+        ("input_column", "output_column"),
+        "without --input of rows with columns",
+        _reads_rows,
+    ),
     Rule(("run",), ("fields",), "as the artifact's prompt has no such field", prompt_has_fields),
     Rule(
         ("run", "serve"),
