@@ -215,7 +215,7 @@ def test_parquet_keeps_its_types(edge: Edge, artifacts: Path, tmp_path: Path) ->
     arguments = ("run", artifacts / "onnx-int8", "--input", tmp_path / "*.parquet", "--output")
     ended = edge(*arguments, output, "--input-column", "question", "--jsonl")
     assert ended.status == 1
-    assert "broken.parquet: not a Parquet file" in ended.err.splitlines()[-1]
+    assert "broken.parquet: not a whole Parquet file" in ended.err.splitlines()[-1]
     answered = pq.read_table(output / "rows.parquet")
     assert answered.schema.names == ["question", "when", "weight", "output", "generation"]
     assert answered.schema.field("when").type == pa.timestamp("ms")

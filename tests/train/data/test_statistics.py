@@ -121,7 +121,7 @@ def test_training_drops_long_rows_and_keeps_to_the_token_budget(
     from edge.train.trainer import train
 
     rows = [{"input": f"what is {n} " * (1 + n % 6), "target": f"a {n % 10}"} for n in range(120)]
-    data = write_rows("rows.jsonl", [*rows, {"input": "the bridge " * 60, "target": "a river"}])
+    data = write_rows("rows.jsonl", [*rows, {"input": "the river " * 60, "target": "a river"}])
     config = TrainConfig(
         data=data, output=tmp_path / "out", model=str(random_model()), dev_ratio=0.1, epochs=2,
         tokens_per_step=300, long="drop", max_source_length=60, max_target_length=16, threads=1,
