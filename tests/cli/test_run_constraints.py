@@ -51,10 +51,10 @@ def test_rows_are_constrained(artifacts: Path, edge: Edge, tmp_path: Path) -> No
     ("options", "said"),
     [
         (("--json-schema", "missing.json"), "missing.json: can't be read"),
-        (("--json-schema", "{"), "json_schema is not JSON"),
+        (("--json-schema", "{"), "--json-schema is not JSON"),
         (("--grammar", "missing.lark"), "missing.lark: can't be read"),
         (("--choice", "a", "--regex", "b"), "can't be combined"),
-        (("--copy-allow", "b"), "copy_allow needs copy_only"),
+        (("--copy-allow", "b"), "--copy-allow needs --copy-only"),
         (("--regex", ""), "regex must be a text"),
     ],
     ids=str,

@@ -132,7 +132,8 @@ def test_a_folder_of_someone_elses_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_no_run_is_one_line(assert_refused: Callable[..., str], tmp_path: Path) -> None:
-    assert "no training log found" in assert_refused("runs", tmp_path / "none")
+    assert "there is no such folder" in assert_refused("runs", tmp_path / "none")
+    assert "no training log found" in assert_refused("runs", tmp_path)
     assert "--watch needs RUN" in assert_refused("runs", "--watch")
 
 

@@ -249,6 +249,8 @@ def test_the_terminal_shows_texts_as_texts(
     hostile["results"][0]["quantization"] = "[red]\x1b[2Jint8"
     path = tmp_path / "report.json"
     write_reports(hostile, Outputs(json=path))
+    assert "a lone surrogate is not valid Unicode" in edge("report", path).err
+    path.write_text(path.read_text().replace("\\ud800", ""))
     ended = edge("report", path)
     assert ended.status == 0, ended.err
     assert "[red] [2Jint8" in ended.out
@@ -298,7 +300,9 @@ def test_a_folder_that_is_a_file(
 ) -> None:
     path = tmp_path / "report.json"
     write_reports(document, Outputs(json=path))
-    assert "is a file" in assert_refused("report", path, "--plots", path)
+    (tmp_path / "plots").touch()
+    assert "is a file" in assert_refused("report", path, "--plots", tmp_path / "plots")
+    assert "would replace an input" in assert_refused("report", path, "--plots", path)
 
 
 # -- the page, in a browser ------------------------------------------------------------------------

@@ -257,7 +257,7 @@ def test_the_command(edge: Callable[..., Any], trained: Path, tmp_path: Path) ->
         (("--format", "all"), "is for --format onnx only, not for all"),
         (("--format", "onnx", "--prefix", "rewrite: "), "does not support --prefix"),
         (("--format", "onnx", "--max-input-tokens", "9"), "does not support --max-input-tokens"),
-        (("--format", "onnx", "--stop", "."), "stop_strings"),
+        (("--format", "onnx", "--stop", "."), "--stop: not supported"),
     ],
 )
 def test_what_the_layout_does_not_support_is_refused(
