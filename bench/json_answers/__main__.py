@@ -39,6 +39,7 @@ _LORA: Mapping[str, Any] = {
     "dropout": 0.0,
     "ema_ratio": 0.2,
     "eval_steps": 0,
+    "rename_ratio": 0.3,
 }
 
 
