@@ -126,6 +126,11 @@ _SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "Ratio of rows whose input becomes the target with a disfluency from the data.  [=]",
         ),
         (
+            "tagging_weight",
+            "FLOAT",
+            "Weight of a second loss: the encoder predicts which input tokens are kept.  [=]",
+        ),
+        (
             "vocab_size",
             "N",
             "Size of a new vocabulary.  [default: (2000 for tiny, 4000 for mini)]",

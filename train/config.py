@@ -135,6 +135,7 @@ class TrainConfig:
     ema_decay: _Ratio = 0.99  # per step
     rename_ratio: _OptionalRatio = None  # of the rows whose rare words are renamed each epoch
     disfluency_ratio: _Ratio = 0.0  # of the rows whose input is the target with a disfluency
+    tagging_weight: Annotated[float, NON_NEGATIVE] = 0.0  # of the loss of kept source tokens
     # Device
     device: Annotated[str, one_of("auto", "cpu", "cuda", "mps")] = "auto"
     precision: Annotated[str, NOT_FP16, one_of("auto", "bf16", "fp32")] = "auto"
@@ -212,9 +213,8 @@ class TrainConfig:
             UsageError: As `validate`.
         """
         self.validate()
-        defaults: dict[str, Any] = dict(_PRETRAINED_DEFAULTS)
-        if self.is_from_scratch:
-            defaults = dict(_FROM_SCRATCH_DEFAULTS)
+        new = self.is_from_scratch
+        defaults: dict[str, Any] = dict(_FROM_SCRATCH_DEFAULTS if new else _PRETRAINED_DEFAULTS)
         if self.from_scratch == "mini":
             defaults |= _MINI_DEFAULTS
         if self.time_limit is not None:

@@ -213,7 +213,9 @@ class _Attempt:
             generator=torch.Generator(),
             num_workers=0,  # workers deadlock on macOS with Python 3.12
         )
-        loss = LabelLoss(config.label_smoothing, self.teacher, config.distill_ratio)
+        loss = LabelLoss(
+            config.label_smoothing, self.teacher, config.distill_ratio, config.tagging_weight
+        )
         trainer = CustomTrainer(
             model=state.model,
             args=trainer_arguments(

@@ -21,6 +21,7 @@ from edge.runtime.inference.batching import batches_by_length
 from edge.train.data.collator import IGNORED_LABEL
 from edge.train.data.pairs import Pair
 from edge.train.model.answers import generate_texts
+from edge.train.model.tagging import TaggingLoss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -134,17 +135,29 @@ class LabelLoss:
         smoothing: Label smoothing, 0 to 1.
         teacher: Adds the divergence KL(teacher ‖ model) at each label.
         distill_ratio: Weight of that divergence in the loss, 0 to 1.
+        tagging_weight: Weight of the tags' loss, which is added; 0 for none.
     """
 
     def __init__(
-        self, smoothing: float, teacher: PreTrainedModel | None = None, distill_ratio: float = 0.5
+        self,
+        smoothing: float,
+        teacher: PreTrainedModel | None = None,
+        distill_ratio: float = 0.5,
+        tagging_weight: float = 0.0,
     ) -> None:
         self._smoothing, self._teacher = smoothing, teacher
         self._distill_ratio = distill_ratio
+        self._tagging = TaggingLoss() if tagging_weight else None
+        self._tagging_weight = tagging_weight
         self._teacher_logits: torch.Tensor | None = None
 
     def prepare(self, inputs: dict[str, Any]) -> None:
-        """Run the teacher on a batch (input_ids, attention_mask, decoder_input_ids)."""
+        """Tag a batch, and run the teacher on it.
+
+        Its tensors are input_ids, attention_mask, decoder_input_ids and labels.
+        """
+        if self._tagging is not None:
+            self._tagging.prepare(inputs)
         if self._teacher is None:
             return
         names = ("input_ids", "attention_mask", "decoder_input_ids")
@@ -181,4 +194,8 @@ class LabelLoss:
             )
             total = (1.0 - self._distill_ratio) * total + self._distill_ratio * divergence
             self._teacher_logits = None
-        return total / (num_items_in_batch or (labels != IGNORED_LABEL).sum())
+        count = (flat != IGNORED_LABEL).sum()
+        if self._tagging is not None:
+            # A mean, which counts as often as the batch has labels.
+            total = total + self._tagging_weight * count * self._tagging(outputs)
+        return total / (num_items_in_batch or count)

@@ -26,7 +26,7 @@ from edge.runtime.errors import UsageError
 from edge.train.synthetic import lexicon
 from edge.train.synthetic import vocabulary as words
 
-DEFAULT_SIZES: Mapping[str, int] = MappingProxyType({"train": 36000, "dev": 300, "test": 500})
+DEFAULT_SIZES: Mapping[str, int] = MappingProxyType({"train": 48000, "dev": 300, "test": 500})
 UNSEEN_RATIO = 0.3  # of the held-out rows contain unseen names
 _FLUENT_RATIO = 0.04  # of the rows are fluent already, which a model must leave unchanged
 _MAX_TRIES = 200  # consecutive duplicates before giving up
@@ -74,7 +74,7 @@ def generate(seed: int = 0, sizes: Mapping[str, int] = DEFAULT_SIZES) -> dict[st
         UsageError: There are fewer distinct questions than rows requested.
     """
     names = random.Random(f"{seed}/names")
-    pool = words.invent_names(names, seen=4000, unseen=600)
+    pool = words.invent_names(names, seen=20000, unseen=600)
     taken: set[str] = set()
     splits: dict[str, list[Row]] = {}
     # Held-out rows come first, so that they do not depend on the size of the training split.

@@ -18,7 +18,12 @@ FILLERS = [
     )
 ]  # fmt: skip
 # Said between words and their repetition, where they mark nothing by themselves.
-PAUSES = [pause.split() for pause in ("uh", "um", "er", "erm", "uh", "um", "you know", "well")]
+PAUSES = [
+    pause.split()
+    for pause in (
+        "uh", "um", "er", "erm", "uh", "um", "you know", "well", "hmm", "like",
+    )
+]  # fmt: skip
 # Said before a question only.
 OPENING_FILLERS = [
     filler.split()

@@ -141,8 +141,11 @@ _LISTS = {
 _NAMED = ("person", "place")
 # Nouns that may be an invented word, so that a model learns to copy words that it does not know.
 _OPEN = ("thing", "topic", "group", "subject", "item", "work", "event", "role")
-_INVENTED_RATIO = 0.1  # of the fillings of those
+_INVENTED_RATIO = 0.15  # of the fillings of those
 _REAL_RATIO = 0.4  # of the names
+# Of invented names repeat a syllable: a model must learn which of two equal pieces to copy next.
+_REPEAT_RATIO = 0.15
+_RECENT_RATIO = 0.5  # of the years, which people ask about most
 # Sounds of invented words; those listed twice are twice as likely.
 _ONSETS = (
     "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z",
@@ -190,7 +193,7 @@ def invent_names(rng: random.Random, seen: int, unseen: int) -> NamePool:
     known.update(name.lower() for name in (*lexicon.PLACES, *lexicon.PEOPLE))
     names: list[str] = []
     while len(names) < seen + unseen:
-        name = invent_word(rng).capitalize()
+        name = _invent_name(rng).capitalize()
         if name.lower() not in known:
             known.add(name.lower())
             names.append(name)
@@ -199,9 +202,19 @@ def invent_names(rng: random.Random, seen: int, unseen: int) -> NamePool:
 
 def invent_word(rng: random.Random) -> str:
     """A pronounceable word of one or two syllables, in lower case."""
-    count = rng.choice((1, 2, 2))
-    syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(count)]
+    return "".join(_invent_syllables(rng, rng.choice((1, 2, 2)))) + rng.choice(_CODAS)
+
+
+def _invent_name(rng: random.Random) -> str:
+    """A word as of `invent_word`, but of up to four syllables, two of which may be equal."""
+    syllables = _invent_syllables(rng, rng.choice((1, 2, 2, 3, 3)))
+    if rng.random() < _REPEAT_RATIO:
+        syllables.insert(rng.randint(0, len(syllables)), rng.choice(syllables))
     return "".join(syllables) + rng.choice(_CODAS)
+
+
+def _invent_syllables(rng: random.Random, count: int) -> list[str]:
+    return [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(count)]
 
 
 def draw_question(rng: random.Random, pool: NamePool, unseen: bool) -> Question:
@@ -244,7 +257,8 @@ def fill_slot(
             if not real and rng.random() < 0.15:
                 filled = [rng.choice(("Lake", "Mount", "Port", "New", "Upper")), *filled]
         elif kind == "year":
-            filled = [str(rng.randint(1100, 2030))]
+            first = 1950 if rng.random() < _RECENT_RATIO else 1100
+            filled = [str(rng.randint(first, 2030))]
         elif kind in _OPEN and rng.random() < _INVENTED_RATIO:
             filled = [rng.choice(names).lower()]
         else:
