@@ -117,7 +117,12 @@ def trained(dataset: Path, build_once: Callable[..., Path]) -> Path:
     def build(output: Path) -> None:
         train(
             TrainConfig(
-                data=dataset, output=output, from_scratch="tiny", epochs=5, max_source_length=64
+                data=dataset,
+                output=output,
+                from_scratch="tiny",
+                epochs=5,
+                max_source_length=64,
+                tagging_weight=1.0,
             )
         )
 

@@ -48,26 +48,28 @@ def test_phrases_are_frequent_and_short() -> None:
 
 @pytest.mark.parametrize("quantization", ["float32", "int8", "int4"])
 def test_answers_are_those_of_plain_greedy_search_in_fewer_steps(
-    drafted_model: Path, artifacts: Path, dataset: Path, tmp_path: Path, quantization: str
+    drafted_model: Path, dataset: Path, tmp_path: Path, quantization: str
 ) -> None:
     [made] = export(drafted_model, tmp_path / "made", "onnx", quantization)
-    copied = learned = 0
-    with load(made.folder) as model, load(artifacts / "onnx-int8") as without:
+    tokens = steps = at_once = 0
+    with load(made.folder) as model:
         for row in read_rows(dataset / "dev.jsonl"):
             plain = model.generate(row.input)
             drafted = model.generate(row.input, prompt_lookup_num_tokens=8)
             assert drafted.token_ids == plain.token_ids
             assert drafted.finish_reason == plain.finish_reason
             assert drafted.score == pytest.approx(plain.score, abs=1e-3)
-            learned += drafted.steps or 0
-            copied += without.generate(row.input, prompt_lookup_num_tokens=8).steps or 0
+            tokens += len(plain.token_ids)
+            steps += drafted.steps or 0
+            at_once += drafted.steps == 1
         text = read_rows(dataset / "dev.jsonl")[0].input
         for limits in ({"max_new_tokens": 3}, {"min_new_tokens": 30, "max_new_tokens": 33}):
             drafted = model.generate(text, prompt_lookup_num_tokens=8, **limits)
             assert drafted.token_ids == model.generate(text, **limits).token_ids
         beams = model.generate(text, num_beams=2, prompt_lookup_num_tokens=8)
         assert beams.token_ids == model.generate(text, num_beams=2).token_ids
-    assert learned < 0.9 * copied
+    assert steps < 0.5 * tokens
+    assert at_once >= 10  # of 60; without a head 3 to 6
 
 
 def test_a_head_that_is_always_wrong_changes_no_answer(copy: Path, tmp_path: Path) -> None:
