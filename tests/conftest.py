@@ -120,7 +120,7 @@ def trained(dataset: Path, build_once: Callable[..., Path]) -> Path:
                 data=dataset,
                 output=output,
                 from_scratch="tiny",
-                epochs=5,
+                epochs=8,
                 max_source_length=64,
                 tagging_weight=1.0,
             )

@@ -94,7 +94,8 @@ def test_torchscript_in_8_bits_drafts_nothing(artifacts: Path, texts: list[str])
         with model.stream(texts[0], prompt_lookup_num_tokens=6) as stream:
             assert "".join(stream) == plain.text
         for answer in (drafted, stream.result):
-            assert (answer.token_ids, answer.score) == (plain.token_ids, pytest.approx(plain.score))
+            assert answer.token_ids == plain.token_ids
+            assert answer.score == pytest.approx(plain.score, abs=1e-5)
             assert answer.steps is None
 
 
