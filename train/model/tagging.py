@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from functools import cache
 from typing import Any
 
 import torch
@@ -49,19 +50,23 @@ class TaggingLoss:
     def prepare(self, inputs: dict[str, Any]) -> None:
         """Tag a batch: input_ids, attention_mask (rows, source length), labels (rows, length)."""
         input_ids, mask, labels = (inputs[n] for n in ("input_ids", "attention_mask", "labels"))
-        tags = torch.zeros(input_ids.shape)
+        tags: list[bool] = []
         rows = zip(input_ids.tolist(), mask.sum(dim=1).tolist(), labels.tolist(), strict=True)
-        for row, (ids, length, row_labels) in enumerate(rows):
+        for ids, length, row_labels in rows:
             target = [label for label in row_labels if label != IGNORED_LABEL]
-            tags[row, :length] = torch.tensor(kept_tokens(ids[:length], target), dtype=tags.dtype)
+            tags += kept_tokens(ids[:length], target)
         self._mask = mask.bool()
-        self._tags = tags.to(input_ids.device)[self._mask]
+        self._tags = torch.tensor(tags, dtype=torch.float32, device=input_ids.device)
 
     def __call__(self, outputs: Any) -> torch.Tensor:
         """The loss of the batch that was prepared."""
         encoded = outputs.encoder_last_hidden_state
-        generator = torch.Generator().manual_seed(_SEED)
-        direction = torch.randn(encoded.shape[-1], generator=generator)
-        direction = (direction * (_SCALE / direction.norm())).to(encoded.device)
-        logits = encoded.float() @ direction
+        logits = encoded.float() @ _direction(encoded.shape[-1]).to(encoded.device)
         return F.binary_cross_entropy_with_logits(logits[self._mask], self._tags)
+
+
+@cache
+def _direction(d_model: int) -> torch.Tensor:
+    """The direction of the tags, (d_model,), on the CPU."""
+    direction = torch.randn(d_model, generator=torch.Generator().manual_seed(_SEED))
+    return direction * (_SCALE / direction.norm())

@@ -254,6 +254,8 @@ def test_an_output_folder_belongs_to_one_run(
     assert "contains other files" in assert_refused(*arguments[:-1], tmp_path / "mine")
     assert "is inside --input" in assert_refused(*arguments[:-1], source.parent / "out")
     assert "would replace an input" in assert_refused(*arguments[:-1], source.parent)
+    pattern = ("run", arguments[1], "--input", source.parent / "*.jsonl", "--output")
+    assert "contains the input" in assert_refused(*pattern, source.parent)
     assert "is a file" in assert_refused(*arguments[:-1], tmp_path / "mine" / "letter.txt")
     assert "give a folder with --output" in assert_refused(*arguments[:-2])
     assert "unknown executor 'rey'. Did you mean 'ray'" in assert_refused(

@@ -26,7 +26,7 @@ from edge.train.model.tagging import TaggingLoss, kept_tokens
         ("a b", "a x b", ""),
         ("", "x", ""),
     ],
-)  # fmt: skip
+)
 def test_the_last_of_equal_tokens_is_kept(source: str, target: str, dropped: str) -> None:
     ids: dict[str, int] = {}
     tokens = [ids.setdefault(word, len(ids)) for word in source.split()]
