@@ -31,7 +31,7 @@ from edge.train.loop.progress import ProgressReporter
 from edge.train.loop.schedule import TrainingSchedule
 from edge.train.loop.snapshots import EpochSnapshots
 from edge.train.loop.training_state import TrainingState
-from edge.train.model.distillation import LabelLoss
+from edge.train.model.label_loss import LabelLoss
 
 if TYPE_CHECKING:
     from collections.abc import Callable

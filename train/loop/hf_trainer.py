@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge.train.config import RunConfig
     from edge.train.device import DeviceConfig
     from edge.train.loop.schedule import TrainingSchedule
-    from edge.train.model.distillation import LabelLoss
+    from edge.train.model.label_loss import LabelLoss
 
 UNLIMITED_STEPS = 10**9  # of a run that only a time limit ends
 _OPTIMIZERS = {

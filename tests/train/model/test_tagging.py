@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from edge.train.model.distillation import LabelLoss
+from edge.train.model.label_loss import LabelLoss
 from edge.train.model.tagging import TaggingLoss, kept_tokens
 
 
