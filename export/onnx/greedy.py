@@ -18,8 +18,6 @@ from edge.export.onnx.precision import Precision
 from edge.export.source import SourceModel
 from edge.runtime.artifact.manifest import Architecture
 
-_FORBIDDEN = -1e30  # added to the logit of a token that must not be chosen
-
 
 def emit_greedy(
     graph: Graph,
@@ -193,15 +191,8 @@ class TokenSelector:
             shortest: int64 scalar: eos is not allowed before so many tokens, as in transformers.
         """
         body, head = self.body, self.head
-        penalty = body.op(
-            "Where",
-            body.op("Less", numbers, shortest),
-            body.constant(_FORBIDDEN, np.float32),
-            body.constant(0.0, np.float32),
-        )
-        penalties = body.op("Reshape", penalty, body.constant([-1, 1]))
-        eos_penalty = body.op("Mul", head.eos(body), penalties)
-        allowed = body.op("Add", head.allowed(body, logits), eos_penalty)
+        too_short = body.op("Cast", body.op("Less", numbers, shortest), to=INT64)
+        allowed = body.op("Add", logits, body.op("Gather", head.penalties(body), too_short))
         best = self._first_of_largest(allowed)
         log_probs = body.op("LogSoftmax", logits, axis=2)
         column = body.op("Unsqueeze", best, body.constant([2]))

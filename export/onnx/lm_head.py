@@ -22,6 +22,8 @@ from edge.export.onnx.precision import Precision
 from edge.export.source import SourceModel
 from edge.train.model.architecture import HEAD
 
+_FORBIDDEN = -1e30  # added to the logit of a token that must not be chosen
+
 
 class Head(abc.ABC):
     """Computes logits, and maps their columns to ids. `graph` is where nodes are added."""
@@ -31,16 +33,12 @@ class Head(abc.ABC):
         """[batch, n, d_model] → [batch, n, columns]."""
 
     @abc.abstractmethod
-    def allowed(self, graph: Graph, logits: str) -> str:
-        """The logits without the last columns, if these must not be chosen."""
-
-    @abc.abstractmethod
-    def eos(self, graph: Graph) -> str:
-        """float32 [1, allowed columns]: 1 at end tokens, 0 elsewhere."""
+    def penalties(self, graph: Graph) -> str:
+        """float32 [2, columns], added to logits: row 0 where an answer may end, else row 1."""
 
     @property
     def group(self) -> int:
-        """A group size that divides the number of allowed columns; 1 if none is known."""
+        """A group size that divides the number of columns; 1 if none is known."""
         return 1
 
     @abc.abstractmethod
@@ -59,26 +57,20 @@ class FullHead(Head):
         """See `Head.logits`."""
         return self._precision.linear(graph, x, [HEAD])
 
-    def allowed(self, graph: Graph, logits: str) -> str:
-        """Leaves out ids without a piece of text."""
-        if self._source.pieces == self._source.architecture.vocab_size:
-            return logits
-        bounds = (graph.constant([0]), graph.constant([self._source.pieces]), graph.constant([2]))
-        return graph.op("Slice", logits, *bounds)
+    def penalties(self, graph: Graph) -> str:
+        """See `Head.penalties`; ids without a piece of text are never chosen."""
+        return graph.weight("greedy.penalties", self._penalties)
 
-    def eos(self, graph: Graph) -> str:
-        """See `Head.eos`."""
-        return graph.weight("greedy.eos", self._eos_column)
-
-    def _eos_column(self) -> np.ndarray:
-        column = np.zeros((1, self._source.pieces), dtype=np.float32)
-        column[0, list(self._source.architecture.all_end_token_ids)] = 1.0
-        return column
+    def _penalties(self) -> np.ndarray:
+        size = self._source.architecture.vocab_size
+        penalties = _penalties(self._source, np.arange(size))
+        penalties[:, self._source.pieces :] = _FORBIDDEN
+        return penalties
 
     @property
     def group(self) -> int:
         """The largest divisor of the number of columns up to its square root."""
-        count = self._source.pieces
+        count = self._source.architecture.vocab_size
         return max(size for size in range(1, math.isqrt(count) + 1) if count % size == 0)
 
     def ids(self, graph: Graph, columns: str) -> str:
@@ -190,15 +182,12 @@ class ShortlistHead(Head):
         zeros = graph.op(
             "Expand",
             graph.constant(0.0, np.float32),
-            graph.op("Concat", graph.constant([1]), count, axis=0),
+            graph.op("Concat", graph.constant([2]), count, axis=0),
         )
-        self._eos = graph.op(
-            "Concat", graph.weight("shortlist.eos", self._eos_column), zeros, axis=1
+        listed_penalties = graph.weight(
+            "shortlist.penalties", lambda: _penalties(source, self._shortlist)
         )
-
-    def _eos_column(self) -> np.ndarray:
-        is_eos = np.isin(self._shortlist[None], self._source.architecture.all_end_token_ids)
-        return np.asarray(is_eos, dtype=np.float32)
+        self._penalties = graph.op("Concat", listed_penalties, zeros, axis=1)
 
     def logits(self, graph: Graph, x: str) -> str:
         """See `Head.logits`."""
@@ -206,13 +195,9 @@ class ShortlistHead(Head):
         extra = graph.op("MatMul", x, self._input_columns.weights)
         return graph.op("Concat", shortlist, graph.op("Add", extra, self._mask), axis=2)
 
-    def allowed(self, graph: Graph, logits: str) -> str:
-        """All columns are allowed."""
-        return logits
-
-    def eos(self, graph: Graph) -> str:
-        """See `Head.eos`."""
-        return self._eos
+    def penalties(self, graph: Graph) -> str:
+        """See `Head.penalties`."""
+        return self._penalties
 
     def ids(self, graph: Graph, columns: str) -> str:
         """See `Head.ids`."""
@@ -234,6 +219,13 @@ class ShortlistHead(Head):
         )
         # A masked column may have the same id as another; the larger value wins.
         return graph.op("ScatterElements", absent, ids, logits, axis=2, reduction="max")
+
+
+def _penalties(source: SourceModel, ids: np.ndarray) -> np.ndarray:
+    """float32 [2, len(ids)]: 0, but in row 1 end tokens are forbidden."""
+    penalties = np.zeros((2, ids.size), np.float32)
+    penalties[1, np.isin(ids, source.architecture.all_end_token_ids)] = _FORBIDDEN
+    return penalties
 
 
 def _is_new(source: SourceModel, shortlist: Sequence[int]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,7 +79,8 @@ class RowInt8(BlockInt8):
                 "MatMulIntegerToFloat", rows, values, one, scales, middle, domain=MICROSOFT
             )
             products.append(graph.op("Mul", product, row_scales))
-        return products[0] if parts == 1 else graph.op("Sum", *products)
+        # Faster than Sum, which adds one element at a time.
+        return functools.reduce(lambda total, product: graph.op("Add", total, product), products)
 
     def _columns(
         self,
@@ -105,34 +107,30 @@ class RowInt8(BlockInt8):
     def _quantize_rows(
         self, graph: Graph, x: str, width: int, parts: int
     ) -> tuple[list[str], list[str]]:
-        """x [..., width] in 8 bits, and the scales of its rows, once for all products of x.
+        """x [batch, length, width] in 8 bits, and the scales of its rows, once for all products.
 
-        QuantizeLinear takes the scales as those of an axis: no scaled copy of x is written, as
-        Div would, nor one of its magnitudes, as Abs would.
+        QuantizeLinear takes the scales as those of blocks: no scaled copy of x is written, as Div
+        would, nor one of its magnitudes, as Abs would.
 
         Returns:
-            For each of `parts` equal parts of a row: its integers [..., width / parts], and the
-            scale of each row [..., 1].
+            For each of `parts` equal parts of a row: its integers [batch, length, width / parts],
+            and the scale of each row [batch, length, 1].
         """
         if (graph, x) not in self._quantized:
-            last = graph.constant([-1])
-            shape = graph.op("Shape", x)
-            flat = graph.op("Reshape", x, graph.constant([-1, width // parts]))
-            highest = graph.op("ReduceMax", flat, last, keepdims=0)
-            lowest = graph.op("Neg", graph.op("ReduceMin", flat, last, keepdims=0))
+            blocks, axis = x, graph.constant([-1])
+            if parts > 1:
+                blocks = graph.op("Reshape", x, graph.constant([0, 0, parts, -1]))
+            keepdims = int(parts == 1)
+            highest = graph.op("ReduceMax", blocks, axis, keepdims=keepdims)
+            lowest = graph.op("Neg", graph.op("ReduceMin", blocks, axis, keepdims=keepdims))
             largest = graph.op("Max", highest, lowest, graph.constant(_TINY, np.float32))
             scale = graph.op("Mul", largest, graph.constant(1 / _STEPS, np.float32))
             middle = graph.op("Expand", graph.constant(_MIDDLE, np.uint8), graph.op("Shape", scale))
-            rows = graph.op("QuantizeLinear", flat, scale, middle, axis=0)
-            outer = graph.op("Shape", x, end=-1)
-            scales = graph.op(
-                "Reshape", scale, graph.op("Concat", outer, graph.constant([parts]), axis=0)
-            )
-            rows = graph.op("Reshape", rows, shape)
-            self._quantized[graph, x] = ([rows], [scales])
+            size = width // parts
+            rows = graph.op("QuantizeLinear", x, scale, middle, axis=-1, block_size=size)
+            both = ([rows], [scale])
             if parts > 1:
-                self._quantized[graph, x] = (
-                    graph.ops("Split", rows, outputs=parts, axis=-1, num_outputs=parts),
-                    graph.ops("Split", scales, outputs=parts, axis=-1, num_outputs=parts),
-                )
+                split = functools.partial(graph.ops, "Split", axis=-1, num_outputs=parts)
+                both = (split(rows, outputs=parts), split(scale, outputs=parts))
+            self._quantized[graph, x] = both
         return self._quantized[graph, x]
