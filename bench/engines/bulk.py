@@ -1,17 +1,20 @@
 """Bulk work compared: rows per second of edge, CTranslate2, Optimum and OpenVINO on many texts.
 
-    python -m edge.bench.engines.bulk flan-t5-small --data ../shared/data/disfl_qa/train.jsonl
+    python -m edge.bench.engines.bulk flan-t5-small --data ../shared/data/disfl_qa/train.jsonl \
+        --tokenizer ../shared/t5-tokenizer/tokenizer.json
 
 Tokenizing and decoding count. Texts are sorted by length within a chunk; a screening of the first
-chunk picks each engine's number of threads and batch size. Then the engines answer every chunk in
-turns, each in a separate process that is paused while the others work.
+rows picks each engine's batch size, and whether the cores are threads of one process or a process
+each. Then the engines answer every chunk in turns, and are paused while the others work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,6 +48,7 @@ class BulkSpeed:
     """
 
     name: str
+    processes: int = 0
     threads: int = 0
     batch: int = 0
     rows: int = 0
@@ -55,7 +59,7 @@ class BulkSpeed:
 
 
 class BulkRunner(FailureIsolated):
-    """The process of one engine, its batch size, and the rows and seconds of each chunk."""
+    """The processes of one engine, their batch size, and the rows and seconds of each chunk."""
 
     def __init__(self, name: str, spec: Spec, new_tokens: int) -> None:
         self.name = name
@@ -63,10 +67,10 @@ class BulkRunner(FailureIsolated):
         self.batch = 0
         self.chunks: list[tuple[int, float]] = []
         self._new_tokens = new_tokens
-        self._process: EngineProcess | None = None
+        self._processes: list[EngineProcess] = []
 
     def start(self, texts: Sequence[str], max_threads: int, batches: Sequence[int]) -> None:
-        """Load the engine with the threads and the batch size that answer `texts` fastest.
+        """Load the engine with the processes, threads and batch size that answer `texts` fastest.
 
         Raises:
             EngineMissingError: a library of the engine is not installed.
@@ -74,19 +78,20 @@ class BulkRunner(FailureIsolated):
         """
         best = float("inf")
         for threads in thread_counts(max_threads):
-            process = start(dataclasses.replace(self.spec, threads=threads))
-            try:
-                self._ask(process, texts[: batches[0]], batches[0])  # warm-up
-                times = {batch: self._ask(process, texts, batch) for batch in batches}
+            spec = dataclasses.replace(self.spec, threads=threads)
+            with contextlib.ExitStack() as stack:
+                processes = []
+                for _ in range(max(1, max_threads // threads)):
+                    processes.append(start(spec))
+                    stack.callback(processes[-1].close)
+                self._ask(processes, texts[: batches[0] * len(processes)], batches[0])  # warm-up
+                times = {batch: self._ask(processes, texts, batch) for batch in batches}
                 fastest = min(times, key=lambda batch: times[batch])
                 if times[fastest] < best:
-                    best, self.batch = times[fastest], fastest
+                    best, self.batch, self.spec = times[fastest], fastest, spec
                     self.close()
-                    self.spec = dataclasses.replace(self.spec, threads=threads)
-                    self._process = process
-            finally:
-                if process is not self._process:
-                    process.close()
+                    self._processes = processes
+                    stack.pop_all()
 
     def answer(self, texts: Sequence[str]) -> float:
         """Answer a chunk; returns its seconds.
@@ -94,15 +99,22 @@ class BulkRunner(FailureIsolated):
         Raises:
             EngineFailedError: the engine reported an error, ended or timed out.
         """
-        assert self._process
-        seconds = self._ask(self._process, texts, self.batch)
+        seconds = self._ask(self._processes, texts, self.batch)
         self.chunks.append((len(texts), seconds))
         return seconds
 
-    def _ask(self, process: EngineProcess, texts: Sequence[str], batch: int) -> float:
-        request = {"texts": list(texts), "batch": batch, "new_tokens": self._new_tokens}
+    def _ask(self, processes: Sequence[EngineProcess], texts: Sequence[str], batch: int) -> float:
+        """Seconds until the last process has answered its part of `texts`."""
         tokenizer = str(self.spec.model / "tokenizer.json")
-        return float(process.request({**request, "tokenizer": tokenizer})["seconds"])
+        request = {"batch": batch, "new_tokens": self._new_tokens, "tokenizer": tokenizer}
+        by_length = sorted(texts, key=len)  # so that all parts take as long
+        parts = [by_length[place :: len(processes)] for place in range(len(processes))]
+
+        def ask(process: EngineProcess, part: list[str]) -> float:
+            return float(process.request({**request, "texts": part})["seconds"])
+
+        with ThreadPoolExecutor(len(processes)) as pool:
+            return max(pool.map(ask, processes, parts))
 
     def speed(self) -> BulkSpeed:
         """The figures of all chunks."""
@@ -112,13 +124,14 @@ class BulkRunner(FailureIsolated):
         rows = sum(rows for rows, _ in self.chunks)
         total = rows / sum(seconds for _, seconds in self.chunks)
         p5, p95 = (float(value) for value in np.percentile(rates, (5, 95)))
-        return BulkSpeed(self.name, self.spec.threads, self.batch, rows, total, p5, p95)
+        processes, threads = len(self._processes), self.spec.threads
+        return BulkSpeed(self.name, processes, threads, self.batch, rows, total, p5, p95)
 
     def close(self) -> None:
-        """End the engine's process, if it is running."""
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+        """End the engine's processes, if they are running."""
+        for process in self._processes:
+            process.close()
+        self._processes = []
 
 
 def run_bulk(
@@ -140,7 +153,7 @@ def run_bulk(
         target: edge's artifact.
         baselines: names of `edge.bench.engines.baselines.table.BASELINES`.
         new_tokens: the exact length of every answer.
-        threads: the most threads.
+        threads: the most threads, of all processes of an engine.
         chunk: texts that an engine answers before the next has its turn.
         batches: sizes that the screening tries.
     """
@@ -180,6 +193,8 @@ def _fail(runner: BulkRunner, error: EngineProcessError) -> None:
 @click.option("--rows", type=click.IntRange(1), default=20_000, show_default=True)
 @click.option("--chunk", type=click.IntRange(1), default=500, show_default=True)
 @click.option("--quantize", default="int8", show_default=True, help="Of edge's onnx artifact.")
+@click.option("--tokenizer", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="tokenizer.json of the model; by default pieces shorter than T5's.")  # fmt: skip
 @click.option("--baseline", "baselines", multiple=True, type=click.Choice(BASELINES),
               default=BASELINES, help="Compare with this one only; repeatable.")  # fmt: skip
 @click.option("--new-tokens", type=click.IntRange(1, 512), default=16, show_default=True)
@@ -193,6 +208,7 @@ def main(
     rows: int,
     chunk: int,
     quantize: str,
+    tokenizer: Path | None,
     baselines: tuple[str, ...],
     new_tokens: int,
     max_threads: int,
@@ -205,7 +221,7 @@ def main(
         if not read:
             raise click.UsageError(f"{data} has no text in column {input_column}")
         texts = [read[place % len(read)] for place in range(rows)]
-        prepared = Prepared.of_shape(shape, cache or default_cache())
+        prepared = Prepared.of_shape(shape, cache or default_cache(), tokenizer)
     except EdgeError as error:
         raise click.UsageError(str(error)) from None
     target = Target("onnx", quantize)
@@ -226,7 +242,7 @@ def main(
         ratio = f"  {speed.rows_per_second / best:.2f} × best baseline" if best else ""
         click.echo(
             f"{speed.name:20} {speed.rows_per_second:8.1f} rows/s ({speed.p5:.1f}–{speed.p95:.1f})"
-            f"  {speed.threads} threads, batch {speed.batch}{ratio}"
+            f"  {speed.processes} × {speed.threads} threads, batch {speed.batch}{ratio}"
         )
     if json_file is not None:
         values = {

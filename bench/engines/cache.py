@@ -83,17 +83,21 @@ class Prepared:
     model: Path
 
     @classmethod
-    def of_shape(cls, arch: str, cache: Path) -> Prepared:
+    def of_shape(cls, arch: str, cache: Path, tokenizer_json: Path | None = None) -> Prepared:
         """The model of a shape with random weights, written at its first use.
 
         Raises:
-            UsageError: an unknown shape.
+            UsageError: an unknown shape, or see `write_model`.
+            ArtifactError: `tokenizer_json` is not a tokenizer.
         """
         shape = shape_of(arch)
-        home = cache / f"{arch}-{_digest([Path(edge.bench.engines.shapes.__file__)])}"
+        made_from = [Path(edge.bench.engines.shapes.__file__)]
+        if tokenizer_json is not None:
+            made_from.append(tokenizer_json)
+        home = cache / f"{arch}-{_digest(made_from)}"
         model = home / "model"
         if not model.is_dir():
-            write_model(shape, model)
+            write_model(shape, model, tokenizer_json=tokenizer_json)
         return cls(home, model)
 
     @classmethod

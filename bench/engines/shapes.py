@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.runtime.artifact import TOKENIZER_NAME
 from edge.runtime.artifact.manifest import Architecture
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_folder
@@ -80,18 +82,36 @@ def shape_of(name: str) -> Architecture:
     return SHAPES[name]
 
 
-def write_model(shape: Architecture, folder: str | Path, *, seed: int = 0) -> Path:
+def write_model(
+    shape: Architecture,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    tokenizer_json: str | Path | None = None,
+) -> Path:
     """Write a Hugging Face model folder with random weights, the same for the same seed.
 
+    Args:
+        shape: of the model.
+        folder: where it is written.
+        seed: of the weights.
+        tokenizer_json: a tokenizer to copy; by default one with made-up pieces of up to three
+            letters, which splits a text into more tokens than T5's.
+
     Raises:
-        UsageError: a shape that config.json can't express.
+        UsageError: a shape that config.json can't express, or a tokenizer with more pieces than the
+            shape has ids.
+        ArtifactError: `tokenizer_json` is not a tokenizer.
         OutputExistsError: `folder` exists.
     """
     config = _config(shape)
     with new_folder(folder, force=False) as staging:
         _write_json(staging / "config.json", config)
         _write_json(staging / "generation_config.json", _generation(shape))
-        _write_tokenizer(staging, min(PIECES, shape.vocab_size))
+        if tokenizer_json is None:
+            _write_tokenizer(staging, min(PIECES, shape.vocab_size))
+        else:
+            _copy_tokenizer(Path(tokenizer_json), staging, shape)
         _write_weights(shape, staging / "model.safetensors", seed)
     return Path(folder)
 
@@ -169,7 +189,21 @@ def _write_tokenizer(folder: Path, pieces: int) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / TOKENIZER_NAME))
+    _write_tokenizer_settings(folder)
+
+
+def _copy_tokenizer(path: Path, folder: Path, shape: Architecture) -> None:
+    from edge.runtime.text.tokenization import Tokenizer
+
+    pieces = Tokenizer(path, eos=shape.eos_token_id).pieces
+    if pieces > shape.vocab_size:
+        raise UsageError(f"{path} has {pieces:,} pieces, more than the {shape.vocab_size:,} ids")
+    shutil.copyfile(path, folder / TOKENIZER_NAME)
+    _write_tokenizer_settings(folder)
+
+
+def _write_tokenizer_settings(folder: Path) -> None:
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # known to transformers 4 and 5
         "eos_token": "</s>",

@@ -74,7 +74,7 @@ def test_every_engine_answers_all_rows_and_failures_are_named(
         target=Target("onnx", "int4_mixed"),
         baselines=baselines,
         new_tokens=4,
-        threads=1,
+        threads=2,
         chunk=12,
         batches=(4, 8),
     )
@@ -83,6 +83,7 @@ def test_every_engine_answers_all_rows_and_failures_are_named(
         assert not speed.failure
         assert speed.rows == 30
         assert speed.batch in (4, 8)
+        assert speed.processes * speed.threads == 2
         assert 0 < speed.p5 <= speed.p95
     assert "not installed" in speeds[3].failure
 

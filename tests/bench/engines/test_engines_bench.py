@@ -58,7 +58,7 @@ from edge.cli.display.engine_notes import report_notes
 from edge.export.publish import Target
 from edge.export.source import SourceModel
 from edge.runtime import load
-from edge.runtime.errors import UnsupportedError, UsageError
+from edge.runtime.errors import ArtifactError, UnsupportedError, UsageError
 from edge.runtime.rows import read_rows
 
 TINY = dataclasses.replace(
@@ -103,6 +103,20 @@ def test_a_shape_becomes_a_model_of_that_shape(tmp_path: Path, changes: dict[str
     assert SourceModel.open(folder).architecture == shape
     again = write_model(shape, tmp_path / "again")
     assert (folder / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+
+
+def test_a_model_of_a_shape_takes_a_tokenizer(tmp_path: Path, tiny: Prepared) -> None:
+    given = tmp_path / "tokenizer.json"
+    given.write_bytes((tiny.model / "tokenizer.json").read_bytes())
+    folder = write_model(TINY, tmp_path / "model", tokenizer_json=given)
+    assert (folder / "tokenizer.json").read_bytes() == given.read_bytes()
+    few = dataclasses.replace(TINY, vocab_size=100)
+    with pytest.raises(UsageError, match="more than the 100 ids"):
+        write_model(few, tmp_path / "few", tokenizer_json=given)
+    given.write_text("{}")
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
+        write_model(TINY, tmp_path / "none", tokenizer_json=given)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "tokenizer.json"}
 
 
 def test_ids_are_as_many_as_asked_and_the_same_each_time(tiny: Prepared) -> None:
