@@ -103,6 +103,7 @@ class Model(TokenModel, AsyncCalls):
         fields: Fields | Sequence[Fields] | None = None,
         on_long: OnLong | None = None,
         batch_size: int = BATCH_SIZE,
+        parallel_batches: int = 1,
         output: OutputCheck | None = None,
         **options: Any,
     ) -> list[Generation]: ...
@@ -114,6 +115,7 @@ class Model(TokenModel, AsyncCalls):
         fields: Fields | Sequence[Fields] | None = None,
         on_long: OnLong | None = None,
         batch_size: int = BATCH_SIZE,
+        parallel_batches: int = 1,
         output: OutputCheck | None = None,
         **options: Any,
     ) -> Generation | list[Generation]:
@@ -125,7 +127,8 @@ class Model(TokenModel, AsyncCalls):
                 for all texts, or a list with one for each.
             on_long: What to do with an input over the limit: "error", "truncate", "chunk" or
                 "fallback". None takes the guardrails' choice, "error" by default.
-            batch_size: Number of texts in one run of the engine.
+            batch_size: Most texts in one run of the engine, which has at most 8,192 tokens.
+            parallel_batches: Runs at the same time; ctranslate2 and gguf have one at a time.
             output: A check that each answer must pass. None takes the guardrails' check.
             **options: Fields of `GenerationOptions` that replace the model's defaults.
 
@@ -144,7 +147,8 @@ class Model(TokenModel, AsyncCalls):
             >>> answer.text, answer.score, answer.timings.total_ms
             >>> answers = model.generate(["first text", "second text"], max_new_tokens=32)
         """
-        call = self._call(options, on_long, batch_size, output)
+        how = {"batch_size": batch_size, "parallel_batches": parallel_batches}
+        call = self._call(options, on_long, output, **how)
         several = [texts] if isinstance(texts, str) else texts
         answers: list[Generation] = []
         for answer in answer_each(self.encoder, self._runner, several, fields, call, strict=True):
@@ -179,24 +183,23 @@ class Model(TokenModel, AsyncCalls):
             UsageError: Something that concerns all texts, such as an unknown option.
             UnsupportedError: The engine can't do what the options ask for.
         """
-        call = self._call(options, on_long, batch_size, output, before_batch)
+        how = {"batch_size": batch_size, "before_batch": before_batch}
+        call = self._call(options, on_long, output, **how)
         return answer_each(self.encoder, self._runner, texts, fields, call, strict=False)
 
     def _call(
         self,
         options: Mapping[str, Any],
         on_long: OnLong | None,
-        batch_size: int,
         output: OutputCheck | None,
-        before_batch: Callable[[], None] | None = None,
+        **how: Any,
     ) -> Call:
         return Call(
             options=self.options(options),
             guardrails=self.guardrails,
             on_long=self._on_long(on_long),
-            batch_size=batch_size,
             output=self.guardrails.output if output is None else output,
-            before_batch=before_batch,
+            **how,
         )
 
     def stream(

@@ -81,7 +81,8 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 4096),
     metavar="N",
     show_default="the cores ÷ --threads",
-    help="Workers for many files. Each loads the model.",
+    help="Workers: for many files, processes that load the model; for one file, batches at the same"
+    " time (onnx, torchscript).",
 )
 @threads_option()
 @trust_option
@@ -108,7 +109,7 @@ def command(
     """Answer TEXT, every row of --input, or every line of standard input, which - stands for, too.
 
     A row keeps its columns and gains a column with the answer. A line of text is answered with a
-    line of text. A folder or pattern of files is split among workers; --output is then a folder.
+    line of text. Files of a folder or pattern are shared among workers; --output is then a folder.
 
     With --output, answers are saved continuously. After a crash, run the same command without
     --force to continue.
@@ -145,12 +146,16 @@ def command(
             raise UsageError(f"--input {input_file} names many files; give a folder with --output")
         answer_dataset(job, input_file, output_file, executor, workers, force)
         return
-    if workers is not None or executor != "local":
-        raise UsageError("--workers and --executor need a folder or pattern as --input")
-    if input_file is not None and output_file is not None:
-        from edge.runtime.batch.single_file import check_output
+    if executor != "local":
+        raise UsageError("--executor needs a folder or pattern as --input")
+    if workers is not None and input_file is None:
+        raise UsageError("--workers needs --input")
+    if input_file is not None:
+        from edge.runtime.batch.single_file import bulk_threads, check_output
 
-        check_output(input_file, output_file, force=force)
+        if output_file is not None:
+            check_output(input_file, output_file, force=force)
+        threads = threads or bulk_threads(artifact, workers)
     with load(artifact, threads=threads, guardrails=rails, trust_code=trust_code) as model:
         if text is not None and stream:
             with model.stream(text, fields=values, **call) as pieces:
@@ -161,7 +166,7 @@ def command(
         elif text is not None:
             click.echo(format_generation(model.generate(text, fields=values, **call), as_json))
         elif input_file is not None:
-            _run_file(model, job, input_file, output_file, force)
+            _run_file(model, job, input_file, output_file, workers, force)
         else:
             _filter(model, values, as_json, call)
 
@@ -202,17 +207,24 @@ def _filter(model: Model, fields: dict[str, str], as_json: bool, call: dict[str,
 
 
 def _run_file(
-    model: Model, job: BatchJob, input_file: Path, output_file: Path | None, force: bool
+    model: Model,
+    job: BatchJob,
+    input_file: Path,
+    output_file: Path | None,
+    workers: int | None,
+    force: bool,
 ) -> None:
     from edge.runtime.batch.single_file import iter_answers, run_file
 
     if output_file is None:
-        for lines in iter_answers(model, input_file, job):
+        for lines in iter_answers(model, input_file, job, workers=workers):
             for line in lines:
                 click.echo(line)
         return
     with _row_progress() as progress:
-        count = run_file(model, input_file, output_file, job, force=force, progress=progress)
+        count = run_file(
+            model, input_file, output_file, job, workers=workers, force=force, progress=progress
+        )
     click.echo(f"{count} answers written to {output_file}", err=True)
 
 

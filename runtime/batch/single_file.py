@@ -7,8 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.runtime.artifact import Artifact
 from edge.runtime.batch.job import (
     BATCH_SIZE,
+    PART_SIZE,
     BatchJob,
     InputRow,
     format_row,
@@ -17,8 +19,10 @@ from edge.runtime.batch.job import (
     iter_inputs,
 )
 from edge.runtime.batch.journal import journal_path, open_journal
+from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_file
+from edge.runtime.platform.cpu import usable_cores
 from edge.runtime.platform.destination import exists_already
 from edge.runtime.platform.os_errors import readable_os_errors
 from edge.runtime.rows import data_sha256
@@ -35,16 +39,43 @@ _OTHER_FORMATS = (
 Progress = Callable[[int, int], None]
 
 
-def iter_answers(model: Model, path: Path, job: BatchJob, skip: int = 0) -> Iterator[list[str]]:
-    """Yield the lines of output batch by batch, starting after the first `skip` rows.
+def bulk_threads(artifact: Path, workers: int | None) -> int | None:
+    """Threads to load an artifact with for many rows, if none are asked for.
+
+    One thread for each of several batches answers more rows than all threads for one batch. None
+    stands for the artifact's tuned value: it has one batch at a time, or `workers` is given.
+    """
+    engine = ENGINES.load(Artifact.open(artifact).manifest.format)
+    return 1 if engine.concurrent and workers is None else None
+
+
+def iter_answers(
+    model: Model, path: Path, job: BatchJob, skip: int = 0, *, workers: int | None = None
+) -> Iterator[list[str]]:
+    """Yield the lines of output part by part, starting after the first `skip` rows.
+
+    Args:
+        model: The loaded artifact.
+        path: Rows or lines of text. Parts of a pipe are small, since its rows may come slowly.
+        job: Artifact and options.
+        skip: Rows to leave out.
+        workers: See `run_file`.
 
     Raises:
         DataError: A malformed row (file:line).
+        UsageError: More than one worker, and an engine that has one at a time.
         EdgeError: A row can't be answered.
     """
-    for batch in iter_batches(islice(_inputs(path, job), skip, None)):
-        answers = generate(model, batch, job)
-        yield [format_row(row, a, job) for row, a in zip(batch, answers, strict=True)]
+    if workers is not None and workers > 1 and not model.engine.concurrent:
+        raise UsageError(
+            f"--workers {workers}: the {model.engine.format} engine runs one batch at a time. Split"
+            " the file, and give the folder as --input"
+        )
+    together = workers or max(1, usable_cores() // model.engine.threads)
+    size = PART_SIZE if path.is_file() else BATCH_SIZE
+    for part in iter_batches(islice(_inputs(path, job), skip, None), size):
+        answers = generate(model, part, job, together)
+        yield [format_row(row, a, job) for row, a in zip(part, answers, strict=True)]
 
 
 def _inputs(path: Path, job: BatchJob) -> Iterator[InputRow]:
@@ -57,6 +88,7 @@ def run_file(
     output: Path,
     job: BatchJob,
     *,
+    workers: int | None = None,
     force: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> int:
@@ -71,6 +103,8 @@ def run_file(
             only once, so it is not resumable.
         output: File of the answers.
         job: Artifact and options.
+        workers: Batches that are answered at the same time, each with the model's threads. None:
+            the cores ÷ threads, or 1 where the engine runs one batch at a time.
         force: Replace an existing output, and discard what an unfinished run left.
         progress: Called with (rows answered, total rows).
 
@@ -87,27 +121,27 @@ def run_file(
     if path.exists() and not path.is_file() and not path.is_dir():
         if not force and _is_taken(output):  # whatever a journal beside it is of
             raise exists_already(output)
-        return _run_pipe(model, path, output, job)
+        return _run_pipe(model, path, output, job, workers)
     total = sum(1 for _ in _inputs(path, job))
     fingerprint = {**job.fingerprint(), "input": data_sha256(path)}
     with open_journal(output, fingerprint, force=force) as journal:
         if not force and not journal.lines and _is_taken(output):
             raise exists_already(output)
-        # Resume at a batch boundary, because a batch shares one random generator.
-        done = journal.lines if journal.lines == total else journal.lines // BATCH_SIZE * BATCH_SIZE
+        # Resume at the start of a part, because its batches have random generators of their own.
+        done = journal.lines if journal.lines == total else journal.lines // PART_SIZE * PART_SIZE
         journal.truncate(done)
         progress(done, total)
-        for lines in iter_answers(model, path, job, skip=done):
+        for lines in iter_answers(model, path, job, skip=done, workers=workers):
             journal.append(lines)
             progress(journal.lines, total)
         journal.publish()
     return total
 
 
-def _run_pipe(model: Model, path: Path, output: Path, job: BatchJob) -> int:
+def _run_pipe(model: Model, path: Path, output: Path, job: BatchJob, workers: int | None) -> int:
     count = 0
     with new_file(output) as staging, staging.open("w", encoding="utf-8") as handle:
-        for lines in iter_answers(model, path, job):
+        for lines in iter_answers(model, path, job, workers=workers):
             handle.writelines(line + "\n" for line in lines)
             count += len(lines)
     return count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,8 @@ from edge.runtime.text.stop_strings import StopStringCriteria, cut_at_stop
 from edge.runtime.text.tokenization import Tokenizer
 
 BATCH_SIZE = 16  # default
+# In one run of the engine, padding included: attention's memory grows with each row's square.
+_MAX_RUN_TOKENS = BATCH_SIZE * 512
 
 
 def milliseconds_since(started: float) -> float:
@@ -69,6 +72,7 @@ class EngineRunner:
         options: GenerationOptions,
         *,
         batch_size: int = BATCH_SIZE,
+        parallel_batches: int = 1,
         tokenize_ms: float = 0.0,
         on_token: TokenCallback | None = None,
         before_batch: Callable[[], None] | None = None,
@@ -79,25 +83,34 @@ class EngineRunner:
             input_ids: Unpadded rows within the limits, eos included.
             truncated: Whether each row was truncated, for its answer.
             options: Generation options.
-            batch_size: Number of rows in one run of the engine.
+            batch_size: Most rows in one run of the engine; fewer where more than 8,192 tokens,
+                padding included, would come together.
+            parallel_batches: Most runs at the same time, each with the engine's threads. Engines
+                that run one batch at a time ignore it, as do calls with `on_token`.
             tokenize_ms: Time that tokenization took, for the answers' timings.
             on_token: Called for each new token; see `TokenCallback`.
             before_batch: Called before each run of the engine; an exception ends the call.
 
         Raises:
-            UsageError: `batch_size` is below 1, or the model is closed.
+            UsageError: `batch_size` or `parallel_batches` is below 1, or the model is closed.
             UnsupportedError: The engine can't do what the options ask for.
             ConstraintError: Nothing can follow in an answer with a constraint.
             EdgeError: The engine failed.
         """
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        for name, value in (("batch_size", batch_size), ("parallel_batches", parallel_batches)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
         self.engine.check_options(options)
         constraint = self._constraints.compile(options)
         started = time.perf_counter()
-        groups = self._run_batches(
-            input_ids, options, constraint, batch_size, on_token=on_token, before_batch=before_batch
-        )
+
+        def run(rows: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
+            if before_batch is not None:
+                before_batch()
+            return self._run_batch(rows, options, constraint, on_token)
+
+        together = parallel_batches if self.engine.concurrent and on_token is None else 1
+        groups = _run_batches(run, input_ids, batch_size, together)
         generate_ms = milliseconds_since(started)
         started = time.perf_counter()
         decoded = self._decode(groups, options, constraint)
@@ -121,34 +134,22 @@ class EngineRunner:
             answers.append(replace(best, alternatives=tuple(others)))
         return answers
 
-    def _run_batches(
+    def _run_batch(
         self,
-        input_ids: Sequence[Sequence[int]],
+        rows: Sequence[Sequence[int]],
         options: GenerationOptions,
         constraint: Constraint | None,
-        batch_size: int,
-        *,
         on_token: TokenCallback | None,
-        before_batch: Callable[[], None] | None,
     ) -> list[list[Hypothesis]]:
-        """The hypotheses of each row, best first; see `generate`."""
-        groups: list[list[Hypothesis]] = [[]] * len(input_ids)
-        for batch in batches_by_length([len(ids) for ids in input_ids], batch_size):
-            if before_batch is not None:
-                before_batch()
-            callback = StopStringCriteria.for_options(
-                options, self._tokenizer.decode, then=on_token
-            )
-            rows = [input_ids[row] for row in batch]
-            matchers = [constraint.matcher(ids) for ids in rows] if constraint else None
-            with self._lock.call(), self._library_errors():
-                found = self.engine.generate(rows, options, self._checked(callback), matchers)
-            self._check(found, len(batch))
-            for hypotheses in found:
-                self.drafts.observe(len(hypotheses[0].all_token_ids), hypotheses[0].steps)
-            for row, hypotheses in zip(batch, found, strict=True):
-                groups[row] = hypotheses
-        return groups
+        """One run of the engine: the hypotheses of each row, best first; see `generate`."""
+        callback = StopStringCriteria.for_options(options, self._tokenizer.decode, then=on_token)
+        matchers = [constraint.matcher(ids) for ids in rows] if constraint else None
+        with self._lock.call(), self._library_errors():
+            found = self.engine.generate(rows, options, self._checked(callback), matchers)
+        self._check(found, len(rows))
+        for hypotheses in found:
+            self.drafts.observe(len(hypotheses[0].all_token_ids), hypotheses[0].steps)
+        return found
 
     def _decode(
         self,
@@ -252,3 +253,31 @@ class EngineRunner:
         """Wait for running calls, then free the engine. Closing twice is harmless."""
         if self._lock.close():
             self.engine.close()
+
+
+def _run_batches(
+    run: Callable[[Sequence[Sequence[int]]], list[list[Hypothesis]]],
+    input_ids: Sequence[Sequence[int]],
+    batch_size: int,
+    together: int,
+) -> list[list[Hypothesis]]:
+    """The hypotheses of each row, from batches of similar length, `together` at the same time."""
+    lengths = [len(ids) for ids in input_ids]
+    batches = batches_by_length(lengths, batch_size, max_tokens=_MAX_RUN_TOKENS)
+    # The same batches for every `together`. The longest begin, since one that starts last would
+    # leave the other threads without work.
+    if together > 1:
+        batches.reverse()
+    rows_of = ([input_ids[row] for row in batch] for batch in batches)
+    groups: list[list[Hypothesis]] = [[]] * len(input_ids)
+    with contextlib.ExitStack() as stack:
+        results: Iterator[list[list[Hypothesis]]] = map(run, rows_of)
+        if min(together, len(batches)) > 1:
+            pool = ThreadPoolExecutor(together, "edge-batch")
+            # After an error or Ctrl-C, batches that wait are not run.
+            stack.callback(pool.shutdown, cancel_futures=True)
+            results = pool.map(run, rows_of)
+        for batch, found in zip(batches, results, strict=True):
+            for row, hypotheses in zip(batch, found, strict=True):
+                groups[row] = hypotheses
+    return groups

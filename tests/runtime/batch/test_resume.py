@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from edge.runtime.batch.job import PART_SIZE
+
 pytestmark = pytest.mark.alone
 
 Edge = Callable[..., Any]
@@ -71,7 +73,7 @@ def test_a_killed_run_continues_to_the_same_bytes(
         command(artifact, source, output, *SEEDED), check=True, capture_output=True, text=True
     )
     resumed_at = int(ended.stderr.split("continuing after ")[1].split()[0].replace(",", ""))
-    assert kept - 16 < resumed_at <= kept
+    assert kept - PART_SIZE < resumed_at <= kept
     assert output.read_bytes() == whole.read_bytes()
     assert [json.loads(line)["n"] for line in output.open()] == list(range(1500))
     assert not journal_of(output).exists()
@@ -84,19 +86,19 @@ def test_another_run_is_not_continued(
     artifact, output = artifacts / "onnx-int8", tmp_path / "answers.txt"
     lines = tmp_path / "lines.txt"
     texts = [json.loads(line)["input"] for line in (dataset / "dev.jsonl").open()]
-    # The row that is too long ends the run; the answers before it are kept.
-    lines.write_text("\n".join([*texts[:40], "word " * 700]) + "\n")
+    # The row that is too long ends the run; the parts before its own are kept.
+    lines.write_text("\n".join([*(texts * PART_SIZE)[: PART_SIZE + 4], "word " * 700]) + "\n")
     arguments = ("run", artifact, "--input", lines, "--output", output)
     assert "this artifact takes" in assert_refused(*arguments)
     assert not output.exists()
-    assert "holds 32 answers" in assert_refused(*arguments, "--num-beams", 2)
+    assert "holds 256 answers" in assert_refused(*arguments, "--num-beams", 2)
     assert "other options (num_beams)" in assert_refused(*arguments, "--num-beams", 2)
     other = ("run", artifacts / "onnx-float32", *arguments[2:])
     assert "used another artifact" in assert_refused(*other)
     # Rows that fit under "error" have the same answer under "truncate".
     ended = edge(*arguments, "--on-long", "truncate")
-    assert "continuing after 32 of 41 rows" in ended.err
-    assert len(output.read_text().splitlines()) == 41
+    assert "continuing after 256 of 261 rows" in ended.err
+    assert len(output.read_text().splitlines()) == 261
 
     output.unlink()
     assert_refused(*arguments)
