@@ -172,12 +172,8 @@ class Model(TokenModel, AsyncCalls):
 
         Args:
             texts: A list of texts.
-            fields: See `generate`.
-            on_long: See `generate`.
-            batch_size: See `generate`.
-            output: See `generate`.
+            fields, on_long, batch_size, output, **options: See `generate`.
             before_batch: Called before each run of the engine; an exception ends the call.
-            **options: See `generate`.
 
         Raises:
             UsageError: Something that concerns all texts, such as an unknown option.
