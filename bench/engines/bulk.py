@@ -37,7 +37,7 @@ from edge.runtime.platform.atomic import new_file
 
 BASELINES = ("ctranslate2-int8", "optimum-int8", "openvino-int8")
 BATCHES = (8, 32, 64)
-_SCREENING_ROWS = 128
+_SCREENING_ROWS = 512
 
 
 @dataclass(frozen=True)
