@@ -103,7 +103,6 @@ class Model(TokenModel, AsyncCalls):
         fields: Fields | Sequence[Fields] | None = None,
         on_long: OnLong | None = None,
         batch_size: int = BATCH_SIZE,
-        parallel_batches: int = 1,
         output: OutputCheck | None = None,
         **options: Any,
     ) -> list[Generation]: ...
@@ -115,7 +114,6 @@ class Model(TokenModel, AsyncCalls):
         fields: Fields | Sequence[Fields] | None = None,
         on_long: OnLong | None = None,
         batch_size: int = BATCH_SIZE,
-        parallel_batches: int = 1,
         output: OutputCheck | None = None,
         **options: Any,
     ) -> Generation | list[Generation]:
@@ -128,7 +126,6 @@ class Model(TokenModel, AsyncCalls):
             on_long: What to do with an input over the limit: "error", "truncate", "chunk" or
                 "fallback". None takes the guardrails' choice, "error" by default.
             batch_size: Most texts in one run of the engine, which has at most 8,192 tokens.
-            parallel_batches: Runs at the same time; ctranslate2 and gguf have one at a time.
             output: A check that each answer must pass. None takes the guardrails' check.
             **options: Fields of `GenerationOptions` that replace the model's defaults.
 
@@ -147,8 +144,7 @@ class Model(TokenModel, AsyncCalls):
             >>> answer.text, answer.score, answer.timings.total_ms
             >>> answers = model.generate(["first text", "second text"], max_new_tokens=32)
         """
-        how = {"batch_size": batch_size, "parallel_batches": parallel_batches}
-        call = self._call(options, on_long, output, **how)
+        call = self._call(options, on_long, batch_size, output)
         several = [texts] if isinstance(texts, str) else texts
         answers: list[Generation] = []
         for answer in answer_each(self.encoder, self._runner, several, fields, call, strict=True):
@@ -172,30 +168,35 @@ class Model(TokenModel, AsyncCalls):
 
         Args:
             texts: A list of texts.
-            fields, on_long, batch_size, output, **options: See `generate`.
+            fields: See `generate`.
+            on_long: See `generate`.
+            batch_size: See `generate`.
+            output: See `generate`.
             before_batch: Called before each run of the engine; an exception ends the call.
+            **options: See `generate`.
 
         Raises:
             UsageError: Something that concerns all texts, such as an unknown option.
             UnsupportedError: The engine can't do what the options ask for.
         """
-        how = {"batch_size": batch_size, "before_batch": before_batch}
-        call = self._call(options, on_long, output, **how)
+        call = self._call(options, on_long, batch_size, output, before_batch)
         return answer_each(self.encoder, self._runner, texts, fields, call, strict=False)
 
     def _call(
         self,
         options: Mapping[str, Any],
         on_long: OnLong | None,
+        batch_size: int,
         output: OutputCheck | None,
-        **how: Any,
+        before_batch: Callable[[], None] | None = None,
     ) -> Call:
         return Call(
             options=self.options(options),
             guardrails=self.guardrails,
             on_long=self._on_long(on_long),
+            batch_size=batch_size,
             output=self.guardrails.output if output is None else output,
-            **how,
+            before_batch=before_batch,
         )
 
     def stream(

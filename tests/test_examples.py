@@ -76,7 +76,7 @@ def test_batch_job(artifacts: Path, dataset: Path, tmp_path: Path) -> None:
     ended = run("batch_job.py", artifacts / "onnx-int8", dataset / "dev.jsonl", output)
     assert ended.returncode == 0, ended.stderr
     assert "60 rows in" in ended.stdout
-    assert "16 of 60" in ended.stderr
+    assert "32 of 60" in ended.stderr
     assert all(json.loads(line)["output"] for line in output.open())
 
 

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from edge.runtime.model import Model
 
 T = TypeVar("T")
-# Rows that are read and answered together. Parts of a file are larger, so that batches hold rows of
-# similar length, and several can run at the same time.
-BATCH_SIZE, PART_SIZE = 16, 256
-_PART_BATCH_SIZE = 64  # in one run of the engine
+BATCH_SIZE = 16
 _DETAILS_COLUMN = "generation"
 
 
@@ -186,32 +183,6 @@ def iter_batches(items: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def generate(
-    model: Model, rows: Sequence[InputRow], job: BatchJob, parallel_batches: int = 1
-) -> list[Generation | None]:
-    """Generate the answers to a part of a file, in the order of `rows`; None for a blank line.
-
-    Args:
-        model: The loaded artifact.
-        rows: The part.
-        job: Artifact and options.
-        parallel_batches: Runs of the engine at the same time.
-
-    Raises:
-        EdgeError: A row can't be answered.
-    """
-    asked = [row for row in rows if row.text.strip()]
-    found = model.generate(
-        [row.text for row in asked],
-        fields=[prompt_fields(row, job) for row in asked],
-        batch_size=_PART_BATCH_SIZE,
-        parallel_batches=parallel_batches,
-        **job.generate_kwargs,
-    )
-    answers = iter(found)
-    return [next(answers) if row.text.strip() else None for row in rows]
 
 
 def prompt_fields(row: InputRow, job: BatchJob) -> dict[str, object]:

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 from edge.runtime.artifact import Artifact
 from edge.runtime.batch.job import (
     BATCH_SIZE,
-    PART_SIZE,
     BatchJob,
     InputRow,
     format_row,
-    generate,
     iter_batches,
     iter_inputs,
 )
 from edge.runtime.batch.journal import journal_path, open_journal
+from edge.runtime.batch.parts import PART_SIZE, answer_parts
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_file
@@ -50,7 +49,13 @@ def bulk_threads(artifact: Path, workers: int | None) -> int | None:
 
 
 def iter_answers(
-    model: Model, path: Path, job: BatchJob, skip: int = 0, *, workers: int | None = None
+    model: Model,
+    path: Path,
+    job: BatchJob,
+    skip: int = 0,
+    *,
+    workers: int | None = None,
+    answered: Callable[[int], None] = lambda rows: None,
 ) -> Iterator[list[str]]:
     """Yield the lines of output part by part, starting after the first `skip` rows.
 
@@ -60,6 +65,7 @@ def iter_answers(
         job: Artifact and options.
         skip: Rows to leave out.
         workers: See `run_file`.
+        answered: Called with the number of rows after each batch of a part.
 
     Raises:
         DataError: A malformed row (file:line).
@@ -71,11 +77,16 @@ def iter_answers(
             f"--workers {workers}: the {model.engine.format} engine runs one batch at a time. Split"
             " the file, and give the folder as --input"
         )
-    together = workers or max(1, usable_cores() // model.engine.threads)
-    size = PART_SIZE if path.is_file() else BATCH_SIZE
-    for part in iter_batches(islice(_inputs(path, job), skip, None), size):
-        answers = generate(model, part, job, together)
-        yield [format_row(row, a, job) for row, a in zip(part, answers, strict=True)]
+    if workers is None:
+        cores = usable_cores() // model.engine.threads
+        workers = max(1, cores) if model.engine.concurrent else 1
+    is_file = path.is_file()
+    inputs = islice(_inputs(path, job), skip, None)
+    parts = iter_batches(inputs, PART_SIZE if is_file else BATCH_SIZE)
+    for rows, answers in answer_parts(
+        model, job, parts, workers=workers, read_ahead=is_file, answered=answered
+    ):
+        yield [format_row(row, a, job) for row, a in zip(rows, answers, strict=True)]
 
 
 def _inputs(path: Path, job: BatchJob) -> Iterator[InputRow]:
@@ -131,9 +142,14 @@ def run_file(
         done = journal.lines if journal.lines == total else journal.lines // PART_SIZE * PART_SIZE
         journal.truncate(done)
         progress(done, total)
-        for lines in iter_answers(model, path, job, skip=done, workers=workers):
+
+        def answered(rows: int) -> None:
+            nonlocal done
+            done += rows
+            progress(done, total)
+
+        for lines in iter_answers(model, path, job, skip=done, workers=workers, answered=answered):
             journal.append(lines)
-            progress(journal.lines, total)
         journal.publish()
     return total
 

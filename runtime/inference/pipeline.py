@@ -33,7 +33,6 @@ class Call:
     batch_size: int
     output: OutputCheck | None = None
     before_batch: Callable[[], None] | None = None
-    parallel_batches: int = 1
 
 
 @dataclass
@@ -158,7 +157,6 @@ def _run(
             [plan.truncated for plan in waiting for _ in plan.chunks],
             options,
             batch_size=call.batch_size,
-            parallel_batches=call.parallel_batches,
             tokenize_ms=tokenize_ms,
             before_batch=call.before_batch,
         )

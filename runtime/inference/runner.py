@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -72,7 +71,6 @@ class EngineRunner:
         options: GenerationOptions,
         *,
         batch_size: int = BATCH_SIZE,
-        parallel_batches: int = 1,
         tokenize_ms: float = 0.0,
         on_token: TokenCallback | None = None,
         before_batch: Callable[[], None] | None = None,
@@ -85,32 +83,24 @@ class EngineRunner:
             options: Generation options.
             batch_size: Most rows in one run of the engine; fewer where more than 8,192 tokens,
                 padding included, would come together.
-            parallel_batches: Most runs at the same time, each with the engine's threads. Engines
-                that run one batch at a time ignore it, as do calls with `on_token`.
             tokenize_ms: Time that tokenization took, for the answers' timings.
             on_token: Called for each new token; see `TokenCallback`.
             before_batch: Called before each run of the engine; an exception ends the call.
 
         Raises:
-            UsageError: `batch_size` or `parallel_batches` is below 1, or the model is closed.
+            UsageError: `batch_size` is below 1, or the model is closed.
             UnsupportedError: The engine can't do what the options ask for.
             ConstraintError: Nothing can follow in an answer with a constraint.
             EdgeError: The engine failed.
         """
-        for name, value in (("batch_size", batch_size), ("parallel_batches", parallel_batches)):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         self.engine.check_options(options)
         constraint = self._constraints.compile(options)
         started = time.perf_counter()
-
-        def run(rows: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
-            if before_batch is not None:
-                before_batch()
-            return self._run_batch(rows, options, constraint, on_token)
-
-        together = parallel_batches if self.engine.concurrent and on_token is None else 1
-        groups = _run_batches(run, input_ids, batch_size, together)
+        groups = self._run_batches(
+            input_ids, options, constraint, batch_size, on_token=on_token, before_batch=before_batch
+        )
         generate_ms = milliseconds_since(started)
         started = time.perf_counter()
         decoded = self._decode(groups, options, constraint)
@@ -134,22 +124,35 @@ class EngineRunner:
             answers.append(replace(best, alternatives=tuple(others)))
         return answers
 
-    def _run_batch(
+    def _run_batches(
         self,
-        rows: Sequence[Sequence[int]],
+        input_ids: Sequence[Sequence[int]],
         options: GenerationOptions,
         constraint: Constraint | None,
+        batch_size: int,
+        *,
         on_token: TokenCallback | None,
+        before_batch: Callable[[], None] | None,
     ) -> list[list[Hypothesis]]:
-        """One run of the engine: the hypotheses of each row, best first; see `generate`."""
-        callback = StopStringCriteria.for_options(options, self._tokenizer.decode, then=on_token)
-        matchers = [constraint.matcher(ids) for ids in rows] if constraint else None
-        with self._lock.call(), self._library_errors():
-            found = self.engine.generate(rows, options, self._checked(callback), matchers)
-        self._check(found, len(rows))
-        for hypotheses in found:
-            self.drafts.observe(len(hypotheses[0].all_token_ids), hypotheses[0].steps)
-        return found
+        """The hypotheses of each row, best first; see `generate`."""
+        groups: list[list[Hypothesis]] = [[]] * len(input_ids)
+        lengths = [len(ids) for ids in input_ids]
+        for batch in batches_by_length(lengths, batch_size, max_tokens=_MAX_RUN_TOKENS):
+            if before_batch is not None:
+                before_batch()
+            callback = StopStringCriteria.for_options(
+                options, self._tokenizer.decode, then=on_token
+            )
+            rows = [input_ids[row] for row in batch]
+            matchers = [constraint.matcher(ids) for ids in rows] if constraint else None
+            with self._lock.call(), self._library_errors():
+                found = self.engine.generate(rows, options, self._checked(callback), matchers)
+            self._check(found, len(batch))
+            for hypotheses in found:
+                self.drafts.observe(len(hypotheses[0].all_token_ids), hypotheses[0].steps)
+            for row, hypotheses in zip(batch, found, strict=True):
+                groups[row] = hypotheses
+        return groups
 
     def _decode(
         self,
@@ -253,31 +256,3 @@ class EngineRunner:
         """Wait for running calls, then free the engine. Closing twice is harmless."""
         if self._lock.close():
             self.engine.close()
-
-
-def _run_batches(
-    run: Callable[[Sequence[Sequence[int]]], list[list[Hypothesis]]],
-    input_ids: Sequence[Sequence[int]],
-    batch_size: int,
-    together: int,
-) -> list[list[Hypothesis]]:
-    """The hypotheses of each row, from batches of similar length, `together` at the same time."""
-    lengths = [len(ids) for ids in input_ids]
-    batches = batches_by_length(lengths, batch_size, max_tokens=_MAX_RUN_TOKENS)
-    # The same batches for every `together`. The longest begin, since one that starts last would
-    # leave the other threads without work.
-    if together > 1:
-        batches.reverse()
-    rows_of = ([input_ids[row] for row in batch] for batch in batches)
-    groups: list[list[Hypothesis]] = [[]] * len(input_ids)
-    with contextlib.ExitStack() as stack:
-        results: Iterator[list[list[Hypothesis]]] = map(run, rows_of)
-        if min(together, len(batches)) > 1:
-            pool = ThreadPoolExecutor(together, "edge-batch")
-            # After an error or Ctrl-C, batches that wait are not run.
-            stack.callback(pool.shutdown, cancel_futures=True)
-            results = pool.map(run, rows_of)
-        for batch, found in zip(batches, results, strict=True):
-            for row, hypotheses in zip(batch, found, strict=True):
-                groups[row] = hypotheses
-    return groups

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edge.runtime.batch.job import PART_SIZE
+from edge.runtime.batch.parts import PART_SIZE
 
 pytestmark = pytest.mark.alone
 
