@@ -31,8 +31,10 @@ class _Running:
     results: Iterator[list[Generation]]
 
     def finish(self, answered: Callable[[int], None]) -> tuple[Sequence[InputRow], Answers]:
+        """Wait for all answers; `answered` gets the number of blank rows and of each batch's."""
         answers: Answers = [None] * len(self.rows)
-        answered(len(self.rows) - sum(map(len, self.batches)))  # blank ones
+        if blank := len(self.rows) - sum(map(len, self.batches)):
+            answered(blank)
         for batch, found in zip(self.batches, self.results, strict=True):
             for number, answer in zip(batch, found, strict=True):
                 answers[number] = answer

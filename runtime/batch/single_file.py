@@ -72,21 +72,31 @@ def iter_answers(
         UsageError: More than one worker, and an engine that has one at a time.
         EdgeError: A row can't be answered.
     """
-    if workers is not None and workers > 1 and not model.engine.concurrent:
+    together = _choose_workers(model, workers)
+    whole = not _is_pipe(path)
+    inputs = islice(_inputs(path, job), skip, None)
+    parts = iter_batches(inputs, PART_SIZE if whole else BATCH_SIZE)
+    for rows, answers in answer_parts(
+        model, job, parts, workers=together, read_ahead=whole, answered=answered
+    ):
+        yield [format_row(row, a, job) for row, a in zip(rows, answers, strict=True)]
+
+
+def _choose_workers(model: Model, workers: int | None) -> int:
+    """The number of batches at the same time; see `run_file`."""
+    if workers is None:
+        cores = usable_cores() // model.engine.threads
+        return max(1, cores) if model.engine.concurrent else 1
+    if workers > 1 and not model.engine.concurrent:
         raise UsageError(
             f"--workers {workers}: the {model.engine.format} engine runs one batch at a time. Split"
             " the file, and give the folder as --input"
         )
-    if workers is None:
-        cores = usable_cores() // model.engine.threads
-        workers = max(1, cores) if model.engine.concurrent else 1
-    is_file = path.is_file()
-    inputs = islice(_inputs(path, job), skip, None)
-    parts = iter_batches(inputs, PART_SIZE if is_file else BATCH_SIZE)
-    for rows, answers in answer_parts(
-        model, job, parts, workers=workers, read_ahead=is_file, answered=answered
-    ):
-        yield [format_row(row, a, job) for row, a in zip(rows, answers, strict=True)]
+    return workers
+
+
+def _is_pipe(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _inputs(path: Path, job: BatchJob) -> Iterator[InputRow]:
@@ -124,12 +134,14 @@ def run_file(
 
     Raises:
         DataError: A malformed row. All rows are checked before the first is answered.
+        UsageError: More than one worker, and an engine that has one at a time.
         OutputExistsError: The output exists and no unfinished run is to replace it, or another
             run's answers exist, and `force` is off.
     """
     check_output(path, output, force=force)
     model.generate([], **job.generate_kwargs)  # rejects bad options before anything is written
-    if path.exists() and not path.is_file() and not path.is_dir():
+    workers = _choose_workers(model, workers)
+    if _is_pipe(path):
         if not force and _is_taken(output):  # whatever a journal beside it is of
             raise exists_already(output)
         return _run_pipe(model, path, output, job, workers)

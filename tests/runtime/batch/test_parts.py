@@ -99,5 +99,6 @@ def test_workers_of_one_file(
         assert edge(*call, "--output", output, "--workers", workers).status == 0
         assert [json.loads(line)["output"] for line in output.open()] == expected
     call = ("run", artifacts / "gguf-q8_0", "--input", dataset / "dev.jsonl", "--workers", 2)
-    assert "runs one batch at a time" in assert_refused(*call)
+    assert "runs one batch at a time" in assert_refused(*call, "--output", tmp_path / "no.jsonl")
+    assert {path.name for path in tmp_path.iterdir()} == {"1.jsonl", "2.jsonl"}
     assert "--workers needs --input" in assert_refused(*call[:2], "text", "--workers", 2)
