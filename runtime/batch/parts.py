@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge.runtime.batch.job import BatchJob, InputRow, prompt_fields
+from edge.runtime.errors import EdgeError
 from edge.runtime.inference.batching import batches_by_length
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def answer_parts(
         The rows of a part, and their answers.
 
     Raises:
-        EdgeError: A row can't be answered. The parts before its own have been yielded.
+        EdgeError: A row can't be read or answered. The parts before its own have been yielded.
     """
 
     def answer(rows: Sequence[InputRow]) -> list[Generation]:
@@ -86,7 +87,11 @@ def answer_parts(
             stack.callback(pool.shutdown, cancel_futures=True)
         running: deque[_Running] = deque()
         ahead = 1 if pool is not None and read_ahead else 0
-        for rows in parts:
+        failure: EdgeError | None = None
+        for rows in _until_error(parts):
+            if isinstance(rows, EdgeError):
+                failure = rows
+                break
             batches = _batches(rows)
             taken = [[rows[number] for number in batch] for batch in batches]
             results = map(answer, taken) if pool is None else pool.map(answer, taken)
@@ -95,6 +100,16 @@ def answer_parts(
                 yield running.popleft().finish(answered)
         while running:
             yield running.popleft().finish(answered)
+        if failure is not None:
+            raise failure
+
+
+def _until_error(parts: Iterator[list[InputRow]]) -> Iterator[list[InputRow] | EdgeError]:
+    """The parts; an error while reading is the last value, since earlier parts may be running."""
+    try:
+        yield from parts
+    except EdgeError as error:
+        yield error
 
 
 def _batches(rows: Sequence[InputRow]) -> list[list[int]]:

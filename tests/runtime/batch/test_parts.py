@@ -12,7 +12,7 @@ import pytest
 
 from edge.runtime.batch.job import BatchJob, InputRow, iter_batches
 from edge.runtime.batch.parts import answer_parts
-from edge.runtime.errors import InputTooLongError
+from edge.runtime.errors import DataError, InputTooLongError
 from edge.runtime.model import load
 
 TEXTS = [f"what is {'the ' * (n % 9)}river {n}" if n % 10 else " " for n in range(150)]
@@ -81,6 +81,19 @@ def test_parts_before_an_error_are_kept_and_later_batches_do_not_run(workers: in
     with pytest.raises(InputTooLongError):
         next(found)
     assert len(model.batches) <= 10
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_parts_before_a_row_that_cannot_be_read_are_answered(workers: int) -> None:
+    def broken() -> Iterator[list[InputRow]]:
+        yield [InputRow("a"), InputRow("b")]
+        raise DataError("malformed")
+
+    job = BatchJob(Path("artifact"))
+    found = answer_parts(Echo(), job, broken(), workers=workers)  # type: ignore[arg-type]
+    assert next(found)[1] == ["a", "b"]
+    with pytest.raises(DataError, match="malformed"):
+        next(found)
 
 
 def test_workers_of_one_file(
