@@ -63,7 +63,7 @@ class FullHead(Head):
 
     def _penalties(self) -> np.ndarray:
         size = self._source.architecture.vocab_size
-        penalties = _penalties(self._source, np.arange(size))
+        penalties = _end_penalties(self._source, np.arange(size))
         penalties[:, self._source.pieces :] = _FORBIDDEN
         return penalties
 
@@ -185,7 +185,7 @@ class ShortlistHead(Head):
             graph.op("Concat", graph.constant([2]), count, axis=0),
         )
         listed_penalties = graph.weight(
-            "shortlist.penalties", lambda: _penalties(source, self._shortlist)
+            "shortlist.penalties", lambda: _end_penalties(source, self._shortlist)
         )
         self._penalties = graph.op("Concat", listed_penalties, zeros, axis=1)
 
@@ -221,7 +221,7 @@ class ShortlistHead(Head):
         return graph.op("ScatterElements", absent, ids, logits, axis=2, reduction="max")
 
 
-def _penalties(source: SourceModel, ids: np.ndarray) -> np.ndarray:
+def _end_penalties(source: SourceModel, ids: np.ndarray) -> np.ndarray:
     """float32 [2, len(ids)]: 0, but in row 1 end tokens are forbidden."""
     penalties = np.zeros((2, ids.size), np.float32)
     penalties[1, np.isin(ids, source.architecture.all_end_token_ids)] = _FORBIDDEN

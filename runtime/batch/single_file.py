@@ -21,7 +21,6 @@ from edge.runtime.batch.parts import PART_SIZE, answer_parts
 from edge.runtime.engines import ENGINES
 from edge.runtime.errors import UsageError
 from edge.runtime.platform.atomic import new_file
-from edge.runtime.platform.cpu import usable_cores
 from edge.runtime.platform.destination import exists_already
 from edge.runtime.platform.os_errors import readable_os_errors
 from edge.runtime.rows import data_sha256
@@ -44,8 +43,10 @@ def bulk_threads(artifact: Path, workers: int | None) -> int | None:
     One thread for each of several batches answers more rows than all threads for one batch. None
     stands for the artifact's tuned value: it has one batch at a time, or `workers` is given.
     """
+    if workers is not None:
+        return None
     engine = ENGINES.load(Artifact.open(artifact).manifest.format)
-    return 1 if engine.concurrent and workers is None else None
+    return 1 if engine.concurrent else None
 
 
 def iter_answers(
@@ -85,8 +86,7 @@ def iter_answers(
 def _choose_workers(model: Model, workers: int | None) -> int:
     """The number of batches at the same time; see `run_file`."""
     if workers is None:
-        cores = usable_cores() // model.engine.threads
-        return max(1, cores) if model.engine.concurrent else 1
+        return model.engine.parallel_calls
     if workers > 1 and not model.engine.concurrent:
         raise UsageError(
             f"--workers {workers}: the {model.engine.format} engine runs one batch at a time. Split"

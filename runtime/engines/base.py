@@ -160,6 +160,11 @@ class Engine(abc.ABC):
     def threads(self) -> int:
         """Number of threads that the engine computes with."""
 
+    @property
+    def parallel_calls(self) -> int:
+        """Calls that keep all cores busy: cores ÷ threads; 1 unless the engine is concurrent."""
+        return max(1, usable_cores() // self.threads) if self.concurrent else 1
+
     @abc.abstractmethod
     def close(self) -> None:
         """Free the model. Closing twice is harmless."""

@@ -149,7 +149,7 @@ class TokenModel:
 
         Args:
             input_ids: One row of ids, or a list of unpadded rows.
-            batch_size: Number of rows in one run of the engine.
+            batch_size: Most rows in one run of the engine, which has at most 8,192 tokens.
             **options: Fields of `GenerationOptions` that replace the model's defaults.
 
         Returns:

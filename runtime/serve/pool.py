@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from edge.runtime.errors import EdgeError, InputTooLongError, one_line
 from edge.runtime.generation import Generation
 from edge.runtime.model import Model
-from edge.runtime.platform.cpu import usable_cores
 from edge.runtime.serve.autobatch import measure_batch_size
 from edge.runtime.serve.errors import ApiError, deadline_error, to_api_error
 from edge.runtime.serve.estimate import ActiveClock
@@ -57,7 +56,7 @@ class WorkerPool:
         """
         self.name = name
         self.model = model
-        self.workers = settings.workers or _default_workers(model)
+        self.workers = settings.workers or model.engine.parallel_calls
         self.max_batch = settings.max_batch or 1
         self.queue = RequestQueue(name, self.workers, settings, metrics, clock)
         self.warmed_up = threading.Event()
@@ -249,12 +248,6 @@ class WorkerPool:
         for model in self._copies:
             model.close()
         return True
-
-
-def _default_workers(model: Model) -> int:
-    if not model.engine.concurrent:
-        return 1
-    return max(1, usable_cores() // model.engine.threads)
 
 
 def _load_copies(model: Model, number: int) -> list[Model]:
